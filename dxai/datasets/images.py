@@ -1,0 +1,102 @@
+"""The one way in which an image file becomes pixels, and pixels become bytes in a shard."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dxai.datasets.base import DataError
+
+EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+"""Suffixes (in lower case) of the files that count as images."""
+
+_UNREADABLE = (
+    OSError,  # truncated, unknown format, no such file, no permission
+    SyntaxError,  # what Pillow raises for broken PNG chunks
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
+    """Read a file as a square 8-bit image.
+
+    The EXIF orientation is applied, transparent pixels are laid over black, an animation gives its
+    first frame, and 16-bit gray is scaled by its full range (65535 becomes 255). The largest
+    centred square is then resized with a bicubic filter whose support grows with the reduction, so
+    that a smaller image is not aliased.
+
+    Parameters
+    ----------
+    path : path
+        Any file that Pillow reads.
+    image_size : int
+        Side of the result, pixels.
+    channels : {1, 3}
+        1 gives luma (ITU-R 601-2), 3 gives RGB.
+
+    Returns
+    -------
+    ndarray
+        uint8 in [0, 255], (image_size, image_size) or (image_size, image_size, 3).
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read whole, or holds values without a defined range.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image = ImageOps.exif_transpose(file)
+        image = _to_mode(image, "L" if channels == 1 else "RGB")
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: unreadable image ({error})") from error
+    return np.asarray(_square(image, image_size))
+
+
+def encode(image: np.ndarray) -> bytes:
+    """A uint8 image as PNG; the same pixels always give the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """The uint8 image, (H, W) or (H, W, 3), that `encode` took."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("32-bit floating-point pixels have no defined range")
+    if image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image.convert(mode)
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """8-bit gray from a 16-bit image, which Pillow holds as `I;16` or, from some formats, `I`."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit integer pixels have no defined range")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    return image if side == size else image.resize((size, size), Image.Resampling.BICUBIC)

@@ -1,0 +1,144 @@
+"""Layout `textures`: patches of the photographs brick, grass and gravel inside scikit-image.
+
+Each photograph is cut into square blocks, and whole blocks go to train, validation or test, so
+that no pixel is in two splits. Patches keep the photograph's own resolution. Training patches
+overlap (every `stride` pixels within a block); validation and test patches do not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from dxai import draws
+from dxai.datasets.base import Listing, Sample
+from dxai.params import DatasetParams, ParamsError, PrepareParams, parse
+
+PHOTOGRAPHS = ("brick", "grass", "gravel")
+SIDE = 512
+"""Of each photograph, pixels."""
+
+
+@dataclass(frozen=True)
+class TexturesOptions:
+    """Options of the layout.
+
+    Attributes
+    ----------
+    block : int
+        Side of a source block, pixels; what is left over at the photograph's edge is not used.
+    stride : int
+        Pixels between two training patches of a block.
+    validation, test : float
+        Shares of each photograph's blocks, at least one block each.
+    seed : int
+        Of the assignment of blocks to splits.
+    """
+
+    block: int = 64
+    stride: int = 8
+    validation: float = 0.2
+    test: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.block <= SIDE:
+            raise ParamsError(f"block is {self.block}; valid are 1 to {SIDE}")
+        if self.stride < 1:
+            raise ParamsError(f"stride is {self.stride}; it must be at least 1")
+        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
+            raise ParamsError("validation and test must be above 0, and their sum below 1")
+        if self.blocks < 3:
+            raise ParamsError(
+                f"block {self.block} gives {self.blocks} block a photograph, three splits need 3; "
+                f"take at most {SIDE // 2}"
+            )
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a photograph."""
+        return (SIDE // self.block) ** 2
+
+
+def textures(dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the patches; `source` is not read, the photographs ship inside scikit-image.
+
+    Raises
+    ------
+    ParamsError
+        For an unknown or impossible option, or an image size that does not fit a block.
+    """
+    options = parse(TexturesOptions, dataset.options, "options", complete=False)
+    size = prepare.image_size
+    if size > options.block:
+        raise ParamsError(
+            f"image_size {size} does not fit a block of {options.block} pixels; "
+            f"raise options.block (up to {SIDE // 2}) or lower prepare.image_size"
+        )
+    boxes = [box for name in PHOTOGRAPHS for box in _boxes(name, options, size)]
+    samples = (_sample(box, size, dataset.channels) for box in boxes)
+    return Listing(PHOTOGRAPHS, len(boxes), samples, asdict(options))
+
+
+@functools.cache
+def photograph(name: str) -> np.ndarray:
+    """One of `PHOTOGRAPHS`: uint8, (512, 512)."""
+    import skimage.data  # here, since most readers of shards never need it
+
+    return np.asarray(getattr(skimage.data, name)())
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A patch: its photograph, split, block and upper left corner."""
+
+    photograph: str
+    split: str
+    block: tuple[int, int]
+    top: int
+    left: int
+
+
+def _boxes(photograph: str, options: TexturesOptions, size: int) -> Iterator[_Box]:
+    across = SIDE // options.block
+    for place, split in enumerate(_assign(photograph, options)):
+        row, column = divmod(place, across)
+        step = options.stride if split == "train" else size
+        offsets = range(0, options.block - size + 1, step)
+        for y in offsets:
+            for x in offsets:
+                top, left = row * options.block + y, column * options.block + x
+                yield _Box(photograph, split, (row, column), top, left)
+
+
+def _assign(photograph: str, options: TexturesOptions) -> list[str]:
+    """The split of each block, row by row."""
+    total = options.blocks
+    test = min(max(1, round(total * options.test)), total - 2)
+    validation = min(max(1, round(total * options.validation)), total - test - 1)
+    order = draws.permutation(options.seed, f"textures/{photograph}", 0, total)
+    splits = ["train"] * total
+    for place in order[:test]:
+        splits[place] = "test"
+    for place in order[test : test + validation]:
+        splits[place] = "validation"
+    return splits
+
+
+def _sample(box: _Box, size: int, channels: int) -> Sample:
+    pixels = photograph(box.photograph)[box.top : box.top + size, box.left : box.left + size]
+    if channels == 3:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    group = f"{box.photograph}/block-{box.block[0]}-{box.block[1]}"
+    return Sample(
+        image=np.ascontiguousarray(pixels),
+        split=box.split,
+        label=box.photograph,
+        id=f"{group}/y{box.top:03d}-x{box.left:03d}",
+        group=group,
+        source=f"{box.photograph}.png rows {box.top}-{box.top + size - 1}, "
+        f"columns {box.left}-{box.left + size - 1}",
+    )

@@ -1,0 +1,62 @@
+"""Random numbers keyed by (seed, purpose, step, sample).
+
+A draw is a function of its key alone: it depends neither on how a batch is split over workers, nor
+on what was drawn before, nor on whether the run was interrupted. The generator is Philox, which is
+counter-based, so that a key costs microseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def generator(seed: int, purpose: str, step: int = 0, sample: int = 0) -> np.random.Generator:
+    """The generator of one key.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed.
+    purpose : str
+        What is drawn, for example ``"latent"``; two purposes never share numbers.
+    step, sample : int
+        The optimiser step (or epoch) and the place in the global batch (or in the split).
+    """
+    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
+    key = np.frombuffer(digest, dtype=np.uint64)
+    counter = np.array([0, 0, sample, step], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def uniform(
+    seed: int, purpose: str, step: int, samples: Iterable[int], size: tuple[int, ...] = ()
+) -> Tensor:
+    """U[0, 1) of shape (samples, *size), float32."""
+    rows = [generator(seed, purpose, step, int(s)).random(size, dtype=np.float32) for s in samples]
+    return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+
+
+def normal(
+    seed: int, purpose: str, step: int, samples: Iterable[int], size: tuple[int, ...] = ()
+) -> Tensor:
+    """N(0, 1) of shape (samples, *size), float32."""
+    rows = [
+        generator(seed, purpose, step, int(s)).standard_normal(size, dtype=np.float32)
+        for s in samples
+    ]
+    return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+
+
+def permutation(seed: int, purpose: str, epoch: int, n: int) -> np.ndarray:
+    """A permutation of range(n)."""
+    return generator(seed, purpose, epoch).permutation(n)
+
+
+def torch_seed(seed: int, purpose: str, step: int = 0, sample: int = 0) -> int:
+    """A seed for code that draws from torch's own generator (initial weights, Captum)."""
+    return int(generator(seed, purpose, step, sample).integers(2**63 - 1))

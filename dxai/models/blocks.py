@@ -1,0 +1,109 @@
+"""Residual blocks of the generator (grouped by branch) and of the discriminator."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.2
+"""Of every leaky ReLU."""
+
+
+class AdaptiveInstanceNorm(nn.Module):
+    """Instance norm whose scale and shift come from a style vector (AdaIN).
+
+    One linear layer serves all branches: its rows belong to single channels, so no branch sees
+    another's weights.
+    """
+
+    def __init__(self, style_dim: int, channels: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(style_dim, 2 * channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Normalise x (B, K, H, W) with style (B, style_dim)."""
+        scale, shift = self.affine(style)[:, :, None, None].chunk(2, dim=1)
+        return (1 + scale) * F.instance_norm(x) + shift
+
+
+class EncoderBlock(nn.Module):
+    """Pre-activated residual block with instance norm; halves the resolution when asked to.
+
+    The first convolution feeds an instance norm, which would remove a bias.
+    """
+
+    def __init__(self, inputs: int, outputs: int, groups: int, down: bool) -> None:
+        super().__init__()
+        self.down = down
+        self.norm1 = nn.InstanceNorm2d(inputs, affine=True)
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, padding=1, groups=groups, bias=False)
+        self.norm2 = nn.InstanceNorm2d(inputs, affine=True)
+        self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups)
+        self.shortcut = _shortcut(inputs, outputs, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H or H/2, W or W/2)."""
+        residual = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
+        skip = self.shortcut(x)
+        if self.down:
+            residual, skip = F.avg_pool2d(residual, 2), F.avg_pool2d(skip, 2)
+        residual = self.conv2(F.leaky_relu(self.norm2(residual), SLOPE))
+        return (skip + residual) / math.sqrt(2)
+
+
+class DecoderBlock(nn.Module):
+    """Pre-activated residual block with AdaIN; doubles the resolution when asked to."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int, style_dim: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.norm1 = AdaptiveInstanceNorm(style_dim, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups, bias=False)
+        self.norm2 = AdaptiveInstanceNorm(style_dim, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=groups)
+        self.shortcut = _shortcut(inputs, outputs, groups)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """(B, inputs, H, W) and (B, style_dim) to (B, outputs, H or 2H, W or 2W)."""
+        residual = F.leaky_relu(self.norm1(x, style), SLOPE)
+        # The 1x1 shortcut commutes with nearest-neighbour enlargement and is cheaper before it.
+        skip = self.shortcut(x)
+        if self.up:
+            residual, skip = _double(residual), _double(skip)
+        residual = self.conv1(residual)
+        residual = self.conv2(F.leaky_relu(self.norm2(residual, style), SLOPE))
+        return (skip + residual) / math.sqrt(2)
+
+
+class DiscriminatorBlock(nn.Module):
+    """Residual block without norm that halves the resolution by average pooling (Table 8).
+
+    Activations are modules of their own, so that Guided Grad-CAM and LRP can see them.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.relu1 = nn.LeakyReLU(SLOPE)
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, padding=1)
+        self.pool = nn.AvgPool2d(2)
+        self.relu2 = nn.LeakyReLU(SLOPE)
+        self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.shortcut = _shortcut(inputs, outputs, 1)
+        self.shortcut_pool = nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H/2, W/2)."""
+        residual = self.conv2(self.relu2(self.pool(self.conv1(self.relu1(x)))))
+        return (self.shortcut_pool(self.shortcut(x)) + residual) / math.sqrt(2)
+
+
+def _shortcut(inputs: int, outputs: int, groups: int) -> nn.Module:
+    if inputs == outputs:
+        return nn.Identity()
+    return nn.Conv2d(inputs, outputs, 1, groups=groups, bias=False)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -1,0 +1,149 @@
+"""Model files: what a network is, what it was trained for, and its weights, in one safe file.
+
+Files hold tensors and plain values only and are read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dxai.files import atomic
+from dxai.models.classifiers import build_classifier
+from dxai.models.decomposer import Decomposer
+
+
+class ModelError(ValueError):
+    """A model file that cannot be used; the message names the file and says why."""
+
+
+def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) -> None:
+    """Write a classifier.
+
+    Parameters
+    ----------
+    path : path
+        Where to.
+    network : nn.Module
+        As built by `build_classifier`.
+    info : dict
+        `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`, `profile`, and
+        whatever else should be known of it.
+    """
+    _save(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
+
+
+def load_classifier(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a classifier: the network, frozen and in eval mode, and its info.
+
+    Raises
+    ------
+    ModelError
+        If the file is no classifier or its weights do not fit.
+    """
+    return _classifier(_load(path, "classifier"), path)
+
+
+def save_decomposer(
+    path: Path | str,
+    decomposer: Decomposer,
+    info: dict[str, Any],
+    classifier: nn.Module,
+    classifier_info: dict[str, Any],
+) -> None:
+    """Write a decomposition together with the classifier that it explains.
+
+    Parameters
+    ----------
+    path : path
+        Where to.
+    decomposer : Decomposer
+        The averaged weights.
+    info : dict
+        `settings` (constructor arguments of `Decomposer`), `seed`, `steps`, `profile`,
+        `class_names`, ...
+    classifier, classifier_info
+        As for `save_classifier`.
+    """
+    _save(
+        path,
+        {
+            "kind": "decomposition",
+            "info": info,
+            "state": decomposer.state_dict(),
+            "classifier": {"info": classifier_info, "state": classifier.state_dict()},
+        },
+    )
+
+
+def load_decomposer(
+    path: Path | str,
+) -> tuple[Decomposer, dict[str, Any], nn.Module, dict[str, Any]]:
+    """Read a decomposition: network, info, the classifier it explains, and that one's info.
+
+    Raises
+    ------
+    ModelError
+        If the file is no decomposition or its weights do not fit.
+    """
+    content = _load(path, "decomposition")
+    try:
+        decomposer = Decomposer(**content["info"]["settings"])
+        decomposer.load_state_dict(content["state"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{path}: written for other settings: {error}") from None
+    classifier, classifier_info = _classifier(content["classifier"], path)
+    return freeze(decomposer), content["info"], classifier, classifier_info
+
+
+def freeze(network: nn.Module) -> Any:
+    """Eval mode, and no gradients for the weights; returns `network`."""
+    return network.eval().requires_grad_(False)
+
+
+def _save(path: Path | str, content: dict[str, Any]) -> None:
+    with atomic(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _load(path: Path | str, kind: str) -> dict[str, Any]:
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.pt"
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise ModelError(f"{path}: not a model file: {error}") from None
+    found = content.get("kind") if isinstance(content, dict) else None
+    if found != kind:
+        raise ModelError(f"{path}: holds {found or 'something else'}, not a {kind}")
+    return content
+
+
+def _classifier(content: dict[str, Any], path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
+    info = content["info"]
+    try:
+        network = build_classifier(
+            info["arch"],
+            info["channels"],
+            len(info["class_names"]),
+            info["image_size"],
+            value_range=info.get("network_range", (-1.0, 1.0)),
+            **info["options"],
+        )
+        network.load_state_dict(content["state"])
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"{path}: written for other settings: {error}") from None
+    return freeze(network), info
+
+
+def settings_of(params: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The named fields of a settings dataclass as a plain dict."""
+    values = dataclasses.asdict(params)
+    return {name: values[name] for name in names}

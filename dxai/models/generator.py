@@ -1,0 +1,149 @@
+"""The branched style-transfer generator and its mapping network.
+
+Shapes: B images, n branches, C channels of the images, K AdaIN blocks, S style size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dxai.models.blocks import DecoderBlock, EncoderBlock
+
+
+class Generator(nn.Module):
+    """n parallel U-Nets as one network of grouped convolutions (Section 3.2 of the paper).
+
+    Each branch has weights of its own and sees nothing of the others: every convolution is grouped
+    by branch and every norm works on single channels.
+
+    Parameters
+    ----------
+    channels, image_size : int
+        Of the images; `image_size` a multiple of `coarsest` by a power of two.
+    branches : int
+        n.
+    width, max_width : int
+        Channels of one branch at full resolution, doubling at each halving up to `max_width`.
+    coarsest : int
+        Side of the coarsest feature map, pixels.
+    style_dim : int
+        S.
+    agnostic_skip : bool
+        Add x / (n - 1) to each agnostic branch; the last layer starts small.
+    normalise_input : bool
+        Instance-normalise the input image, which throws away its global colour.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        branches: int = 5,
+        width: int = 7,
+        max_width: int = 64,
+        coarsest: int = 16,
+        style_dim: int = 64,
+        agnostic_skip: bool = False,
+        normalise_input: bool = False,
+    ) -> None:
+        super().__init__()
+        halvings = (image_size // coarsest).bit_length() - 1
+        if image_size != coarsest << max(halvings, 0):
+            raise ValueError(
+                f"coarsest is {coarsest}; it must be image_size ({image_size}) divided by a power "
+                "of two"
+            )
+        self.channels, self.branches = channels, branches
+        self.agnostic_skip, self.normalise_input = agnostic_skip, normalise_input
+        widths = [branches * min(width << level, max_width) for level in range(halvings + 1)]
+        # Every branch sees the whole image, so the first convolution needs no groups.
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(
+            EncoderBlock(i, o, branches, down=True)
+            for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.bottleneck = EncoderBlock(widths[-1], widths[-1], branches, down=False)
+        self.styled_bottleneck = DecoderBlock(widths[-1], widths[-1], branches, style_dim, up=False)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(i, o, branches, style_dim, up=True)
+            for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.styles = 1 + len(self.decoder)
+        self.last_norm = nn.InstanceNorm2d(widths[0], affine=True)
+        self.last = nn.Conv2d(widths[0], branches * channels, 1, groups=branches)
+        if agnostic_skip:
+            with torch.no_grad():
+                self.last.weight.mul_(0.1)
+                assert self.last.bias is not None
+                self.last.bias.zero_()
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Features of x (B, C, H, W) from fine to coarse; they know no style."""
+        if self.normalise_input:
+            x = F.instance_norm(x)
+        features = [self.stem(x.to(memory_format=torch.channels_last))]
+        for block in self.encoder:
+            features.append(block(features[-1]))
+        features[-1] = self.bottleneck(features[-1])
+        return features
+
+    def decode(self, x: Tensor, features: list[Tensor], style: Tensor) -> Tensor:
+        """Branches psi (B, n, C, H, W) from features of x and styles (B, K, S)."""
+        h = self.styled_bottleneck(features[-1], style[:, 0])
+        for level, block in enumerate(self.decoder):
+            h = block(h, style[:, level + 1]) + features[-2 - level]
+        psi = self.last(torch.tanh(self.last_norm(h)))
+        psi = psi.unflatten(1, (self.branches, self.channels))
+        if self.agnostic_skip:
+            share = x[:, None] / (self.branches - 1)
+            psi = torch.cat([psi[:, :1], psi[:, 1:] + share], dim=1)
+        return psi
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Images (B, C, H, W) and styles (B, K, S) to branches (B, n, C, H, W)."""
+        return self.decode(x, self.encode(x), style)
+
+    def pair(self, x: Tensor, style_y: Tensor, style_other: Tensor) -> tuple[Tensor, Tensor]:
+        """Branches of x under two styles, for the price of one encoder pass.
+
+        Returns
+        -------
+        tuple of Tensor
+            psi^y and psi^y~, each (B, n, C, H, W).
+        """
+        features = [torch.cat([f, f]) for f in self.encode(x)]
+        psi = self.decode(torch.cat([x, x]), features, torch.cat([style_y, style_other]))
+        psi_y, psi_other = psi.chunk(2)
+        return psi_y, psi_other
+
+
+class MappingNetwork(nn.Module):
+    """A latent and a class to one style vector for each AdaIN block.
+
+    Parameters
+    ----------
+    latent_dim, width, style_dim : int
+        Size of z, of the hidden layers, and of a style vector.
+    classes : int
+        Heads.
+    styles : int
+        K, AdaIN blocks of the generator.
+    """
+
+    def __init__(
+        self, latent_dim: int, classes: int, styles: int, style_dim: int = 64, width: int = 512
+    ) -> None:
+        super().__init__()
+        self.classes, self.styles, self.style_dim = classes, styles, style_dim
+        layers: list[nn.Module] = []
+        for inputs in (latent_dim, width, width, width):
+            layers += [nn.Linear(inputs, width), nn.ReLU()]
+        self.shared = nn.Sequential(*layers)
+        self.heads = nn.Linear(width, classes * styles * style_dim)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """z (B, latent_dim) and y (B,) to styles (B, K, S)."""
+        heads = self.heads(self.shared(z)).unflatten(1, (self.classes, self.styles, self.style_dim))
+        return heads[torch.arange(len(y), device=y.device), y]

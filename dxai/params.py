@@ -1,0 +1,403 @@
+"""The settings of a run: frozen dataclasses that mirror the `run` block of params.yaml.
+
+Defaults are the paper's values. params.yaml itself must name every key, so that DVC sees every
+value; a missing, unknown or badly typed key is a `ParamsError` that names it and the valid choices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+METHODS = (
+    "lrp",
+    "ig",
+    "gradient_shap",
+    "internal_influence",
+    "guided_gradcam",
+    "gradcam",
+    "lime",
+    "random",
+    "naive",
+)
+"""What `run.methods` may name: the rows beside ours, which always runs, with its two controls."""
+
+
+class ParamsError(ValueError):
+    """A setting that cannot be used; the message names it and the valid choices."""
+
+
+@dataclass(frozen=True)
+class DatasetParams:
+    """One entry of `datasets`: where raw images are and how they are laid out.
+
+    Attributes
+    ----------
+    layout : str
+        A key of `dxai.datasets.LAYOUTS`.
+    source : str
+        The folder or file that the images come from; `~` and `$NAME` are expanded.
+    channels : int
+        1 (gray) or 3 (RGB).
+    options : dict
+        What the layout takes besides; each layout documents its own.
+    """
+
+    layout: str
+    source: str
+    channels: int = 3
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ParamsError(f"channels is {self.channels}; valid are 1 (gray) and 3 (RGB)")
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """One entry of `classifiers`: the network that is explained.
+
+    Attributes
+    ----------
+    arch : str
+        A key of `dxai.models.classifiers.CLASSIFIERS`, `joint`, or `package.module:name` of a
+        user's own `torch.nn.Module` (or a function that returns one).
+    options : dict
+        Keyword arguments of the constructor.
+    weights : str or None
+        A file with trained weights; None trains the network here.
+    """
+
+    arch: str
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class PrepareParams:
+    """Settings of the stage `prepare`.
+
+    Attributes
+    ----------
+    image_size : int
+        Side of the square images, pixels.
+    shard_images : int
+        Images in one Parquet shard.
+    """
+
+    image_size: int = 256
+    shard_images: int = 1000
+
+    def __post_init__(self) -> None:
+        positive(self, "image_size", "shard_images")
+
+
+@dataclass(frozen=True)
+class ClassifierParams:
+    """How a classifier is trained.
+
+    Attributes
+    ----------
+    epochs : int
+        At most this many passes over the training images.
+    patience : int
+        Stop after this many epochs without a better validation accuracy.
+    batch_size : int
+        Images per step.
+    lr, weight_decay : float
+        Of AdamW; the learning rate falls to zero along a cosine.
+    flip : bool
+        Mirror half of the training images.
+    """
+
+    epochs: int = 30
+    patience: int = 5
+    batch_size: int = 32
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        positive(self, "epochs", "patience", "batch_size", "lr")
+
+
+@dataclass(frozen=True)
+class DecomposeParams:
+    """The decomposition: networks, losses, optimiser (Sections 3 and C of the paper).
+
+    Attributes
+    ----------
+    steps, batch_size : int
+        Optimiser steps, and real images in each.
+    flip : bool
+        Mirror half of the training images.
+    branches : int
+        n of Eq. 3; the first is the class-distinct one.
+    branch_width, branch_max_width : int
+        Channels of a branch at full resolution, doubling at each halving up to the second number.
+    coarsest : int
+        Side of the coarsest feature map, pixels.
+    agnostic_skip : bool
+        Add x / (n - 1) to each agnostic branch, whose last layer then starts small.
+    normalise_input : bool
+        Instance-normalise the input image, as the reference code does (it loses global colour).
+    style_dim, latent_dim, mapping_width : int
+        Size of the style vector, of z, and of the mapping network's hidden layers.
+    discriminator_width : int
+        Channels of the stem; 0 takes min(512, 16384 / image size).
+    discriminator_heads : {'class', 'single'}
+        One real/fake output a class (the paper), or one in all.
+    alpha_per : {'batch', 'image'}
+        Whether a batch shares one alpha of Eq. 5.
+    zero_distinction : bool
+        Blend the other class without its class-distinct branch.
+    lambda_adv, lambda_kld, lambda_class, lambda_rec, lambda_dis_rec : float
+        Weights of Eq. 14.
+    kld_direction : {'d_c', 'c_d'}
+        KL(D||C), as printed in Eq. 11, or KL(C||D).
+    dis_rec_over : {'image', 'batch'}
+        Over what the mask of Eq. 12 is normalised.
+    lambda_neutral : float
+        Weight of the cross-entropy of C(x - psi_1) to the uniform distribution (Definition 1).
+    r1, r1_every : float, int
+        Weight of the R1 penalty, and every how many steps it is taken (rescaled by that number).
+    lr, lr_mapping, weight_decay, beta1, beta2 : float
+        Of Adam.
+    ema, ema_warmup : float, bool
+        Decay of the weight average that is kept; with warm-up min(ema, (1 + t) / (10 + t)).
+    checkpoint_every, log_every, panel_every : int
+        Steps between two checkpoints, log lines, sample panels.
+    """
+
+    steps: int = 300_000
+    batch_size: int = 8
+    flip: bool = True
+    branches: int = 5
+    branch_width: int = 7
+    branch_max_width: int = 64
+    coarsest: int = 16
+    agnostic_skip: bool = False
+    normalise_input: bool = False
+    style_dim: int = 64
+    latent_dim: int = 16
+    mapping_width: int = 512
+    discriminator_width: int = 0
+    discriminator_heads: Literal["class", "single"] = "class"
+    alpha_per: Literal["batch", "image"] = "batch"
+    zero_distinction: bool = True
+    lambda_adv: float = 2.0
+    lambda_kld: float = 1.0
+    kld_direction: Literal["d_c", "c_d"] = "d_c"
+    lambda_class: float = 2.0
+    lambda_rec: float = 4.0
+    lambda_dis_rec: float = 4.0
+    dis_rec_over: Literal["image", "batch"] = "image"
+    lambda_neutral: float = 0.0
+    r1: float = 1.0
+    r1_every: int = 1
+    lr: float = 1e-4
+    lr_mapping: float = 1e-6
+    weight_decay: float = 1e-4
+    beta1: float = 0.0
+    beta2: float = 0.99
+    ema: float = 0.999
+    ema_warmup: bool = False
+    checkpoint_every: int = 1000
+    log_every: int = 100
+    panel_every: int = 5000
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "batch_size", "branch_width", "branch_max_width", "coarsest")
+        positive(self, "style_dim", "latent_dim", "mapping_width", "r1_every", "lr")
+        positive(self, "checkpoint_every", "log_every", "panel_every")
+        if self.branches < 2:
+            raise ParamsError(f"branches is {self.branches}; it takes at least 2")
+        if self.lambda_kld and self.discriminator_heads == "single":
+            raise ParamsError("lambda_kld needs discriminator_heads: class (or set it to 0)")
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    """How methods are scored.
+
+    Attributes
+    ----------
+    images : int
+        Test images scored, drawn evenly over the split; 0 takes all.
+    batch_size : int
+        Images per forward pass.
+    beta_steps : int
+        Steps of beta between 0 and 1 (10: 0, 0.1 .. 1, as in Table 1).
+    bootstrap : int
+        Resamples behind every 95% interval.
+    latents : int
+        Styles drawn for an image, whose decompositions are averaged.
+    """
+
+    images: int = 0
+    batch_size: int = 32
+    beta_steps: int = 10
+    bootstrap: int = 2000
+    latents: int = 1
+
+    def __post_init__(self) -> None:
+        positive(self, "batch_size", "beta_steps", "bootstrap", "latents")
+
+
+@dataclass(frozen=True)
+class Params:
+    """The `run` block.
+
+    Attributes
+    ----------
+    profile : str
+        Name of the profile that the values come from.
+    seeds : list of int
+        Seeds of the decomposition; the first is also that of everything else.
+    datasets, classifiers : dict
+        Name to settings.
+    methods : dict
+        Rows of Table 1 beside ours, name to that method's own settings.
+    prepare, classifier, decompose, evaluate
+        Settings of the stages.
+    """
+
+    profile: str
+    seeds: list[int]
+    datasets: dict[str, DatasetParams]
+    classifiers: dict[str, ClassifierSpec]
+    methods: dict[str, dict[str, Any]]
+    prepare: PrepareParams
+    classifier: ClassifierParams
+    decompose: DecomposeParams
+    evaluate: EvaluateParams
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "datasets", "classifiers", "methods"):
+            if not getattr(self, name):
+                raise ParamsError(f"run.{name} is empty; name at least one")
+        for method in self.methods:
+            choose("run.methods", method, METHODS)
+
+    def dataset(self, name: str) -> DatasetParams:
+        """The settings of one dataset of this run."""
+        return self.datasets[choose("dataset", name, self.datasets)]
+
+    def classifier_spec(self, name: str) -> ClassifierSpec:
+        """The settings of one classifier of this run."""
+        return self.classifiers[choose("classifier", name, self.classifiers)]
+
+
+T = TypeVar("T")
+
+
+def choose(what: str, name: str, valid: typing.Iterable[str]) -> str:
+    """`name` if it is one of `valid`, else a `ParamsError` that lists them."""
+    if name not in valid:
+        raise ParamsError(f"{what}: unknown {name!r}; valid are {', '.join(sorted(valid))}")
+    return name
+
+
+def positive(params: Any, *names: str) -> None:
+    """Check that the named fields are above zero."""
+    for name in names:
+        if getattr(params, name) <= 0:
+            raise ParamsError(f"{name} is {getattr(params, name)}; it must be above 0")
+
+
+def parse(kind: type[T], value: Any, where: str, complete: bool = True) -> T:
+    """Build the dataclass `kind` from a mapping, checking names and types.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass of this module.
+    value : mapping
+        What was read.
+    where : str
+        The dotted name of `value`, for messages.
+    complete : bool
+        Whether every field must be named.
+
+    Raises
+    ------
+    ParamsError
+        For an unknown, missing or badly typed key.
+    """
+    if not isinstance(value, dict):
+        raise ParamsError(f"{where} is {value!r}; it must be a mapping")
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in value:
+        choose(where, key, names)
+    missing = sorted(names - set(value))
+    if complete and missing:
+        raise ParamsError(f"{where}: missing {', '.join(missing)}")
+    fields = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+    try:
+        return kind(**fields)
+    except ParamsError as error:
+        raise ParamsError(f"{where}: {error}") from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return parse(hint, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        return choose(where, value, args)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ParamsError(f"{where} is {value!r}; it must be a mapping")
+        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is list:
+        if not isinstance(value, list):
+            raise ParamsError(f"{where} is {value!r}; it must be a list")
+        return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is types.UnionType:
+        return None if value is None else _convert(args[0], value, where)
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ParamsError(f"{where} is {value!r}; it must be of type {hint.__name__}")
+    return value
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check the `run` block of a params file."""
+    path = Path(path)
+    try:
+        document = yaml.load(path.read_text(), Loader=_Loader)
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run in the project's folder") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(document, dict) or "run" not in document:
+        raise ParamsError(f"{path}: missing run")
+    return parse(Params, document["run"], "run")
+
+
+def profile_names(path: Path | str = "params.yaml") -> list[str]:
+    """Names of the profiles that a params file holds."""
+    document = yaml.load(Path(path).read_text(), Loader=_Loader)
+    return sorted(document.get("profiles", {}))
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-4 as a string; DVC's parser, and everybody else, reads a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)

@@ -1,0 +1,63 @@
+"""Progress of long work as plain lines, readable in a terminal and in a collected log alike."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """Print how far a loop is, how fast it goes and how long it will still take.
+
+    Parameters
+    ----------
+    title : str
+        What is being done, for example ``"decompose textures resnet18"``.
+    total : int
+        How many steps there are.
+    start : int
+        Steps already done when the loop starts (a resumed run).
+    unit : str
+        What a step is called.
+    every : float
+        Seconds between two lines; the last step always gets its line.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        start: int = 0,
+        unit: str = "steps",
+        every: float = 5.0,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.title, self.total, self.unit, self.every = title, total, unit, every
+        self.done, self.start = start, start
+        self.stream = stream or sys.stdout
+        self.began = self.printed = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say that `done` steps are complete; prints at most once every `every` seconds."""
+        self.done = done
+        now = time.monotonic()
+        if done < self.total and now - self.printed < self.every:
+            return
+        self.printed = now
+        rate = (done - self.start) / max(now - self.began, 1e-9)
+        left = clock((self.total - done) / rate) if rate > 0 else "?"
+        bar = "#" * round(20 * done / max(self.total, 1))
+        print(
+            f"{self.title} [{bar:<20}] {done}/{self.total} {self.unit}, "
+            f"{rate:.2f}/s, {left} left{', ' + note if note else ''}",
+            file=self.stream,
+            flush=True,
+        )

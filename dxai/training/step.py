@@ -1,0 +1,304 @@
+"""One step of training the decomposition: draws, blending, and both updates. No I/O.
+
+Shapes: B images, n branches, C channels, c classes, K AdaIN blocks, S style size.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dxai import draws
+from dxai.models.checkpoint import freeze
+from dxai.models.decomposer import Decomposer
+from dxai.models.discriminator import Discriminator
+from dxai.params import DecomposeParams
+from dxai.training import losses
+
+GENERATOR_FIELDS = (
+    "branches",
+    "branch_width",
+    "branch_max_width",
+    "coarsest",
+    "agnostic_skip",
+    "normalise_input",
+    "style_dim",
+    "latent_dim",
+    "mapping_width",
+)
+"""Fields of `DecomposeParams` that are arguments of `Decomposer`."""
+
+
+@dataclass
+class Networks:
+    """Everything that a training run holds and a checkpoint keeps.
+
+    `classifier` is None for C = D ("joint"): then the discriminator's own heads classify, and its
+    averaged weights `average_discriminator` are the classifier that is explained in the end.
+    """
+
+    decomposer: Decomposer
+    discriminator: Discriminator
+    average: Decomposer
+    average_discriminator: Discriminator
+    classifier: nn.Module | None
+    optimiser: torch.optim.Optimizer
+    optimiser_d: torch.optim.Optimizer
+
+    def state_dict(self) -> dict[str, object]:
+        """All but the classifier, which never changes."""
+        return {name: getattr(self, name).state_dict() for name in _KEPT}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Continue where `state_dict` was taken."""
+        for name in _KEPT:
+            getattr(self, name).load_state_dict(state[name])
+
+
+_KEPT = (
+    "decomposer",
+    "discriminator",
+    "average",
+    "average_discriminator",
+    "optimiser",
+    "optimiser_d",
+)
+
+
+def build_networks(
+    params: DecomposeParams,
+    channels: int,
+    classes: int,
+    image_size: int,
+    classifier: nn.Module | None,
+    seed: int,
+) -> Networks:
+    """Networks with initial weights that `seed` decides, and their optimisers.
+
+    Raises
+    ------
+    ValueError
+        If the joint classifier is asked of a discriminator with a single head.
+    """
+    if classifier is None and params.discriminator_heads != "class":
+        raise ValueError("classifier joint: needs run.decompose.discriminator_heads: class")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draws.torch_seed(seed, "decompose/initial weights"))
+        decomposer = Decomposer(channels, classes, image_size, **generator_settings(params))
+        heads = classes if params.discriminator_heads == "class" else 1
+        discriminator = Discriminator(channels, heads, image_size, params.discriminator_width)
+    discriminator.to(memory_format=torch.channels_last)
+    adam = {
+        "lr": params.lr,
+        "betas": (params.beta1, params.beta2),
+        "weight_decay": params.weight_decay,
+    }
+    groups = [
+        {"params": decomposer.generator.parameters()},
+        {"params": decomposer.mapping.parameters(), "lr": params.lr_mapping},
+    ]
+    if classifier is not None:
+        freeze(classifier)
+    return Networks(
+        decomposer,
+        discriminator,
+        freeze(copy.deepcopy(decomposer)),
+        freeze(copy.deepcopy(discriminator)),
+        classifier,
+        torch.optim.Adam(groups, **adam),
+        torch.optim.Adam(discriminator.parameters(), **adam),
+    )
+
+
+def generator_settings(params: DecomposeParams) -> dict[str, object]:
+    """The part of the settings that says what the generator is."""
+    return {name: getattr(params, name) for name in GENERATOR_FIELDS}
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one step, keyed by (seed, step, sample, purpose).
+
+    other : (B,), a class that is not y, uniformly; latent_y, latent_other : (B, latent_dim);
+    alpha : (B, n - 1), or (1, n - 1) where a batch shares it.
+    """
+
+    other: Tensor
+    latent_y: Tensor
+    latent_other: Tensor
+    alpha: Tensor
+
+
+def draw(params: DecomposeParams, seed: int, step: int, y: Tensor, classes: int) -> Draws:
+    """Draw for the labels y (B,) of a step."""
+    samples = range(len(y))
+    shift = (draws.uniform(seed, "other class", step, samples) * (classes - 1)).long()
+    per = samples if params.alpha_per == "image" else [0]
+    size = (params.latent_dim,)
+    return Draws(
+        (y + 1 + shift) % classes,
+        draws.normal(seed, "latent", step, samples, size),
+        draws.normal(seed, "latent of the other class", step, samples, size),
+        draws.uniform(seed, "alpha", step, per, (params.branches - 1,)),
+    )
+
+
+def blend(
+    psi_y: Tensor, psi_other: Tensor, alpha: Tensor, zero_distinction: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The alpha-blended images of Eq. 5.
+
+    Parameters
+    ----------
+    psi_y, psi_other : Tensor
+        (B, n, C, H, W), branches under the style of the image's class and of the other class.
+    alpha : Tensor
+        (B, n - 1) or (1, n - 1), in [0, 1].
+    zero_distinction : bool
+        Whether psi_1 of the other class counts as 0.
+
+    Returns
+    -------
+    tuple of Tensor
+        x_hat^y and x_hat^y~, each (B, C, H, W).
+    """
+    alpha = alpha[:, :, None, None, None]
+    own, other = psi_y[:, 1:], psi_other[:, 1:]
+    blend_y = psi_y[:, 0] + (alpha * own + (1 - alpha) * other).sum(1)
+    blend_other = ((1 - alpha) * own + alpha * other).sum(1)
+    if not zero_distinction:
+        blend_other = blend_other + psi_other[:, 0]
+    return blend_y, blend_other
+
+
+def train_step(
+    networks: Networks, params: DecomposeParams, x: Tensor, y: Tensor, drawn: Draws, step: int
+) -> dict[str, Tensor]:
+    """Update discriminator, generator, mapping network and averages with one batch.
+
+    One forward pass of the generator serves both updates.
+
+    Parameters
+    ----------
+    networks : Networks
+        Changed in place.
+    x, y : Tensor
+        (B, C, H, W) in [-1, 1] and (B,).
+    drawn : Draws
+        The step's random numbers.
+    step : int
+        Counted from 0.
+
+    Returns
+    -------
+    dict of Tensor
+        Unweighted losses by name (scalars), `total` and `total_d`.
+    """
+    decomposer = networks.decomposer
+    style_y = decomposer.mapping(drawn.latent_y, y)
+    style_other = decomposer.mapping(drawn.latent_other, drawn.other)
+    psi_y, psi_other = decomposer.generator.pair(x, style_y, style_other)
+    blend_y, blend_other = blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
+
+    logged = _update_discriminator(networks, params, x, y, drawn, blend_y, blend_other, step)
+    logged |= _update_generator(networks, params, x, y, drawn, psi_y[:, 0], blend_y, blend_other)
+    _average(networks, params, step)
+    return {name: value.detach() for name, value in logged.items()}
+
+
+def _head(params: DecomposeParams, heads: Tensor, y: Tensor) -> Tensor:
+    """The output for the wanted class, (B,)."""
+    if params.discriminator_heads == "single":
+        return heads[:, 0]
+    return heads.gather(1, y[:, None])[:, 0]
+
+
+def _update_discriminator(
+    networks: Networks,
+    params: DecomposeParams,
+    x: Tensor,
+    y: Tensor,
+    drawn: Draws,
+    blend_y: Tensor,
+    blend_other: Tensor,
+    step: int,
+) -> dict[str, Tensor]:
+    penalise = params.r1 > 0 and step % params.r1_every == 0
+    real = x.detach().requires_grad_(penalise)
+    heads = networks.discriminator(real)
+    fake = networks.discriminator(torch.cat([blend_y, blend_other]).detach())
+    fake = _head(params, fake, torch.cat([y, drawn.other]))
+    terms = {
+        "adv_real": losses.adversarial_real(_head(params, heads, y)),
+        "adv_fake": losses.adversarial_fake(fake),
+    }
+    total = params.lambda_adv * (terms["adv_real"] + terms["adv_fake"])
+    if params.lambda_kld:
+        if networks.classifier is None:
+            terms["kld"] = losses.class_fake(heads, y)
+        else:
+            with torch.no_grad():
+                logits = networks.classifier(x)
+            terms["kld"] = losses.distribution_kl(heads, logits, params.kld_direction)
+        total = total + params.lambda_kld * terms["kld"]
+    if penalise:
+        terms["r1"] = losses.r1_penalty(_head(params, heads, y), real)
+        total = total + params.r1 * params.r1_every * terms["r1"]
+    networks.optimiser_d.zero_grad(set_to_none=True)
+    total.backward()
+    networks.optimiser_d.step()
+    return terms | {"total_d": total}
+
+
+def _update_generator(
+    networks: Networks,
+    params: DecomposeParams,
+    x: Tensor,
+    y: Tensor,
+    drawn: Draws,
+    distinct: Tensor,
+    blend_y: Tensor,
+    blend_other: Tensor,
+) -> dict[str, Tensor]:
+    blends, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
+    # Gradients pass through both networks and must not gather in their weights.
+    networks.discriminator.requires_grad_(False)
+    heads = networks.discriminator(blends)
+    classify = networks.classifier or networks.discriminator
+    logits = heads if networks.classifier is None else classify(blends)
+    terms = {
+        "adv": losses.adversarial_real(_head(params, heads, targets)),
+        "class": losses.class_fake(logits, targets),
+        "rec": losses.reconstruction(x, blend_y, blend_other),
+        "dis_rec": losses.distinct_reconstruction(x, blend_y, distinct, params.dis_rec_over),
+    }
+    total = (
+        params.lambda_adv * terms["adv"]
+        + params.lambda_class * terms["class"]
+        + params.lambda_rec * terms["rec"]
+        + params.lambda_dis_rec * terms["dis_rec"]
+    )
+    if params.lambda_neutral:
+        terms["neutral"] = losses.neutrality(classify(x - distinct))
+        total = total + params.lambda_neutral * terms["neutral"]
+    networks.optimiser.zero_grad(set_to_none=True)
+    total.backward()
+    networks.optimiser.step()
+    networks.discriminator.requires_grad_(True)
+    return terms | {"total": total}
+
+
+@torch.no_grad()
+def _average(networks: Networks, params: DecomposeParams, step: int) -> None:
+    decay = min(params.ema, (1 + step) / (10 + step)) if params.ema_warmup else params.ema
+    pairs = (
+        (networks.average, networks.decomposer),
+        (networks.average_discriminator, networks.discriminator),
+    )
+    for average, current in pairs:
+        torch._foreach_lerp_(
+            list(average.parameters()), [p.detach() for p in current.parameters()], 1 - decay
+        )
