@@ -1,7 +1,7 @@
 """`dxai use`: rewrite the `run` block of params.yaml, and nothing else in it.
 
-The block is text with references (`<<: *quick`) to what stands above it. What is asked for is worked
-out on the parsed values, checked, and written back as references plus the values that differ.
+The block is text with references (`<<: *quick`) to what stands above it. What is asked for is
+worked out on the parsed values, checked, and written back as references plus what differs.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def select_profile(
     base = document["profiles"].get(value.get("profile"), {})
     catalogue = document.get("catalogue") or {}
     if datasets is not None:
-        known = [value["datasets"], base.get("datasets"), catalogue.get("datasets")]
+        known = [value.get("datasets"), base.get("datasets"), catalogue.get("datasets")]
         value["datasets"] = _pick("datasets", datasets, known)
     if classifiers is not None:
-        known = [value["classifiers"], base.get("classifiers"), catalogue.get("classifiers")]
+        known = [value.get("classifiers"), base.get("classifiers"), catalogue.get("classifiers")]
         value["classifiers"] = _pick("classifiers", classifiers, known)
     if methods is not None:
-        value["methods"] = _pick("methods", methods, [value["methods"], base.get("methods")])
+        value["methods"] = _pick("methods", methods, [value.get("methods"), base.get("methods")])
     if seeds is not None:
         value["seeds"] = list(dict.fromkeys(seeds))
     for key, setting in (overrides or {}).items():
@@ -166,27 +166,92 @@ def _replace(text: str, value: dict[str, Any]) -> str:
     start, end = blocks[0].span()
     anchors = _anchors(text[:start])
     own = [a for a in anchors if a.path == ("profiles", value["profile"])]
-    lines = _block("run", value, own or anchors, anchors)
+    lines = ["run:", *_body("run", value, own or anchors, anchors)]
     new = text[:start] + "\n".join(lines) + "\n" + text[end:]
     assert yaml.load(new, Loader=_Loader)["run"] == value, "the written block reads back"
     return new
 
 
+class _AnchorLoader(_Loader):
+    """Remembers which node each anchor names; PyYAML forgets it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.named: dict[str, yaml.Node] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        name = None if isinstance(event, yaml.AliasEvent) else getattr(event, "anchor", None)
+        node = super().compose_node(parent, index)
+        if name and isinstance(node, yaml.MappingNode):
+            self.named[name] = node
+        return node
+
+
 def _anchors(text: str) -> list[Anchor]:
-    """Every anchored mapping of a document, with its value."""
-    loader = _Loader(text)
+    """Every anchored mapping of a document, with its place and its value."""
+    loader = _AnchorLoader(text)
     root = loader.get_single_node()
-    named = {id(node): name for name, node in _named_nodes(text, root)}
+    names = {id(node): name for name, node in loader.named.items()}
+    document = yaml.load(text, Loader=_Loader)
     found: list[Anchor] = []
 
-    def walk(node: yaml.Node, path: tuple[str, ...]) -> None:
+    def walk(node: yaml.Node | None, path: tuple[str, ...], value: Any) -> None:
         if not isinstance(node, yaml.MappingNode):
             return
-        if id(node) in named:
-            found.append(Anchor(named.pop(id(node)), path, {}))
+        if name := names.pop(id(node), None):
+            found.append(Anchor(name, path, value))
         for key, child in node.value:
-            walk(child, (*path, key.value))
+            if key.value in value:
+                walk(child, (*path, key.value), value[key.value])
 
-    walk(root, ())
-    document = yaml.load(text, Loader=_Loader)
-    return [Anchor(a.name, a.path, _at(document, a.path)) for a in found]
+    walk(root, (), document)
+    return found
+
+
+def _block(key: str, value: Any, anchors: list[Anchor]) -> list[str]:
+    """`key: value` as lines: one in flow style where it fits, else a block."""
+    line = f"{key}: {_flow(value, key, anchors)}"
+    if len(line) <= WIDTH - 4 or not isinstance(value, dict):
+        return [line]
+    return [f"{key}:", *_body(key, value, anchors, anchors)]
+
+
+def _body(key: str, value: dict[str, Any], bases: list[Anchor], anchors: list[Anchor]) -> list[str]:
+    """The indented lines of a mapping: what it merges, if one of `bases` serves, and the rest."""
+    base, rest = _split(value, key, bases)
+    lines = [f"<<: *{base.name}"] if base else []
+    for name, item in rest.items():
+        lines += _block(_scalar(name), item, anchors)
+    return ["  " + line for line in lines]
+
+
+def _flow(value: Any, key: str, anchors: list[Anchor]) -> str:
+    """A value on one line, mappings as references to anchors wherever they hold the same."""
+    if not isinstance(value, dict):
+        return _scalar(value)
+    base, rest = _split(value, key, anchors)
+    if base and not rest:
+        return f"*{base.name}"
+    items = [f"<<: *{base.name}"] if base else []
+    items += [f"{_scalar(name)}: {_flow(item, name, anchors)}" for name, item in rest.items()]
+    return "{" + ", ".join(items) + "}"
+
+
+def _split(
+    value: dict[str, Any], key: str, bases: list[Anchor]
+) -> tuple[Anchor | None, dict[str, Any]]:
+    """The anchor that leaves least of `value` to be written, and what it leaves."""
+    best: tuple[Anchor | None, dict[str, Any]] = (None, value)
+    for base in sorted(bases, key=lambda a: a.path[-1:] != (key,)):
+        if base.value and base.value.keys() <= value.keys():
+            rest = {k: v for k, v in value.items() if k not in base.value or base.value[k] != v}
+            if len(rest) < len(best[1]):
+                best = (base, rest)
+    return best
+
+
+def _scalar(value: Any) -> str:
+    """A value without references, as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.removesuffix("...\n").strip()

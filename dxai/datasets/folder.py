@@ -80,7 +80,8 @@ def folder(dataset: DatasetParams, prepare: PrepareParams) -> Listing:
     root = expand(dataset.source)
     splits = _find_splits(root)
     classes = _find_classes(root, splits, options.classes)
-    files, ignored = [], []
+    files: list[_File] = []
+    ignored: list[str] = []
     for split, path in splits.items():
         for label in classes:
             found, others = _find_images(root, path / label)
@@ -112,7 +113,7 @@ def _find_splits(root: Path) -> dict[str, Path]:
         for split, names in ALIASES.items():
             if path.name.lower() in names:
                 if split in splits:
-                    raise DataError(f"{root}: both {splits[split].name} and {path.name} are {split}")
+                    raise DataError(f"{root}: {splits[split].name} and {path.name} mean the same")
                 splits[split] = path
     for split in ("train", "test"):
         if split not in splits:
@@ -145,18 +146,28 @@ def _find_classes(
 
 def _find_images(root: Path, path: Path) -> tuple[list[str], list[str]]:
     """Paths, relative to `root`, of a class folder's images and of its other files."""
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for item in sorted(path.rglob("*")):
         parts = item.relative_to(path).parts
         if item.is_dir() or any(part.startswith(".") for part in parts):
             continue
         name = item.relative_to(root).as_posix()
-        if not name.isprintable():
-            raise DataError(f"{root}: the file name {name!r} is not valid text")
+        if not _is_text(name):
+            raise DataError(f"{root}: the file name {name!r} is not valid UTF-8")
         (images if item.suffix.lower() in EXTENSIONS else others).append(name)
     if not images:
         raise DataError(f"{path}: no images ({', '.join(sorted(EXTENSIONS))}) in this class")
     return images, others
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name is text; on Linux it may be any bytes, which Parquet cannot keep."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_pattern(pattern: str) -> None:
@@ -202,9 +213,7 @@ def _hold_out(
                 "for validation; add images or a validation folder"
             )
     return [
-        replace(file, split="validation")
-        if file.split == "train" and file.group in held
-        else file
+        replace(file, split="validation") if file.split == "train" and file.group in held else file
         for file in files
     ]
 

@@ -12,10 +12,12 @@ from PIL import Image, ImageOps
 
 from dxai.datasets.base import DataError
 
-EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 """Suffixes (in lower case) of the files that count as images."""
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError,  # truncated, unknown format, no such file, no permission
     SyntaxError,  # what Pillow raises for broken PNG chunks
     ValueError,
@@ -24,6 +26,7 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+"""What Pillow raises for a damaged image."""
 
 
 def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
@@ -58,7 +61,7 @@ def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
             file.load()
             image = ImageOps.exif_transpose(file)
         image = _to_mode(image, "L" if channels == 1 else "RGB")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: unreadable image ({error})") from error
     return np.asarray(_square(image, image_size))
 

@@ -1,4 +1,4 @@
-"""Prepared images on disk: Parquet shards of encoded images, a manifest, and their reader.
+"""A prepared dataset on disk and its reader.
 
 A dataset is a folder with `manifest.json` and `<split>-00000.parquet`, `<split>-00001.parquet` ..,
 each with the columns id, label, group, source and image (PNG). Any Parquet reader opens them:
@@ -7,6 +7,7 @@ each with the columns id, label, group, source and image (PNG). Any Parquet read
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,8 @@ import pyarrow.parquet as pq
 import torch
 
 from dxai.datasets import images
-from dxai.datasets.base import SPLITS, DataError, Listing, Sample
-from dxai.files import atomic_folder, read_json, write_json
-from dxai.progress import Progress
+from dxai.datasets.base import SPLITS, DataError
+from dxai.files import read_json
 from dxai.types import Batch, to_unit_range
 
 MANIFEST = "manifest.json"
@@ -36,122 +36,6 @@ SCHEMA = pa.schema(
         ("image", pa.binary()),
     ]
 )
-
-
-class _SplitWriter:
-    """Writes the shards of one split; holds at most one row group of encoded images."""
-
-    def __init__(self, folder: Path, split: str, shard_images: int) -> None:
-        self.folder, self.split, self.shard_images = folder, split, shard_images
-        self.names: list[str] = []
-        self._rows: list[dict[str, Any]] = []
-        self._file: pq.ParquetWriter | None = None
-        self._in_shard = 0
-
-    def add(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        self._in_shard += 1
-        if self._in_shard == self.shard_images:
-            self.close()
-        elif len(self._rows) == ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Finish the shard that is being written, if any."""
-        if self._rows:
-            self._flush()
-        if self._file is not None:
-            self._file.close()
-        self._file, self._in_shard = None, 0
-
-    def _flush(self) -> None:
-        if self._file is None:
-            self.names.append(f"{self.split}-{len(self.names):05d}.parquet")
-            self._file = pq.ParquetWriter(
-                self.folder / self.names[-1],
-                SCHEMA,
-                compression={c: "none" if c == "image" else "zstd" for c in SCHEMA.names},
-                use_dictionary=["label", "group"],
-                write_statistics=False,
-            )
-        self._file.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
-        self._rows.clear()
-
-
-def write_dataset(
-    out: Path | str, listing: Listing, about: dict[str, Any], shard_images: int
-) -> dict[str, Any]:
-    """Read every image of a listing into shards; `out` appears, or changes, only when complete.
-
-    Parameters
-    ----------
-    out : path
-        The folder to write.
-    listing : Listing
-        What a layout found.
-    about : dict
-        ``name``, ``layout``, ``channels`` and ``image_size``, which go into the manifest.
-    shard_images : int
-        Images in a shard.
-
-    Returns
-    -------
-    dict
-        The manifest: `about`, ``class_names``, ``options``, ``counts`` (split -> class -> images)
-        and ``files`` (shard -> SHA-256).
-
-    Raises
-    ------
-    DataError
-        For an image that cannot be read, two images of the same id, a split without images.
-    """
-    counts = {split: dict.fromkeys(listing.class_names, 0) for split in SPLITS}
-    with atomic_folder(out) as folder:
-        writers = {split: _SplitWriter(folder, split, shard_images) for split in SPLITS}
-        try:
-            for sample in _unique(listing, Progress(f"prepare {about['name']}", listing.total)):
-                writers[sample.split].add(_row(sample, listing.class_names))
-                counts[sample.split][sample.label] += 1
-        finally:
-            for writer in writers.values():
-                writer.close()
-        for split in SPLITS:
-            if not any(counts[split].values()):
-                raise DataError(f"split {split} has no images")
-        files = [name for split in SPLITS for name in writers[split].names]
-        manifest = about | {
-            "class_names": list(listing.class_names),
-            "options": listing.options,
-            "counts": counts,
-            "files": {name: _sha256(folder / name) for name in files},
-        }
-        write_json(folder / MANIFEST, manifest)
-    return manifest
-
-
-def _unique(listing: Listing, progress: Progress) -> Iterator[Sample]:
-    seen: set[str] = set()
-    for sample in listing:
-        if sample.id in seen:
-            raise DataError(f"{sample.source}: a second image with the id {sample.id!r}")
-        seen.add(sample.id)
-        yield sample
-        progress.update(len(seen))
-
-
-def _row(sample: Sample, class_names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "id": sample.id,
-        "label": class_names.index(sample.label),
-        "group": sample.group,
-        "source": sample.source,
-        "image": images.encode(sample.image),
-    }
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ShardedDataset:
@@ -209,7 +93,7 @@ class ShardedDataset:
 
     def _verify(self) -> None:
         for path in self._paths:
-            if _sha256(path) != self.manifest["files"][path.name]:
+            if sha256(path) != self.manifest["files"][path.name]:
                 raise DataError(f"{path}: its content is not what the manifest's hash says")
 
     def _open(self) -> None:
@@ -238,3 +122,82 @@ class ShardedDataset:
             raise IndexError(f"image {i} of {len(self)}")
         place = int(np.searchsorted(self._starts, i, side="right")) - 1
         return self._row_group(place)[i - int(self._starts[place])].as_py()
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The images at these places of the split, in this order; only they are decoded."""
+        places = [int(i) for i in indices]
+        # Visiting them in the order of the disk reads each row group once, however small the cache.
+        pixels = {i: self._decode(i) for i in sorted(set(places))}
+        stack = np.stack([pixels[i] for i in places])
+        stack = stack[:, None] if self.channels == 1 else stack.transpose(0, 3, 1, 2)
+        return Batch(
+            images=to_unit_range(torch.from_numpy(np.ascontiguousarray(stack))),
+            labels=torch.from_numpy(self.labels[places]),
+            index=torch.tensor(places, dtype=torch.int64),
+            ids=[self.ids[i] for i in places],
+            groups=[self.groups[i] for i in places],
+        )
+
+    def batches(
+        self, batch_size: int, indices: Sequence[int] | np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        """Batches over `indices` (default: all, in order); the last may be smaller."""
+        chosen = range(len(self)) if indices is None else indices
+        for start in range(0, len(chosen), batch_size):
+            yield self.batch(chosen[start : start + batch_size])
+
+    def _decode(self, i: int) -> np.ndarray:
+        try:
+            image = images.decode(self.encoded(i))
+        except images.UNREADABLE as error:
+            raise DataError(f"{self.folder}: image {self.ids[i]!r} is damaged ({error})") from error
+        size = (self.image_size, self.image_size)
+        if image.shape != (size if self.channels == 1 else (*size, self.channels)):
+            raise DataError(f"{self.folder}: image {self.ids[i]!r} has shape {image.shape}")
+        return image
+
+    def _row_group(self, place: int) -> pa.ChunkedArray:
+        """The encoded images of one row group, through the cache."""
+        if place in self._cache:
+            self._cache.move_to_end(place)
+            return self._cache[place]
+        path, within = self._row_groups[place]
+        with _parquet(path) as file:
+            column = file.read_row_group(within, ["image"], use_threads=False)["image"]
+        self._cache[place] = column
+        self._cached += column.nbytes
+        while self._cached > self.cache_bytes and len(self._cache) > 1:
+            self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return column
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = read_json(path)
+        for key in ("class_names", "channels", "image_size", "files"):
+            manifest[key]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run the stage prepare first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no manifest of a prepared dataset ({error!r})") from error
+    missing = [name for name in manifest["files"] if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder}: missing {', '.join(missing)}; run the stage prepare again")
+    return manifest
+
+
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a shard; what pyarrow raises names no file."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: damaged shard ({error}); run the stage prepare again") from error

@@ -1,0 +1,117 @@
+"""Accuracy curves, the area under them, and intervals over independent groups.
+
+Shapes: N images, L levels, G groups, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dxai import draws
+
+CONFIDENCE = (2.5, 97.5)
+"""Percentiles of a 95% interval."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Whether each image was classified correctly at each level.
+
+    Attributes
+    ----------
+    levels : ndarray
+        (L,), rising from 0.
+    correct : ndarray
+        (N, L), bool.
+    groups : sequence of str
+        (N,), what is resampled as one.
+    """
+
+    levels: np.ndarray
+    correct: np.ndarray
+    groups: Sequence[str]
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Accuracy at each level, (L,)."""
+        return self.correct.mean(0)
+
+    @property
+    def auc(self) -> float:
+        """Area under accuracy / accuracy(0) (Table 1); lower is better."""
+        return float(area(self.levels, self.accuracy))
+
+    def resampled(self, resamples: int, seed: int) -> np.ndarray:
+        """Accuracy at each level in each bootstrap resample of the groups, (R, L).
+
+        Curves with the same groups and seed are resampled alike, so their differences are paired.
+        """
+        names, member = np.unique(np.asarray(self.groups), return_inverse=True)
+        sums = np.zeros((len(names), len(self.levels)))
+        np.add.at(sums, member, self.correct.astype(float))
+        sizes = np.bincount(member, minlength=len(names)).astype(float)
+        rng = draws.generator(seed, "bootstrap")
+        weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+        return (weights @ sums) / (weights @ sizes)[:, None]
+
+
+def area(levels: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+    """Trapezoid area under accuracy / accuracy(0), over the range of the levels.
+
+    Parameters
+    ----------
+    levels : ndarray
+        (L,), rising from 0; with beta the range is 1, as in Table 1.
+    accuracy : ndarray
+        (..., L), each accuracy(0) above 0.
+
+    Returns
+    -------
+    ndarray
+        (...), 1 where nothing is lost. NaN where accuracy(0) is 0.
+    """
+    first = accuracy[..., :1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        relative = np.where(first > 0, accuracy / first, np.nan)
+    return np.trapezoid(relative, levels, axis=-1) / (levels[-1] - levels[0])
+
+
+def interval(samples: np.ndarray) -> tuple[float, float]:
+    """The 95% percentile interval of bootstrap samples (R,)."""
+    low, high = np.nanpercentile(samples, CONFIDENCE)
+    return float(low), float(high)
+
+
+def auc_interval(curve: Curve, resamples: int, seed: int) -> tuple[float, float]:
+    """95% interval of the area, resampling groups."""
+    return interval(area(curve.levels, curve.resampled(resamples, seed)))
+
+
+def paired_difference(
+    ours: Sequence[Curve], other: Sequence[Curve], resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """Mean area of ours less that of the other, and its 95% interval over the same groups.
+
+    Parameters
+    ----------
+    ours, other : sequence of Curve
+        One a seed (the other may have a single one); all over the same images.
+
+    Returns
+    -------
+    tuple of float
+        Difference, low, high. "Better" means high < 0.
+    """
+    names = [tuple(curve.groups) for curve in (*ours, *other)]
+    if len(set(names)) != 1:
+        raise ValueError("a paired difference needs the same images in the same order")
+
+    def samples(curves: Sequence[Curve]) -> np.ndarray:
+        return np.mean([area(c.levels, c.resampled(resamples, seed)) for c in curves], axis=0)
+
+    difference = np.mean([c.auc for c in ours]) - np.mean([c.auc for c in other])
+    low, high = interval(samples(ours) - samples(other))
+    return float(difference), low, high

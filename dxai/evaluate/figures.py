@@ -1,0 +1,297 @@
+"""Charts as SVG and composed pictures as PNG, the same bytes for the same numbers.
+
+Everything is drawn on a `Figure` of its own; no state of pyplot, no clock. Text that comes from
+data is never read as mathematics. Charts use one ink colour, `names.BLACK`, on white, so that a
+page can swap both for its theme's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dxai.evaluate import tiles
+from dxai.evaluate.names import (
+    BLACK,
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+    OURS,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    style,
+)
+
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dxai",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "text.color": BLACK,
+    "axes.labelcolor": BLACK,
+    "axes.edgecolor": BLACK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRAY,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.8,
+    "xtick.color": BLACK,
+    "ytick.color": BLACK,
+}
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GRAY)
+HATCHES = ("", "//", "--", "xx", "\\\\", "++", "||")
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Looks of the first, second ... series; colours and lines, or hatches, do not repeat together."""
+MOST_POINTS = 300
+
+
+@contextlib.contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """A figure of the given size in inches, under this module's settings."""
+    with matplotlib.rc_context(SETTINGS):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def curves(
+    lines: dict[str, dict[str, Sequence[float]]],
+    xlabel: str,
+    bands: Sequence[str] = (OURS,),
+) -> bytes:
+    """Accuracy of the classifier against what was removed, one line a method, as SVG.
+
+    Parameters
+    ----------
+    lines : dict
+        Method to ``{"level": (n,), "accuracy": (n,), "low": (n,), "high": (n,)}``; accuracies in
+        [0, 1], `low` and `high` their 95% interval.
+    xlabel : str
+        What `level` is.
+    bands : sequence of str
+        Methods whose interval is drawn. Twelve of them would hide each other.
+    """
+    with drawing(4.6, 4.4) as figure:
+        axes = figure.add_subplot()
+        for method in sorted(lines, key=lambda m: m == OURS):
+            _curve(axes, method, lines[method], method in bands)
+        axes.set(xlabel=xlabel, ylabel="accuracy of the classifier", ylim=(0, 1.03))
+        figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
+        return _svg(figure)
+
+
+def _curve(axes: Axes, method: str, line: dict[str, Sequence[float]], band: bool) -> None:
+    look = style(method)
+    level = line["level"]
+    axes.plot(
+        level,
+        line["accuracy"],
+        color=look.colour,
+        linestyle=look.line,
+        marker=look.marker,
+        markersize=4.5,
+        linewidth=2.4 if method == OURS else 1.2,
+        label=look.label,
+    )
+    if band:
+        axes.fill_between(
+            level, line["low"], line["high"], color=look.colour, alpha=0.18, linewidth=0
+        )
+
+
+def probability_bars(
+    class_names: Sequence[str], levels: Sequence[float], probabilities: Sequence[Sequence[float]]
+) -> bytes:
+    """Mean class probabilities while beta grows (Fig. 9 of the paper) for images of one class, SVG.
+
+    Parameters
+    ----------
+    class_names : sequence of str
+        The c classes.
+    levels : sequence of float
+        The n values of beta, in [0, 1].
+    probabilities : (n, c)
+        Mean softmax of C(x - beta psi_distinct) over the images.
+    """
+    values = np.asarray(probabilities, dtype=float)
+    classes = len(class_names)
+    width = 0.84 / classes
+    with drawing(4.6, 2.4 + 0.16 * math.ceil(classes / 3)) as figure:
+        axes = figure.add_subplot()
+        axes.axhline(1 / classes, color=BLACK, linewidth=0.8, linestyle=":")
+        bars = []
+        for place in range(classes):
+            at = np.arange(len(levels)) + (place - (classes - 1) / 2) * width
+            bars.append(axes.bar(at, values[:, place], width, **_bar(place)))
+        axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+        axes.set(xlabel="β", ylabel="mean probability", ylim=(0, 1))
+        axes.grid(False, axis="x")
+        _legend(figure, bars, class_names, 3)
+        return _svg(figure)
+
+
+def training_curves(
+    steps: Sequence[float], series: dict[str, Sequence[float]], xlabel: str, ylabel: str
+) -> bytes:
+    """Values logged while a network was trained, one line a name, as SVG.
+
+    Long histories are thinned to means of neighbouring points; what is not finite leaves a gap.
+    """
+    with drawing(4.6, 3.0) as figure:
+        axes = figure.add_subplot()
+        lines = []
+        for place, values in enumerate(series.values()):
+            x, y = _thinned(steps), _thinned(values)
+            lines += axes.plot(x, y, linewidth=1.4, **_line(place, marked=len(x) <= 15))
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if len(series) > 1:
+            _legend(figure, lines, list(series), 3)
+        return _svg(figure)
+
+
+def panel(
+    pictures: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str]
+) -> bytes:
+    """A grid of (H, W, 3) uint8 pictures with names above and beside it, as PNG."""
+    with drawing(0.35 + 1.15 * len(columns), 0.3 + 1.15 * len(rows)) as figure:
+        grid = figure.subplots(len(rows), len(columns), squeeze=False)
+        for i, row in enumerate(pictures):
+            for j, picture in enumerate(row):
+                _show(grid[i][j], picture, columns[j] if i == 0 else "")
+            grid[i][0].set_ylabel(rows[i])
+        return _png(figure, dpi=150)
+
+
+def explanation(
+    image: np.ndarray,
+    agnostic: np.ndarray,
+    distinct: np.ndarray,
+    residual: np.ndarray,
+    probabilities: dict[str, Sequence[float]],
+    class_names: Sequence[str],
+    target: str,
+) -> bytes:
+    """One explained image as PNG: its parts, and what the classifier makes of them.
+
+    Parameters
+    ----------
+    image, agnostic, distinct, residual : (C, H, W) float
+        x, psi_agnostic, psi_distinct and x - x_hat, of images in [-1, 1].
+    probabilities : dict
+        Name of what was shown to the classifier to its (c,) probabilities.
+    class_names : sequence of str
+        The c classes; the six that reach the highest probability are shown.
+    target : str
+        The class that `distinct` is distinct for.
+    """
+    scale = tiles.scale_of(distinct)
+    small = tiles.scale_of(residual)
+    with drawing(8.6, 4.6) as figure:
+        upper, lower = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+        shown = upper.subplots(1, 4, width_ratios=[1, 1, 1, 0.5])
+        _show(shown[0], tiles.picture(image), "input")
+        _show(shown[1], tiles.picture(agnostic), "class-agnostic")
+        _show(shown[2], tiles.signed(distinct, scale), f"class-distinct: {target}")
+        shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2f}")
+        _show(shown[3], tiles.signed(residual, small), "residual")
+        shown[3].set_xlabel(f"±{small:.2f}")
+        _bars(lower.add_subplot(), probabilities, class_names)
+        return _png(figure, dpi=120)
+
+
+def _bars(
+    axes: Axes, probabilities: dict[str, Sequence[float]], class_names: Sequence[str]
+) -> None:
+    values = np.asarray(list(probabilities.values()), dtype=float)
+    shown = np.argsort(-values.max(0), kind="stable")[:6]
+    width = 0.84 / len(values)
+    for place, (name, row) in enumerate(zip(probabilities, values, strict=True)):
+        at = np.arange(len(shown)) + (place - (len(values) - 1) / 2) * width
+        bars = axes.bar(at, row[shown], width, label=name, **_bar(place))
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    axes.set_xticks(range(len(shown)), [class_names[i] for i in shown])
+    axes.set(ylabel="probability", ylim=(0, 1.12), yticks=[0, 0.5, 1])
+    axes.grid(False, axis="x")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _bar(place: int) -> dict[str, Any]:
+    """The look of the bars of one series."""
+    hatch = HATCHES[(place + place // len(HATCHES)) % len(HATCHES)]
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "hatch": hatch,
+        "edgecolor": "white",
+        "linewidth": 0.6,
+    }
+
+
+def _line(place: int, marked: bool) -> dict[str, Any]:
+    """The look of the line of one series."""
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "linestyle": LINES[place % len(LINES)],
+        "marker": MARKERS[place % len(MARKERS)] if marked else None,
+    }
+
+
+def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
+    # A label that starts with "_" would be left out.
+    shown = ["\u200b" + label if label.startswith("_") else label for label in labels]
+    figure.legend(handles, shown, loc="outside lower center", ncols=columns)
+
+
+def _thinned(values: Sequence[float]) -> np.ndarray:
+    """At most `MOST_POINTS` means of equal runs of neighbours."""
+    numbers = np.asarray(values, dtype=float)
+    run = math.ceil(len(numbers) / MOST_POINTS) or 1
+    if run == 1:
+        return numbers
+    padded = np.full(math.ceil(len(numbers) / run) * run, np.nan)
+    padded[: len(numbers)] = numbers
+    rows = padded.reshape(-1, run)
+    counts = np.isfinite(rows).sum(1)
+    sums = np.where(np.isfinite(rows), rows, 0).sum(1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A script that this font lacks is drawn by the reader's own.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

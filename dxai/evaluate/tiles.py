@@ -1,0 +1,58 @@
+"""Single pictures: images, parts and heatmaps as 8-bit RGB, and as PNG.
+
+Images are (C, H, W), C = 1 or 3, in [-1, 1]; pictures are (H, W, 3) uint8.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+POSITIVE = np.array([213, 94, 0], dtype=np.float64)
+NEGATIVE = np.array([0, 114, 178], dtype=np.float64)
+"""Vermillion and blue: told apart by the colour-blind."""
+
+
+def picture(image: np.ndarray) -> np.ndarray:
+    """An image, clipped to its range."""
+    return _rgb((np.asarray(image, dtype=np.float64) + 1) * 127.5)
+
+
+def signed(part: np.ndarray, scale: float) -> np.ndarray:
+    """A signed part around mid-gray: 0 is 128, -scale is black, +scale is white."""
+    return _rgb(128 + 127 * np.asarray(part, dtype=np.float64) / scale)
+
+
+def scale_of(part: np.ndarray) -> float:
+    """The largest absolute value, the `scale` that clips nothing; 1 for a part that is all zero."""
+    return float(np.abs(part).max()) or 1.0
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A weight in [-1, 1] over the image in gray: positive in vermillion, negative in blue."""
+    gray = (np.asarray(image, dtype=np.float64).mean(0) + 1)[..., None] * 127.5
+    heat = np.asarray(heat, dtype=np.float64).mean(0)[..., None]
+    colour = np.where(heat > 0, POSITIVE, NEGATIVE)
+    opacity = 0.85 * np.abs(heat)
+    return _bytes((1 - opacity) * gray + opacity * colour)
+
+
+def png(pixels: np.ndarray, largest: int = 128) -> bytes:
+    """A picture as PNG, reduced if its side is above `largest` pixels."""
+    image = Image.fromarray(pixels)
+    if max(image.size) > largest:
+        image.thumbnail((largest, largest))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _rgb(values: np.ndarray) -> np.ndarray:
+    """(C, H, W) in [0, 255] to (H, W, 3) uint8."""
+    return _bytes(np.broadcast_to(values.transpose(1, 2, 0), (*values.shape[1:], 3)))
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,117 @@
+"""Baselines from the gradient with respect to the image."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import captum.attr
+import numpy as np
+import torch
+from torch import Tensor
+
+from dxai import draws
+from dxai.explain.base import BatchExplainer
+from dxai.params import ParamsError, positive
+
+
+@dataclass(frozen=True)
+class IntegratedGradientsSettings:
+    """Settings of `IntegratedGradients`.
+
+    Attributes
+    ----------
+    steps : int
+        Points of the Gauss-Legendre rule along the straight path.
+    """
+
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        positive(self, "steps")
+
+
+class IntegratedGradients(BatchExplainer):
+    """Gradients along the path from the zero image, times the image (Sundararajan et al. 2017)."""
+
+    name = "ig"
+    Settings = IntegratedGradientsSettings
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Map (B, C, H, W), whose sum is near f(x) - f(0)."""
+        return captum.attr.IntegratedGradients(self.model).attribute(
+            inputs,
+            baselines=torch.zeros_like(inputs),
+            target=target,
+            n_steps=self.settings.steps,
+            internal_batch_size=self.rows,
+        )
+
+
+@dataclass(frozen=True)
+class GradientShapSettings:
+    """Settings of `GradientShap`.
+
+    Attributes
+    ----------
+    samples : int
+        Random points of the path, each with noise of its own.
+    stdev : float
+        Standard deviation of the noise added to the image, in its units (Captum's default: 0).
+    """
+
+    samples: int = 25
+    stdev: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive(self, "samples")
+        if self.stdev < 0:
+            raise ParamsError(f"stdev is {self.stdev}; it must be 0 or more")
+
+
+class GradientShap(BatchExplainer):
+    """Expected gradients at random points between the zero image and x (Lundberg and Lee 2017).
+
+    Captum draws from global generators, so every image is explained by itself, with generators
+    set from its own key.
+    """
+
+    name = "gradient_shap"
+    Settings = GradientShapSettings
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Map (B, C, H, W)."""
+        images = zip(inputs.split(1), target.split(1), index.tolist(), strict=True)
+        return torch.cat([self._one(*image) for image in images])
+
+    def _one(self, image: Tensor, target: Tensor, place: int) -> Tensor:
+        method = captum.attr.GradientShap(self.model)
+        total = torch.zeros_like(image)
+        for first in range(0, self.settings.samples, self.rows):
+            samples = min(self.rows, self.settings.samples - first)
+            with keyed_globals(self.seed, "gradient-shap", first, place, image.device):
+                total += samples * method.attribute(
+                    image,
+                    baselines=torch.zeros_like(image),
+                    n_samples=samples,
+                    stdevs=self.settings.stdev,
+                    target=target,
+                )
+        return total / self.settings.samples
+
+
+@contextlib.contextmanager
+def keyed_globals(
+    seed: int, purpose: str, step: int, sample: int, device: torch.device
+) -> Iterator[None]:
+    """Set torch's and NumPy's global generators from a key, and put them back afterwards."""
+    value = draws.torch_seed(seed, purpose, step, sample)
+    before = np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(value)
+            np.random.seed(value % 2**32)
+            yield
+    finally:
+        np.random.set_state(before)

@@ -1,0 +1,168 @@
+"""Baselines that look at one layer: Internal Influence, Grad-CAM and Guided Grad-CAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import captum.attr
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dxai.explain.base import BatchExplainer
+from dxai.explain.copies import frozen_copy, traced_copy
+from dxai.models.classifiers import default_layers
+from dxai.params import choose, positive
+from dxai.types import Unsupported
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """Settings of `GradCam` and `GuidedGradCam`.
+
+    Attributes
+    ----------
+    layer : str or None
+        Name of the layer (`model.get_submodule`), for example ``"layer3.1.conv2"``; None takes
+        `dxai.models.classifiers.default_layers`, which for an unknown network is its last
+        convolution.
+    """
+
+    layer: str | None = None
+
+
+class LayerExplainer(BatchExplainer):
+    """A method that reads one layer of the classifier, `self.layer`."""
+
+    Settings: ClassVar[type] = LayerSettings
+    role: ClassVar[str] = "gradcam"
+
+    def prepare(self) -> None:
+        """Find the layer."""
+        self.layer = find_layer(self.model, self.settings.layer, self.role, self.name)
+
+
+class GradCam(LayerExplainer):
+    """Feature maps weighted by their mean gradient and summed (Selvaraju et al. 2017), no ReLU."""
+
+    name = "gradcam"
+    signs: ClassVar[tuple[str, ...]] = ("relu",)
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Map (B, 1, H, W)."""
+        method = captum.attr.LayerGradCam(self.model, self.layer)
+        return resized(method.attribute(inputs, target=target), inputs, self.name)
+
+
+@dataclass(frozen=True)
+class InternalInfluenceSettings(LayerSettings):
+    """Settings of `InternalInfluence`: the layer (see `LayerSettings`), and
+
+    Attributes
+    ----------
+    steps : int
+        Points of the Gauss-Legendre rule along the straight path from the zero image.
+    """
+
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        positive(self, "steps")
+
+
+class InternalInfluence(LayerExplainer):
+    """Gradient with respect to a layer, averaged from the zero image to x (Leino et al. 2018).
+
+    The map is the mean over the layer's channels.
+    """
+
+    name = "internal_influence"
+    signs: ClassVar[tuple[str, ...]] = ("relu",)
+    Settings = InternalInfluenceSettings
+    role = "internal_influence"
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Map (B, 1, H, W)."""
+        influence = captum.attr.InternalInfluence(self.model, self.layer).attribute(
+            inputs,
+            baselines=torch.zeros_like(inputs),
+            target=target,
+            n_steps=self.settings.steps,
+            internal_batch_size=self.rows,
+        )
+        return resized(influence.mean(1, keepdim=True), inputs, self.name)
+
+
+class GuidedGradCam(LayerExplainer):
+    """Guided backpropagation times the positive part of Grad-CAM (Selvaraju et al. 2017).
+
+    Guided backpropagation drops negative gradients at each ReLU, and here at each leaky ReLU too,
+    for which it was not defined. Activations called as functions are found by tracing the copy;
+    in a network that torch.fx cannot trace only its ReLU modules count.
+    """
+
+    name = "guided_gradcam"
+
+    def prepare(self) -> None:
+        """Find the layer, and make the copy whose activations are guided."""
+        super().prepare()
+        try:
+            guided: nn.Module = traced_copy(self.model)
+        except Unsupported:
+            guided = frozen_copy(self.model)
+        if not guide_leaky(guided):
+            raise Unsupported("guided backpropagation needs ReLU or leaky ReLU activations")
+        self.method = captum.attr.GuidedGradCam(self.model, self.layer)
+        self.method.guided_backprop = captum.attr.GuidedBackprop(guided)
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Map (B, C, H, W)."""
+        return self.method.attribute(inputs, target=target, interpolate_mode="bilinear")
+
+
+class _LeakyReLU(nn.ReLU):
+    """A leaky ReLU that Captum, which guides what is an nn.ReLU, guides as well."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.leaky_relu(input, self.slope)
+
+
+def guide_leaky(model: nn.Module) -> int:
+    """Replace each leaky ReLU by one that Captum guides; returns how many are guided in all."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(module, nn.LeakyReLU):
+            model.set_submodule(name, _LeakyReLU(module.negative_slope))
+    return sum(isinstance(module, nn.ReLU) for module in model.modules())
+
+
+def find_layer(model: nn.Module, name: str | None, role: str, method: str) -> nn.Module:
+    """The layer called `name`, or the default one for `role`.
+
+    Raises
+    ------
+    ParamsError
+        If the network has no such layer; names its convolutions.
+    Unsupported
+        If none was named and the network has no convolution.
+    """
+    if name is None:
+        name = default_layers(model)[role]
+        if name is None:
+            raise Unsupported("the classifier has no convolution whose map could be read")
+    layers = dict(model.named_modules())
+    if name == "" or name not in layers:
+        convolutions = [n for n, module in layers.items() if isinstance(module, nn.Conv2d)]
+        choose(f"methods.{method}.layer", name, convolutions)
+    return layers[name]
+
+
+def resized(map_: Tensor, inputs: Tensor, method: str) -> Tensor:
+    """A layer's map (B, 1, h, w), bilinearly resized to the images' (B, 1, H, W)."""
+    if map_.ndim != 4:
+        raise Unsupported(f"{method} needs a layer with a map; this one gives {map_.ndim} axes")
+    return F.interpolate(map_, inputs.shape[2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,232 @@
+"""Layer-wise relevance propagation (Bach et al. 2015) by Captum's rules, residual networks too.
+
+Captum's LRP attaches rules to modules, knows few of them, and sees nothing that happens between
+modules: on a residual network relevance is counted twice at each sum. So it works on a prepared
+copy: traced, batch norm folded into the convolution before it, and each operation that changes
+values (a sum, an activation, a pooling, a division by a constant) a module under the epsilon rule
+
+    R_i = x_i sum_j dz_j/dx_i R_j / (z_j + epsilon sign z_j),
+
+which splits the relevance of a sum in proportion to its terms, passes an activation's relevance
+through, and lets biases absorb their share. Without biases the relevance of the image therefore
+sums to the logit. For networks of these operations and epsilon to 0, the map equals the gradient
+times the image (Ancona et al. 2018).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import captum.attr
+import torch
+import torch.nn.functional as F
+from captum.attr._utils.lrp_rules import EpsilonRule
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from dxai.explain.base import BatchExplainer
+from dxai.explain.copies import add_module, traced_copy
+from dxai.params import positive
+from dxai.types import Unsupported
+
+LINEAR = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose2d,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.AvgPool2d,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.Upsample,
+    nn.ZeroPad2d,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.ChannelShuffle,
+)
+"""Modules under the epsilon rule: (piecewise) linear in their input, or moving values."""
+
+PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+"""Modules that do nothing in eval mode."""
+
+FUNCTIONS: set[Any] = {
+    *(operator.add, operator.sub, operator.neg, torch.add, torch.sub, torch.neg),
+    *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate),
+    *(F.pad, torch.mean, torch.sum, torch.amax, torch.max_pool2d),
+    *("add", "sub", "neg", "mean", "sum", "amax"),
+}
+"""Functions and methods that become modules under the epsilon rule."""
+
+SCALING: set[Any] = {operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div"}
+"""The same, as long as only one factor depends on the image."""
+
+MOVING: set[Any] = {
+    *(torch.flatten, torch.reshape, torch.cat, torch.concat, torch.permute, torch.transpose),
+    *(torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.clone, operator.getitem),
+    *("flatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze", "chunk"),
+    *("split", "contiguous", "clone"),
+}
+"""Functions and methods that move values; relevance moves along."""
+
+SIZES: set[Any] = {getattr, "size", "dim", "numel", operator.getitem, operator.floordiv}
+"""What computes with shapes, when applied to images or shapes."""
+
+
+@dataclass(frozen=True)
+class LRPSettings:
+    """Settings of `LRP`.
+
+    Attributes
+    ----------
+    epsilon : float
+        Of the epsilon rule (Captum's default: 1e-9).
+    """
+
+    epsilon: float = 1e-9
+
+    def __post_init__(self) -> None:
+        positive(self, "epsilon")
+
+
+class LRP(BatchExplainer):
+    """Relevance of each input value under the epsilon rule in every layer; see the module."""
+
+    name = "lrp"
+    signs: ClassVar[tuple[str, ...]] = ("relu",)
+    Settings = LRPSettings
+
+    def prepare(self) -> None:
+        """Make the copy that Captum can propagate through."""
+        self.prepared = propagatable(self.model)
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Map (B, C, H, W)."""
+        for module in self.prepared.modules():
+            if not list(module.children()):  # Captum drops the rules after every call
+                module.rule = EpsilonRule(self.settings.epsilon)  # type: ignore[assignment]
+        return captum.attr.LRP(self.prepared).attribute(inputs, target=target)
+
+
+class Operation(nn.Module):
+    """A function of tensors as a module, so that it can have a rule."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.function(*tensors)
+
+
+def propagatable(classifier: nn.Module) -> fx.GraphModule:
+    """A copy whose every step is a module that the epsilon rule fits, or only moves values.
+
+    Raises
+    ------
+    Unsupported
+        If torch.fx cannot trace the classifier, or it has a step that no rule fits.
+    """
+    model = traced_copy(classifier)
+    _fold_batch_norm(model)
+    sizes: set[fx.Node] = set()
+    for node in list(model.graph.nodes):
+        if node.op == "call_module":
+            _module_step(model, node)
+        elif node.op in ("call_function", "call_method"):
+            if _is_size(node, sizes):
+                sizes.add(node)
+            else:
+                _function_step(model, node, sizes)
+        elif node.op == "get_attr":
+            raise Unsupported(f"LRP has no rule for a bare parameter ({node.target})")
+    model.delete_all_unused_submodules()
+    model.graph.lint()
+    model.recompile()
+    return model
+
+
+def _fold_batch_norm(model: fx.GraphModule) -> None:
+    for node in list(model.graph.nodes):
+        if node.op != "call_module" or node.args[0].op != "call_module":
+            continue
+        source, norm = node.args[0], model.get_submodule(node.target)
+        convolution = model.get_submodule(source.target)
+        foldable = isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        if foldable and norm.track_running_stats and len(source.users) == 1:
+            model.set_submodule(source.target, fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(source)
+            model.graph.erase_node(node)
+
+
+def _module_step(model: fx.GraphModule, node: fx.Node) -> None:
+    module = model.get_submodule(str(node.target))
+    if isinstance(module, PASSING):
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        model.graph.erase_node(node)
+    elif isinstance(module, nn.ReLU):
+        # Captum's own way with nn.ReLU loses the relevance that reaches its input elsewhere.
+        node.target = add_module(model, node, Operation(F.relu))
+    elif not isinstance(module, LINEAR):
+        raise Unsupported(f"LRP has no rule for {type(module).__name__} ({node.target})")
+
+
+def _function_step(model: fx.GraphModule, node: fx.Node, sizes: set[fx.Node]) -> None:
+    tensors = [source for source in node.all_input_nodes if source not in sizes]
+    linear = node.target in FUNCTIONS or (node.target in SCALING and len(tensors) == 1)
+    if linear and len(tensors) == len(node.all_input_nodes):
+        _to_operation(model, node)
+    elif node.target in MOVING:
+        _own_input(model, node)
+    elif node.target in (F.dropout, F.dropout2d):
+        node.replace_all_uses_with(tensors[0])
+        model.graph.erase_node(node)
+    else:
+        name = getattr(node.target, "__name__", node.target)
+        raise Unsupported(f"LRP has no rule for the operation {name}")
+
+
+def _to_operation(model: fx.GraphModule, node: fx.Node) -> None:
+    """Replace a function or method call by a module that takes its tensors alone."""
+    tensors, target = node.all_input_nodes, node.target
+    args, kwargs, is_method = node.args, node.kwargs, node.op == "call_method"
+
+    def function(*values: Tensor) -> Tensor:
+        given = dict(zip(tensors, values, strict=True))
+        filled, named = fx.node.map_arg((args, kwargs), given.__getitem__)
+        if is_method:
+            return getattr(filled[0], str(target))(*filled[1:], **named)
+        return target(*filled, **named)  # type: ignore[operator]
+
+    node.op, node.target = "call_module", add_module(model, node, Operation(function))
+    node.args, node.kwargs = tuple(tensors), {}
+
+
+def _own_input(model: fx.GraphModule, node: fx.Node) -> None:
+    """Put a copying module before a step that moves relevance itself.
+
+    At a tensor with several uses Captum adds what comes back from them, which must be relevance
+    per unit of value from all, and is from modules with a rule.
+    """
+    for source in node.all_input_nodes:
+        if len(source.users) > 1:
+            with model.graph.inserting_before(node):
+                name = add_module(model, node, Operation(torch.clone))
+                node.replace_input_with(source, model.graph.call_module(name, (source,)))
+
+
+def _is_size(node: fx.Node, sizes: set[fx.Node]) -> bool:
+    if node.target not in SIZES:
+        return False
+    if node.target is operator.getitem or node.target is operator.floordiv:
+        return all(source in sizes for source in node.all_input_nodes)
+    return True

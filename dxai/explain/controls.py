@@ -1,0 +1,75 @@
+"""Controls: what a method must beat to be more than noise."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dxai import draws
+from dxai.explain.base import BatchExplainer
+
+
+class RandomMap(BatchExplainer):
+    """A map of independent U[0, 1) values, one channel: the row "Random" of Table 1."""
+
+    name = "random"
+    signs: ClassVar[tuple[str, ...]] = ("relu",)
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Map (B, 1, H, W)."""
+        size = (1, *inputs.shape[2:])
+        return draws.uniform(self.seed, "random-map", 0, index.tolist(), size).to(inputs)
+
+
+def shuffled(part: Tensor, index: Tensor, seed: int) -> Tensor:
+    """Permute the pixels of each image, all channels of a pixel together.
+
+    Parameters
+    ----------
+    part : Tensor
+        (B, C, H, W), class-distinct parts.
+    index : Tensor
+        (B,), the place of each image in its split; with `seed` it keys the permutation.
+    seed : int
+        The run's seed.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H, W): the same values, energy and histogram without any structure.
+    """
+    flat = part.flatten(2)
+    rows = [
+        image[:, torch.from_numpy(draws.generator(seed, "shuffled", 0, i).permutation(pixels))]
+        for image, i, pixels in zip(flat, index.tolist(), [flat.shape[2]] * len(flat), strict=True)
+    ]
+    return torch.stack(rows).reshape(part.shape)
+
+
+def random_phase(part: Tensor, index: Tensor, seed: int) -> Tensor:
+    """Give each image random phases and keep its own amplitude spectrum, channel by channel.
+
+    One field of phases, that of white noise, is added to all channels of an image (Galerne et al.
+    2011, "Random phase textures"), so that their relation stays; the mean keeps its sign.
+
+    Parameters
+    ----------
+    part, index, seed
+        As in `shuffled`.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H, W), real: the same amplitude spectrum, thus the same energy.
+    """
+    size = part.shape[2:]
+    noise = [draws.generator(seed, "random-phase", 0, i).normal(size=size) for i in index.tolist()]
+    # The spectrum of real noise has the symmetry that keeps the result real.
+    spectrum = torch.fft.rfft2(torch.from_numpy(np.stack(noise)))[:, None]
+    turn = spectrum / spectrum.abs()
+    turn[..., 0, 0] = 1
+    turned = torch.fft.rfft2(part.double()) * turn.to(part.device)
+    return torch.fft.irfft2(turned, s=tuple(size)).to(part)

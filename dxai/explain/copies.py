@@ -1,0 +1,111 @@
+"""Private copies of a classifier, prepared for methods that hook or rewrite it."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from dxai.types import Unsupported
+
+IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    "add_": "add",
+    "sub_": "sub",
+    "mul_": "mul",
+    "div_": "div",
+}
+"""Operations that overwrite their input, and the same ones that do not."""
+
+RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
+LEAKY_RELUS: tuple[Any, ...] = (F.leaky_relu, F.leaky_relu_)
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
+
+
+def frozen_copy(classifier: nn.Module) -> nn.Module:
+    """A copy in eval mode, without weight gradients and without in-place activations.
+
+    An in-place activation overwrites the layer output that a hook has just kept.
+    """
+    model = copy.deepcopy(classifier).requires_grad_(False)
+    for module in model.modules():
+        module.training = False  # not .eval(), which a torch.export module refuses
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return model
+
+
+def traced_copy(classifier: nn.Module) -> fx.GraphModule:
+    """A frozen copy as an explicit graph in which each call of a module is a module of its own.
+
+    Methods that change the backward pass see modules, and each of them once. So here activations
+    called as functions are modules, a module that is used twice is two, nothing works in place,
+    and an activation does not share its input tensor, on which Captum puts its hooks, with others.
+
+    Raises
+    ------
+    Unsupported
+        If torch.fx cannot follow the classifier (control flow that depends on values).
+    """
+    try:
+        model = fx.symbolic_trace(frozen_copy(classifier))
+    except Exception as error:  # a user's forward runs with proxies and may raise anything
+        raise Unsupported(f"torch.fx cannot trace the classifier: {error}") from None
+    seen: set[Any] = set()
+    for node in model.graph.nodes:
+        _out_of_place(node)
+        _activation_to_module(model, node)
+        if node.op != "call_module":
+            continue
+        if node.target in seen:
+            repeated = copy.deepcopy(model.get_submodule(node.target))
+            node.target = add_module(model, node, repeated)
+        seen.add(node.target)
+        if isinstance(model.get_submodule(node.target), ACTIVATIONS):
+            _own_input(model, node)
+    model.graph.lint()
+    model.recompile()
+    return model
+
+
+def add_module(model: fx.GraphModule, node: fx.Node, module: nn.Module) -> str:
+    """Give `model` a new module for the call `node`; returns its name."""
+    name = f"{node.name}_module"
+    while hasattr(model, name):
+        name += "_"
+    model.add_submodule(name, module)
+    return name
+
+
+def _out_of_place(node: fx.Node) -> None:
+    if node.op in ("call_function", "call_method") and node.target in IN_PLACE:
+        node.target = IN_PLACE[node.target]
+
+
+def _activation_to_module(model: fx.GraphModule, node: fx.Node) -> None:
+    if node.op not in ("call_function", "call_method"):
+        return
+    if node.target in RELUS:
+        module: nn.Module = nn.ReLU()
+    elif node.target in LEAKY_RELUS:
+        slope = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", 0.01)
+        module = nn.LeakyReLU(slope)  # type: ignore[arg-type]
+    else:
+        return
+    tensor = node.args[0] if node.args else node.kwargs["input"]
+    node.op, node.target = "call_module", add_module(model, node, module)
+    node.args, node.kwargs = (tensor,), {}
+
+
+def _own_input(model: fx.GraphModule, node: fx.Node) -> None:
+    source = node.args[0]
+    if isinstance(source, fx.Node) and len(source.users) > 1:
+        with model.graph.inserting_before(node):
+            node.args = (model.graph.call_method("clone", (source,)),)

@@ -1,0 +1,124 @@
+"""Explain by decomposition: the trained generator applied to images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dxai import draws
+from dxai.models.checkpoint import load_decomposer
+from dxai.models.decomposer import Decomposer
+from dxai.types import Decomposition
+
+
+class DXAI:
+    """A trained decomposition and the classifier that it explains (Section 3 of the paper).
+
+    Parameters
+    ----------
+    decomposer : Decomposer
+        Averaged weights.
+    info : dict
+        What the model file says: `class_names`, `image_size`, `channels`, `value_range`, ...
+    classifier : nn.Module
+        Frozen, returns logits.
+    seed : int
+        Keys the latent of each image.
+    latents : int
+        Styles drawn for an image, whose decompositions are averaged.
+
+    Examples
+    --------
+    >>> explainer = DXAI.load("artifacts/decompositions/textures/resnet18/0")  # doctest: +SKIP
+    >>> distinct = explainer.attribute(images, target=labels)                  # doctest: +SKIP
+    """
+
+    name = "dxai"
+    kind = "part"
+    signs = ("part",)
+
+    def __init__(
+        self,
+        decomposer: Decomposer,
+        info: dict[str, Any],
+        classifier: nn.Module,
+        seed: int = 0,
+        latents: int = 1,
+    ) -> None:
+        self.decomposer, self.info, self.classifier = decomposer, info, classifier
+        self.seed, self.latents = seed, latents
+
+    @classmethod
+    def load(cls, path: Path | str, seed: int = 0, latents: int = 1) -> DXAI:
+        """Read a decomposition: its folder, or the model.pt in it.
+
+        Raises
+        ------
+        ModelError
+            If there is no such file, or it holds something else.
+        """
+        decomposer, info, classifier, _ = load_decomposer(path)
+        return cls(decomposer, info, classifier, seed, latents)
+
+    @torch.no_grad()
+    def explain(
+        self, images: Tensor, target: Tensor | None = None, index: Tensor | None = None
+    ) -> Decomposition:
+        """Decompose images.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, C, H, W), float32 in [-1, 1], of the size that was trained on.
+        target : Tensor, optional
+            (B,), classes to explain; default: the predicted ones.
+        index : Tensor, optional
+            (B,), keys each image's latent; default: 0 .. B-1.
+
+        Returns
+        -------
+        Decomposition
+            distinct + agnostic + residual is the image.
+
+        Raises
+        ------
+        ValueError
+            If the images have another shape or range than the model, or a class does not exist.
+        """
+        self._check(images, target)
+        if target is None:
+            target = self.classifier(images).argmax(1)
+        samples = range(len(images)) if index is None else index.tolist()
+        psi = torch.zeros(())
+        for k in range(self.latents):
+            latent = self.latent(samples, k)
+            psi = psi + self.decomposer(images, target, latent).psi / self.latents
+        return Decomposition(images, psi)
+
+    def latent(self, samples: Any, draw: int = 0) -> Tensor:
+        """The latents z ~ N(0, I) of images by index, (B, latent_dim)."""
+        size = (self.decomposer.latent_dim,)
+        return draws.normal(self.seed, "inference latent", draw, samples, size)
+
+    def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
+        """The class-distinct part psi_1, (B, C, H, W), in the manner of Captum."""
+        return self.explain(inputs, target, index).distinct
+
+    def _check(self, images: Tensor, target: Tensor | None) -> None:
+        size, channels = self.info["image_size"], self.info["channels"]
+        if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; this model takes "
+                f"(B, {channels}, {size}, {size})"
+            )
+        low, high = images.amin(), images.amax()
+        if low < -1.001 or high > 1.001:
+            raise ValueError(
+                f"images span [{low:.3g}, {high:.3g}]; this model takes values in [-1, 1]"
+            )
+        classes = len(self.info["class_names"])
+        if target is not None and (target.amin() < 0 or target.amax() >= classes):
+            raise ValueError(f"target holds classes outside 0 .. {classes - 1}")

@@ -1,0 +1,73 @@
+"""The paper's naive optimisation (Appendix E): descend from x to an image without a class."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dxai.explain.base import BatchExplainer
+from dxai.params import ParamsError, positive
+
+
+@dataclass(frozen=True)
+class NaiveSettings:
+    """Settings of `Naive`.
+
+    Attributes
+    ----------
+    iterations : int
+        Steps at most.
+    lr : float
+        The step dt of Appendix E.
+    tolerance : float
+        An image is done when its divergence is below this (1e-6 in the paper).
+    """
+
+    iterations: int = 1000
+    lr: float = 0.01
+    tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        positive(self, "lr", "tolerance")
+        if self.iterations < 0:
+            raise ParamsError(f"iterations is {self.iterations}; it must be 0 or more")
+
+
+class Naive(BatchExplainer):
+    """psi_agnostic starts as x and descends the KL divergence to the uniform distribution.
+
+    psi_agnostic := psi_agnostic - dt grad D_KL, and psi_distinct = x - psi_agnostic (Appendix E).
+    The result is close to an adversarial perturbation. The target plays no role.
+    """
+
+    name = "naive"
+    kind: ClassVar[Literal["heatmap", "part"]] = "part"
+    signs: ClassVar[tuple[str, ...]] = ("part",)
+    Settings = NaiveSettings
+
+    def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """The class-distinct part (B, C, H, W)."""
+        agnostic = inputs.clone()
+        left = torch.arange(len(inputs), device=inputs.device)
+        for _ in range(self.settings.iterations):
+            images = agnostic[left].requires_grad_()
+            divergence = divergence_from_uniform(self.model(images))
+            # Images do not mix in eval mode, so the sum's gradient is each image's own.
+            (gradient,) = torch.autograd.grad(divergence.sum(), images)
+            going = divergence >= self.settings.tolerance
+            left = left[going]
+            if not len(left):
+                break
+            agnostic[left] -= self.settings.lr * gradient[going]
+        return inputs - agnostic
+
+
+def divergence_from_uniform(logits: Tensor) -> Tensor:
+    """D_KL = sum_i 1/c (log 1/c - log p_i) of Appendix E: (B, c) to (B,), at least 0."""
+    classes = logits.shape[1]
+    return -math.log(classes) - F.log_softmax(logits, dim=1).mean(1)

@@ -1,0 +1,42 @@
+"""Which images a step sees: a function of seed and step alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dxai import draws
+
+
+class Order:
+    """An endless stream of shuffled passes over n images, cut into batches.
+
+    Parameters
+    ----------
+    seed : int
+        Decides the order.
+    n, batch_size : int
+        Images in the split and in a batch.
+    """
+
+    def __init__(self, seed: int, n: int, batch_size: int) -> None:
+        self.seed, self.n, self.batch_size = seed, n, batch_size
+        self._passes: dict[int, np.ndarray] = {}
+
+    def indices(self, step: int) -> np.ndarray:
+        """Places in the split of the images of `step`, (batch_size,)."""
+        places = step * self.batch_size + np.arange(self.batch_size)
+        return np.array([self._pass(int(p) // self.n)[int(p) % self.n] for p in places])
+
+    def _pass(self, number: int) -> np.ndarray:
+        if number not in self._passes:
+            self._passes = {k: v for k, v in self._passes.items() if k == number - 1}
+            self._passes[number] = draws.permutation(self.seed, "order", number, self.n)
+        return self._passes[number]
+
+
+def flip(images: Tensor, seed: int, step: int) -> Tensor:
+    """Mirror each image (B, C, H, W) with probability one half."""
+    mirrored = draws.uniform(seed, "flip", step, range(len(images))) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)

@@ -1,0 +1,109 @@
+"""The flow `dxai`: one Prefect task for each group of DVC stages, then the record of the run."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+from pydantic import Field
+
+from dxai.params import METHODS, load_params
+from dxai.profiles import select_profile
+from flows.stages import Group, StageFailed, groups, reproduce
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+PARAMS = Path("params.yaml")
+TABLE_1 = Path("results/table1.csv")
+REPORT = Path("results/report.html")
+
+
+@flow(name="dxai")
+def full_benchmark(
+    profile: Name | None = None,
+    datasets: Annotated[list[Name], Field(min_length=1)] | None = None,
+    classifiers: Annotated[list[Name], Field(min_length=1)] | None = None,
+    methods: Annotated[list[Method], Field(min_length=1)] | None = None,
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None,
+) -> None:
+    """Bring every stage of dvc.yaml up to date, publish Table 1 and log the run to MLflow.
+
+    What is given replaces that part of the `run` block of params.yaml before anything starts (so
+    that DVC, and whoever looks later, sees what was run); what is None stays as the file says.
+
+    Parameters
+    ----------
+    profile : str, optional
+        A profile of params.yaml; the whole block is taken from it.
+    datasets, classifiers : list of str, optional
+        Names from the profile or from the catalogue of params.yaml.
+    methods : list of str, optional
+        The rows of Table 1 beside ours.
+    seeds : list of int, optional
+        Seeds of the decomposition.
+    """
+    select(profile, datasets, classifiers, methods, seeds)
+    for group in groups():
+        run_group.with_options(name=group.name)(group)
+    publish()
+    track()
+
+
+def select(profile: str | None, *names: Any) -> None:
+    """Write what was asked for into params.yaml, and check the whole file before anything runs."""
+    if profile is not None or any(name is not None for name in names):
+        for line in select_profile(PARAMS, profile, *names):
+            get_run_logger().info("params.yaml: %s", line)
+    load_params(PARAMS)
+
+
+def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
+    """Everything but a stage that blames its input: a killed process, a lock, memory."""
+    error = state.result(raise_on_failure=False)
+    return not (isinstance(error, StageFailed) and error.by_input)
+
+
+@task(
+    retries=1,
+    retry_delay_seconds=2,
+    retry_condition_fn=worth_another_try,
+    cache_policy=NO_CACHE,  # DVC is the cache
+)
+def run_group(group: Group) -> None:
+    """One group of stages, with every line they print in the task's log."""
+    logger = get_run_logger()
+    reproduce(group.targets, lambda line: logger.info("%s", line))
+
+
+@task(cache_policy=NO_CACHE)
+def publish() -> None:
+    """Table 1, and where the report is, as artifacts of the run."""
+    with TABLE_1.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    create_table_artifact(rows, key="table-1", description="Table 1: AUC, lower is better.")
+    report = REPORT.resolve()
+    create_markdown_artifact(
+        f"The report with all tables and pictures: [{REPORT}]({report.as_uri()})\n\n"
+        f"Table 1 as a file: [{TABLE_1}]({TABLE_1.resolve().as_uri()})",
+        key="report",
+        description="Where the results are.",
+    )
+
+
+@task(retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
+def track() -> None:
+    """The run in MLflow, from the result files: what DVC skipped shows in it too."""
+    from dxai import tracking  # MLflow takes seconds to import
+
+    tags = {"prefect.flow_run": str(runtime.flow_run.id)}
+    run = tracking.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
+    get_run_logger().info("MLflow run %s in %s", run, os.environ.get("MLFLOW_TRACKING_URI"))
+
+

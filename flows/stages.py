@@ -1,0 +1,199 @@
+"""The stages of dvc.yaml in groups, and how DVC, which alone knows what to skip, runs a group."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from dxai import files, processes
+
+_RUNNING = re.compile(r"^Running stage '([^']+)'")
+_NOISE = ("To track the changes with git", "git add ", "To enable auto staging", "Use `dvc push`")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The items of one stage of dvc.yaml, for example `classifier@textures-resnet18-explained`.
+
+    Attributes
+    ----------
+    name : str
+        What stands before the `@`.
+    targets : tuple of str
+        Names of the items, as `dvc repro` takes them, in an order that can be run.
+    """
+
+    name: str
+    targets: tuple[str, ...]
+
+
+class StageFailed(RuntimeError):
+    """A stage that ended with an error; the text names it and repeats its error line.
+
+    Attributes
+    ----------
+    by_input : bool
+        Whether the stage blamed what it was given (`error: ...`): trying again cannot help.
+    """
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"stage {stage} failed: {reason}")
+        self.by_input = reason.startswith("error:")
+
+
+def groups(root: Path | str = ".") -> list[Group]:
+    """Every group of dvc.yaml in an order that can be run, read from DVC's own graph."""
+    from dvc.repo import Repo  # 0.3 s: not when the flow is merely loaded
+
+    with Repo(str(root)) as repo:
+        needs = {
+            stage.addressing: [needed.addressing for needed in repo.index.graph.successors(stage)]
+            for stage in repo.index.stages
+        }
+    group_needs: dict[str, set[str]] = {}
+    for target in needs:  # in the order of dvc.yaml, which settles what the graph leaves open
+        needed = {_group(other) for other in needs[target]} - {_group(target)}
+        group_needs.setdefault(_group(target), set()).update(needed)
+    targets = list(TopologicalSorter(needs).static_order())
+    return [
+        Group(name, tuple(target for target in targets if _group(target) == name))
+        for name in TopologicalSorter(group_needs).static_order()
+    ]
+
+
+def _group(target: str) -> str:
+    return target.split("@")[0]
+
+
+def reproduce(targets: Iterable[str], log: Callable[[str], None], root: Path | str = ".") -> None:
+    """Bring `targets` up to date with `dvc repro --single-item`, passing on each line it prints.
+
+    DVC and the stage that it runs are a process group of their own, which is gone when this
+    returns or raises, whatever the reason.
+
+    Raises
+    ------
+    StageFailed
+        If DVC ends with an error.
+    """
+    targets = list(targets)
+    for pid in prune_locks(root):
+        log(f"cleared the DVC locks of process {pid}, which is no more")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
+        cwd=root,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        # A pipe, so that a stage whose flow was killed ends at its next line, not hours later.
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        process_group=0,
+    )
+    try:
+        outcome = _Outcome(", ".join(targets))
+        for line in map(str.rstrip, process.stdout or ()):
+            outcome.read(line)
+            if line and not line.lstrip().startswith(_NOISE):
+                log(line)
+        if process.wait() != 0:
+            raise StageFailed(outcome.stage, outcome.reason(process.returncode))
+    finally:
+        processes.end_group(process.pid, poll=process.poll)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+class _Outcome:
+    """What DVC's output says of the stage that runs, and of why it failed."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.blamed = self.last = self.failure = ""
+
+    def read(self, line: str) -> None:
+        if match := _RUNNING.match(line):
+            self.stage, self.blamed = match[1], ""
+        elif line.startswith("error:"):
+            self.blamed = self.blamed or line
+        elif line.startswith("ERROR:"):  # DVC's own
+            self.failure = self.failure or line.removeprefix("ERROR:").strip()
+        elif line and not self.failure:
+            self.last = line
+
+    def reason(self, code: int) -> str:
+        """The stage's error line, else its last line and what DVC made of it."""
+        if self.blamed:
+            return self.blamed
+        return f"{self.last} ({self.failure or f'dvc ended with code {code}'})"
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, with `python` in a stage's command being this very Python."""
+    here = str(Path(sys.executable).parent)
+    path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
+    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
+
+
+def prune_locks(root: Path | str = ".") -> list[int]:
+    """Drop processes that are no more from DVC's table of locked paths; returns their ids.
+
+    DVC does so itself, but after a kill the first stage with two outputs can still fail as "busy",
+    and a process id that the system has since given to another program would block for ever.
+    """
+    folder = Path(root, ".dvc", "tmp")
+    table = folder / "rwlock"
+    if not table.exists():
+        return []
+    from dvc.lock import make_lock
+
+    with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
+        try:
+            locks = files.read_json(table)
+        except json.JSONDecodeError:  # its writer was killed in the middle
+            table.unlink()
+            return []
+        pids = {
+            holder["pid"]
+            for paths in locks.values()
+            for holders in paths.values()
+            for holder in _as_list(holders)
+        }
+        dead = {pid for pid in pids if not _is_dvc(pid)}
+        if dead:
+            files.write_json(table, _without(locks, dead))
+    return sorted(dead)
+
+
+def _without(locks: dict[str, Any], dead: set[int]) -> dict[str, Any]:
+    readers = {
+        path: [holder for holder in holders if holder["pid"] not in dead]
+        for path, holders in locks.get("read", {}).items()
+    }
+    writers = {
+        path: holder for path, holder in locks.get("write", {}).items() if holder["pid"] not in dead
+    }
+    return {"read": {path: kept for path, kept in readers.items() if kept}, "write": writers}
+
+
+def _as_list(holders: Any) -> list[dict[str, Any]]:
+    return holders if isinstance(holders, list) else [holders]
+
+
+def _is_dvc(pid: int) -> bool:
+    """Whether the process runs and, where the system tells, is Python (so may be DVC)."""
+    try:
+        os.kill(pid, 0)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's process, or a system without /proc
+        return True
+    return b"dvc" in command or b"python" in command

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from dxai.datasets import DataError, read_image
+from dxai.datasets.images import decode, encode
+
+
+def save(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_gray_is_itu_r_601_luma(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.new("RGB", (4, 4), (200, 100, 50)))
+    luma = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+    pixels = read_image(path, 4, 1)
+    assert pixels.shape == (4, 4)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, luma, atol=1)
+
+
+def test_pixels_of_an_image_of_the_right_size_are_untouched(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.png", Image.fromarray(pixels))
+    np.testing.assert_array_equal(read_image(path, 9, 3), pixels)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
+def test_16_bit_gray_is_scaled_by_its_full_range(tmp_path: Path, name: str) -> None:
+    wanted = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    path = save(tmp_path / name, Image.fromarray(wanted * 257))
+    np.testing.assert_array_equal(read_image(path, 16, 1), wanted)
+    np.testing.assert_array_equal(read_image(path, 16, 3)[..., 2], wanted)
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (Image.new("RGBA", (4, 4), (200, 100, 50, 0)), (0, 0, 0)),
+        (Image.new("RGBA", (4, 4), (200, 100, 50, 51)), (40, 20, 10)),
+        (Image.new("LA", (4, 4), (250, 102)), (100, 100, 100)),
+        (Image.new("RGB", (4, 4), (200, 100, 50)).quantize(4), (200, 100, 50)),
+        (Image.new("1", (4, 4), 1), (255, 255, 255)),
+        (Image.new("L", (4, 4), 7), (7, 7, 7)),
+    ],
+    ids=["transparent", "half-transparent", "gray-alpha", "palette", "bilevel", "gray"],
+)
+def test_modes(tmp_path: Path, image: Image.Image, colour: tuple[int, int, int]) -> None:
+    pixels = read_image(save(tmp_path / "a.png", image), 4, 3)
+    np.testing.assert_allclose(pixels, np.broadcast_to(colour, (4, 4, 3)), atol=1)
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), quality=100)
+    np.testing.assert_allclose(read_image(path, 8, 3), np.full((8, 8, 3), (255, 0, 0)), atol=4)
+
+
+def test_transparent_palette_entry_is_black(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    path = save(tmp_path / "a.png", image, transparency=1)
+    assert read_image(path, 4, 3).max() == 0
+
+
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), value) for value in (10, 200)]
+    path = save(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read_image(path, 4, 1), 10)
+
+
+# Where the EXIF standard puts the stored quadrants a b / c d, for each orientation tag.
+ORIENTATIONS = {
+    1: "ab/cd",
+    2: "ba/dc",
+    3: "dc/ba",
+    4: "cd/ab",
+    5: "ac/bd",
+    6: "ca/db",
+    7: "db/ca",
+    8: "bd/ac",
+}
+
+
+@pytest.mark.parametrize(("tag", "shown"), ORIENTATIONS.items())
+def test_exif_orientation(tmp_path: Path, tag: int, shown: str) -> None:
+    levels = dict(zip("abcd", (10, 80, 150, 220), strict=True))
+    stored = np.array([[levels["a"], levels["b"]], [levels["c"], levels["d"]]], dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    path = save(tmp_path / "a.png", Image.fromarray(stored), exif=exif)
+    expected = [[levels[name] for name in row] for row in shown.split("/")]
+    np.testing.assert_array_equal(read_image(path, 2, 1), expected)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_largest_centred_square_is_taken(tmp_path: Path, tall: bool) -> None:
+    pixels = np.full((20, 40), 255, dtype=np.uint8)
+    pixels[:, 10:30] = 60
+    path = save(tmp_path / "a.png", Image.fromarray(pixels.T if tall else pixels))
+    np.testing.assert_array_equal(read_image(path, 20, 1), 60)
+    np.testing.assert_array_equal(read_image(path, 5, 1), 60)
+
+
+def test_reduction_is_antialiased(tmp_path: Path) -> None:
+    """A one-pixel checkerboard has nothing but its mean below the new Nyquist frequency."""
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    pixels = read_image(save(tmp_path / "a.png", Image.fromarray(board)), 8, 1)
+    np.testing.assert_allclose(pixels, 127.5, atol=2)
+
+
+def test_reduction_of_a_ramp_is_the_mean_of_its_cells(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(64) * 4, (64, 64)).astype(np.uint8)
+    pixels = read_image(save(tmp_path / "a.png", Image.fromarray(ramp)), 16, 1)
+    cells = ramp.reshape(16, 4, 16, 4).mean((1, 3))
+    np.testing.assert_allclose(pixels[:, 2:-2], cells[:, 2:-2], atol=1)
+
+
+def jpeg(size: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+BROKEN = {
+    "empty.jpg": b"",
+    "text.png": b"no image",
+    "truncated.jpg": jpeg()[:-200],
+    "truncated.png": encode(np.zeros((40, 40), np.uint8))[:-20],
+    "header.png": encode(np.zeros((40, 40), np.uint8))[:20],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(BROKEN[name])
+    with pytest.raises(DataError, match=name):
+        read_image(tmp_path / name, 8, 3)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_values_without_a_range_are_refused(tmp_path: Path, kind: type) -> None:
+    image = Image.fromarray(np.full((4, 4), 70000, dtype=kind))
+    with pytest.raises(DataError, match=r"a\.tif.*no defined range"):
+        read_image(save(tmp_path / "a.tif", image), 4, 1)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.png"):
+        read_image(tmp_path / "nothing.png", 8, 3)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP"]),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=8),
+)
+def test_damaged_bytes_give_an_image_or_a_data_error(
+    tmp_path: Path, kind: str, flips: list[tuple[float, int]]
+) -> None:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(16))).save(buffer, kind)
+    data = bytearray(buffer.getvalue())
+    for place, bits in flips:
+        data[int(place * len(data))] ^= bits
+    (tmp_path / "damaged").write_bytes(data)
+    try:
+        assert read_image(tmp_path / "damaged", 8, 3).shape == (8, 8, 3)
+    except DataError as error:
+        assert "damaged" in str(error)
+
+
+@given(arrays(np.uint8, st.sampled_from([(1, 1), (5, 5), (5, 5, 3)])))
+def test_encoding_is_lossless_and_repeatable(pixels: np.ndarray) -> None:
+    data = encode(pixels)
+    np.testing.assert_array_equal(decode(data), pixels)
+    assert encode(pixels.copy(order="F")) == data

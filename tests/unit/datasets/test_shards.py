@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+
+from dxai.datasets import DataError, Listing, Sample, ShardedDataset
+from dxai.datasets.images import decode
+from dxai.datasets.writer import write_dataset
+
+Noise = Callable[..., Listing]
+COUNTS = {"train": 250, "validation": 2, "test": 7}
+
+
+@pytest.fixture(params=[1, 3], ids=["gray", "colour"])
+def channels(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture
+def prepared(noise: Noise, tmp_path: Path, channels: int) -> Path:
+    about = {"name": "noise", "layout": "noise", "channels": channels, "image_size": 8}
+    write_dataset(tmp_path / "noise", noise(COUNTS, channels=channels), about, 120)
+    return tmp_path / "noise"
+
+
+@pytest.fixture
+def originals(noise: Noise, channels: int) -> list[Sample]:
+    return [sample for sample in noise(COUNTS, channels=channels) if sample.split == "train"]
+
+
+def test_columns_that_are_kept(prepared: Path, originals: list[Sample]) -> None:
+    dataset = ShardedDataset(prepared, "train")
+    assert len(dataset) == 250
+    assert dataset.class_names == ["a", "b"]
+    assert dataset.ids == [sample.id for sample in originals]
+    assert dataset.groups == [sample.group for sample in originals]
+    assert dataset.labels.dtype == np.int64
+    assert dataset.labels.tolist() == ["ab".index(sample.label) for sample in originals]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_batch_holds_the_images_asked_for(
+    prepared: Path, originals: list[Sample], channels: int, cache_bytes: int
+) -> None:
+    dataset = ShardedDataset(prepared, "train", cache_bytes)
+    assert (dataset.channels, dataset.image_size) == (channels, 8)
+    indices = [249, 0, 119, 120, 99, 100, 0]  # across shards and row groups, one of them twice
+    batch = dataset.batch(indices)
+    wanted = np.stack([originals[i].image.reshape(8, 8, channels) for i in indices])
+    wanted = wanted.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    assert batch.images.dtype == torch.float32
+    np.testing.assert_array_equal(batch.images, wanted)
+    assert batch.index.tolist() == indices
+    assert batch.ids == [originals[i].id for i in indices]
+    assert batch.groups == [originals[i].group for i in indices]
+    assert batch.labels.tolist() == [i % 2 for i in indices]
+
+
+def test_the_range_is_from_minus_one_to_one(prepared: Path) -> None:
+    images = ShardedDataset(prepared, "train").batch(range(250)).images
+    assert images.min() == -1
+    assert images.max() == 1
+
+
+def test_batches_cover_the_split_once(prepared: Path) -> None:
+    dataset = ShardedDataset(prepared, "train")
+    sizes = [len(batch.index) for batch in dataset.batches(64)]
+    assert sizes == [64, 64, 64, 58]
+    assert torch.cat([batch.index for batch in dataset.batches(64)]).tolist() == list(range(250))
+    chosen = np.array([5, 3, 200])
+    assert [batch.index.tolist() for batch in dataset.batches(2, chosen)] == [[5, 3], [200]]
+
+
+def test_encoded(prepared: Path, originals: list[Sample]) -> None:
+    dataset = ShardedDataset(prepared, "train")
+    np.testing.assert_array_equal(decode(dataset.encoded(130)), originals[130].image)
+
+
+@pytest.mark.parametrize("i", [-1, 250])
+def test_image_that_is_not_there(prepared: Path, i: int) -> None:
+    with pytest.raises(IndexError, match=f"image {i} of 250"):
+        ShardedDataset(prepared, "train").batch([i])
+
+
+def test_shards_are_ordinary_parquet(prepared: Path, originals: list[Sample]) -> None:
+    frame = pd.read_parquet(prepared / "train-00001.parquet")
+    assert list(frame.columns) == ["id", "label", "group", "source", "image"]
+    assert frame["id"].tolist() == [sample.id for sample in originals[120:240]]
+    assert frame["source"].tolist() == [sample.source for sample in originals[120:240]]
+    np.testing.assert_array_equal(decode(frame["image"][3]), originals[123].image)
+
+
+def test_manifest_names_hashes_and_nothing_of_this_machine(prepared: Path) -> None:
+    text = (prepared / "manifest.json").read_text()
+    assert str(prepared.parent) not in text
+    for name, sha256 in json.loads(text)["files"].items():
+        assert hashlib.sha256((prepared / name).read_bytes()).hexdigest() == sha256
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 30_000])
+def test_cache_is_bounded(noise: Noise, tmp_path: Path, cache_bytes: int) -> None:
+    """20 row groups of about 25 kB each; a cache of 0 bytes still holds the one in use."""
+    about = {"name": "noise", "layout": "noise", "channels": 3, "image_size": 8}
+    write_dataset(
+        tmp_path / "out", noise({"train": 2000} | {"test": 1, "validation": 1}), about, 500
+    )
+    dataset = ShardedDataset(tmp_path / "out", "train", cache_bytes)
+    before = pa.total_allocated_bytes()
+    for batch in dataset.batches(50):
+        del batch
+        assert pa.total_allocated_bytes() - before < cache_bytes + 60_000
+    unbounded = ShardedDataset(tmp_path / "out", "train")
+    for batch in unbounded.batches(50):
+        del batch
+    assert pa.total_allocated_bytes() - before > 300_000
+
+
+def test_can_be_sent_to_another_process(prepared: Path) -> None:
+    dataset = ShardedDataset(prepared, "test")
+    dataset.batch([0])
+    copy = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(copy.batch([6]).images, dataset.batch([6]).images)
+
+
+def test_unknown_split(prepared: Path) -> None:
+    with pytest.raises(DataError, match="unknown split 'val'; valid are train, validation, test"):
+        ShardedDataset(prepared, "val")
+
+
+def test_folder_that_was_not_prepared(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"manifest\.json: no such file; run the stage prepare"):
+        ShardedDataset(tmp_path / "nothing", "train")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"text"'])
+def test_damaged_manifest(prepared: Path, text: str) -> None:
+    (prepared / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json is no manifest"):
+        ShardedDataset(prepared, "train")
+
+
+def test_missing_shard_is_named(prepared: Path) -> None:
+    (prepared / "train-00001.parquet").unlink()
+    with pytest.raises(DataError, match=r"missing train-00001\.parquet"):
+        ShardedDataset(prepared, "train")
+
+
+def test_truncated_shard_is_named(prepared: Path) -> None:
+    path = prepared / "train-00001.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"train-00001\.parquet: damaged shard"):
+        ShardedDataset(prepared, "train")
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 16
+    path.write_bytes(data)
+
+
+def test_flipped_bit_is_found_by_verify(prepared: Path) -> None:
+    ShardedDataset(prepared, "train", verify=True)
+    path = prepared / "train-00002.parquet"
+    flip(path, path.stat().st_size // 2)
+    ShardedDataset(prepared, "test", verify=True)
+    with pytest.raises(DataError, match=r"train-00002\.parquet.*hash"):
+        ShardedDataset(prepared, "train", verify=True)
+
+
+def test_damaged_image_is_named(prepared: Path) -> None:
+    path = prepared / "train-00000.parquet"
+    image = ShardedDataset(prepared, "train").encoded(1)
+    flip(path, path.read_bytes().index(image) + len(image) - 25)  # in the checksummed pixels
+    with pytest.raises(DataError, match=r"image 'train/1' is damaged"):
+        ShardedDataset(prepared, "train").batch([0, 1])
+
+
+def test_image_of_another_size_is_named(prepared: Path) -> None:
+    path = prepared / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 16}))
+    with pytest.raises(DataError, match=r"image 'train/0' has shape \(8, 8"):
+        ShardedDataset(prepared, "train").batch([0])

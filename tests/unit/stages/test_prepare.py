@@ -1,0 +1,132 @@
+"""The stage as DVC runs it: a process in the folder of params.yaml."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dxai.datasets import ShardedDataset
+
+ROOT = Path(__file__).parents[3]
+TEXTURES = {"layout": "textures", "source": "data/textures.md", "channels": 1}
+
+
+def write_params(folder: Path, datasets: dict[str, Any], **prepare: int) -> None:
+    run = yaml.safe_load((ROOT / "params.yaml").read_text())["run"]
+    run["datasets"] = datasets
+    run["prepare"] |= prepare
+    (folder / "params.yaml").write_text(yaml.safe_dump({"run": run}))
+
+
+def start(folder: Path, *names: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dxai.stages.prepare", *names],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def photographs(folder: Path, count: int = 4) -> dict[str, Any]:
+    """A user's own tree of JPEG files, and its entry in params.yaml."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (folder / "raw" / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"raw/{split}/{label}/{i}.jpg")
+    return {"layout": "folder", "source": "$PHOTOGRAPHS/raw", "channels": 3, "options": {}}
+
+
+def test_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOTOGRAPHS", str(tmp_path))
+    write_params(tmp_path, {"pets": photographs(tmp_path)}, image_size=16)
+    code, out, err = finish(start(tmp_path, "pets"))
+    assert (code, err) == (0, "")
+    assert "prepare pets [####################] 16/16 images" in out
+    assert "prepare pets: train 6 (cat 3, dog 3)" in out
+    test = ShardedDataset(tmp_path / "data/prepared/pets", "test")
+    assert (len(test), test.image_size, test.class_names) == (8, 16, ["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cats"], "error: dataset: unknown 'cats'; valid are pets"),
+        (["pets"], "error: dataset pets: {}/raw/train/cat/3.jpg: unreadable image"),
+        ([], "usage: "),
+    ],
+)
+def test_user_errors_are_one_line_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], message: str
+) -> None:
+    monkeypatch.setenv("PHOTOGRAPHS", str(tmp_path))
+    write_params(tmp_path, {"pets": photographs(tmp_path)}, image_size=16)
+    path = tmp_path / "raw/train/cat/3.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    code, _, err = finish(start(tmp_path, *names))
+    assert code == 1
+    assert err.startswith(message.format(tmp_path))
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("data/prepared/*"))
+
+
+def small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+
+def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of a file stands in for the disk: the write itself fails."""
+    write_params(tmp_path, {"textures": TEXTURES | {"options": {}}}, image_size=32)
+    code, _, err = finish(start(tmp_path, "textures", preexec_fn=small_files))
+    assert code == 1
+    assert err.startswith("error: dataset textures: data/prepared/textures: could not be written")
+    assert "File too large" in err
+    assert err.count("\n") == 1
+    assert not list((tmp_path / "data/prepared").iterdir())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle_keeps_the_old_folder(
+    tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    prepared = tmp_path / "data/prepared"
+    write_params(tmp_path, {"textures": TEXTURES | {"options": {}}}, image_size=64)
+    assert finish(start(tmp_path, "textures"))[0] == 0
+    before = {path: path.read_bytes() for path in prepared.rglob("*.*")}
+    # A stride of 1 makes 124,000 patches, more than half a minute of work.
+    write_params(tmp_path, {"textures": TEXTURES | {"options": {"stride": 1}}}, image_size=32)
+    process = start(tmp_path, "textures")
+    wait_for(lambda: any(prepared.glob(".textures.*/*.parquet")))
+    process.send_signal(sent)
+    assert finish(process)[0] == code
+    assert {path: path.read_bytes() for path in prepared.rglob("*.*")} == before
