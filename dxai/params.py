@@ -115,6 +115,12 @@ class ClassifierParams:
         Of AdamW; the learning rate falls to zero along a cosine.
     flip : bool
         Mirror half of the training images.
+    noise : float
+        Add white Gaussian noise to training images, its deviation drawn per image from
+        [0, noise] (images span [-1, 1]). A network that sees few images otherwise learns to
+        follow patterns too faint to see.
+    seed : int
+        Of weights, order and augmentation; the twin has another one.
     """
 
     epochs: int = 30
@@ -123,6 +129,8 @@ class ClassifierParams:
     lr: float = 1e-4
     weight_decay: float = 1e-4
     flip: bool = True
+    noise: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "epochs", "patience", "batch_size", "lr")
@@ -239,6 +247,8 @@ class EvaluateParams:
         Resamples behind every 95% interval.
     latents : int
         Styles drawn for an image, whose decompositions are averaged.
+    seed : int
+        Of the latents, of every method's draws, and of the resampling.
     """
 
     images: int = 0
@@ -246,6 +256,7 @@ class EvaluateParams:
     beta_steps: int = 10
     bootstrap: int = 2000
     latents: int = 1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "beta_steps", "bootstrap", "latents")
@@ -260,7 +271,7 @@ class Params:
     profile : str
         Name of the profile that the values come from.
     seeds : list of int
-        Seeds of the decomposition; the first is also that of everything else.
+        Seeds of the decomposition, each of which is trained and scored.
     datasets, classifiers : dict
         Name to settings.
     methods : dict

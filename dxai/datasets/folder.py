@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -191,31 +191,50 @@ def _group(path: str, pattern: str | None) -> str:
 def _hold_out(
     files: Sequence[_File], classes: Sequence[str], options: FolderOptions
 ) -> list[_File]:
-    """Move whole groups of train to validation, each class its share as nearly as they allow."""
-    sizes: dict[str, Counter[str]] = defaultdict(Counter)  # class -> group -> images
+    """Move whole groups of train to validation."""
+    sizes: dict[str, Counter[str]] = defaultdict(Counter)  # group -> class -> images
     for file in files:
         if file.split == "train":
-            sizes[file.label][file.group] += 1
-    held: set[str] = set()
+            sizes[file.group][file.label] += 1
+    held = _choose_groups(sizes, classes, options)
     for label in classes:
-        groups = sorted(sizes[label])
-        wanted = options.validation * sizes[label].total()
-        count = sum(sizes[label][group] for group in groups if group in held)
-        for place in draws.permutation(options.seed, f"folder/{label}", 0, len(groups)):
-            size = sizes[label][groups[place]]
-            if groups[place] not in held and (count == 0 or count + size / 2 <= wanted):
-                held.add(groups[place])
-                count += size
-    for label in classes:
-        if held.issuperset(sizes[label]):
+        groups = {group for group in sizes if label in sizes[group]}
+        if groups <= held:
             raise DataError(
-                f"class {label!r}: {len(sizes[label])} group(s) in train, too few to hold some out "
+                f"class {label!r}: {len(groups)} group(s) in train, too few to hold some out "
                 "for validation; add images or a validation folder"
             )
     return [
         replace(file, split="validation") if file.split == "train" and file.group in held else file
         for file in files
     ]
+
+
+def _choose_groups(
+    sizes: Mapping[str, Counter[str]], classes: Sequence[str], options: FolderOptions
+) -> set[str]:
+    """Groups that give each class its share of validation images as nearly as they allow."""
+    share = options.validation
+    wanted = {label: share * sum(size[label] for size in sizes.values()) for label in classes}
+    held: set[str] = set()
+    count: Counter[str] = Counter()
+    for label in classes:
+        groups = sorted(group for group in sizes if label in sizes[group])
+        order = draws.permutation(options.seed, f"folder/{label}", 0, len(groups))
+        free = [groups[place] for place in order if groups[place] not in held]
+        for group in free:
+            if _fits(sizes[group], count, wanted):
+                held.add(group)
+                count += sizes[group]
+        if not count[label]:  # one at least, although it is more than the share
+            held.add(free[0])
+            count += sizes[free[0]]
+    return held
+
+
+def _fits(size: Counter[str], count: Counter[str], wanted: Mapping[str, float]) -> bool:
+    """Whether a group brings each of its classes nearer to the wanted number of images."""
+    return all(count[label] + n / 2 <= wanted[label] for label, n in size.items())
 
 
 def _notes(files: Sequence[_File], ignored: Sequence[str]) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class _SplitWriter:
                 compression={c: "none" if c == "image" else "zstd" for c in SCHEMA.names},
                 use_dictionary=["label", "group"],
                 write_statistics=False,
+                write_page_checksum=True,
             )
         self._file.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
         self._rows.clear()

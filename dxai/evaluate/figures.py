@@ -11,13 +11,14 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from dxai.evaluate import tiles
 from dxai.evaluate.names import (
@@ -29,19 +30,23 @@ from dxai.evaluate.names import (
     OURS,
     PURPLE,
     SKY,
+    STYLES,
     VERMILLION,
     style,
 )
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dxai",
     "text.parse_math": False,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "legend.fontsize": 8,
+    "font.size": 10,
+    "legend.fontsize": 9,
     "legend.frameon": False,
+    "legend.columnspacing": 1.2,
+    "legend.handletextpad": 0.5,
+    "axes.labelsize": 9,
     "text.color": BLACK,
     "axes.labelcolor": BLACK,
     "axes.edgecolor": BLACK,
@@ -89,12 +94,12 @@ def curves(
     bands : sequence of str
         Methods whose interval is drawn. Twelve of them would hide each other.
     """
-    with drawing(4.6, 4.4) as figure:
+    with drawing(4.5, 4.6) as figure:
         axes = figure.add_subplot()
-        for method in sorted(lines, key=lambda m: m == OURS):
+        for method in sorted(lines, key=lambda m: list(STYLES).index(m) if m in STYLES else 99):
             _curve(axes, method, lines[method], method in bands)
         axes.set(xlabel=xlabel, ylabel="accuracy of the classifier", ylim=(0, 1.03))
-        figure.legend(loc="outside lower center", ncols=2, handlelength=2.6)
+        figure.legend(loc="outside lower center", ncols=2, handlelength=2.4)
         return _svg(figure)
 
 
@@ -109,6 +114,7 @@ def _curve(axes: Axes, method: str, line: dict[str, Sequence[float]], band: bool
         marker=look.marker,
         markersize=4.5,
         linewidth=2.4 if method == OURS else 1.2,
+        zorder=3 if method == OURS else 2,
         label=look.label,
     )
     if band:
@@ -134,7 +140,7 @@ def probability_bars(
     values = np.asarray(probabilities, dtype=float)
     classes = len(class_names)
     width = 0.84 / classes
-    with drawing(4.6, 2.4 + 0.16 * math.ceil(classes / 3)) as figure:
+    with drawing(4.5, 2.5 + 0.18 * math.ceil(classes / 3)) as figure:
         axes = figure.add_subplot()
         axes.axhline(1 / classes, color=BLACK, linewidth=0.8, linestyle=":")
         bars = []
@@ -149,13 +155,13 @@ def probability_bars(
 
 
 def training_curves(
-    steps: Sequence[float], series: dict[str, Sequence[float]], xlabel: str, ylabel: str
+    steps: ArrayLike, series: Mapping[str, ArrayLike], xlabel: str, ylabel: str
 ) -> bytes:
     """Values logged while a network was trained, one line a name, as SVG.
 
     Long histories are thinned to means of neighbouring points; what is not finite leaves a gap.
     """
-    with drawing(4.6, 3.0) as figure:
+    with drawing(4.5, 3.0) as figure:
         axes = figure.add_subplot()
         lines = []
         for place, values in enumerate(series.values()):
@@ -175,8 +181,8 @@ def panel(
         grid = figure.subplots(len(rows), len(columns), squeeze=False)
         for i, row in enumerate(pictures):
             for j, picture in enumerate(row):
-                _show(grid[i][j], picture, columns[j] if i == 0 else "")
-            grid[i][0].set_ylabel(rows[i])
+                _show(grid[i][j], picture, _text(columns[j]) if i == 0 else "")
+            grid[i][0].set_ylabel(_text(rows[i]))
         return _png(figure, dpi=150)
 
 
@@ -205,11 +211,11 @@ def explanation(
     scale = tiles.scale_of(distinct)
     small = tiles.scale_of(residual)
     with drawing(8.6, 4.6) as figure:
-        upper, lower = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1]).flat
         shown = upper.subplots(1, 4, width_ratios=[1, 1, 1, 0.5])
         _show(shown[0], tiles.picture(image), "input")
         _show(shown[1], tiles.picture(agnostic), "class-agnostic")
-        _show(shown[2], tiles.signed(distinct, scale), f"class-distinct: {target}")
+        _show(shown[2], tiles.signed(distinct, scale), f"class-distinct: {_text(target)}")
         shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2f}")
         _show(shown[3], tiles.signed(residual, small), "residual")
         shown[3].set_xlabel(f"±{small:.2f}")
@@ -226,8 +232,8 @@ def _bars(
     for place, (name, row) in enumerate(zip(probabilities, values, strict=True)):
         at = np.arange(len(shown)) + (place - (len(values) - 1) / 2) * width
         bars = axes.bar(at, row[shown], width, label=name, **_bar(place))
-        axes.bar_label(bars, fmt="%.2f", fontsize=7)
-    axes.set_xticks(range(len(shown)), [class_names[i] for i in shown])
+        axes.bar_label(bars, fmt="%.2f", fontsize=8)
+    axes.set_xticks(range(len(shown)), [_text(class_names[i]) for i in shown])
     axes.set(ylabel="probability", ylim=(0, 1.12), yticks=[0, 0.5, 1])
     axes.grid(False, axis="x")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -263,12 +269,16 @@ def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
-    # A label that starts with "_" would be left out.
-    shown = ["\u200b" + label if label.startswith("_") else label for label in labels]
-    figure.legend(handles, shown, loc="outside lower center", ncols=columns)
+    figure.legend(handles, list(map(_text, labels)), loc="outside lower center", ncols=columns)
 
 
-def _thinned(values: Sequence[float]) -> np.ndarray:
+def _text(name: str) -> str:
+    """A name from data as a label: no control characters, and not left out for a leading `_`."""
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
+    return "\u200b" + shown if shown.startswith("_") else shown
+
+
+def _thinned(values: ArrayLike) -> np.ndarray:
     """At most `MOST_POINTS` means of equal runs of neighbours."""
     numbers = np.asarray(values, dtype=float)
     run = math.ceil(len(numbers) / MOST_POINTS) or 1

@@ -26,23 +26,28 @@ MOST_ROWS = 256
 
 
 class Explainer(Protocol):
-    """What attributes a classifier's output to an image.
+    """What attributes a classifier's output to an image; our decomposition is one, too."""
 
-    Attributes
-    ----------
-    name : str
-        As in `run.methods`.
-    kind : {'heatmap', 'part'}
-        Whether `attribute` gives a map H, to become psi_distinct = w x with w = H / max|H|, or the
-        class-distinct part itself.
-    signs : tuple of str
-        How H is used: "signed" as it is, "relu" without its negative values; the first is the
-        table's rule, others are printed beside it. A part has ("part",).
-    """
+    @property
+    def name(self) -> str:
+        """As in `run.methods`."""
+        ...
 
-    name: str
-    kind: Literal["heatmap", "part"]
-    signs: tuple[str, ...]
+    @property
+    def kind(self) -> str:
+        """What `attribute` gives: "heatmap" or "part".
+
+        A heatmap H is to become psi_distinct = w x with w = H / max|H|; a part is psi_distinct.
+        """
+        ...
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """How H is used: "signed" as it is, or "relu" without its negative values.
+
+        The first is the table's rule, others are printed beside it. A part has ("part",).
+        """
+        ...
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         """Attribute the logits of `target`.
@@ -119,7 +124,7 @@ class BatchExplainer(ABC):
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         """Attribute the logits of `target`; see `Explainer.attribute`."""
-        index = torch.arange(len(inputs)) if index is None else index
+        index = torch.arange(len(inputs)) if index is None else index.cpu()
         self.rows = self.rows or max(1, min(MOST_ROWS, PIXELS // inputs[0, 0].numel()))
         maps: list[Tensor] = []
         done = 0

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from dxai.types import Unsupported
 
-IN_PLACE = {
+IN_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
@@ -38,7 +38,7 @@ def frozen_copy(classifier: nn.Module) -> nn.Module:
     for module in model.modules():
         module.training = False  # not .eval(), which a torch.export module refuses
         if getattr(module, "inplace", False):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return model
 
 
@@ -72,7 +72,7 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
             _own_input(model, node)
     model.graph.lint()
     model.recompile()
-    return model
+    return model.eval()
 
 
 def add_module(model: fx.GraphModule, node: fx.Node, module: nn.Module) -> str:
@@ -105,7 +105,7 @@ def _activation_to_module(model: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _own_input(model: fx.GraphModule, node: fx.Node) -> None:
-    source = node.args[0]
-    if isinstance(source, fx.Node) and len(source.users) > 1:
+    source = node.all_input_nodes[0]
+    if len(source.users) > 1:
         with model.graph.inserting_before(node):
-            node.args = (model.graph.call_method("clone", (source,)),)
+            node.replace_input_with(source, model.graph.call_method("clone", (source,)))

@@ -59,7 +59,7 @@ class Naive(BatchExplainer):
             divergence = divergence_from_uniform(self.model(images))
             # Images do not mix in eval mode, so the sum's gradient is each image's own.
             (gradient,) = torch.autograd.grad(divergence.sum(), images)
-            going = divergence >= self.settings.tolerance
+            going = ~(divergence < self.settings.tolerance)  # NaN goes on, to be found at the end
             left = left[going]
             if not len(left):
                 break

@@ -5,6 +5,8 @@ Shapes: B images, n branches, C channels of the images, K AdaIN blocks, S style 
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class Generator(nn.Module):
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             EncoderBlock(i, o, branches, down=True)
-            for i, o in zip(widths[:-1], widths[1:], strict=True)
+            for i, o in itertools.pairwise(widths)
         )
         self.bottleneck = EncoderBlock(widths[-1], widths[-1], branches, down=False)
         self.styled_bottleneck = DecoderBlock(widths[-1], widths[-1], branches, style_dim, up=False)

@@ -1,4 +1,4 @@
-"""One thin command a DVC stage: `python -m dxai.stages.<stage> ...` in the folder of params.yaml."""
+"""One thin command a DVC stage: `python -m dxai.stages.<stage> ...` beside params.yaml."""
 
 from __future__ import annotations
 

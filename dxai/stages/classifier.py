@@ -34,7 +34,7 @@ def main(dataset: str, classifier: str, role: str) -> None:
         raise ValueError("classifier joint is trained by the stage decompose, not on its own")
     train = ShardedDataset(folder, "train")
     validation, test = (ShardedDataset(folder, split) for split in ("validation", "test"))
-    seed = params.seeds[0] + 1000 * ROLES.index(role)
+    seed = params.classifier.seed + 1000 * ROLES.index(role)
     title = f"classifier {dataset} {classifier} {role}"
     network, built = build(spec, train, seed)
     began = time.monotonic()

@@ -33,8 +33,8 @@ class Subject:
 
     @property
     def seed(self) -> int:
-        """Of everything that is not a decomposition."""
-        return self.params.seeds[0]
+        """Of everything that is drawn while evaluating."""
+        return self.params.evaluate.seed
 
     def scorer(self) -> Scorer:
         """A scorer for these images."""

@@ -40,3 +40,16 @@ def flip(images: Tensor, seed: int, step: int) -> Tensor:
     """Mirror each image (B, C, H, W) with probability one half."""
     mirrored = draws.uniform(seed, "flip", step, range(len(images))) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def add_noise(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
+    """Add white Gaussian noise to each image (B, C, H, W), its deviation uniform in [0, strength].
+
+    Not clipped, so that a clean and a noisy image differ by the noise alone.
+    """
+    if strength == 0:
+        return images
+    samples = range(len(images))
+    deviation = strength * draws.uniform(seed, "noise strength", step, samples)
+    noise = draws.normal(seed, "noise", step, samples, tuple(images.shape[1:]))
+    return images + deviation[:, None, None, None] * noise

@@ -108,17 +108,20 @@ class GuidedGradCam(LayerExplainer):
         """Find the layer, and make the copy whose activations are guided."""
         super().prepare()
         try:
-            guided: nn.Module = traced_copy(self.model)
+            self.guided: nn.Module = traced_copy(self.model)
         except Unsupported:
-            guided = frozen_copy(self.model)
-        if not guide_leaky(guided):
+            self.guided = frozen_copy(self.model)
+        if not guide_leaky(self.guided):
             raise Unsupported("guided backpropagation needs ReLU or leaky ReLU activations")
-        self.method = captum.attr.GuidedGradCam(self.model, self.layer)
-        self.method.guided_backprop = captum.attr.GuidedBackprop(guided)
 
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Map (B, C, H, W)."""
-        return self.method.attribute(inputs, target=target, interpolate_mode="bilinear")
+        # Captum's GuidedGradCam is this product, but turns an error in it into an empty map.
+        cam = captum.attr.LayerGradCam(self.model, self.layer).attribute(
+            inputs, target=target, relu_attributions=True
+        )
+        guided = captum.attr.GuidedBackprop(self.guided).attribute(inputs, target=target)
+        return guided * resized(cam, inputs, self.name)
 
 
 class _LeakyReLU(nn.ReLU):

@@ -68,13 +68,15 @@ class Lime(BatchExplainer):
             self.model, interpretable_model=SkLearnRidge(alpha=1.0), perturb_func=kept
         )
         superpixels = segment(image[0], self.settings.segments, self.settings.compactness)
-        attribution = method.attribute(
-            image,
-            target=target,
-            feature_mask=superpixels[None, None].to(image.device),
-            n_samples=self.settings.samples,
-            perturbations_per_eval=self.rows,
-        )
+        # Captum's DataLoader draws a seed that it does not need from torch's generator.
+        with torch.random.fork_rng(devices=[]):
+            attribution = method.attribute(
+                image,
+                target=target,
+                feature_mask=superpixels[None, None].to(image.device),
+                n_samples=self.settings.samples,
+                perturbations_per_eval=self.rows,
+            )
         return attribution[:, :1]
 
 

@@ -67,8 +67,9 @@ FUNCTIONS: set[Any] = {
 }
 """Functions and methods that become modules under the epsilon rule."""
 
-SCALING: set[Any] = {operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div"}
-"""The same, as long as only one factor depends on the image."""
+MULTIPLIED: set[Any] = {operator.mul, torch.mul, "mul"}
+DIVIDED: set[Any] = {operator.truediv, torch.div, "div"}
+"""The same, as long as all but one factor, or the divisor, is a constant."""
 
 MOVING: set[Any] = {
     *(torch.flatten, torch.reshape, torch.cat, torch.concat, torch.permute, torch.transpose),
@@ -77,6 +78,9 @@ MOVING: set[Any] = {
     *("split", "contiguous", "clone"),
 }
 """Functions and methods that move values; relevance moves along."""
+
+SPLITTING: set[Any] = {torch.chunk, torch.split, "chunk", "split"}
+"""Those of them that return tuples of tensors."""
 
 SIZES: set[Any] = {getattr, "size", "dim", "numel", operator.getitem, operator.floordiv}
 """What computes with shapes, when applied to images or shapes."""
@@ -113,7 +117,7 @@ class LRP(BatchExplainer):
         """Map (B, C, H, W)."""
         for module in self.prepared.modules():
             if not list(module.children()):  # Captum drops the rules after every call
-                module.rule = EpsilonRule(self.settings.epsilon)  # type: ignore[assignment]
+                module.rule = EpsilonRule(self.settings.epsilon)
         return captum.attr.LRP(self.prepared).attribute(inputs, target=target)
 
 
@@ -148,7 +152,9 @@ def propagatable(classifier: nn.Module) -> fx.GraphModule:
             else:
                 _function_step(model, node, sizes)
         elif node.op == "get_attr":
-            raise Unsupported(f"LRP has no rule for a bare parameter ({node.target})")
+            raise Unsupported(
+                f"LRP needs layers that are modules; {node.target} is used outside one"
+            )
     model.delete_all_unused_submodules()
     model.graph.lint()
     model.recompile()
@@ -157,12 +163,11 @@ def propagatable(classifier: nn.Module) -> fx.GraphModule:
 
 def _fold_batch_norm(model: fx.GraphModule) -> None:
     for node in list(model.graph.nodes):
-        if node.op != "call_module" or node.args[0].op != "call_module":
+        source = node.all_input_nodes[0] if node.op == "call_module" else node
+        if node.op != "call_module" or source.op != "call_module" or len(source.users) > 1:
             continue
-        source, norm = node.args[0], model.get_submodule(node.target)
-        convolution = model.get_submodule(source.target)
-        foldable = isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        if foldable and norm.track_running_stats and len(source.users) == 1:
+        convolution, norm = model.get_submodule(source.target), model.get_submodule(node.target)
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             model.set_submodule(source.target, fuse_conv_bn_eval(convolution, norm))
             node.replace_all_uses_with(source)
             model.graph.erase_node(node)
@@ -171,7 +176,7 @@ def _fold_batch_norm(model: fx.GraphModule) -> None:
 def _module_step(model: fx.GraphModule, node: fx.Node) -> None:
     module = model.get_submodule(str(node.target))
     if isinstance(module, PASSING):
-        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        node.replace_all_uses_with(node.all_input_nodes[0])
         model.graph.erase_node(node)
     elif isinstance(module, nn.ReLU):
         # Captum's own way with nn.ReLU loses the relevance that reaches its input elsewhere.
@@ -182,8 +187,7 @@ def _module_step(model: fx.GraphModule, node: fx.Node) -> None:
 
 def _function_step(model: fx.GraphModule, node: fx.Node, sizes: set[fx.Node]) -> None:
     tensors = [source for source in node.all_input_nodes if source not in sizes]
-    linear = node.target in FUNCTIONS or (node.target in SCALING and len(tensors) == 1)
-    if linear and len(tensors) == len(node.all_input_nodes):
+    if _is_linear(node) and len(tensors) == len(node.all_input_nodes):
         _to_operation(model, node)
     elif node.target in MOVING:
         _own_input(model, node)
@@ -193,6 +197,15 @@ def _function_step(model: fx.GraphModule, node: fx.Node, sizes: set[fx.Node]) ->
     else:
         name = getattr(node.target, "__name__", node.target)
         raise Unsupported(f"LRP has no rule for the operation {name}")
+
+
+def _is_linear(node: fx.Node) -> bool:
+    variable = [isinstance(argument, fx.Node) for argument in node.args]
+    if node.target in MULTIPLIED:
+        return variable.count(True) == 1
+    if node.target in DIVIDED:
+        return variable == [True, False]
+    return node.target in FUNCTIONS
 
 
 def _to_operation(model: fx.GraphModule, node: fx.Node) -> None:
@@ -218,7 +231,7 @@ def _own_input(model: fx.GraphModule, node: fx.Node) -> None:
     per unit of value from all, and is from modules with a rule.
     """
     for source in node.all_input_nodes:
-        if len(source.users) > 1:
+        if len(source.users) > 1 and source.target not in SPLITTING:
             with model.graph.inserting_before(node):
                 name = add_module(model, node, Operation(torch.clone))
                 node.replace_input_with(source, model.graph.call_module(name, (source,)))

@@ -146,6 +146,14 @@ def test_groups_are_held_out_whole(
     assert all(seen[split, label] for split in ("train", "validation") for label in "abc")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_of_several_classes_count_in_each(tree: Tree, seed: int) -> None:
+    """Ten patients with an image of each class, and ten more of b: 2 of 10 and 4 of 20."""
+    root = tree({"train/a": 10, "train/b": 20, "test/a": 1, "test/b": 1})
+    found = counts(listing(root, group=r"/(\d+)", validation=0.2, seed=seed))
+    assert (found["validation", "a"], found["validation", "b"]) == (2, 4)
+
+
 def test_groups_of_test_seen_in_train_are_told(tree: Tree) -> None:
     root = tree({"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 1})
     (note,) = listing(root, group=r"([ab]/\d+)").notes

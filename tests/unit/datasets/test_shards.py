@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -176,12 +177,33 @@ def test_flipped_bit_is_found_by_verify(prepared: Path) -> None:
         ShardedDataset(prepared, "train", verify=True)
 
 
-def test_damaged_image_is_named(prepared: Path) -> None:
+@pytest.mark.parametrize("what", ["image", "id"])
+def test_flipped_bit_is_found_when_it_is_read(prepared: Path, what: str) -> None:
+    """Verified or not, no damaged image, and no damaged label, is ever used."""
     path = prepared / "train-00000.parquet"
-    image = ShardedDataset(prepared, "train").encoded(1)
-    flip(path, path.read_bytes().index(image) + len(image) - 25)  # in the checksummed pixels
-    with pytest.raises(DataError, match=r"image 'train/1' is damaged"):
+    if what == "image":
+        place = path.read_bytes().index(ShardedDataset(prepared, "train").encoded(1)) + 50
+    else:
+        place = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset + 60
+    flip(path, place)
+    with pytest.raises(DataError, match=r"train-00000\.parquet: damaged shard"):
         ShardedDataset(prepared, "train").batch([0, 1])
+
+
+def test_image_that_is_none_is_named(prepared: Path) -> None:
+    path = prepared / "train-00000.parquet"
+    table = pq.read_table(path)
+    images = [b"no image", *table["image"].to_pylist()[1:]]
+    pq.write_table(table.set_column(4, "image", pa.array(images, pa.binary())), path)
+    with pytest.raises(DataError, match=r"image 'train/0' is damaged"):
+        ShardedDataset(prepared, "train").batch([0])
+
+
+def test_split_without_shards_is_named(prepared: Path) -> None:
+    path = prepared / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
+    with pytest.raises(DataError, match="no shards of the split train"):
+        ShardedDataset(prepared, "train")
 
 
 def test_image_of_another_size_is_named(prepared: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dxai.evaluate.names import BASELINES, OURS
 from dxai.files import read_json
 
-TEXT = frozenset("dataset classifier method sign profile status reason".split())
+TEXT = frozenset(["dataset", "classifier", "method", "sign", "profile", "status", "reason"])
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,12 @@ class Cell:
     ----------
     rows : list of dict
         Its rows of table1.csv.
+    folder : Path
+        results/outcomes/<dataset>/<classifier>.
     summaries : dict
-        Folder name within results/outcomes/<dataset>/<classifier> to its summary.json.
+        Name of a folder in it to its summary.json.
+    difference : dict
+        `delta`, `delta_low`, `delta_high` of ours (mean of its seeds) less the best baseline.
     """
 
     dataset: str
@@ -89,25 +93,23 @@ class Cell:
     rows: list[dict[str, Any]]
     folder: Path
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    difference: dict[str, Any] = field(default_factory=dict)
 
     def primary(self, method: str) -> str | None:
-        """The sign of the method's row in the paper's table: signed where there is such a row."""
-        signs = [row["sign"] for row in self.rows if row["method"] == method]
-        return "signed" if "signed" in signs else next(iter(signs), None)
+        """The sign of the method's own rule, whose row comes first in the table."""
+        return next((row["sign"] for row in self.rows if row["method"] == method), None)
 
     def ours(self) -> list[dict[str, Any]]:
         """The scored rows of the decomposition, one a seed."""
         return [r for r in self.rows if r["method"] == OURS and r["auc"] is not None]
 
     def baselines(self) -> list[dict[str, Any]]:
-        """The scored rows that ours is compared with, each in its primary sign."""
-        return [
-            r
-            for r in self.rows
-            if r["method"] in BASELINES
-            and r["sign"] == self.primary(r["method"])
-            and r["auc"] is not None
-        ]
+        """The scored rows that ours is compared with, under whatever sign rule."""
+        return [r for r in self.rows if r["method"] in BASELINES and r["auc"] is not None]
+
+    def best_baseline(self) -> dict[str, Any] | None:
+        """The row of the baseline with the lowest AUC."""
+        return min(self.baselines(), key=lambda row: row["auc"], default=None)
 
     def curves(self, name: str, seed: int) -> dict[str, dict[str, Any]]:
         """Method to its accuracy curve, each in its primary sign, ours of the given seed."""
@@ -125,25 +127,41 @@ class Cell:
 def read_cells(folders: Folders, datasets: list[str], classifiers: list[str]) -> list[Cell]:
     """One cell for each dataset and classifier that has rows in table1.csv."""
     table = read_table(folders.results / "table1.csv")
+    deltas = read_optional(folders.results / "metrics.json").get("ours_minus_best_baseline", {})
     cells = []
     for dataset in datasets:
         for classifier in classifiers:
             rows = [r for r in table if (r["dataset"], r["classifier"]) == (dataset, classifier)]
             folder = folders.outcomes / dataset / classifier
             summaries = {p.parent.name: read_json(p) for p in folder.glob("*/summary.json")}
-            ordered = dict(sorted(summaries.items()))
+            difference = deltas.get(f"{dataset}/{classifier}", {})
             if rows:
-                cells.append(Cell(dataset, classifier, rows, folder, ordered))
+                ordered = dict(sorted(summaries.items()))
+                cells.append(Cell(dataset, classifier, rows, folder, ordered, difference))
     return cells
 
 
-def read_attributions(folder: Path) -> dict[str, np.ndarray]:
-    """attributions.npz of one method as float32 (`index` as int); empty if there is none."""
+def scored_images(folder: Path) -> np.ndarray:
+    """Places in the test split of the images that a method was asked to explain; maybe none."""
     path = folder / "attributions.npz"
     if not path.is_file():
-        return {}
+        return np.zeros(0, dtype=int)
     with np.load(path) as file:
-        return {k: file[k] if k == "index" else file[k].astype(np.float32) for k in file.files}
+        return file["index"].astype(int)
+
+
+def read_attributions(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
+    """Each map of attributions.npz, float32, for the images at these places of the split.
+
+    Empty unless the file has all of them.
+    """
+    index = scored_images(folder)
+    if not np.isin(at, index).all() or not at:
+        return {}
+    rows = [int(np.argmax(index == place)) for place in at]
+    with np.load(folder / "attributions.npz") as file:
+        names = [name for name in file.files if name != "index"]
+        return {name: file[name][rows].astype(np.float32) for name in names}
 
 
 def true_class_probability(

@@ -1,0 +1,197 @@
+"""Table 1 of one dataset and classifier as it is read: groups of rows, the best ones, the claim."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dxai.evaluate import paper
+from dxai.evaluate.names import BASELINES, OURS, OUTSIDE, STYLES, style
+from dxai.evaluate.report.results import Cell
+from dxai.params import Params
+
+GUARDS = {"auc_energy": "equal energy", "auc_transfer": "transfer", "auc_blur": "blur"}
+AREAS = ("auc", *GUARDS)
+"""Columns that are contested: the lowest value of ours and the baselines is the best."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes
+    ----------
+    values : dict
+        The line of table1.csv.
+    label, settings : str
+        The method's name, and what it was run with.
+    best : set of str
+        Columns in which no other row of the claim is lower.
+    paper : str
+        The paper's AUC over its five sets, from lowest to highest.
+    """
+
+    values: dict[str, Any]
+    label: str
+    settings: str
+    best: frozenset[str]
+    paper: str
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values.get(key)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are read together."""
+
+    title: str
+    kind: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether a guard or a control agrees that ours explains more than it destroys."""
+
+    name: str
+    ours: float
+    other: float
+    against: str
+
+    @property
+    def agrees(self) -> bool:
+        """Lower is better."""
+        return self.ours < self.other
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Ours against the best baseline.
+
+    Attributes
+    ----------
+    ours : float
+        AUC, the mean over `seeds` seeds.
+    best, best_auc
+        The baseline with the lowest AUC.
+    difference, low, high : float or None
+        Ours less the best baseline, and the 95% interval of this paired difference.
+    checks : list of Check
+    """
+
+    ours: float
+    seeds: int
+    best: str
+    best_auc: float
+    difference: float
+    low: float | None
+    high: float | None
+    checks: list[Check]
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says: better, worse or undecided; unknown without one."""
+        if self.low is None or self.high is None:
+            return "unknown"
+        if self.high < 0:
+            return "better"
+        return "worse" if self.low > 0 else "undecided"
+
+
+def make_claim(cell: Cell) -> Claim | None:
+    """The claim of one cell; None unless ours and a baseline were scored."""
+    ours, best = cell.ours(), cell.best_baseline()
+    if not ours or best is None:
+        return None
+    own = _mean(ours, "auc")
+    # A row's own interval is that of its seed alone.
+    delta = cell.difference or (ours[0] if len(ours) == 1 else {})
+    return Claim(
+        ours=own,
+        seeds=len(ours),
+        best=_with_sign(cell, best),
+        best_auc=best["auc"],
+        difference=own - best["auc"],
+        low=delta.get("delta_low"),
+        high=delta.get("delta_high"),
+        checks=_checks(cell),
+    )
+
+
+def _with_sign(cell: Cell, row: dict[str, Any]) -> str:
+    """The name of a row's method, with the sign rule if it is not the method's own."""
+    label = style(row["method"]).label
+    return label if row["sign"] == cell.primary(row["method"]) else f"{label}, {row['sign']}"
+
+
+def _checks(cell: Cell) -> list[Check]:
+    ours = cell.ours()
+    checks = []
+    for column, name in GUARDS.items():
+        scored = [row for row in cell.baselines() if row[column] is not None]
+        own = [row for row in ours if row[column] is not None]
+        if scored and own:
+            best = min(scored, key=lambda row: row[column])
+            other = _with_sign(cell, best)
+            checks.append(Check(name, _mean(own, column), best[column], other))
+    control = [r for r in cell.rows if r["method"] == "random_phase" and r["auc"] is not None]
+    if control:
+        own_auc, label = _mean(ours, "auc"), style("random_phase").label
+        checks.append(Check("random phases", own_auc, _mean(control, "auc"), label))
+    return checks
+
+
+def _mean(rows: list[dict[str, Any]], column: str) -> float:
+    return math.fsum(row[column] for row in rows) / len(rows)
+
+
+def make_groups(cell: Cell, params: Params) -> list[Group]:
+    """The rows in the order of the page; groups without rows are left out."""
+    order = {method: place for place, method in enumerate(STYLES)}
+    rows = sorted(cell.rows, key=lambda r: (order.get(r["method"], len(order)), r["seed"] or 0))
+    lowest = _lowest(cell.ours() + cell.baselines())
+
+    def group(title: str, kind: str, methods: tuple[str, ...], primary: bool = True) -> Group:
+        chosen = [
+            r
+            for r in rows
+            if r["method"] in methods and (r["sign"] == cell.primary(r["method"])) == primary
+        ]
+        best = lowest if kind != "outside" else {}
+        return Group(title, kind, [_row(r, params, best) for r in chosen])
+
+    groups = [
+        group("Ours", "ours", (OURS,)),
+        group("Baselines", "baseline", BASELINES),
+        group("The same baselines, ReLU for all (the paper's H ≥ 0)", "other", BASELINES, False),
+        group("Naive optimisation and controls: shown, outside the claim", "outside", OUTSIDE),
+    ]
+    return [g for g in groups if g.rows]
+
+
+def _lowest(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The lowest value of each contested column."""
+    values = {c: [row[c] for row in rows if row[c] is not None] for c in AREAS}
+    return {column: min(found) for column, found in values.items() if found}
+
+
+def _row(values: dict[str, Any], params: Params, lowest: dict[str, float]) -> Row:
+    method = values["method"]
+    figures = [row[method] for row in paper.TABLE1.values() if method in row]
+    return Row(
+        values=values,
+        label=style(method).label,
+        settings=_settings(method, params),
+        best=frozenset(c for c, low in lowest.items() if values[c] == low),
+        paper=f"{min(figures):.2f}–{max(figures):.2f}" if figures else "",
+    )
+
+
+def _settings(method: str, params: Params) -> str:
+    """The budget behind a row, for example `samples 100, segments 30`."""
+    if method == OURS:
+        return f"{params.decompose.steps:,} steps"
+    chosen = params.methods.get(method, {})
+    return ", ".join(f"{key} {value}" for key, value in chosen.items() if value is not None)

@@ -1,0 +1,158 @@
+import pytest
+import torch
+from torch import nn
+
+from dxai.models.checkpoint import ModelError, load_classifier, load_decomposer, save_classifier
+from dxai.models.classifiers import CLASSIFIERS, build_classifier, default_layers
+from dxai.models.discriminator import Discriminator
+
+SMALL = {"resnet18": {"width": 4}, "simple": {"width": 4}, "discriminator": {"width": 4}}
+
+
+@pytest.mark.parametrize("arch", CLASSIFIERS)
+@pytest.mark.parametrize(("channels", "classes", "size"), [(1, 2, 16), (3, 5, 32), (3, 4, 128)])
+def test_every_classifier_returns_logits(arch, channels, classes, size):
+    network = build_classifier(arch, channels, classes, size, **SMALL[arch])
+    assert network(torch.zeros(2, channels, size, size)).shape == (2, classes)
+
+
+@pytest.mark.parametrize("arch", CLASSIFIERS)
+def test_default_layers_exist_and_are_no_single_pixel(arch):
+    network = build_classifier(arch, 1, 3, 32, **SMALL[arch])
+    layers = default_layers(network)
+    for name in (layers["gradcam"], layers["internal_influence"]):
+        sides = []
+        hook = network.get_submodule(name).register_forward_hook(
+            lambda _, __, out, sides=sides: sides.append(out.shape[-1])
+        )
+        network(torch.zeros(1, 1, 32, 32))
+        hook.remove()
+        assert sides[0] >= 4
+
+
+def test_parameter_counts_of_the_published_networks():
+    resnet = build_classifier("resnet18", 3, 1000, 256)
+    assert sum(p.numel() for p in resnet.parameters()) == 11_689_512  # torchvision's resnet18
+    # Table 7: 3x3 convolutions to 16 and 32, 28*28*32 -> 128 -> c.
+    simple = build_classifier("simple", 3, 3, 256)
+    expected = (27 + 1) * 16 + (144 + 1) * 32 + (28 * 28 * 32 + 1) * 128 + 129 * 3
+    assert sum(p.numel() for p in simple.parameters()) == expected
+
+
+def test_discriminator_follows_table_8():
+    network = Discriminator(channels=3, classes=4, image_size=256)
+    widths = [network.stem.out_channels, *(b.conv2.out_channels for b in network.blocks)]
+    assert widths == [64, 128, 256, 512, 512, 512, 512]
+    # The stem is 3x3: the table's 1x1 and the text of the released architecture differ.
+    assert network.stem.kernel_size == (3, 3)
+    features = network.blocks(network.stem(torch.zeros(1, 3, 256, 256)))
+    assert features.shape == (1, 512, 4, 4)
+
+
+def test_unknown_names_and_options_are_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match="resnet18"):
+        build_classifier("resnet19", 1, 2, 32)
+    with pytest.raises(ValueError, match="depth"):
+        build_classifier("simple", 1, 2, 32, depth=3)
+    with pytest.raises(ValueError, match="no_such_module"):
+        build_classifier("no_such_module:Net", 1, 2, 32)
+    with pytest.raises(ValueError, match="image_size"):
+        build_classifier("discriminator", 1, 2, 24)
+
+
+USER_CODE = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self, hidden, classes=2):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, hidden), torch.nn.Linear(hidden, classes))
+        self.seen = None
+    def forward(self, x):
+        self.seen = x
+        return self.body(x)
+"""
+
+
+@pytest.fixture
+def user_module(tmp_path, monkeypatch):
+    (tmp_path / "user_network.py").write_text(USER_CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "user_network:Net"
+
+
+def test_a_users_network_with_weights_and_value_range(user_module, tmp_path):
+    import user_network
+
+    trained = user_network.Net(hidden=3)
+    weights = tmp_path / "weights.pt"
+    torch.save(trained.state_dict(), weights)
+    network = build_classifier(user_module, 1, 2, 8, weights, value_range=(0.0, 1.0), hidden=3)
+    x = torch.rand(2, 1, 8, 8) * 2 - 1
+    torch.testing.assert_close(network(x), trained((x + 1) / 2))
+    with pytest.raises(ValueError, match=r"weights\.pt: does not fit"):
+        build_classifier(user_module, 1, 2, 8, weights, hidden=4)
+
+
+def test_a_network_that_does_not_fit_the_dataset_is_refused(user_module):
+    with pytest.raises(ValueError, match="the dataset has 3 classes"):
+        build_classifier(user_module, 1, 3, 8, hidden=3)
+    with pytest.raises(ValueError, match=r"refuses an image of shape \(1, 3, 8, 8\)"):
+        build_classifier(user_module, 3, 2, 8, hidden=3)
+
+
+def test_weights_that_would_run_code_are_refused(user_module, tmp_path):
+    whole = tmp_path / "whole.pt"
+    torch.save(nn.Linear(2, 2), whole)  # a pickled module, not a state dict
+    with pytest.raises(ValueError, match=r"whole\.pt: not a weights file that loads safely"):
+        build_classifier(user_module, 1, 2, 8, whole, hidden=3)
+
+
+def test_an_exported_network(tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    exported = torch.export.export(
+        network, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},)
+    )
+    torch.export.save(exported, tmp_path / "net.pt2")
+    loaded = build_classifier("torch.export", 1, 2, 8, tmp_path / "net.pt2")
+    x = torch.randn(3, 1, 8, 8)
+    torch.testing.assert_close(loaded(x), network(x))
+
+
+def info(**changed):
+    return {
+        "arch": "simple",
+        "options": {"width": 4},
+        "channels": 1,
+        "class_names": ["a", "b"],
+        "image_size": 16,
+        "value_range": [-1.0, 1.0],
+    } | changed
+
+
+def test_model_files_round_trip_frozen(tmp_path):
+    network = build_classifier("simple", 1, 2, 16, width=4)
+    save_classifier(tmp_path / "model.pt", network, info())
+    loaded, read = load_classifier(tmp_path)
+    x = torch.randn(2, 1, 16, 16)
+    torch.testing.assert_close(loaded(x), network(x))
+    assert read == info()
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_model_files_of_another_kind_or_preset_are_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    with pytest.raises(ModelError, match="no such model file"):
+        load_classifier(path)
+    network = build_classifier("simple", 1, 2, 16, width=4)
+    save_classifier(path, network, info())
+    with pytest.raises(ModelError, match="holds classifier, not a decomposition"):
+        load_decomposer(path)
+    save_classifier(path, network, info(options={"width": 8}))
+    with pytest.raises(ModelError, match="other settings"):
+        load_classifier(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="not a model file"):
+        load_classifier(path)

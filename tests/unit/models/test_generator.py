@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from dxai.models.decomposer import Decomposer
+from dxai.models.generator import Generator, MappingNetwork
+
+
+def tiny(**settings):
+    torch.manual_seed(0)
+    return Generator(
+        channels=2, image_size=16, branches=3, width=4, max_width=8, coarsest=8, **settings
+    )
+
+
+def test_branches_do_not_see_each_other():
+    generator = tiny()
+    x, style = torch.randn(2, 2, 16, 16), torch.randn(2, generator.styles, 64)
+    generator(x, style)[:, 1].sum().backward()
+    for name, weight in generator.named_parameters():
+        by_branch = weight.grad.unflatten(0, (-1, 3, weight.shape[0] // 3 // _halves(name)))
+        assert by_branch[:, 1].abs().sum() > 0 or "bias" in name, name
+        assert by_branch[:, [0, 2]].abs().sum() == 0, name
+
+
+def _halves(name):
+    return 2 if "affine" in name else 1  # AdaIN's layer holds all scales, then all shifts
+
+
+@pytest.mark.parametrize("agnostic_skip", [False, True])
+def test_pair_is_two_plain_passes(agnostic_skip):
+    generator = tiny(agnostic_skip=agnostic_skip)
+    x = torch.randn(3, 2, 16, 16)
+    style_a, style_b = torch.randn(2, 3, generator.styles, 64)
+    pair = generator.pair(x, style_a, style_b)
+    for found, style in zip(pair, (style_a, style_b), strict=True):
+        torch.testing.assert_close(found, generator(x, style), rtol=1e-4, atol=1e-5)
+
+
+def test_agnostic_skip_starts_near_the_image():
+    x = torch.rand(2, 2, 16, 16) * 2 - 1
+    generator = tiny(agnostic_skip=True)
+    psi = generator(x, torch.randn(2, generator.styles, 64))
+    assert (psi[:, 1:].sum(1) - x).abs().mean() < 0.2
+    assert psi[:, 0].abs().mean() < 0.2
+
+
+def test_normalising_the_input_forgets_brightness():
+    x, brighter = torch.randn(1, 2, 16, 16), None
+    brighter = x + 0.5
+    style = torch.randn(1, 2, 64)
+    for normalise, same in ((True, True), (False, False)):
+        generator = tiny(normalise_input=normalise)
+        # Zero padding is what still tells the brightness of an unnormalised image.
+        near = torch.allclose(generator(x, style), generator(brighter, style), atol=1e-4)
+        assert near is same
+
+
+def test_no_bias_stands_directly_before_an_instance_norm():
+    names = [n for n, _ in tiny().named_parameters()]
+    assert not [n for n in names if n.endswith("conv1.bias")]
+
+
+def test_coarsest_must_divide_the_image():
+    with pytest.raises(ValueError, match="coarsest"):
+        Generator(1, 32, coarsest=12)
+
+
+def test_mapping_uses_the_head_of_the_class():
+    torch.manual_seed(0)
+    mapping = MappingNetwork(latent_dim=4, classes=3, styles=2, style_dim=5, width=8)
+    z = torch.randn(1, 4).expand(3, 4)
+    styles = mapping(z, torch.tensor([0, 1, 2]))
+    assert styles.shape == (3, 2, 5)
+    assert not torch.allclose(styles[0], styles[1])
+    torch.testing.assert_close(mapping(z[:1], torch.tensor([2]))[0], styles[2])
+
+
+def test_parts_sum_to_the_image():
+    torch.manual_seed(0)
+    decomposer = Decomposer(1, 3, 16, branches=4, branch_width=3, coarsest=8, mapping_width=8)
+    x = torch.rand(5, 1, 16, 16) * 2 - 1
+    found = decomposer(x, torch.tensor([0, 1, 2, 0, 1]), torch.randn(5, 16))
+    assert found.psi.shape == (5, 4, 1, 16, 16)
+    torch.testing.assert_close(found.distinct + found.agnostic, found.reconstruction)
+    torch.testing.assert_close(
+        found.distinct + found.agnostic + found.residual, x, rtol=0, atol=1e-6
+    )
+
+
+def test_paper_preset_has_the_widths_of_the_paper():
+    generator = Generator(channels=3, image_size=256, branches=5, width=7, coarsest=16)
+    outputs = [block.conv2.out_channels // 5 for block in generator.encoder]
+    assert outputs == [14, 28, 56, 64]
+    assert generator.last.out_channels == 15
