@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from dxai.evaluate import tiles
@@ -49,6 +50,7 @@ SETTINGS: dict[Any, Any] = {
     "axes.labelsize": 9,
     "text.color": BLACK,
     "axes.labelcolor": BLACK,
+    "axes.facecolor": "none",
     "axes.edgecolor": BLACK,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
@@ -99,6 +101,7 @@ def curves(
         for method in sorted(lines, key=lambda m: list(STYLES).index(m) if m in STYLES else 99):
             _curve(axes, method, lines[method], method in bands)
         axes.set(xlabel=xlabel, ylabel="accuracy of the classifier", ylim=(0, 1.03))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         figure.legend(loc="outside lower center", ncols=2, handlelength=2.4)
         return _svg(figure)
 
@@ -150,7 +153,7 @@ def probability_bars(
         axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
         axes.set(xlabel="β", ylabel="mean probability", ylim=(0, 1))
         axes.grid(False, axis="x")
-        _legend(figure, bars, class_names, 3)
+        _legend(figure, bars, class_names)
         return _svg(figure)
 
 
@@ -169,7 +172,7 @@ def training_curves(
             lines += axes.plot(x, y, linewidth=1.4, **_line(place, marked=len(x) <= 15))
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if len(series) > 1:
-            _legend(figure, lines, list(series), 3)
+            _legend(figure, lines, list(series))
         return _svg(figure)
 
 
@@ -181,8 +184,8 @@ def panel(
         grid = figure.subplots(len(rows), len(columns), squeeze=False)
         for i, row in enumerate(pictures):
             for j, picture in enumerate(row):
-                _show(grid[i][j], picture, _text(columns[j]) if i == 0 else "")
-            grid[i][0].set_ylabel(_text(rows[i]))
+                _show(grid[i][j], picture, _text(columns[j], 18) if i == 0 else "")
+            grid[i][0].set_ylabel(_text(rows[i], 18))
         return _png(figure, dpi=150)
 
 
@@ -215,7 +218,7 @@ def explanation(
         shown = upper.subplots(1, 4, width_ratios=[1, 1, 1, 0.5])
         _show(shown[0], tiles.picture(image), "input")
         _show(shown[1], tiles.picture(agnostic), "class-agnostic")
-        _show(shown[2], tiles.signed(distinct, scale), f"class-distinct: {_text(target)}")
+        _show(shown[2], tiles.signed(distinct, scale), f"class-distinct: {_text(target, 18)}")
         shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2f}")
         _show(shown[3], tiles.signed(residual, small), "residual")
         shown[3].set_xlabel(f"±{small:.2f}")
@@ -233,7 +236,7 @@ def _bars(
         at = np.arange(len(shown)) + (place - (len(values) - 1) / 2) * width
         bars = axes.bar(at, row[shown], width, label=name, **_bar(place))
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
-    axes.set_xticks(range(len(shown)), [_text(class_names[i]) for i in shown])
+    axes.set_xticks(range(len(shown)), [_text(class_names[i], 18) for i in shown])
     axes.set(ylabel="probability", ylim=(0, 1.12), yticks=[0, 0.5, 1])
     axes.grid(False, axis="x")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -268,13 +271,18 @@ def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
         spine.set_visible(False)
 
 
-def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
-    figure.legend(handles, list(map(_text, labels)), loc="outside lower center", ncols=columns)
+def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend below the axes, in as many columns as its longest name allows."""
+    shown = [_text(label) for label in labels]
+    longest = max(map(len, shown))
+    columns = 3 if longest <= 13 else 2 if longest <= 24 else 1
+    figure.legend(handles, shown, loc="outside lower center", ncols=columns)
 
 
-def _text(name: str) -> str:
-    """A name from data as a label: no control characters, and not left out for a leading `_`."""
+def _text(name: str, longest: int = 48) -> str:
+    """A name from data as a label: short, no control characters, not left out for a leading `_`."""
     shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     return "\u200b" + shown if shown.startswith("_") else shown
 
 

@@ -73,8 +73,8 @@ def bar_charts(cell: Cell, seed: int, drawer: Drawer) -> list[Chart]:
     shown = np.linspace(0, len(levels) - 1, min(BARS, len(levels))).round().astype(int)
     names = summary["class_names"]
     charts = []
-    for name, by_level in row["probabilities"].items():
-        values = [by_level[i] for i in shown]
+    for name in [n for n in names if n in row["probabilities"]]:
+        values = [row["probabilities"][name][i] for i in shown]
         svg = figures.probability_bars(names, [levels[i] for i in shown], values)
         ends = (dict(zip(names, values[i], strict=True)) for i in (0, -1))
         words = "; ".join(

@@ -58,7 +58,9 @@ def test_image_by_image_gives_the_same(
     together = explainer.attribute(images, target, index)
     parts = zip(images.split(1), target.split(1), index.split(1), strict=True)
     singly = torch.cat([explainer.attribute(*part) for part in parts])
-    torch.testing.assert_close(singly, together, rtol=1e-3, atol=1e-5 * float(together.abs().max()))
+    rounding = 2e-7 if explainer.kind == "part" else 0.0  # of x - agnostic, values near 1
+    near = 1e-5 * float(together.abs().max()) + rounding
+    torch.testing.assert_close(singly, together, rtol=1e-3, atol=near)
 
 
 @pytest.mark.parametrize("method", EXPLAINERS)
