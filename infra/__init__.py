@@ -1,0 +1,1 @@
+"""Starting, watching and stopping what a run needs on one machine."""

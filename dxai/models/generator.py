@@ -63,8 +63,7 @@ class Generator(nn.Module):
         # Every branch sees the whole image, so the first convolution needs no groups.
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
-            EncoderBlock(i, o, branches, down=True)
-            for i, o in itertools.pairwise(widths)
+            EncoderBlock(i, o, branches, down=True) for i, o in itertools.pairwise(widths)
         )
         self.bottleneck = EncoderBlock(widths[-1], widths[-1], branches, down=False)
         self.styled_bottleneck = DecoderBlock(widths[-1], widths[-1], branches, style_dim, up=False)

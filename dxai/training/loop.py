@@ -88,7 +88,8 @@ def train(
                 history.append(_row(done, time.monotonic() - began, means, networks, shown, seed))
             if done % params.panel_every == 0 or done == params.steps:
                 on_panel(done, _decompose(networks, shown, seed))
-            if done % params.checkpoint_every == 0 or stop.pending:
+            stopping = stop.pending is not None
+            if done % params.checkpoint_every == 0 or stopping:
                 # Losses since the last row are kept too, so that a resumed history is the same.
                 checkpoint.save(
                     {
@@ -100,7 +101,8 @@ def train(
                     }
                 )
             progress.update(done, _note(history))
-            stop.answer()
+            if stopping:  # asked for after the checkpoint: the next step saves, then answers
+                stop.answer()
     return history
 
 

@@ -57,9 +57,13 @@ def test_blend_is_equation_5_written_out():
     own, other = torch.randn(2, 1, 3, 1, 2, 2)
     alpha = torch.tensor([[0.25, 0.9]])
     blend_y, blend_other = blend(own, other, alpha, zero_distinction=False)
-    expected = own[:, 0] + 0.25 * own[:, 1] + 0.9 * own[:, 2] + 0.75 * other[:, 1] + 0.1 * other[:, 2]
+    expected = (
+        own[:, 0] + 0.25 * own[:, 1] + 0.9 * own[:, 2] + 0.75 * other[:, 1] + 0.1 * other[:, 2]
+    )
     torch.testing.assert_close(blend_y, expected)
-    expected = other[:, 0] + 0.75 * own[:, 1] + 0.1 * own[:, 2] + 0.25 * other[:, 1] + 0.9 * other[:, 2]
+    expected = (
+        other[:, 0] + 0.75 * own[:, 1] + 0.1 * own[:, 2] + 0.25 * other[:, 1] + 0.9 * other[:, 2]
+    )
     torch.testing.assert_close(blend_other, expected)
 
 
@@ -121,7 +125,9 @@ def test_every_setting_trains_and_leaves_the_classifier_alone(changed):
     assert all(p.grad is None and not p.requires_grad for p in nets.classifier.parameters())
     assert not nets.classifier.training
     # Every weight moves, the mapping network's included.
-    moved = [not torch.equal(a, b) for a, b in zip(start, nets.decomposer.parameters(), strict=True)]
+    moved = [
+        not torch.equal(a, b) for a, b in zip(start, nets.decomposer.parameters(), strict=True)
+    ]
     assert sum(moved) > 0.9 * len(moved)
 
 
@@ -151,9 +157,7 @@ def test_generator_update_leaves_no_gradient_in_the_discriminator():
     held = [p.grad.clone() for p in nets.discriminator.parameters()]
     # Those are of D's own update; weights would differ had G's pass added to them.
     again = networks()
-    lone = dataclasses.replace(
-        SMALL, lambda_class=0.0, lambda_rec=0.0, lambda_dis_rec=0.0
-    )
+    lone = dataclasses.replace(SMALL, lambda_class=0.0, lambda_rec=0.0, lambda_dis_rec=0.0)
     train_step(again, lone, x, y, draw(SMALL, 0, 0, y, 3), 0)
     for a, p in zip(held, again.discriminator.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad)
@@ -190,14 +194,15 @@ def test_gradients_of_one_shared_forward_equal_two_separate_ones():
     nets, reference = networks(params).decomposer, networks(params).decomposer
     x, y = batch()
     drawn = draw(params, 0, 0, y, 3)
-    style_y, style_o = nets.mapping(drawn.latent_y, y), nets.mapping(drawn.latent_other, drawn.other)
+    style_y, style_o = (
+        nets.mapping(drawn.latent_y, y),
+        nets.mapping(drawn.latent_other, drawn.other),
+    )
     shared = blend(*nets.generator.pair(x, style_y, style_o), drawn.alpha)
     (shared[0].square().mean() + shared[1].abs().mean()).backward()
     style_y = reference.mapping(drawn.latent_y, y)
     style_o = reference.mapping(drawn.latent_other, drawn.other)
-    separate = blend(
-        reference.generator(x, style_y), reference.generator(x, style_o), drawn.alpha
-    )
+    separate = blend(reference.generator(x, style_y), reference.generator(x, style_o), drawn.alpha)
     (separate[0].square().mean() + separate[1].abs().mean()).backward()
     for a, b in zip(nets.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)

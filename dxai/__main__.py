@@ -1,0 +1,9 @@
+"""`python -m dxai`."""
+
+from __future__ import annotations
+
+import sys
+
+from dxai.cli import main
+
+sys.exit(main())

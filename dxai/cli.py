@@ -1,0 +1,152 @@
+"""The `dxai` command. What is heavy is imported by the subcommand that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dxai import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. A user's error is one line on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dxai",
+        description="Explain image classifiers by decomposing images into a class-agnostic and a "
+        "class-distinct part.",
+    )
+    parser.add_argument("--version", action="version", version=f"dxai {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_use(commands)
+    _add_explain(commands)
+    _add_table(commands)
+    _add_track(commands)
+    return parser
+
+
+def _add_use(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    use = commands.add_parser(
+        "use",
+        help="choose what `dvc repro` runs",
+        description="Rewrite the `run` block of params.yaml: a profile, with other values where "
+        "asked for. Prints what changed.",
+    )
+    use.add_argument(
+        "profile", nargs="?", help="a profile of params.yaml; default: change the block as it is"
+    )
+    use.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        type=_override,
+        action="append",
+        default=[],
+        help="another value, for example decompose.steps=300; may be repeated",
+    )
+    use.add_argument("--datasets", nargs="+", metavar="NAME", help="datasets to run over")
+    use.add_argument("--classifiers", nargs="+", metavar="NAME", help="classifiers to explain")
+    use.add_argument("--methods", nargs="+", metavar="NAME", help="baselines to compare with")
+    use.add_argument("--seeds", nargs="+", metavar="N", type=int, help="seeds of the training")
+    use.add_argument("--params", default="params.yaml", metavar="FILE", help=argparse.SUPPRESS)
+    use.set_defaults(run=_use)
+
+
+def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="explain images with a trained decomposition",
+        description="For each image write a picture of its parts, with the classifier's "
+        "probabilities of each, and a JSON with the numbers.",
+    )
+    explain.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
+    explain.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN_OR_FILE",
+        help="a decomposition's folder or model.pt, an MLflow run id or a runs:/ URI",
+    )
+    explain.add_argument(
+        "--classifier", metavar="FILE", help="ask this classifier instead of the model's own"
+    )
+    explain.add_argument(
+        "--class", metavar="NAME", dest="class_name", help="explain this class; default: predicted"
+    )
+    explain.add_argument(
+        "--out", default="explanations", metavar="DIR", help="folder to write to (%(default)s)"
+    )
+    explain.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the latent z (%(default)s)"
+    )
+    explain.set_defaults(run=_explain)
+
+
+def _add_table(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    table = commands.add_parser("table", help="print a result table")
+    table.add_argument(
+        "path", nargs="?", default="results/table1.csv", help="a CSV table (%(default)s)"
+    )
+    table.set_defaults(run=_table)
+
+
+def _add_track(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    track = commands.add_parser("track", help="log the results that are here to MLflow")
+    track.set_defaults(run=_track)
+
+
+def _override(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _use(options: argparse.Namespace) -> int:
+    from dxai.profiles import select_profile
+
+    changes = select_profile(
+        options.params,
+        options.profile,
+        options.datasets,
+        options.classifiers,
+        options.methods,
+        options.seeds,
+        dict(options.overrides),
+    )
+    print("\n".join(changes) if changes else "nothing to change")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from dxai.explaining import explain_files, open_model
+
+    model = open_model(options.model, options.classifier, options.seed)
+    unread = explain_files(model, options.images, Path(options.out), options.class_name)
+    return 1 if unread else 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    from dxai.plain_tables import format_table
+
+    print(format_table(options.path))
+    return 0
+
+
+def _track(options: argparse.Namespace) -> int:
+    from dxai import tracking
+
+    print(tracking.track())
+    return 0

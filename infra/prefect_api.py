@@ -1,0 +1,130 @@
+"""The few calls of Prefect's REST interface that a launcher needs.
+
+Importing Prefect's own client takes seconds, which a run with nothing to do cannot spare.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+"""States in which a run stays."""
+
+
+class ApiError(RuntimeError):
+    """The server refused a request; the text is its reason."""
+
+
+@dataclass
+class Prefect:
+    """A Prefect server.
+
+    Attributes
+    ----------
+    url : str
+        Of the interface, ending in `/api`.
+    """
+
+    url: str
+
+    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """GET, or POST if there is a body.
+
+        Raises
+        ------
+        ApiError
+            If the server refuses.
+        OSError
+            If it does not answer.
+        """
+        request = urllib.request.Request(
+            f"{self.url}/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise ApiError(_reason(error.read().decode(errors="replace"))) from None
+
+    def deployment(self, name: str) -> dict[str, Any] | None:
+        """A deployment by `<flow>/<name>`, None if there is none."""
+        try:
+            return self.call(f"deployments/name/{name}")
+        except ApiError:
+            return None
+
+    def ensure_pool(self, name: str) -> None:
+        """Create a process work pool unless there is one."""
+        try:
+            self.call(f"work_pools/{name}")
+        except ApiError:
+            self.call("work_pools/", {"name": name, "type": "process"})
+
+    def workers_online(self, pool: str) -> bool:
+        """Whether a worker of the pool has reported lately."""
+        workers = self.call(f"work_pools/{pool}/workers/filter", {})
+        return any(worker["status"] == "ONLINE" for worker in workers)
+
+    def run(self, deployment: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Schedule a run of a deployment for now; the server checks the parameters."""
+        found = self.deployment(deployment)
+        if found is None:
+            raise ApiError(f"no deployment {deployment}")
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return self.call(f"deployments/{found['id']}/create_flow_run", body)
+
+    def state(self, run: str) -> dict[str, Any]:
+        """`type`, `name` and `message` of a run's state."""
+        return self.call(f"flow_runs/{run}")["state"]
+
+    def set_state(self, run: str, kind: str, message: str) -> None:
+        """Propose a state for a run."""
+        self.call(f"flow_runs/{run}/set_state", {"state": {"type": kind, "message": message}})
+
+    def unfinished(self, deployment: str, states: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Runs of a deployment that are in one of the states."""
+        flow, name = deployment.split("/")
+        body = {
+            "flows": {"name": {"any_": [flow]}},
+            "deployments": {"name": {"any_": [name]}},
+            "flow_runs": {"state": {"type": {"any_": list(states)}}},
+        }
+        return self.call("flow_runs/filter", body)
+
+
+@dataclass
+class Log:
+    """The log of one run, as it grows."""
+
+    server: Prefect
+    run: str
+    seen: set[str] = field(default_factory=set)
+    last: str | None = None
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """Records that were not given yet, in the order of their time."""
+        wanted: dict[str, Any] = {"flow_run_id": {"any_": [self.run]}}
+        if self.last is not None:
+            wanted["timestamp"] = {"after_": self.last}
+        body = {"logs": wanted, "sort": "TIMESTAMP_ASC", "limit": 200}
+        while records := self.server.call("logs/filter", body | {"offset": 0}):
+            ...
+            break
+        return iter(())
+
+
+def _reason(text: str) -> str:
+    """What a refusal says, without its wrapping."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return text
+    detail = content.get("detail") or content.get("exception_detail") or content
+    return detail if isinstance(detail, str) else json.dumps(detail)

@@ -1,0 +1,226 @@
+"""The programs behind a run: the Prefect server and worker, and the MLflow server, on loopback.
+
+Each writes to .work/logs/<name>.log and is known by .work/pids/<name>, a file that the program
+itself keeps locked: who finds it unlocked knows that the program is no more, whatever the process
+id in it may have become.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dxai import processes
+
+HOST = "127.0.0.1"
+PORTS = {"prefect": ("DXAI_PREFECT_PORT", 4250), "mlflow": ("DXAI_MLFLOW_PORT", 5050)}
+"""Environment variable and default of each port; prefect.toml repeats the first default."""
+
+POOL = "dxai-local"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
+
+
+class ServiceError(RuntimeError):
+    """A program that did not start, or a port that somebody else has; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a project in it, and where its services are.
+
+    Attributes
+    ----------
+    root : Path
+        The project's folder, absolute.
+    """
+
+    root: Path
+
+    @property
+    def work(self) -> Path:
+        """Where everything that runs leaves its files."""
+        return self.root / ".work"
+
+    def port(self, name: str) -> int:
+        """That of the running service, else what the environment says, else the default."""
+        running = read_pid(self, name)
+        variable, default = PORTS[name]
+        try:
+            return running["port"] if running else int(os.environ.get(variable, default))
+        except ValueError:
+            raise ServiceError(f"{variable} is {os.environ[variable]!r}, not a number") from None
+
+    def url(self, name: str) -> str:
+        """Address of the page of a service."""
+        return f"http://{HOST}:{self.port(name)}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's database."""
+        return f"sqlite:///{self.work / 'mlflow.db'}"
+
+    def environment(self) -> dict[str, str]:
+        """What every program here is started with: no telemetry, own folders, this Python first."""
+        own = {
+            "PREFECT_HOME": str(self.work / "prefect"),
+            "PREFECT_API_URL": f"{self.url('prefect')}/api",
+            "PREFECT_SERVER_API_HOST": HOST,
+            "PREFECT_SERVER_API_PORT": str(self.port("prefect")),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DVC_NO_ANALYTICS": "true",
+            "DO_NOT_TRACK": "true",  # `1` would not be understood everywhere
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+            "PATH": os.pathsep.join(
+                [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+            ),
+        }
+        foreign = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
+        return {k: v for k, v in os.environ.items() if k not in foreign} | own
+
+
+def command(place: Place, name: str) -> list[str]:
+    """How a service is started."""
+    arguments = {
+        "prefect": ["prefect", "server", "start"],
+        "worker": ["prefect", "worker", "start", "--pool", POOL, "--name", POOL],
+        "mlflow": ["mlflow", "server", "--host", HOST, "--workers", "1"],
+    }[name]
+    if name == "worker":
+        arguments += ["--type", "process"]
+    if name == "mlflow":
+        arguments += ["--port", str(place.port("mlflow"))]
+        arguments += ["--backend-store-uri", place.tracking_uri]
+        arguments += ["--default-artifact-root", str(place.work / "mlflow-artifacts")]
+    return [sys.executable, "-m", *arguments]
+
+
+def read_pid(place: Place, name: str) -> dict[str, int] | None:
+    """Process id and port of a running service, None if it does not run."""
+    path = place.work / "pids" / name
+    with suppress(FileNotFoundError), path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return json.loads(file.read())
+    return None
+
+
+def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
+    """Start a service; None if it runs already.
+
+    Raises
+    ------
+    ServiceError
+        If another program has its port.
+    """
+    if read_pid(place, name):
+        return None
+    port = place.port(name) if name in PORTS else 0
+    if port and not port_is_free(port):
+        raise ServiceError(
+            f"port {port}, meant for the {name} server, is taken by another program; "
+            f"choose another one with {PORTS[name][0]}=..."
+        )
+    for folder in ("pids", "logs", "prefect", "mlflow-artifacts"):
+        (place.work / folder).mkdir(parents=True, exist_ok=True)
+    log = place.work / "logs" / f"{name}.log"
+    with (place.work / "pids" / name).open("a+") as pid, log.open("ab") as output:
+        try:
+            fcntl.flock(pid, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody was quicker
+            return None
+        process = subprocess.Popen(
+            command(place, name),
+            cwd=place.root,
+            env=place.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[pid.fileno()],  # the lock lives as long as the program
+            start_new_session=True,
+        )
+        pid.truncate(0)
+        pid.write(json.dumps({"pid": process.pid, "port": port}))
+    return process
+
+
+def stop(place: Place, name: str, grace: float = 15.0) -> bool:
+    """End a service and all that it started; False if it did not run."""
+    running = read_pid(place, name)
+    if running is None:
+        return False
+    pid = running["pid"]
+
+    def reap() -> None:
+        with suppress(ChildProcessError):  # started by another launcher
+            os.waitpid(pid, os.WNOHANG)
+
+    processes.end_group(pid, STOP_SIGNALS, grace, reap)
+    (place.work / "pids" / name).unlink(missing_ok=True)
+    return True
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on a port of the loopback device."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def healthy(url: str) -> bool:
+    """Whether a server answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait(
+    place: Place, name: str, ready: Callable[[], bool], timeout: float, say: Callable[[str], None]
+) -> None:
+    """Wait until a service that was started is ready, saying so every few seconds.
+
+    Raises
+    ------
+    ServiceError
+        If it ends, or is not ready in time; its last lines are in the text.
+    """
+    began = told = time.monotonic()
+    while not ready():
+        now = time.monotonic()
+        if read_pid(place, name) is None:
+            raise ServiceError(f"{name} ended while starting:\n{last_lines(place, name)}")
+        if now - began > timeout:
+            raise ServiceError(
+                f"{name} was not ready after {timeout:.0f} s:\n{last_lines(place, name)}"
+            )
+        if now - told > 5:
+            told = now
+            say(f"{name}: starting, {now - began:.0f} s")
+        time.sleep(0.2)
+    say(f"{name}: ready after {time.monotonic() - began:.0f} s")
+
+
+def last_lines(place: Place, name: str, lines: int = 15) -> str:
+    """The end of a service's log."""
+    log = place.work / "logs" / f"{name}.log"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return "\n".join([*text.splitlines()[-lines:], f"(all of it: {log})"])

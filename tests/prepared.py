@@ -1,0 +1,28 @@
+"""Real prepared data for tests: the textures, small."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from dxai.datasets import prepare
+from dxai.params import load_params
+
+PROJECT = Path(__file__).parents[1]
+
+
+def prepared_textures(root: Path, image_size: int = 16) -> Path:
+    """Prepare the textures at `image_size` px, patches side by side; returns their folder."""
+    params = load_params(PROJECT / "params.yaml")
+    textures = dataclasses.replace(
+        params.datasets["textures"],
+        source=str(PROJECT / "data/textures.md"),
+        options={"block": 64, "stride": 64, "validation": 0.2, "test": 0.2, "seed": 0},
+    )
+    small = dataclasses.replace(
+        params,
+        datasets={"textures": textures},
+        prepare=dataclasses.replace(params.prepare, image_size=image_size),
+    )
+    prepare("textures", small, root / "textures")
+    return root / "textures"
