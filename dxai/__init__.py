@@ -1,4 +1,4 @@
-"""dxai explains an image classifier by decomposing images into class-agnostic and class-distinct parts.
+"""Explain an image classifier by splitting images into class-agnostic and class-distinct parts.
 
 >>> from dxai import DXAI
 >>> explainer = DXAI.load("artifacts/decompositions/textures/resnet18/0")

@@ -5,11 +5,12 @@ Importing Prefect's own client takes seconds, which a run with nothing to do can
 
 from __future__ import annotations
 
+import itertools
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -99,25 +100,42 @@ class Prefect:
         return self.call("flow_runs/filter", body)
 
 
-@dataclass
 class Log:
-    """The log of one run, as it grows."""
+    """The log of one run, as it grows.
 
-    server: Prefect
-    run: str
-    seen: set[str] = field(default_factory=set)
-    last: str | None = None
+    Parameters
+    ----------
+    server : Prefect
+        Where to read.
+    run : str
+        Id of the run.
+    """
 
-    def new(self) -> Iterator[dict[str, Any]]:
+    page = 200
+    overlap = timedelta(seconds=10)
+    """How much later than its time a record of another process may arrive."""
+
+    def __init__(self, server: Prefect, run: str) -> None:
+        self.server, self.run = server, run
+        self.seen: set[str] = set()
+        self.last: datetime | None = None
+
+    def new(self) -> list[dict[str, Any]]:
         """Records that were not given yet, in the order of their time."""
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [self.run]}}
         if self.last is not None:
-            wanted["timestamp"] = {"after_": self.last}
-        body = {"logs": wanted, "sort": "TIMESTAMP_ASC", "limit": 200}
-        while records := self.server.call("logs/filter", body | {"offset": 0}):
-            ...
-            break
-        return iter(())
+            wanted["timestamp"] = {"after_": (self.last - self.overlap).isoformat()}
+        body = {"logs": wanted, "sort": "TIMESTAMP_ASC", "limit": self.page}
+        found: list[dict[str, Any]] = []
+        for offset in itertools.count(0, self.page):
+            records = self.server.call("logs/filter", body | {"offset": offset})
+            found += [record for record in records if record["id"] not in self.seen]
+            if len(records) < self.page:
+                break
+        self.seen.update(record["id"] for record in found)
+        times = [datetime.fromisoformat(record["timestamp"]) for record in found]
+        self.last = max([*times, *([self.last] if self.last else [])], default=None)
+        return found
 
 
 def _reason(text: str) -> str:

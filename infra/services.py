@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from dxai import processes
 
@@ -28,6 +29,7 @@ PORTS = {"prefect": ("DXAI_PREFECT_PORT", 4250), "mlflow": ("DXAI_MLFLOW_PORT", 
 """Environment variable and default of each port; prefect.toml repeats the first default."""
 
 POOL = "dxai-local"
+START_TIMEOUT = 180.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 
 
@@ -111,10 +113,14 @@ def read_pid(place: Place, name: str) -> dict[str, int] | None:
     """Process id and port of a running service, None if it does not run."""
     path = place.work / "pids" / name
     with suppress(FileNotFoundError), path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return json.loads(file.read())
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                if text := file.read():
+                    return json.loads(text)
+                time.sleep(0.01)  # locked, not written yet
     return None
 
 
@@ -134,13 +140,11 @@ def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
             f"port {port}, meant for the {name} server, is taken by another program; "
             f"choose another one with {PORTS[name][0]}=..."
         )
-    for folder in ("pids", "logs", "prefect", "mlflow-artifacts"):
+    for folder in ("logs", "prefect", "mlflow-artifacts"):
         (place.work / folder).mkdir(parents=True, exist_ok=True)
     log = place.work / "logs" / f"{name}.log"
-    with (place.work / "pids" / name).open("a+") as pid, log.open("ab") as output:
-        try:
-            fcntl.flock(pid, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # somebody was quicker
+    with _pid_file(place, name) as file, log.open("ab") as output:
+        if file is None:  # somebody was quicker
             return None
         process = subprocess.Popen(
             command(place, name),
@@ -149,11 +153,10 @@ def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            pass_fds=[pid.fileno()],  # the lock lives as long as the program
+            pass_fds=[file.fileno()],  # the lock lives as long as the program
             start_new_session=True,
         )
-        pid.truncate(0)
-        pid.write(json.dumps({"pid": process.pid, "port": port}))
+        _write_pid(file, process.pid, port)
     return process
 
 
@@ -193,30 +196,69 @@ def healthy(url: str) -> bool:
         return False
 
 
-def wait(
-    place: Place, name: str, ready: Callable[[], bool], timeout: float, say: Callable[[str], None]
-) -> None:
-    """Wait until a service that was started is ready, saying so every few seconds.
+def wait(place: Place, name: str, url: str, say: Callable[[str], None]) -> None:
+    """Wait until a service answers, saying every few seconds that it does not yet.
 
     Raises
     ------
     ServiceError
-        If it ends, or is not ready in time; its last lines are in the text.
+        If it ends, or does not answer in time; its last lines are in the text.
     """
     began = told = time.monotonic()
-    while not ready():
+    while not healthy(url):
+        check(place, name)
         now = time.monotonic()
-        if read_pid(place, name) is None:
-            raise ServiceError(f"{name} ended while starting:\n{last_lines(place, name)}")
-        if now - began > timeout:
-            raise ServiceError(
-                f"{name} was not ready after {timeout:.0f} s:\n{last_lines(place, name)}"
-            )
+        if now - began > START_TIMEOUT:
+            raise ServiceError(f"{name} does not answer at {url}:\n{last_lines(place, name)}")
         if now - told > 5:
             told = now
             say(f"{name}: starting, {now - began:.0f} s")
         time.sleep(0.2)
-    say(f"{name}: ready after {time.monotonic() - began:.0f} s")
+    if began != told or time.monotonic() - began > 1:
+        say(f"{name}: ready after {time.monotonic() - began:.0f} s")
+
+
+def check(place: Place, name: str) -> None:
+    """`ServiceError`, with its last lines, if a service has ended."""
+    if read_pid(place, name) is None:
+        raise ServiceError(f"{name} has ended:\n{last_lines(place, name)}")
+
+
+@contextmanager
+def alone(place: Place, name: str) -> Iterator[None]:
+    """Hold the folder for one command at a time.
+
+    Raises
+    ------
+    ServiceError
+        If another process holds it; the text names that one.
+    """
+    with _pid_file(place, name) as file:
+        if file is None:
+            other = read_pid(place, name) or {"pid": "?"}
+            raise ServiceError(f"another {name} runs in this folder: process {other['pid']}")
+        _write_pid(file, os.getpid(), 0)
+        yield
+
+
+@contextmanager
+def _pid_file(place: Place, name: str) -> Iterator[IO[str] | None]:
+    """The locked pid file of `name`; None if somebody else has locked it."""
+    path = place.work / "pids" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            file.truncate(0)
+            yield file
+
+
+def _write_pid(file: IO[str], pid: int, port: int) -> None:
+    file.write(json.dumps({"pid": pid, "port": port}))
+    file.flush()
 
 
 def last_lines(place: Place, name: str, lines: int = 15) -> str:

@@ -181,7 +181,7 @@ class Scorer:
         columns = [f"p{k}" for k in range(len(self.class_names))]
         means = beta.groupby(["label", "level"])[columns].mean()
         return {
-            name: means.loc[label].astype(float).to_numpy().tolist()
+            name: means.loc[label].to_numpy(dtype=float).tolist()
             for label, name in enumerate(self.class_names)
             if label in means.index.get_level_values("label")
         }

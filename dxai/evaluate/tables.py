@@ -72,7 +72,7 @@ def table1(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
 def best_baseline(cell: pd.DataFrame) -> pd.Series | None:
     """The baseline row with the lowest AUC among the rows of one dataset and classifier."""
     rivals = cell[(cell["status"] == "ok") & ~cell["method"].isin([OURS, NAIVE, *CONTROLS])]
-    return None if rivals.empty else rivals.loc[rivals["auc"].astype(float).idxmin()]
+    return None if rivals.empty else rivals.iloc[int(rivals["auc"].astype(float).argmin())]
 
 
 def claims(

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import copy
-import operator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from dxai.types import Unsupported
-
-IN_PLACE: dict[Any, Any] = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-    "add_": "add",
-    "sub_": "sub",
-    "mul_": "mul",
-    "div_": "div",
-}
-"""Operations that overwrite their input, and the same ones that do not."""
 
 RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
 LEAKY_RELUS: tuple[Any, ...] = (F.leaky_relu, F.leaky_relu_)
@@ -46,8 +33,8 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
     """A frozen copy as an explicit graph in which each call of a module is a module of its own.
 
     Methods that change the backward pass see modules, and each of them once. So here activations
-    called as functions are modules, a module that is used twice is two, nothing works in place,
-    and an activation does not share its input tensor, on which Captum puts its hooks, with others.
+    called as functions are modules, a module that is used twice is two, and an activation does not
+    share its input tensor, on which Captum puts its hooks, with others.
 
     Raises
     ------
@@ -60,7 +47,6 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
         raise Unsupported(f"torch.fx cannot trace the classifier: {error}") from None
     seen: set[Any] = set()
     for node in model.graph.nodes:
-        _out_of_place(node)
         _activation_to_module(model, node)
         if node.op != "call_module":
             continue
@@ -75,6 +61,18 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
     return model.eval()
 
 
+def require_same(copied: nn.Module, original: nn.Module, images: Tensor) -> None:
+    """Refuse a traced copy that computes something else than its original.
+
+    Tracing loses what a forward pass decides by the number of images, and the effect of an
+    in-place call whose result is not used.
+    """
+    with torch.no_grad():
+        found, expected = copied(images), original(images)
+    if not torch.allclose(found, expected, rtol=1e-2, atol=1e-3, equal_nan=True):
+        raise Unsupported("traced by torch.fx, the classifier computes something else")
+
+
 def add_module(model: fx.GraphModule, node: fx.Node, module: nn.Module) -> str:
     """Give `model` a new module for the call `node`; returns its name."""
     name = f"{node.name}_module"
@@ -82,11 +80,6 @@ def add_module(model: fx.GraphModule, node: fx.Node, module: nn.Module) -> str:
         name += "_"
     model.add_submodule(name, module)
     return name
-
-
-def _out_of_place(node: fx.Node) -> None:
-    if node.op in ("call_function", "call_method") and node.target in IN_PLACE:
-        node.target = IN_PLACE[node.target]
 
 
 def _activation_to_module(model: fx.GraphModule, node: fx.Node) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
 """Of every leaky ReLU."""
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Put weights into the memory format in which grouped convolutions are several times faster."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class AdaptiveInstanceNorm(nn.Module):

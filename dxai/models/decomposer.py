@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from dxai.models.blocks import channels_last
 from dxai.models.generator import Generator, MappingNetwork
 from dxai.types import Decomposition
 
@@ -53,8 +53,7 @@ class Decomposer(nn.Module):
         self.mapping = MappingNetwork(
             latent_dim, classes, self.generator.styles, style_dim, mapping_width
         )
-        # The memory format that convolutions grouped by branch are fast in.
-        self.to(memory_format=torch.channels_last)
+        channels_last(self)
 
     def forward(self, images: Tensor, labels: Tensor, latent: Tensor) -> Decomposition:
         """Decompose images (B, C, H, W) as classes (B,) with latents (B, latent_dim)."""

@@ -18,7 +18,7 @@ from dxai.models.checkpoint import freeze, load_classifier, save_decomposer
 from dxai.params import load_params
 from dxai.stages.classifier import fingerprint, params_dataset
 from dxai.training.loop import train
-from dxai.training.state import Checkpoint
+from dxai.training.state import Checkpoint, best_device
 from dxai.training.step import Networks, build_networks, generator_settings
 from dxai.types import Decomposition
 
@@ -35,7 +35,7 @@ def main(dataset: str, classifier: str, seed_text: str) -> None:
         frozen, frozen_info = load_classifier(path)
         frozen_hash = sha256(path)
     networks = build_networks(
-        settings, data.channels, len(data.class_names), data.image_size, frozen, seed
+        settings, data.channels, len(data.class_names), data.image_size, frozen, seed, best_device()
     )
     title = f"decompose {dataset} {classifier} {seed}"
     name = f"{title.replace(' ', '-')}-{fingerprint(folder, settings, frozen_hash, seed)}"
@@ -47,6 +47,7 @@ def main(dataset: str, classifier: str, seed_text: str) -> None:
             panel(decomposition).save(temporary, format="PNG")
 
     history = train(networks, settings, data, validation, seed, checkpoint, title, save_panel)
+    networks.average.cpu()
     explained, explained_info = explained_classifier(networks, frozen_info, settings, data)
     info = {
         "settings": {
@@ -79,8 +80,8 @@ def explained_classifier(
     """The frozen classifier, or, for C = D, the averaged discriminator of this run."""
     if networks.classifier is not None:
         assert info is not None
-        return networks.classifier, info
-    return freeze(networks.average_discriminator), {
+        return networks.classifier.cpu(), info
+    return freeze(networks.average_discriminator).cpu(), {
         "arch": "discriminator",
         "options": {"width": settings.discriminator_width},
         "channels": data.channels,

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from dxai import draws
 from dxai.datasets.shards import ShardedDataset
+from dxai.models.blocks import channels_last
 from dxai.params import ClassifierParams
 from dxai.progress import Progress
 from dxai.training import sampling
-from dxai.training.state import Checkpoint, StopRequest
+from dxai.training.state import Checkpoint, StopRequest, best_device
 
 
 def train_classifier(
@@ -53,7 +54,7 @@ def train_classifier(
         One row an epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
         `validation_accuracy`, `seconds`.
     """
-    network.to(memory_format=torch.channels_last)
+    channels_last(network).to(best_device())
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=params.lr, weight_decay=params.weight_decay
     )
@@ -107,7 +108,7 @@ def train_classifier(
                 }
             )
     network.load_state_dict(best)
-    network.eval()
+    network.cpu().eval()
     return history
 
 
@@ -121,8 +122,9 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 def score(network: nn.Module, data: ShardedDataset, batch_size: int = 64) -> tuple[float, float]:
     """Mean cross-entropy and accuracy of `network` on all images of a split."""
     loss = correct = 0.0
+    device = next(network.parameters()).device
     for batch in data.batches(batch_size):
-        logits = network(batch.images)
+        logits = network(batch.images.to(device)).cpu()
         loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
         correct += float((logits.argmax(1) == batch.labels).sum())
     return loss / len(data), correct / len(data)
@@ -134,6 +136,8 @@ def initial_seed(seed: int) -> int:
 
 
 def _step(network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+    device = next(network.parameters()).device
+    x, y = x.to(device), y.to(device)
     logits = network(x)
     loss = F.cross_entropy(logits, y)
     optimiser.zero_grad(set_to_none=True)

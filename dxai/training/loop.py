@@ -67,6 +67,7 @@ def train(
         Naming step, losses and image ids.
     """
     classes = len(data.class_names)
+    device = next(networks.decomposer.parameters()).device
     start, history, sums, spent = _resume(networks, checkpoint)
     order = sampling.Order(seed, len(data), params.batch_size)
     shown = _panel_batch(validation)
@@ -76,8 +77,9 @@ def train(
         for step in range(start, params.steps):
             batch = data.batch(order.indices(step))
             x = sampling.flip(batch.images, seed, step) if params.flip else batch.images
-            drawn = draw(params, seed, step, batch.labels, classes)
-            terms = train_step(networks, params, x, batch.labels, drawn, step)
+            drawn = draw(params, seed, step, batch.labels, classes).to(device)
+            x, y = x.to(device), batch.labels.to(device)
+            terms = train_step(networks, params, x, y, drawn, step)
             _check_finite(terms, step, batch)
             for name, value in terms.items():
                 sums.setdefault(name, []).append(value)
@@ -141,9 +143,10 @@ def _panel_batch(data: ShardedDataset) -> Batch:
 
 @torch.no_grad()
 def _decompose(networks: Networks, batch: Batch, seed: int) -> Decomposition:
-    size = (networks.average.latent_dim,)
+    size, device = (networks.average.latent_dim,), next(networks.average.parameters()).device
     latent = draws.normal(seed, "panel latent", 0, batch.index.tolist(), size)
-    return networks.average(batch.images, batch.labels, latent)
+    found = networks.average(batch.images.to(device), batch.labels.to(device), latent.to(device))
+    return Decomposition(batch.images, found.psi.cpu())
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""Unfinished training on disk, and stopping without losing it."""
+"""Where training runs, its unfinished state on disk, and stopping without losing it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from typing import Any
 import torch
 
 from dxai.files import atomic
+
+
+def best_device() -> torch.device:
+    """The accelerator, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Checkpoint:

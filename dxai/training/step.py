@@ -6,12 +6,15 @@ Shapes: B images, n branches, C channels, c classes, K AdaIN blocks, S style siz
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dxai import draws
+from dxai.models.blocks import channels_last
 from dxai.models.checkpoint import freeze
 from dxai.models.decomposer import Decomposer
 from dxai.models.discriminator import Discriminator
@@ -48,11 +51,11 @@ class Networks:
     optimiser: torch.optim.Optimizer
     optimiser_d: torch.optim.Optimizer
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """All but the classifier, which never changes."""
         return {name: getattr(self, name).state_dict() for name in _KEPT}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         for name in _KEPT:
             getattr(self, name).load_state_dict(state[name])
@@ -75,8 +78,9 @@ def build_networks(
     image_size: int,
     classifier: nn.Module | None,
     seed: int,
+    device: torch.device | str = "cpu",
 ) -> Networks:
-    """Networks with initial weights that `seed` decides, and their optimisers.
+    """Networks with initial weights that `seed` decides, whatever the device, and optimisers.
 
     Raises
     ------
@@ -90,18 +94,19 @@ def build_networks(
         decomposer = Decomposer(channels, classes, image_size, **generator_settings(params))
         heads = classes if params.discriminator_heads == "class" else 1
         discriminator = Discriminator(channels, heads, image_size, params.discriminator_width)
-    discriminator.to(memory_format=torch.channels_last)
-    adam = {
+    decomposer.to(device)
+    channels_last(discriminator).to(device)
+    adam: dict[str, Any] = {
         "lr": params.lr,
         "betas": (params.beta1, params.beta2),
         "weight_decay": params.weight_decay,
     }
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": decomposer.generator.parameters()},
         {"params": decomposer.mapping.parameters(), "lr": params.lr_mapping},
     ]
     if classifier is not None:
-        freeze(classifier)
+        freeze(classifier).to(device)
     return Networks(
         decomposer,
         discriminator,
@@ -113,7 +118,7 @@ def build_networks(
     )
 
 
-def generator_settings(params: DecomposeParams) -> dict[str, object]:
+def generator_settings(params: DecomposeParams) -> dict[str, Any]:
     """The part of the settings that says what the generator is."""
     return {name: getattr(params, name) for name in GENERATOR_FIELDS}
 
@@ -130,6 +135,10 @@ class Draws:
     latent_y: Tensor
     latent_other: Tensor
     alpha: Tensor
+
+    def to(self, device: torch.device) -> Draws:
+        """The same numbers on another device."""
+        return Draws(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
 def draw(params: DecomposeParams, seed: int, step: int, y: Tensor, classes: int) -> Draws:

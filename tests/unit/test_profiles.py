@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dxai.params import ParamsError, load_params, profile_names
-from dxai.profiles import select_profile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from dxai.params import ParamsError, load_params, profile_names
+from dxai.profiles import select_profile
 
 PROJECT = Path(__file__).parents[2] / "params.yaml"
 PLAIN = """\
@@ -173,7 +174,9 @@ OVERRIDES = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=10
+)
 @given(st.fixed_dictionaries({}, optional=OVERRIDES), st.sampled_from(profile_names(PROJECT)))
 def test_any_values_read_back(file: Path, values: dict, profile: str) -> None:
     dumped = {key: yaml.safe_dump(value) for key, value in values.items()}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dxai.explain.base import BatchExplainer
-from dxai.explain.copies import frozen_copy, traced_copy
+from dxai.explain.copies import frozen_copy, require_same, traced_copy
 from dxai.models.classifiers import default_layers
 from dxai.params import choose, positive
 from dxai.types import Unsupported
@@ -116,6 +116,7 @@ class GuidedGradCam(LayerExplainer):
 
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Map (B, C, H, W)."""
+        require_same(self.guided, self.model, inputs[:1])
         # Captum's GuidedGradCam is this product, but turns an error in it into an empty map.
         cam = captum.attr.LayerGradCam(self.model, self.layer).attribute(
             inputs, target=target, relu_attributions=True

@@ -28,7 +28,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dxai.explain.base import BatchExplainer
-from dxai.explain.copies import add_module, traced_copy
+from dxai.explain.copies import add_module, require_same, traced_copy
 from dxai.params import positive
 from dxai.types import Unsupported
 
@@ -115,6 +115,7 @@ class LRP(BatchExplainer):
 
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Map (B, C, H, W)."""
+        require_same(self.prepared, self.model, inputs[:1])
         for module in self.prepared.modules():
             if not list(module.children()):  # Captum drops the rules after every call
                 module.rule = EpsilonRule(self.settings.epsilon)
@@ -179,7 +180,7 @@ def _module_step(model: fx.GraphModule, node: fx.Node) -> None:
         node.replace_all_uses_with(node.all_input_nodes[0])
         model.graph.erase_node(node)
     elif isinstance(module, nn.ReLU):
-        # Captum's own way with nn.ReLU loses the relevance that reaches its input elsewhere.
+        # Captum treats an nn.ReLU apart, by hooks that depend on what comes after it.
         node.target = add_module(model, node, Operation(F.relu))
     elif not isinstance(module, LINEAR):
         raise Unsupported(f"LRP has no rule for {type(module).__name__} ({node.target})")

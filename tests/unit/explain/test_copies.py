@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.explain.copies import ACTIVATIONS, frozen_copy, traced_copy
+from dxai.explain.base import build_explainer
+from dxai.explain.copies import ACTIVATIONS, frozen_copy, require_same, traced_copy
 from dxai.types import Unsupported
 
 
@@ -88,3 +89,28 @@ def test_an_activation_shares_its_input_with_nothing() -> None:
 def test_what_cannot_be_traced_is_unsupported() -> None:
     with pytest.raises(Unsupported, match=r"torch\.fx cannot trace"):
         traced_copy(Branching())
+
+
+class Unassigned(nn.Module):
+    """An in-place call whose result nobody takes: the trace cannot show what it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        F.relu_(x)
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("method", ["lrp", "guided_gradcam"])
+def test_a_trace_that_computes_something_else_is_refused(method: str, images: Tensor) -> None:
+    network = Unassigned()
+    with pytest.raises(Unsupported, match="computes something else"):
+        require_same(traced_copy(network), network, images)
+    with pytest.raises(Unsupported):
+        build_explainer(method, network).attribute(images, torch.zeros(8).long())
+    require_same(
+        traced_copy(Careless()), Careless(), images * 0 + torch.nan
+    )  # NaN is no difference

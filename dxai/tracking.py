@@ -1,0 +1,5 @@
+"""stub"""
+
+
+def log_benchmark(root, params, parent_name, tags):
+    return "none"

@@ -1,0 +1,243 @@
+"""`python -m infra.local up | down | status | benchmark [--profile NAME]`: a run on one machine.
+
+`benchmark` is `prefect deployment run dxai/full-benchmark --watch` with everything that it needs
+started before and stopped after; what ran already is used and left running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dxai.params import ParamsError, choose, profile_names
+from infra import services
+from infra.prefect_api import FINAL, ApiError, Log, Prefect
+from infra.services import POOL, Place, ServiceError
+from infra.table import render
+
+DEPLOYMENT = "dxai/full-benchmark"
+ALL = ("prefect", "worker", "mlflow")
+FOR_A_RUN = ("prefect", "worker")
+CANCEL_TIMEOUT = 30.0
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    print(text, flush=True)
+
+
+# ------------------------------------------------------------------------------------ services
+def up(place: Place, names: tuple[str, ...], started: list[str]) -> Prefect:
+    """Start what does not run yet, noting it in `started`, and register the deployment."""
+    server = Prefect(f"{place.url('prefect')}/api")
+    for name in names:
+        if name != "worker" and services.start(place, name):
+            started.append(name)
+    services.wait(place, "prefect", f"{server.url}/health", say)
+    server.ensure_pool(POOL)
+    if services.start(place, "worker"):
+        started.append("worker")
+        clear_dead_runs(server)
+    deploy(place, server)
+    if "mlflow" in names:
+        services.wait(place, "mlflow", f"{place.url('mlflow')}/health", say)
+    return server
+
+
+def deploy(place: Place, server: Prefect) -> None:
+    """Register what prefect.yaml says, unless that was done with the very same files."""
+    sources = [place.root / "prefect.yaml", place.root / "dxai/params.py"]
+    sources += sorted((place.root / "flows").glob("*.py"))
+    digest = hashlib.sha256(str(place.root).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    stamp = place.work / "deployed"
+    known = stamp.read_text() if stamp.exists() else ""
+    if known == digest.hexdigest() and server.deployment(DEPLOYMENT):
+        return
+    say(f"deployment {DEPLOYMENT}: registering")
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=place.root,
+        env=place.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise ServiceError(f"prefect deploy failed:\n{done.stdout}{done.stderr}")
+    stamp.write_text(digest.hexdigest())
+
+
+def clear_dead_runs(server: Prefect) -> None:
+    """End in the server's book the runs whose worker was killed: nothing of them is left."""
+    for run in server.unfinished(DEPLOYMENT, ("PENDING", "RUNNING", "CANCELLING")):
+        say(f"run {run['name']}: its worker is gone, marked as crashed")
+        server.set_state(run["id"], "CRASHED", "The worker was gone.")
+
+
+def down(place: Place, names: list[str]) -> None:
+    """Stop services, those that need others first."""
+    for name in sorted(names, key=("worker", "mlflow", "prefect").index):
+        if services.stop(place, name):
+            say(f"{name}: stopped")
+
+
+# ------------------------------------------------------------------------------------ a run
+def benchmark(place: Place, parameters: dict[str, Any]) -> int:
+    """One run of the deployment, its log shown as it grows; returns the exit code."""
+    began = time.monotonic()
+    started: list[str] = []
+    try:
+        server = up(place, FOR_A_RUN, started)
+        run = server.run(DEPLOYMENT, parameters)
+        say(f"run {run['name']}: {place.url('prefect')}/runs/flow-run/{run['id']}")
+        try:
+            state = watch(place, server, run["id"])
+        except BaseException:
+            cancel(server, run)
+            raise
+        say(f"run {run['name']}: {state['name']}" + (f": {state['message'] or ''}").rstrip(": "))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping takes seconds; let it finish
+        down(place, started)
+    if state["type"] == "COMPLETED":
+        conclude(place, time.monotonic() - began)
+    return 0 if state["type"] == "COMPLETED" else 1
+
+
+def watch(place: Place, server: Prefect, run: str) -> dict[str, Any]:
+    """Show a run's log until it ends; returns its last state."""
+    log = Log(server, run)
+    waiting = ""
+    while True:
+        state = server.state(run)
+        for record in log.new():
+            show(record)
+        if state["type"] in FINAL:
+            return state
+        if state["type"] == "SCHEDULED" and state["name"] != waiting:
+            waiting = state["name"]
+            if waiting == "AwaitingConcurrencySlot":
+                say("another run has this folder; this one starts when that has ended")
+        services.check(place, "worker")
+        time.sleep(1)
+
+
+def show(record: dict[str, Any]) -> None:
+    """One record: its local time and text; of an error's traceback only the first line."""
+    clock = datetime.fromisoformat(record["timestamp"]).astimezone().strftime("%H:%M:%S")
+    text = record["message"].rstrip()
+    if record["level"] >= 40:
+        text = text.split("\nTraceback", 1)[0]
+    say(f"{clock} | {text}")
+
+
+def cancel(server: Prefect, run: dict[str, Any]) -> None:
+    """Ask for the end of a run, and wait until nothing of it is left."""
+    say(f"run {run['name']}: cancelling")
+    try:
+        early = server.state(run["id"])["type"] == "SCHEDULED"
+        server.set_state(run["id"], "CANCELLED" if early else "CANCELLING", "Stopped by hand.")
+        deadline = time.monotonic() + CANCEL_TIMEOUT
+        while server.state(run["id"])["type"] not in FINAL and time.monotonic() < deadline:
+            time.sleep(0.5)
+        say(f"run {run['name']}: {server.state(run['id'])['name']}")
+    except (OSError, ApiError) as error:
+        say(f"run {run['name']}: could not be cancelled: {error}")
+
+
+def conclude(place: Place, seconds: float) -> None:
+    """Table 1, and where everything is."""
+    say("\n" + render(place.root / "results/table1.csv"))
+    say(f"\nreport   {place.root / 'results/report.html'}")
+    say(f"table    {place.root / 'results/table1.csv'}")
+    say(f"MLflow   make up, then {place.url('mlflow')} (data: {place.tracking_uri})")
+    say(f"done in  {seconds:.0f} s")
+
+
+# ------------------------------------------------------------------------------------ commands
+def status(place: Place) -> None:
+    """What runs, and where."""
+    for name in ALL:
+        running = services.read_pid(place, name)
+        page = f", {place.url(name)}" if running and name in services.PORTS else ""
+        say(f"{name}: " + (f"running, process {running['pid']}{page}" if running else "stopped"))
+
+
+def start_all(place: Place) -> None:
+    """`up`, and how to go on."""
+    began = time.monotonic()
+    started: list[str] = []
+    try:
+        server = up(place, ALL, started)
+        while not server.workers_online(POOL):
+            services.check(place, "worker")
+            time.sleep(0.2)
+    except BaseException:
+        down(place, started)
+        raise
+    say(f"everything is up after {time.monotonic() - began:.0f} s")
+    say(f"Prefect  {place.url('prefect')}")
+    say(f"MLflow   {place.url('mlflow')}")
+    prefix = ""
+    if place.port("prefect") != services.PORTS["prefect"][1]:
+        prefix = f"PREFECT_API_URL={server.url} "
+    say(f"run      {prefix}prefect deployment run {DEPLOYMENT} --watch")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start the Prefect server and worker and the MLflow server")
+    commands.add_parser("down", help="stop them")
+    commands.add_parser("status", help="say what runs")
+    run = commands.add_parser("benchmark", help="run everything and print Table 1")
+    run.add_argument("--profile", help="a profile of params.yaml (default: what it says)")
+    options = parser.parse_args(arguments)
+    place = Place(Path.cwd())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with `&`
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        if options.command == "up":
+            start_all(place)
+        elif options.command == "down":
+            down(place, list(ALL))
+        elif options.command == "status":
+            status(place)
+        else:
+            with services.alone(place, "benchmark"):
+                return benchmark(place, selection(place, options.profile))
+    except KeyboardInterrupt:
+        say("interrupted: what is finished is kept, run again to go on")
+        return 130
+    except (ServiceError, ApiError, ParamsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def selection(place: Place, profile: str | None) -> dict[str, Any]:
+    """Parameters of the run; an unknown profile is refused before anything starts."""
+    if profile is None:
+        return {}
+    names = profile_names(place.root / "params.yaml")
+    return {"profile": choose("profile", profile, names)}
+
+
+def terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM, too, cancels the run and stops what was started."""
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
