@@ -148,5 +148,5 @@ def _table(options: argparse.Namespace) -> int:
 def _track(options: argparse.Namespace) -> int:
     from dxai import tracking
 
-    print(tracking.track())
+    print(f"MLflow run {tracking.track()}")
     return 0

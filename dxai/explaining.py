@@ -24,8 +24,8 @@ from dxai.params import choose
 from dxai.types import Decomposition, to_unit_range
 
 BATCH = 16
-RUN = re.compile(r"[0-9a-f]{32}|(runs|models|mlflow-artifacts):/.*")
-"""What names a model in MLflow: a run's id or a URI."""
+RUN = re.compile(r"[0-9a-f]{32}|runs:/.+")
+"""What names a run in MLflow, or a file in it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def open_model(source: str, classifier: str | None = None, seed: int = 0) -> Mod
     path = Path(source)
     if not path.exists():
         if not RUN.fullmatch(source):
-            raise ValueError(f"{source}: no such file or folder, and no MLflow run id or URI")
+            raise ValueError(
+                f"{source}: no such file or folder, and no MLflow run id or runs:/ URI"
+            )
         from dxai.tracking import download_model
 
         path = download_model(source)

@@ -61,8 +61,9 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     notes = ["AUC and its guards: lower is better; * the lowest of ours and the baselines."]
     notes += [f"{r['method']}: {r['status']}: {r['reason']}" for r in rows if r["status"] != "ok"]
     notes += [
-        f"Ours (seed {row['seed']}) minus the best baseline: "
-        f"95% interval [{float(row['delta_low']):+.3f}, {float(row['delta_high']):+.3f}]"
+        f"{_name(row)} minus the best baseline: 95% interval "
+        f"[{float(row['delta_low']):+.3f}, {float(row['delta_high']):+.3f}]"
+        f"{', below 0' if float(row['delta_high']) < 0 else ', not below 0'}"
         for row in scored
         if row["method"] == OURS and row["delta_low"] and row["delta_high"]
     ]
@@ -72,13 +73,19 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
 def _line(row: Row, lowest: float | None) -> list[str]:
     if row["status"] != "ok":
         return [row["method"], row["sign"], row["status"]]
-    name = f"({row['method']})" if row["method"] in OUTSIDE else row["method"]
+    name = f"({row['method']})" if row["method"] in OUTSIDE else _name(row)
     cells = {
         column: _number(row.get(column, ""), digits) for column, (_, digits) in COLUMNS.items()
     }
     cells["interval"] = f"{_number(row['auc_low'], 3)}-{_number(row['auc_high'], 3)}"
-    cells["auc"] += "*" if row["auc"] and float(row["auc"]) == lowest else " "
+    best = row["method"] not in OUTSIDE and row["auc"] and float(row["auc"]) == lowest
+    cells["auc"] += "*" if best else " "
     return [name, row["sign"], *cells.values()]
+
+
+def _name(row: Row) -> str:
+    """The method, and the seed unless it is the usual one."""
+    return row["method"] + (f" (seed {row['seed']})" if row["seed"] not in ("", "0") else "")
 
 
 def _number(text: str, digits: int) -> str:

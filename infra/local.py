@@ -18,10 +18,10 @@ from types import FrameType
 from typing import Any
 
 from dxai.params import ParamsError, choose, profile_names
+from dxai.plain_tables import format_table
 from infra import services
 from infra.prefect_api import FINAL, ApiError, Log, Prefect
 from infra.services import POOL, Place, ServiceError
-from infra.table import render
 
 DEPLOYMENT = "dxai/full-benchmark"
 ALL = ("prefect", "worker", "mlflow")
@@ -157,7 +157,7 @@ def cancel(server: Prefect, run: dict[str, Any]) -> None:
 
 def conclude(place: Place, seconds: float) -> None:
     """Table 1, and where everything is."""
-    say("\n" + render(place.root / "results/table1.csv"))
+    say("\n" + format_table(place.root / "results/table1.csv"))
     say(f"\nreport   {place.root / 'results/report.html'}")
     say(f"table    {place.root / 'results/table1.csv'}")
     say(f"MLflow   make up, then {place.url('mlflow')} (data: {place.tracking_uri})")

@@ -111,16 +111,15 @@ def command(place: Place, name: str) -> list[str]:
 
 def read_pid(place: Place, name: str) -> dict[str, int] | None:
     """Process id and port of a running service, None if it does not run."""
-    path = place.work / "pids" / name
-    with suppress(FileNotFoundError), path.open() as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return None
-            except BlockingIOError:
+    with suppress(FileNotFoundError), (place.work / "pids" / name).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            for _ in range(100):
                 if text := file.read():
                     return json.loads(text)
-                time.sleep(0.01)  # locked, not written yet
+                time.sleep(0.01)  # locked, and about to be written
+            raise ServiceError(f"{file.name} is locked, and empty") from None
     return None
 
 
@@ -143,13 +142,14 @@ def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
     for folder in ("logs", "prefect", "mlflow-artifacts"):
         (place.work / folder).mkdir(parents=True, exist_ok=True)
     log = place.work / "logs" / f"{name}.log"
+    arguments, environment = command(place, name), place.environment()
     with _pid_file(place, name) as file, log.open("ab") as output:
         if file is None:  # somebody was quicker
             return None
         process = subprocess.Popen(
-            command(place, name),
+            arguments,
             cwd=place.root,
-            env=place.environment(),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -235,7 +235,7 @@ def alone(place: Place, name: str) -> Iterator[None]:
     """
     with _pid_file(place, name) as file:
         if file is None:
-            other = read_pid(place, name) or {"pid": "?"}
+            other = read_pid(place, name) or {"pid": 0}
             raise ServiceError(f"another {name} runs in this folder: process {other['pid']}")
         _write_pid(file, os.getpid(), 0)
         yield

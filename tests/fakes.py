@@ -18,30 +18,10 @@ CLASSES = ["brick", "grass", "gravel"]
 SIZE = 16
 BETAS = [0.0, 0.5, 1.0]
 COLUMNS = [
-    "dataset",
-    "classifier",
-    "method",
-    "sign",
-    "seed",
-    "profile",
-    "steps",
-    "images",
-    "accuracy",
-    "auc",
-    "auc_low",
-    "auc_high",
-    "delta_low",
-    "delta_high",
-    "auc_energy",
-    "auc_transfer",
-    "auc_blur",
-    "psnr_db",
-    "psnr_removed_db",
-    "mean_abs_distinct",
-    "neutrality",
-    "seconds_per_image",
-    "status",
-    "reason",
+    *("dataset", "classifier", "method", "sign", "seed", "profile", "steps", "images", "accuracy"),
+    *("auc", "auc_low", "auc_high", "delta_low", "delta_high", "auc_energy", "auc_transfer"),
+    *("auc_blur", "psnr_db", "psnr_removed_db", "mean_abs_distinct", "neutrality"),
+    *("seconds_per_image", "status", "reason"),
 ]
 
 
@@ -61,20 +41,12 @@ def classifier(dataset: str, name: str, role: str, root: Path = Path()) -> None:
     network, info = small_classifier()
     with atomic_folder(root / "artifacts/classifiers" / dataset / name / role) as folder:
         save_classifier(folder / "model.pt", network, info)
-        columns = "epoch train_loss train_accuracy validation_loss validation_accuracy seconds"
-        write_csv(
-            folder / "history.csv",
-            [
-                dict(
-                    zip(
-                        columns.split(),
-                        [epoch, 1 / epoch, 0.9, 1.1 / epoch, 0.8, 1.5 * epoch],
-                        strict=True,
-                    )
-                )
-                for epoch in (1, 2, 3)
-            ],
-        )
+        rows = [
+            {"epoch": epoch, "train_loss": 1 / epoch, "train_accuracy": 0.9}
+            | {"validation_loss": 1.1 / epoch, "validation_accuracy": 0.8, "seconds": 1.5}
+            for epoch in (1, 2, 3)
+        ]
+        write_csv(folder / "history.csv", rows)
         write_json(
             folder / "metrics.json",
             {
@@ -111,6 +83,7 @@ def decompose(dataset: str, name: str, seed: str, root: Path = Path()) -> None:
     decomposer = Decomposer(**settings)
     with atomic_folder(root / "artifacts/decompositions" / dataset / name / seed) as folder:
         about = {"settings": settings, "seed": int(seed), "class_names": CLASSES}
+        about |= {"channels": 1, "image_size": SIZE, "value_range": [-1.0, 1.0]}
         save_decomposer(folder / "model.pt", decomposer, about, network, info)
         losses = ("adv", "d_real", "d_fake", "r1", "kld", "class", "rec", "dis_rec", "neutral")
         write_csv(

@@ -219,9 +219,9 @@ def explanation(
         _show(shown[0], tiles.picture(image), "input")
         _show(shown[1], tiles.picture(agnostic), "class-agnostic")
         _show(shown[2], tiles.signed(distinct, scale), f"class-distinct: {_text(target, 18)}")
-        shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2f}")
+        shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2g}")
         _show(shown[3], tiles.signed(residual, small), "residual")
-        shown[3].set_xlabel(f"±{small:.2f}")
+        shown[3].set_xlabel(f"±{small:.2g}")
         _bars(lower.add_subplot(), probabilities, class_names)
         return _png(figure, dpi=120)
 
@@ -230,7 +230,7 @@ def _bars(
     axes: Axes, probabilities: dict[str, Sequence[float]], class_names: Sequence[str]
 ) -> None:
     values = np.asarray(list(probabilities.values()), dtype=float)
-    shown = np.argsort(-values.max(0), kind="stable")[:6]
+    shown = np.sort(np.argsort(-values.max(0), kind="stable")[:6])
     width = 0.84 / len(values)
     for place, (name, row) in enumerate(zip(probabilities, values, strict=True)):
         at = np.arange(len(shown)) + (place - (len(values) - 1) / 2) * width

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import binomtest
 
 from dxai.evaluate import paper
 from dxai.evaluate.curves import Curve, paired_difference
@@ -147,11 +147,10 @@ def table6(folders: Iterable[Path], names: Iterable[tuple[str, str]], profile: s
     return pd.DataFrame(rows, columns=list(TABLE6_COLUMNS))
 
 
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's 95% score interval of a proportion."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    found = binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def metrics(
@@ -161,7 +160,8 @@ def metrics(
     first: dict[str, Any] = {}
     for _, row in table[table["status"] == "ok"].iterrows():
         cell = first.setdefault(row["dataset"], {}).setdefault(row["classifier"], {})
-        name = f"{row['method']}-{row['seed']}" if row["method"] == OURS else row["method"]
+        seeded = row["method"] in (OURS, *CONTROLS)
+        name = f"{row['method']}-{row['seed']}" if seeded else row["method"]
         signed = "" if row["sign"] == "part" else f"-{row['sign']}"
         cell[name + signed] = round(float(row["auc"]), 6)
     sixth: dict[str, Any] = {}

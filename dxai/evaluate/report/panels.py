@@ -129,7 +129,7 @@ def _pair(
     return [
         Tile(
             tiles.png(tiles.signed(part, scale)),
-            f"{symbol}, ±{scale:.2f}",
+            f"{symbol}, ±{scale:.2g}",
             f"{title}: what is removed, around mid-gray",
         ),
         Tile(

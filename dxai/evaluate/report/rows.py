@@ -91,6 +91,11 @@ class Claim:
     checks: list[Check]
 
     @property
+    def doubts(self) -> int:
+        """How many guards and controls do not agree."""
+        return sum(not check.agrees for check in self.checks)
+
+    @property
     def verdict(self) -> str:
         """What the interval says: better, worse or undecided; unknown without one."""
         if self.low is None or self.high is None:

@@ -206,7 +206,9 @@ def test_guards_that_disagree_are_said_so(run: Run, page: str, tmp_path: Path) -
 
     text = build_report(*changed(run, tmp_path, cheat))
     assert text.count("✓") == text.count("✗") == 2
-    assert text.count("does not agree") == 2
+    assert text.count(": does not agree") == 2
+    assert "but 2 of the 4 guards and controls below do not agree" in " ".join(text.split())
+    assert 'class="card claim doubtful"' in text and 'class="card claim better"' in page
 
 
 def test_a_run_without_our_row_claims_nothing(run: Run, tmp_path: Path) -> None:

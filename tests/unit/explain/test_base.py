@@ -166,6 +166,17 @@ def test_other_errors_and_nan_are_not_swallowed(
         make(method, classifier).attribute(images, target)
 
 
+def test_nan_in_lime_is_no_wrong_setting(
+    build: Callable[[str], nn.Module], images: Tensor, target: Tensor
+) -> None:
+    """A ValueError would mean that the user set something wrong."""
+    classifier = build("simple")
+    with torch.no_grad():
+        classifier.head[-1].bias.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match=r"lime: .*NaN"):
+        make("lime", classifier).attribute(images, target)
+
+
 def test_unknown_names_list_the_valid_ones(build: Callable[[str], nn.Module]) -> None:
     classifier = build("simple")
     with pytest.raises(ValueError, match=r"unknown 'gradcan'; valid are .*gradcam"):

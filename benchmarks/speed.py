@@ -1,0 +1,215 @@
+"""How fast training, explaining and evaluating are, each beside a plain way of doing the same.
+
+Run as `python -m benchmarks.speed`; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dxai.evaluate import removal
+from dxai.evaluate.scores import Scorer
+from dxai.explain.base import build_explainer
+from dxai.explain.decomposition import DXAI
+from dxai.models.checkpoint import freeze
+from dxai.models.classifiers import build_classifier
+from dxai.models.decomposer import Decomposer
+from dxai.params import DecomposeParams, EvaluateParams, Params, load_params
+from dxai.training import losses
+from dxai.training.step import (
+    Draws,
+    Networks,
+    blend,
+    build_networks,
+    draw,
+    generator_settings,
+    train_step,
+)
+from dxai.types import Batch
+
+CLASSES = 3
+
+
+def main() -> None:
+    """Print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="medians are over this many")
+    parser.add_argument("--size", type=int, default=32, help="side of the images, pixels")
+    parser.add_argument("--images", type=int, default=32, help="images explained and evaluated")
+    args = parser.parse_args()
+    params = load_params()
+    torch.manual_seed(0)
+    training(params.decompose, args.size, args.rounds)
+    classifier = build_classifier("resnet18", 1, CLASSES, args.size, width=16)
+    batch = images(args.images, args.size)
+    explaining(params, classifier, batch, args.rounds)
+    evaluating(params, classifier, batch, args.rounds)
+
+
+def training(params: DecomposeParams, size: int, rounds: int) -> None:
+    """Steps per second, beside a step that shares nothing."""
+    batch = images(params.batch_size, size)
+
+    def stepper(step: Callable[..., object]) -> Callable[[], object]:
+        classifier = build_classifier("resnet18", 1, CLASSES, size, width=16)
+        networks = build_networks(params, 1, CLASSES, size, classifier, seed=0)
+        drawn = draw(params, 0, 0, batch.labels, CLASSES)
+        # Step 0 takes the R1 penalty, step 1 does not unless every step does.
+        return lambda: [
+            step(networks, params, batch.images, batch.labels, drawn, number) for number in (0, 1)
+        ]
+
+    seconds = in_turns({"ours": stepper(train_step), "plain": stepper(plain_step)}, rounds)
+    print(
+        f"training: {2 / seconds['ours']:.2f} steps/s; an unshared forward {2 / seconds['plain']:.2f}"
+        f" steps/s; ratio {seconds['plain'] / seconds['ours']:.2f}"
+    )
+
+
+def plain_step(
+    networks: Networks, params: DecomposeParams, x: Tensor, y: Tensor, drawn: Draws, step: int
+) -> None:
+    """The same update with a generator pass for each style and each of D and G, a discriminator
+    pass of the real images for each blend, and weight gradients wherever autograd puts them."""
+
+    def blends() -> tuple[Tensor, Tensor, Tensor]:
+        mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
+        psi_y = generator(x, mapping(drawn.latent_y, y))
+        psi_other = generator(x, mapping(drawn.latent_other, drawn.other))
+        return psi_y[:, 0], *blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
+
+    def head(images: Tensor, labels: Tensor) -> Tensor:
+        heads = networks.discriminator(images)
+        return heads[:, 0] if heads.shape[1] == 1 else heads.gather(1, labels[:, None])[:, 0]
+
+    _, blend_y, blend_other = blends()
+    loss = torch.zeros(())
+    for fake, labels in ((blend_y, y), (blend_other, drawn.other)):
+        real = x.detach().requires_grad_()
+        value = head(real, y)
+        loss = loss + losses.adversarial_real(value) + losses.adversarial_fake(head(fake, labels))
+        if step % params.r1_every == 0:
+            loss = loss + params.r1_every * losses.r1_penalty(value, real)
+    networks.optimiser_d.zero_grad()
+    loss.backward()
+    networks.optimiser_d.step()
+
+    assert networks.classifier is not None
+    networks.classifier.requires_grad_(True)
+    distinct, blend_y, blend_other = blends()
+    loss = params.lambda_rec * losses.reconstruction(x, blend_y, blend_other)
+    loss = loss + params.lambda_dis_rec * losses.distinct_reconstruction(x, blend_y, distinct)
+    for fake, labels in ((blend_y, y), (blend_other, drawn.other)):
+        loss = loss + params.lambda_adv * losses.adversarial_real(head(fake, labels))
+        loss = loss + params.lambda_class * losses.class_fake(networks.classifier(fake), labels)
+    networks.optimiser.zero_grad()
+    loss.backward()
+    networks.optimiser.step()
+
+
+def explaining(params: Params, classifier: nn.Module, batch: Batch, rounds: int) -> None:
+    """Images per second of every method, beside Captum's Integrated Gradients."""
+    explainers = {
+        name: build_explainer(name, classifier, settings, 0)
+        for name, settings in params.methods.items()
+    }
+    jobs: dict[str, Callable[[], object]] = {"dxai": decomposition_job(params, classifier, batch)}
+    for name, explainer in explainers.items():
+        jobs[name] = lambda e=explainer: e.attribute(batch.images, batch.labels, batch.index)
+    seconds = in_turns(jobs, max(2, rounds // 2))
+    for name, value in seconds.items():
+        print(
+            f"explaining: {name:<19} {len(batch.ids) / value:8.1f} images/s; "
+            f"{seconds['ig'] / value:7.1f} times Captum's IG"
+        )
+
+
+def evaluating(params: Params, classifier: nn.Module, batch: Batch, rounds: int) -> None:
+    """Seconds of the beta curve of every method, beside one-image batches that attribute again
+    for each beta."""
+    betas = torch.linspace(0, 1, params.evaluate.beta_steps + 1)
+    few = images(8, batch.images.shape[-1])
+    for name in ("dxai", "gradcam", "ig"):
+        if name == "dxai":
+            find = DXAI(*small_decomposition(params, few), classifier).attribute
+        else:
+            find = build_explainer(name, classifier, params.methods[name], 0).attribute
+
+        def part(images: Tensor, labels: Tensor, find=find, name=name) -> Tensor:  # type: ignore[no-untyped-def]
+            found = find(images, labels)
+            return found if name == "dxai" else removal.part_from_heatmap(found, images, "relu")
+
+        def ours(part=part) -> None:  # type: ignore[no-untyped-def]
+            found = part(few.images, few.labels)
+            flat = removal.remove(few.images, found, betas).flatten(0, 1)
+            with torch.no_grad():
+                classifier(flat)
+
+        def plain(part=part) -> None:  # type: ignore[no-untyped-def]
+            for i in range(len(few.ids)):
+                for beta in betas:
+                    x, y = few.images[i : i + 1], few.labels[i : i + 1]
+                    with torch.no_grad():
+                        classifier(x - beta * part(x, y))
+
+        seconds = in_turns({"ours": ours, "plain": plain}, max(2, rounds // 2))
+        print(
+            f"evaluating: {name:<19} {seconds['ours'] / len(few.ids):8.4f} s/image; image by image "
+            f"{seconds['plain'] / len(few.ids):8.4f}; ratio {seconds['plain'] / seconds['ours']:.1f}"
+        )
+    settings = EvaluateParams(batch_size=params.evaluate.batch_size, bootstrap=2000)
+    scorer = Scorer(classifier, classifier, [str(i) for i in range(CLASSES)], settings, 0)
+
+    def whole() -> None:
+        scorer.add("m", "part", batch, batch.images)
+        scorer.row("m", "part", None)
+
+    seconds = in_turns({"all curves": whole}, 2)
+    print(
+        f"evaluating: all four curves, guards and intervals "
+        f"{seconds['all curves'] / len(batch.ids):.4f} s/image and row"
+    )
+
+
+def decomposition_job(params: Params, classifier: nn.Module, batch: Batch) -> Callable[[], object]:
+    """Explaining `batch` with an untrained decomposition."""
+    explainer = DXAI(*small_decomposition(params, batch), classifier)
+    return lambda: explainer.attribute(batch.images, batch.labels, batch.index)
+
+
+def small_decomposition(params: Params, batch: Batch) -> tuple[nn.Module, dict[str, object]]:
+    """An untrained decomposer for images like those of `batch`, and its info."""
+    channels, size = batch.images.shape[1:3]
+    decomposer = Decomposer(channels, CLASSES, size, **generator_settings(params.decompose))
+    info = {"image_size": size, "channels": channels, "class_names": ["a", "b", "c"]}
+    return freeze(decomposer), info
+
+
+def images(count: int, size: int) -> Batch:
+    """Images of noise."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(count, 1, size, size, generator=generator) * 2 - 1
+    names = [str(i) for i in range(count)]
+    return Batch(pixels, torch.arange(count) % CLASSES, torch.arange(count), names, names)
+
+
+def in_turns(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each job, all jobs taken in turns, after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for turn in range(rounds + 1):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            job()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+if __name__ == "__main__":
+    main()

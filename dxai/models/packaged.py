@@ -1,0 +1,35 @@
+"""A decomposition as one network with one input, the form in which it is handed to others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dxai.models.decomposer import Decomposer
+
+
+class PackagedExplainer(nn.Module):
+    """Images in, branches for each one's predicted class out.
+
+    Parameters
+    ----------
+    decomposer : Decomposer
+        The trained decomposition.
+    classifier : nn.Module
+        The network that it explains; returns logits.
+    latent : Tensor
+        (latent_dim,), the z that every image is given.
+    """
+
+    latent: Tensor
+
+    def __init__(self, decomposer: Decomposer, classifier: nn.Module, latent: Tensor) -> None:
+        super().__init__()
+        self.decomposer, self.classifier = decomposer, classifier
+        self.register_buffer("latent", latent)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] to psi (B, n, C, H, W); psi[:, 0] is class-distinct."""
+        labels = self.classifier(images).argmax(1)
+        return self.decomposer(images, labels, self.latent.expand(len(images), -1)).psi
