@@ -67,8 +67,8 @@ def training(params: DecomposeParams, size: int, rounds: int) -> None:
 
     seconds = in_turns({"ours": stepper(train_step), "plain": stepper(plain_step)}, rounds)
     print(
-        f"training: {2 / seconds['ours']:.2f} steps/s; an unshared forward {2 / seconds['plain']:.2f}"
-        f" steps/s; ratio {seconds['plain'] / seconds['ours']:.2f}"
+        f"training: {2 / seconds['ours']:.2f} steps/s; an unshared forward "
+        f"{2 / seconds['plain']:.2f} steps/s; ratio {seconds['plain'] / seconds['ours']:.2f}"
     )
 
 
@@ -160,8 +160,8 @@ def evaluating(params: Params, classifier: nn.Module, batch: Batch, rounds: int)
 
         seconds = in_turns({"ours": ours, "plain": plain}, max(2, rounds // 2))
         print(
-            f"evaluating: {name:<19} {seconds['ours'] / len(few.ids):8.4f} s/image; image by image "
-            f"{seconds['plain'] / len(few.ids):8.4f}; ratio {seconds['plain'] / seconds['ours']:.1f}"
+            f"evaluating: {name:<19} {seconds['ours'] / len(few.ids):8.4f} s/image; "
+            f"image by image {seconds['plain'] / len(few.ids):8.4f}; ratio {seconds['plain'] / seconds['ours']:.1f}"
         )
     settings = EvaluateParams(batch_size=params.evaluate.batch_size, bootstrap=2000)
     scorer = Scorer(classifier, classifier, [str(i) for i in range(CLASSES)], settings, 0)

@@ -90,12 +90,14 @@ def test_any_name_suffix_and_depth(tree: Tree, tmp_path: Path) -> None:
 
 
 def test_validation_is_held_out_of_each_class(tree: Tree) -> None:
-    root = tree({"train/a": 40, "train/b": 20, "train/c": 2, "test/a": 1, "test/b": 1, "test/c": 1})
-    found = counts(listing(root, validation=0.15))
-    assert (found["validation", "a"], found["train", "a"]) == (6, 34)
-    assert (found["validation", "b"], found["train", "b"]) == (3, 17)
-    assert (found["validation", "c"], found["train", "c"]) == (1, 1)
-    assert found["test", "a"] == found["test", "b"] == found["test", "c"] == 1
+    sizes = {"a": 40, "b": 12, "c": 7, "d": 2}
+    tree({f"train/{label}": size for label, size in sizes.items()})
+    found = counts(listing(tree({f"test/{label}": 1 for label in sizes}), validation=0.15))
+    # 15% rounded to the nearest, at least 1: 6, 1.8, 1.05, 0.3
+    for label, held_out in {"a": 6, "b": 2, "c": 1, "d": 1}.items():
+        assert found["validation", label] == held_out
+        assert found["train", label] == sizes[label] - held_out
+        assert found["test", label] == 1
 
 
 def held(root: Path, **options: object) -> set[str]:
@@ -147,11 +149,12 @@ def test_groups_are_held_out_whole(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_groups_of_several_classes_count_in_each(tree: Tree, seed: int) -> None:
-    """Ten patients with an image of each class, and ten more of b: 2 of 10 and 4 of 20."""
-    root = tree({"train/a": 10, "train/b": 20, "test/a": 1, "test/b": 1})
+@pytest.mark.parametrize(("a", "b"), [(10, 20), (20, 10)])
+def test_groups_of_several_classes_count_in_each(tree: Tree, a: int, b: int, seed: int) -> None:
+    """Ten patients with an image of each class, and ten more of one: 2 of 10 and 4 of 20."""
+    root = tree({"train/a": a, "train/b": b, "test/a": 1, "test/b": 1})
     found = counts(listing(root, group=r"/(\d+)", validation=0.2, seed=seed))
-    assert (found["validation", "a"], found["validation", "b"]) == (2, 4)
+    assert (found["validation", "a"], found["validation", "b"]) == (a / 5, b / 5)
 
 
 def test_groups_of_test_seen_in_train_are_told(tree: Tree) -> None:

@@ -125,6 +125,20 @@ def test_cache_is_bounded(noise: Noise, tmp_path: Path, cache_bytes: int) -> Non
     assert pa.total_allocated_bytes() - before > 300_000
 
 
+def test_cache_keeps_what_was_used_last(noise: Noise, tmp_path: Path) -> None:
+    """Room for two of three row groups; without the file, those two can still be had."""
+    about = {"name": "noise", "layout": "noise", "channels": 3, "image_size": 8}
+    write_dataset(tmp_path / "out", noise({"train": 300, "test": 1, "validation": 1}), about, 500)
+    group_bytes = sum(len(ShardedDataset(tmp_path / "out", "train").encoded(i)) for i in range(100))
+    dataset = ShardedDataset(tmp_path / "out", "train", cache_bytes=int(2.5 * group_bytes))
+    for i in (0, 100, 0, 200):
+        dataset.batch([i])
+    (tmp_path / "out/train-00000.parquet").unlink()
+    dataset.batch([50, 250])
+    with pytest.raises(DataError, match=r"train-00000\.parquet"):
+        dataset.batch([150])
+
+
 def test_can_be_sent_to_another_process(prepared: Path) -> None:
     dataset = ShardedDataset(prepared, "test")
     dataset.batch([0])
