@@ -161,7 +161,8 @@ def evaluating(params: Params, classifier: nn.Module, batch: Batch, rounds: int)
         seconds = in_turns({"ours": ours, "plain": plain}, max(2, rounds // 2))
         print(
             f"evaluating: {name:<19} {seconds['ours'] / len(few.ids):8.4f} s/image; "
-            f"image by image {seconds['plain'] / len(few.ids):8.4f}; ratio {seconds['plain'] / seconds['ours']:.1f}"
+            f"image by image {seconds['plain'] / len(few.ids):8.4f}; "
+            f"ratio {seconds['plain'] / seconds['ours']:.1f}"
         )
     settings = EvaluateParams(batch_size=params.evaluate.batch_size, bootstrap=2000)
     scorer = Scorer(classifier, classifier, [str(i) for i in range(CLASSES)], settings, 0)

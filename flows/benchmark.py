@@ -105,5 +105,3 @@ def track() -> None:
     tags = {"prefect.flow_run": str(runtime.flow_run.id)}
     run = tracking.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
     get_run_logger().info("MLflow run %s in %s", run, os.environ.get("MLFLOW_TRACKING_URI"))
-
-

@@ -14,7 +14,10 @@ from typing import Any
 from dxai import files, processes
 
 _RUNNING = re.compile(r"^Running stage '([^']+)'")
-_NOISE = ("To track the changes with git", "git add ", "To enable auto staging", "Use `dvc push`")
+_HINTS = re.compile(
+    r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc)"
+)
+"""What DVC advises after each command."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def reproduce(targets: Iterable[str], log: Callable[[str], None], root: Path | s
         outcome = _Outcome(", ".join(targets))
         for line in map(str.rstrip, process.stdout or ()):
             outcome.read(line)
-            if line and not line.lstrip().startswith(_NOISE):
+            if line and not _HINTS.match(line):
                 log(line)
         if process.wait() != 0:
             raise StageFailed(outcome.stage, outcome.reason(process.returncode))

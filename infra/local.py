@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,13 @@ DEPLOYMENT = "dxai/full-benchmark"
 ALL = ("prefect", "worker", "mlflow")
 FOR_A_RUN = ("prefect", "worker")
 CANCEL_TIMEOUT = 30.0
+LOG_DELAY = 1.5
+"""Seconds after which the last lines of a run have reached the server (prefect.toml: 1)."""
+ROUTINE = re.compile(
+    "Finished in state Completed|Running 1 deployment pull|Executing deployment step|"
+    "Deployment step '|All deployment steps|Worker '|Data and pipelines are up to date"
+)
+"""Lines of the log that say nothing to who waits."""
 
 
 def say(text: str) -> None:
@@ -123,6 +131,9 @@ def watch(place: Place, server: Prefect, run: str) -> dict[str, Any]:
         for record in log.new():
             show(record)
         if state["type"] in FINAL:
+            time.sleep(LOG_DELAY)
+            for record in log.new():
+                show(record)
             return state
         if state["type"] == "SCHEDULED" and state["name"] != waiting:
             waiting = state["name"]
@@ -134,6 +145,8 @@ def watch(place: Place, server: Prefect, run: str) -> dict[str, Any]:
 
 def show(record: dict[str, Any]) -> None:
     """One record: its local time and text; of an error's traceback only the first line."""
+    if ROUTINE.match(record["message"]):
+        return
     clock = datetime.fromisoformat(record["timestamp"]).astimezone().strftime("%H:%M:%S")
     text = record["message"].rstrip()
     if record["level"] >= 40:

@@ -213,12 +213,16 @@ def _hold_out(
 def _choose_groups(
     sizes: Mapping[str, Counter[str]], classes: Sequence[str], options: FolderOptions
 ) -> set[str]:
-    """Groups that give each class its share of validation images as nearly as they allow."""
+    """Groups that give each class its share of validation images as nearly as they allow.
+
+    The smallest class chooses first: it has the fewest ways to reach its share (Sechidis et al.
+    2011, iterative stratification).
+    """
     share = options.validation
     wanted = {label: share * sum(size[label] for size in sizes.values()) for label in classes}
     held: set[str] = set()
     count: Counter[str] = Counter()
-    for label in classes:
+    for label in sorted(classes, key=lambda label: wanted[label]):
         groups = sorted(group for group in sizes if label in sizes[group])
         order = draws.permutation(options.seed, f"folder/{label}", 0, len(groups))
         free = [groups[place] for place in order if groups[place] not in held]

@@ -5,7 +5,6 @@ Files hold tensors and plain values only and are read with `weights_only=True`.
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from dxai.files import atomic
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import Exported, build_classifier, rescaled
 from dxai.models.decomposer import Decomposer
 
 
@@ -127,23 +126,21 @@ def _load(path: Path | str, kind: str) -> dict[str, Any]:
 
 
 def _classifier(content: dict[str, Any], path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
-    info = content["info"]
+    info, state = content["info"], content["state"]
+    value_range = info.get("network_range", (-1.0, 1.0))
     try:
+        if info["arch"] == "torch.export":
+            program = next(value for name, value in state.items() if name.endswith("program"))
+            return freeze(rescaled(Exported(program), value_range)), info
         network = build_classifier(
             info["arch"],
             info["channels"],
             len(info["class_names"]),
             info["image_size"],
-            value_range=info.get("network_range", (-1.0, 1.0)),
+            value_range=value_range,
             **info["options"],
         )
-        network.load_state_dict(content["state"])
+        network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: written for other settings: {error}") from None
     return freeze(network), info
-
-
-def settings_of(params: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The named fields of a settings dataclass as a plain dict."""
-    values = dataclasses.asdict(params)
-    return {name: values[name] for name in names}

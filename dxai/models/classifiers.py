@@ -6,10 +6,12 @@ Every classifier takes images (B, C, H, W) in [-1, 1] and returns logits (B, c).
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -114,6 +116,29 @@ class Simple(nn.Module):
         return self.head(self.features(x))
 
 
+class Exported(nn.Module):
+    """A network from a `torch.export` file, which it keeps, so that a model file can hold it.
+
+    Parameters
+    ----------
+    program : Tensor
+        The file's bytes, uint8.
+    """
+
+    program: Tensor
+
+    def __init__(self, program: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("program", program)
+        graph = torch.export.load(io.BytesIO(program.numpy().tobytes())).module()
+        # Hidden from `modules()`: an exported graph refuses `eval()` and `train()`.
+        self.__dict__["graph"] = graph
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, c)."""
+        return self.__dict__["graph"](x)
+
+
 CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet18,
     "simple": Simple,
@@ -174,7 +199,11 @@ def build_classifier(
     if arch == "torch.export":
         if weights is None:
             raise ValueError("classifier torch.export: weights must name a torch.export file")
-        network: nn.Module = torch.export.load(_existing(weights)).module()
+        content = np.frombuffer(_existing(weights).read_bytes(), dtype=np.uint8)
+        try:
+            network: nn.Module = Exported(torch.from_numpy(content.copy()))
+        except Exception as error:  # torch raises many kinds for a file that is not its own
+            raise ValueError(f"{weights}: not a torch.export file: {error}") from None
     else:
         try:
             if arch in CLASSIFIERS:
@@ -188,11 +217,15 @@ def build_classifier(
         network.eval()
         if weights is not None:
             load_weights(network, weights, f"classifier {arch}")
-    low, high = value_range
-    if (low, high) != (-1.0, 1.0):
-        network = Rescaled(network, low, high)
+    network = rescaled(network, value_range)
     check_classifier(network, arch, channels, classes, image_size)
     return network
+
+
+def rescaled(network: nn.Module, value_range: Sequence[float]) -> nn.Module:
+    """`network` behind a change from [-1, 1] to the range that it expects."""
+    low, high = value_range
+    return network if (low, high) == (-1.0, 1.0) else Rescaled(network, low, high)
 
 
 def load_weights(network: nn.Module, path: str | Path, what: str) -> None:

@@ -148,7 +148,7 @@ def test_groups_are_held_out_whole(
     assert all(seen[split, label] for split in ("train", "validation") for label in "abc")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize(("a", "b"), [(10, 20), (20, 10)])
 def test_groups_of_several_classes_count_in_each(tree: Tree, a: int, b: int, seed: int) -> None:
     """Ten patients with an image of each class, and ten more of one: 2 of 10 and 4 of 20."""

@@ -118,6 +118,14 @@ def test_an_exported_network(tmp_path):
     loaded = build_classifier("torch.export", 1, 2, 8, tmp_path / "net.pt2")
     x = torch.randn(3, 1, 8, 8)
     torch.testing.assert_close(loaded(x), network(x))
+    # A model file holds the whole program: it loads where the export is not.
+    saved = info(arch="torch.export", options={}, image_size=8, network_range=[-1.0, 1.0])
+    save_classifier(tmp_path / "model.pt", loaded, saved)
+    (tmp_path / "net.pt2").unlink()
+    torch.testing.assert_close(load_classifier(tmp_path)[0](x), network(x))
+    (tmp_path / "net.pt2").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"net\.pt2: not a torch\.export file"):
+        build_classifier("torch.export", 1, 2, 8, tmp_path / "net.pt2")
 
 
 def info(**changed):
