@@ -30,6 +30,10 @@ METHODS = (
 """What `run.methods` may name: the rows beside ours, which always runs, with its two controls."""
 
 
+JOINT = "joint"
+"""The `arch` of a classifier that is the discriminator of the decomposition's own run (C = D)."""
+
+
 class ParamsError(ValueError):
     """A setting that cannot be used; the message names it and the valid choices."""
 
@@ -274,6 +278,9 @@ class Params:
         Seeds of the decomposition, each of which is trained and scored.
     datasets, classifiers : dict
         Name to settings.
+    joint : dict
+        Likewise, the classifiers that are the discriminator of the decomposition itself (C = D):
+        they are trained by the stage `decompose`, on which their baselines therefore depend.
     methods : dict
         Rows of Table 1 beside ours, name to that method's own settings.
     prepare, classifier, decompose, evaluate
@@ -284,6 +291,7 @@ class Params:
     seeds: list[int]
     datasets: dict[str, DatasetParams]
     classifiers: dict[str, ClassifierSpec]
+    joint: dict[str, ClassifierSpec]
     methods: dict[str, dict[str, Any]]
     prepare: PrepareParams
     classifier: ClassifierParams
@@ -291,11 +299,25 @@ class Params:
     evaluate: EvaluateParams
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "datasets", "classifiers", "methods"):
+        for name in ("seeds", "datasets", "methods"):
             if not getattr(self, name):
                 raise ParamsError(f"run.{name} is empty; name at least one")
+        if not self.explained:
+            raise ParamsError("run.classifiers is empty, and so is run.joint; name at least one")
+        for where, is_joint in (("classifiers", False), ("joint", True)):
+            for name, spec in getattr(self, where).items():
+                if (spec.arch == JOINT) is not is_joint:
+                    proper = "run.joint" if spec.arch == JOINT else "run.classifiers"
+                    raise ParamsError(
+                        f"run.{where}.{name} has arch {spec.arch}; put it in {proper}"
+                    )
         for method in self.methods:
             choose("run.methods", method, METHODS)
+
+    @property
+    def explained(self) -> dict[str, ClassifierSpec]:
+        """Every classifier that is explained, frozen or joint."""
+        return {**self.classifiers, **self.joint}
 
     def dataset(self, name: str) -> DatasetParams:
         """The settings of one dataset of this run."""
@@ -303,7 +325,7 @@ class Params:
 
     def classifier_spec(self, name: str) -> ClassifierSpec:
         """The settings of one classifier of this run."""
-        return self.classifiers[choose("classifier", name, self.classifiers)]
+        return self.explained[choose("classifier", name, self.explained)]
 
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from dxai.files import atomic
-from dxai.params import Params, ParamsError, _Loader, choose, parse
+from dxai.params import JOINT, Params, ParamsError, _Loader, choose, parse
 
 WIDTH = 100
 RUN_BLOCK = re.compile(r"^run:.*\n?(?:(?:[ \t]*\n|#.*\n)*[ \t]+\S.*(?:\n|\Z))*", re.MULTILINE)
@@ -76,8 +76,10 @@ def select_profile(
         known = [value.get("datasets"), base.get("datasets"), catalogue.get("datasets")]
         value["datasets"] = _pick("datasets", datasets, known)
     if classifiers is not None:
-        known = [value.get("classifiers"), base.get("classifiers"), catalogue.get("classifiers")]
-        value["classifiers"] = _pick("classifiers", classifiers, known)
+        known = [block.get(key) for block in (value, base) for key in ("classifiers", "joint")]
+        picked = _pick("classifiers", classifiers, [*known, catalogue.get("classifiers")])
+        value["joint"] = {k: v for k, v in picked.items() if v["arch"] == JOINT}
+        value["classifiers"] = {k: v for k, v in picked.items() if v["arch"] != JOINT}
     if methods is not None:
         value["methods"] = _pick("methods", methods, [value.get("methods"), base.get("methods")])
     if seeds is not None:

@@ -99,7 +99,7 @@ def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
         parts = [
             record
             for dataset in params.datasets
-            for name in params.classifiers
+            for name in params.explained
             for record in _of_classifier(root, params, dataset, name)
         ]
         return _whole(root, params), parts
@@ -124,7 +124,7 @@ def _whole(root: Path, params: Params) -> Record:
 def _of_classifier(root: Path, params: Params, dataset: str, name: str) -> Iterator[Record]:
     tags = {"dataset": dataset, "classifier": name, "profile": params.profile}
     place = Path(dataset, name)
-    if params.classifiers[name].arch != "joint":  # that one is trained by the decomposition
+    if name in params.classifiers:  # that one is trained by the decomposition
         for role in ("explained", "twin"):
             yield _classifier(root / CLASSIFIERS / place / role, f"{place}/{role}", role, tags)
     for seed in params.seeds:

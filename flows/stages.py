@@ -13,6 +13,9 @@ from typing import Any
 
 from dxai import files, processes
 
+GRACE = 5.0
+"""Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
+
 _RUNNING = re.compile(r"^Running stage '([^']+)'")
 _HINTS = re.compile(
     r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc)"
@@ -109,7 +112,7 @@ def reproduce(targets: Iterable[str], log: Callable[[str], None], root: Path | s
         if process.wait() != 0:
             raise StageFailed(outcome.stage, outcome.reason(process.returncode))
     finally:
-        processes.end_group(process.pid, poll=process.poll)
+        processes.end_group(process.pid, grace=GRACE, poll=process.poll)
         if process.stdout is not None:
             process.stdout.close()
 

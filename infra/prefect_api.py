@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from typing import Any
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 """States in which a run stays."""
+
+
+BUSY = (429, 503)
+"""Answers of a server that cannot reach its database just now; nothing was done."""
+BUSY_TIMEOUT = 30.0
 
 
 class ApiError(RuntimeError):
@@ -48,11 +54,16 @@ class Prefect:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as error:
-            raise ApiError(_reason(error.read().decode(errors="replace"))) from None
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as error:
+                if error.code not in BUSY or time.monotonic() > deadline:
+                    reason = _reason(error.read().decode(errors="replace"))
+                    raise ApiError(f"{reason} ({error.code})") from None
+            time.sleep(0.5)
 
     def deployment(self, name: str) -> dict[str, Any] | None:
         """A deployment by `<flow>/<name>`, None if there is none."""

@@ -53,6 +53,7 @@ def small_params(seeds: Sequence[int] = (0,)) -> Params:
         seeds=list(seeds),
         datasets={"textures": DatasetParams("textures", "data/textures.md", 1)},
         classifiers={"resnet18": ClassifierSpec("resnet18")},
+        joint={},
         methods={name: {} for name in METHODS} | {"lime": {"samples": 100, "segments": 30}},
         prepare=PrepareParams(image_size=SIZE),
         classifier=ClassifierParams(),

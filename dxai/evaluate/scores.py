@@ -30,7 +30,7 @@ class Scorer:
     ----------
     classifier, twin : nn.Module
         The explained classifier, and one of the same architecture and another seed that was never
-        trained against (`auc_transfer`).
+        trained against (`auc_transfer`); a twin of None leaves that column empty.
     class_names : list of str
     params : EvaluateParams
     seed : int
@@ -40,7 +40,7 @@ class Scorer:
     def __init__(
         self,
         classifier: nn.Module,
-        twin: nn.Module,
+        twin: nn.Module | None,
         class_names: list[str],
         params: EvaluateParams,
         seed: int,
@@ -81,7 +81,6 @@ class Scorer:
                 energies,
                 self._probabilities(self.classifier, removal.remove_energy(x, part, energies)),
             ),
-            "transfer": (self.betas, self._probabilities(self.twin, without)),
             "blur": (
                 self.betas,
                 self._probabilities(
@@ -89,6 +88,8 @@ class Scorer:
                 ),
             ),
         }
+        if self.twin is not None:
+            curves["transfer"] = (self.betas, self._probabilities(self.twin, without))
         for curve, (levels, probabilities) in curves.items():
             self._frames.append(self._frame(method, sign, batch, curve, levels, probabilities))
         entropy = torch.special.entr(beta[-1]).sum(1) / math.log(beta.shape[2])
@@ -110,7 +111,8 @@ class Scorer:
         """The table's numbers for one method, with its curves and mean probabilities (Fig. 9)."""
         outcomes = self.outcomes()
         outcomes = outcomes[(outcomes["method"] == method) & (outcomes["sign"] == sign)]
-        curves = {name: curve(outcomes, name) for name in CURVES}
+        found = set(outcomes["curve"])
+        curves = {name: curve(outcomes, name) for name in CURVES if name in found}
         low, high = auc_interval(curves["beta"], self.params.bootstrap, self.seed)
         images = pd.concat(self._images, ignore_index=True)
         images = images[(images["method"] == method) & (images["sign"] == sign)]
@@ -126,7 +128,7 @@ class Scorer:
             "auc_low": low,
             "auc_high": high,
             "auc_energy": curves["energy"].auc,
-            "auc_transfer": curves["transfer"].auc,
+            "auc_transfer": curves["transfer"].auc if "transfer" in curves else None,
             "auc_blur": curves["blur"].auc,
             "psnr_db": _number(means.get("psnr_db")),
             "psnr_removed_db": float(means["psnr_removed_db"]),

@@ -26,7 +26,8 @@ def run_stage(stage: Callable[..., None], *names: str) -> None:
     """
     if len(sys.argv) - 1 != len(names):
         usage = " ".join(name.upper() for name in names)
-        sys.exit(f"usage: python -m {stage.__module__} {usage}".rstrip())
+        command = f"python -m dxai.stages.{Path(sys.argv[0]).stem}"
+        sys.exit(f"usage: {command} {usage}".rstrip())
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from dxai.datasets.shards import ShardedDataset
 from dxai.files import atomic_folder, digest, write_json
 from dxai.models.checkpoint import save_classifier
 from dxai.models.classifiers import build_classifier
-from dxai.params import ClassifierSpec, Params, choose, load_params
+from dxai.params import JOINT, ClassifierSpec, Params, choose, load_params
 from dxai.training.classifier import best_epoch, initial_seed, score, train_classifier
 from dxai.training.state import Checkpoint
 
@@ -27,11 +28,18 @@ def main(dataset: str, classifier: str, role: str) -> None:
     """Write artifacts/classifiers/<dataset>/<classifier>/<role>/."""
     params = load_params()
     choose("role", role, ROLES)
-    spec = params.classifier_spec(classifier)
+    spec: ClassifierSpec | None = params.classifier_spec(classifier)
+    assert spec is not None
     folder = stages.DATA / params_dataset(params, dataset)
     out = stages.CLASSIFIERS / dataset / classifier / role
-    if spec.arch == "joint":
-        raise ValueError("classifier joint is trained by the stage decompose, not on its own")
+    if role == "twin":
+        spec = twin_of(spec)
+    elif spec.arch == JOINT:
+        raise ValueError(f"classifier {classifier}: the stage decompose trains it, not this one")
+    if spec is None:
+        with atomic_folder(out) as temporary:
+            write_json(temporary / "metrics.json", {"twin": "an exported program has none"})
+        return
     train = ShardedDataset(folder, "train")
     validation, test = (ShardedDataset(folder, split) for split in ("validation", "test"))
     seed = params.classifier.seed + 1000 * ROLES.index(role)
@@ -71,6 +79,17 @@ def main(dataset: str, classifier: str, role: str) -> None:
             },
         )
     checkpoint.remove()
+
+
+def twin_of(spec: ClassifierSpec) -> ClassifierSpec | None:
+    """What the twin is built from: the same, untrained; None for an exported program.
+
+    The twin of `joint` is a discriminator trained as a classifier, with the options given.
+    """
+    if spec.arch == "torch.export":
+        return None
+    arch = "discriminator" if spec.arch == JOINT else spec.arch
+    return dataclasses.replace(spec, arch=arch, weights=None)
 
 
 def params_dataset(params: Params, dataset: str) -> str:

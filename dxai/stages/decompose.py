@@ -15,7 +15,7 @@ from dxai import stages
 from dxai.datasets.shards import ShardedDataset, sha256
 from dxai.files import atomic, atomic_folder, write_json
 from dxai.models.checkpoint import freeze, load_classifier, save_decomposer
-from dxai.params import load_params
+from dxai.params import JOINT, load_params
 from dxai.stages.classifier import fingerprint, params_dataset
 from dxai.training.loop import train
 from dxai.training.state import Checkpoint, best_device
@@ -29,8 +29,8 @@ def main(dataset: str, classifier: str, seed_text: str) -> None:
     spec, settings = params.classifier_spec(classifier), params.decompose
     folder = stages.DATA / params_dataset(params, dataset)
     data, validation = ShardedDataset(folder, "train"), ShardedDataset(folder, "validation")
-    frozen, frozen_info, frozen_hash = None, None, "joint"
-    if spec.arch != "joint":
+    frozen, frozen_info, frozen_hash = None, None, JOINT
+    if spec.arch != JOINT:
         path = stages.CLASSIFIERS / dataset / classifier / "explained" / "model.pt"
         frozen, frozen_info = load_classifier(path)
         frozen_hash = sha256(path)

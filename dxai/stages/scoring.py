@@ -15,7 +15,7 @@ from dxai.datasets.shards import ShardedDataset
 from dxai.evaluate.scores import Scorer, chosen_images
 from dxai.files import atomic_folder, write_json
 from dxai.models.checkpoint import load_classifier, load_decomposer
-from dxai.params import Params
+from dxai.params import JOINT, Params
 from dxai.progress import Progress
 from dxai.types import Batch
 
@@ -29,7 +29,7 @@ class Subject:
     name: str
     data: ShardedDataset
     classifier: nn.Module
-    twin: nn.Module
+    twin: nn.Module | None
 
     @property
     def seed(self) -> int:
@@ -59,16 +59,18 @@ def subject(params: Params, dataset: str, classifier: str, seed: int) -> Subject
     """
     params.dataset(dataset)
     data = ShardedDataset(stages.DATA / dataset, "test")
-    if params.classifier_spec(classifier).arch == "joint":
-        root = stages.DECOMPOSITIONS / dataset / classifier
-        explained = load_decomposer(root / str(seed))[2]
-        return Subject(params, dataset, classifier, data, explained, explained)
     root = stages.CLASSIFIERS / dataset / classifier
-    explained, info = load_classifier(root / "explained")
+    if params.classifier_spec(classifier).arch == JOINT:
+        trained = stages.DECOMPOSITIONS / dataset / classifier / str(seed)
+        _, _, explained, info = load_decomposer(trained)
+    else:
+        explained, info = load_classifier(root / "explained")
     fitting = (data.class_names, data.image_size, data.channels)
     if (info["class_names"], info["image_size"], info["channels"]) != fitting:
         raise ValueError(f"{root}: trained for other classes or images than {dataset} has")
-    return Subject(params, dataset, classifier, data, explained, load_classifier(root / "twin")[0])
+    has_twin = (root / "twin" / "model.pt").exists()
+    twin = load_classifier(root / "twin")[0] if has_twin else None
+    return Subject(params, dataset, classifier, data, explained, twin)
 
 
 def write(

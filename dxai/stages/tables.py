@@ -17,9 +17,7 @@ def main() -> None:
     params = load_params()
     folders = outcome_folders(params)
     first = tables.table1(folders, params.evaluate)
-    named = [
-        (d, c) for d in params.datasets for c, s in params.classifiers.items() if s.arch != "joint"
-    ]
+    named = [(d, c) for d in params.datasets for c in params.classifiers]
     trained = [stages.CLASSIFIERS / d / c / "explained" for d, c in named]
     sixth = tables.table6(trained, named, params.profile)
     found = tables.claims(first, folders, params.evaluate)
@@ -42,7 +40,7 @@ def outcome_folders(params: Params) -> list[Path]:
     return [
         stages.OUTCOMES / dataset / classifier / name
         for dataset in params.datasets
-        for classifier in params.classifiers
+        for classifier in params.explained
         for name in names
     ]
 

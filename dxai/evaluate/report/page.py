@@ -73,7 +73,7 @@ def build_report(params: Params, folders: Folders) -> str:
         If a table or a dataset is missing or damaged.
     """
     drawer = Drawer()
-    cells = read_cells(folders, list(params.datasets), list(params.classifiers))
+    cells = read_cells(folders, list(params.datasets), list(params.explained))
     times = stage_times(params, folders)
     template = _environment().get_template(TEMPLATE)
     return template.render(
@@ -159,7 +159,7 @@ def stage_times(params: Params, folders: Folders) -> list[tuple[str, float]]:
     """Stage items and the seconds they took, in the order of the pipeline; some are not timed."""
     found: list[tuple[str, dict[str, Any]]] = []
     for dataset in params.datasets:
-        for classifier in params.classifiers:
+        for classifier in params.explained:
             place = Path(dataset) / classifier
             for role in ("explained", "twin"):
                 folder = folders.classifiers / place / role

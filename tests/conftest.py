@@ -1,0 +1,34 @@
+"""What all tests share: quiet, single-threaded programs, and how a missing one is treated."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+# Before anything imports torch, mlflow or prefect; subprocesses inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["DO_NOT_TRACK"] = "true"
+os.environ["DVC_NO_ANALYTICS"] = "true"
+for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
+    os.environ.pop(variable, None)  # a developer's own servers are not ours to write to
+
+
+def require_program(name: str) -> str:
+    """Path of a program; without it the test is skipped, or fails where CI=true.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line, for example ``"chromium"``.
+    """
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed; .ci/run installs what tests need")
+        pytest.skip(f"{name} is not installed")
+    return path

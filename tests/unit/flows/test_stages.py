@@ -1,0 +1,200 @@
+"""Groups of a small pipeline, and DVC really running it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.stages import Group, StageFailed, groups, prune_locks, reproduce
+
+PIPELINE = """
+stages:
+  report:
+    cmd: cat parts/a parts/b > report.txt && date > date.txt
+    deps:
+    - parts
+    outs:
+    - report.txt
+    - date.txt
+  part:
+    foreach: [a, b]
+    do:
+      cmd: COMMAND
+      deps:
+      - source-${item}
+      outs:
+      - parts/${item}
+"""
+COPY = "mkdir -p parts && cp source-${item} parts/${item} && echo made ${item}"
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    """A pipeline of three stages, with `report` first in the file and last in the graph."""
+    write(tmp_path, COPY)
+    for name in ("a", "b"):
+        (tmp_path / f"source-{name}").write_text(name)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    return tmp_path
+
+
+def write(root: Path, command: str) -> None:
+    (root / "dvc.yaml").write_text(PIPELINE.replace("COMMAND", json.dumps(command)))
+
+
+def log_of(root: Path, *targets: str) -> list[str]:
+    lines: list[str] = []
+    reproduce(targets, lines.append, root)
+    return lines
+
+
+def test_groups_follow_the_graph_not_the_file(pipeline: Path) -> None:
+    part, report = groups(pipeline)
+    assert part.name == "part"
+    assert sorted(part.targets) == ["part@a", "part@b"]
+    assert report == Group("report", ("report",))
+
+
+def test_a_group_is_run_then_skipped_and_every_line_passed_on(pipeline: Path) -> None:
+    first = log_of(pipeline, "part@a", "part@b")
+    assert {"made a", "made b", "Running stage 'part@b':"} <= set(first)
+    assert not any("git add" in line or "autostage" in line for line in first)
+    second = log_of(pipeline, "part@a", "part@b")
+    assert "Stage 'part@a' didn't change, skipping" in second
+    assert not any(line.startswith("Running") for line in second)
+
+
+def test_only_the_named_items_are_run(pipeline: Path) -> None:
+    log_of(pipeline, "part@a")
+    assert (pipeline / "parts/a").exists()
+    assert not (pipeline / "parts/b").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "by_input"),
+    [
+        ("echo 'error: no such image' >&2; exit 1", "error: no such image", True),
+        ("echo 'ValueError: sums' >&2; exit 1", "ValueError: sums", False),
+        ("kill -9 $$", "exited with -9", False),
+    ],
+)
+def test_a_failed_stage_is_named_with_its_own_words(
+    pipeline: Path, command: str, said: str, by_input: bool
+) -> None:
+    write(pipeline, f'bash -c "{command}"')
+    with pytest.raises(StageFailed, match=r"^stage part@a failed: ") as failure:
+        log_of(pipeline, "part@a", "part@b")
+    assert said in str(failure.value)
+    assert failure.value.by_input == by_input
+
+
+def test_python_in_a_stage_is_the_one_that_runs_the_flow(pipeline: Path) -> None:
+    write(
+        pipeline,
+        'python -c "import sys; print(sys.prefix)" && mkdir -p parts && touch parts/${item}',
+    )
+    assert sys.prefix in log_of(pipeline, "part@a")
+
+
+def test_an_error_while_logging_ends_dvc_and_the_stage(pipeline: Path) -> None:
+    write(pipeline, "echo $$ > pid; echo here; sleep 600")
+
+    def log(line: str) -> None:
+        if line == "here":
+            raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(["part@a"], log, pipeline)
+    assert time.monotonic() - began < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((pipeline / "pid").read_text()), 0)
+    write(pipeline, COPY)
+    assert "made a" in log_of(pipeline, "part@a")  # nothing is left locked
+
+
+def test_a_stage_that_ignores_a_polite_stop_is_killed(pipeline: Path, monkeypatch) -> None:
+    write(pipeline, "trap '' INT TERM; echo $$ > pid; echo here; sleep 600; sleep 600")
+    monkeypatch.setattr("flows.stages.GRACE", 0.5)
+
+    def log(line: str) -> None:
+        if line == "here":
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        reproduce(["part@a"], log, pipeline)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((pipeline / "pid").read_text()), 0)
+
+
+def test_items_of_two_runs_at_once_wait_for_each_other(pipeline: Path) -> None:
+    write(pipeline, "sleep 1; mkdir -p parts; cp source-${item} parts/${item}")
+    failures: list[Exception] = []
+
+    def run(item: str) -> None:
+        try:
+            log_of(pipeline, item)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(f"part@{item}",)) for item in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert (pipeline / "parts/b").exists()
+
+
+class TestLocks:
+    @pytest.fixture
+    def dead(self) -> int:
+        process = subprocess.Popen(["true"])
+        process.wait()
+        return process.pid
+
+    def table(self, root: Path, pid: int) -> Path:
+        holder = {"pid": pid, "cmd": "dvc repro"}
+        path = root / ".dvc/tmp/rwlock"
+        path.parent.mkdir(exist_ok=True)
+        outs = {str(root / name): holder for name in ("report.txt", "date.txt")}
+        path.write_text(json.dumps({"write": outs, "read": {str(root / "parts"): [holder]}}))
+        return path
+
+    def test_of_a_dead_process_are_dropped(self, pipeline: Path, dead: int) -> None:
+        table = self.table(pipeline, dead)
+        assert prune_locks(pipeline) == [dead]
+        assert json.loads(table.read_text()) == {"read": {}, "write": {}}
+        assert prune_locks(pipeline) == []
+
+    def test_of_a_process_id_given_to_another_program_are_dropped(self, pipeline: Path) -> None:
+        with subprocess.Popen(["sleep", "60"]) as other:
+            self.table(pipeline, other.pid)
+            assert prune_locks(pipeline) == [other.pid]
+            other.kill()
+
+    def test_of_a_running_process_are_kept(self, pipeline: Path) -> None:
+        table = self.table(pipeline, os.getpid())
+        before = table.read_text()
+        assert prune_locks(pipeline) == []
+        assert table.read_text() == before
+
+    def test_cut_off_in_the_middle_are_dropped(self, pipeline: Path) -> None:
+        table = self.table(pipeline, 1)
+        table.write_text('{"write": {"/x')
+        assert prune_locks(pipeline) == []
+        assert not table.exists()
+
+    def test_do_not_stop_the_next_run(self, pipeline: Path, dead: int) -> None:
+        self.table(pipeline, dead)
+        lines = log_of(pipeline, "part@a", "part@b", "report")
+        assert f"cleared the DVC locks of process {dead}, which is no more" in lines
+        assert (pipeline / "report.txt").read_text() == "ab"
