@@ -59,7 +59,7 @@ def groups(root: Path | str = ".") -> list[Group]:
 
     with Repo(str(root)) as repo:
         needs = {
-            stage.addressing: [needed.addressing for needed in repo.index.graph.successors(stage)]
+            stage.name: [needed.name for needed in repo.index.graph.successors(stage)]
             for stage in repo.index.stages
         }
     group_needs: dict[str, set[str]] = {}

@@ -82,6 +82,7 @@ class Place:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes that wait for jobs
             "DVC_NO_ANALYTICS": "true",
             "DO_NOT_TRACK": "true",  # `1` would not be understood everywhere
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),

@@ -153,6 +153,21 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def curves(folders: Iterable[Path]) -> pd.DataFrame:
+    """Every accuracy curve with its interval, one row a level, for `dvc plots`."""
+    rows = []
+    for folder in folders:
+        summary = read_json(folder / "summary.json")
+        named = {name: summary[name] for name in ("dataset", "classifier", "seed")}
+        for row in summary["rows"]:
+            for name, drawn in row.get("curves", {}).items():
+                shared = named | {"method": row["method"], "sign": row["sign"], "curve": name}
+                rows.append(pd.DataFrame(drawn).assign(**shared))
+    columns = ["dataset", "classifier", "method", "sign", "seed", "curve"]
+    columns += ["level", "accuracy", "low", "high"]
+    return pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
+
+
 def metrics(
     table: pd.DataFrame, accuracies: pd.DataFrame, found: list[dict[str, Any]]
 ) -> dict[str, Any]:

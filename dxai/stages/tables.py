@@ -13,7 +13,7 @@ from dxai.params import Params, load_params
 
 
 def main() -> None:
-    """Write results/table1.csv, results/table6.csv and results/metrics.json."""
+    """Write table1.csv, table6.csv, curves.csv and metrics.json into results/."""
     params = load_params()
     folders = outcome_folders(params)
     first = tables.table1(folders, params.evaluate)
@@ -23,6 +23,7 @@ def main() -> None:
     found = tables.claims(first, folders, params.evaluate)
     _write_csv(first, stages.RESULTS / "table1.csv")
     _write_csv(sixth, stages.RESULTS / "table6.csv")
+    _write_csv(tables.curves(folders), stages.RESULTS / "curves.csv")
     write_json(stages.RESULTS / "metrics.json", tables.metrics(first, sixth, found))
     for claim in found:
         verdict = "better" if claim["better"] else "not better"

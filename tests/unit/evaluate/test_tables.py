@@ -118,6 +118,18 @@ def test_table6_stands_beside_the_papers_accuracies(tmp_path):
     assert np.isnan(table["paper"].tolist()[1])
 
 
+def test_curves_are_one_row_a_level(tmp_path):
+    drawn = {"level": [0.0, 1.0], "accuracy": [1.0, 0.5], "low": [1.0, 0.4], "high": [1.0, 0.6]}
+    folder = write(tmp_path, "ig", [("ig", "unsupported", "no")])
+    assert tables.curves([folder]).empty
+    row = {"method": "ig", "sign": "relu", "curves": {"beta": drawn, "blur": drawn}}
+    summary = {"dataset": "d", "classifier": "c", "seed": 0, "rows": [row]}
+    write_json(folder / "summary.json", summary)
+    found = tables.curves([folder])
+    assert list(found["curve"]) == ["beta", "beta", "blur", "blur"]
+    assert list(found["accuracy"]) == [1, 0.5, 1, 0.5]
+
+
 def test_wilsons_interval_is_the_published_one():
     # Newcombe 1998, Table I: 81 of 263, 15 of 148 and 0 of 20 by method 3.
     assert tables.wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)

@@ -56,6 +56,12 @@ def log_of(root: Path, *targets: str) -> list[str]:
     return lines
 
 
+def assert_ended(pid: int) -> None:
+    """No such process, but perhaps what its parent has still to collect of it."""
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_groups_follow_the_graph_not_the_file(pipeline: Path) -> None:
     part, report = groups(pipeline)
     assert part.name == "part"
@@ -115,8 +121,7 @@ def test_an_error_while_logging_ends_dvc_and_the_stage(pipeline: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         reproduce(["part@a"], log, pipeline)
     assert time.monotonic() - began < 30
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((pipeline / "pid").read_text()), 0)
+    assert_ended(int((pipeline / "pid").read_text()))
     write(pipeline, COPY)
     assert "made a" in log_of(pipeline, "part@a")  # nothing is left locked
 
@@ -131,8 +136,7 @@ def test_a_stage_that_ignores_a_polite_stop_is_killed(pipeline: Path, monkeypatc
 
     with pytest.raises(RuntimeError, match="stop"):
         reproduce(["part@a"], log, pipeline)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((pipeline / "pid").read_text()), 0)
+    assert_ended(int((pipeline / "pid").read_text()))
 
 
 def test_items_of_two_runs_at_once_wait_for_each_other(pipeline: Path) -> None:

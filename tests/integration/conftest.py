@@ -1,0 +1,203 @@
+"""Copies of the project with servers of their own, in which everything really runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dxai.profiles import select_profile
+from infra.prefect_api import Prefect
+
+ROOT = Path(__file__).resolve().parents[2]
+AUDIT = """
+import os, sys
+def _note(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        address = arguments[1] if event != "socket.getaddrinfo" else arguments[:2]
+        with open(os.environ["DXAI_TEST_AUDIT"], "a") as file:
+            print(event, repr(address), file=file)
+sys.addaudithook(_note)
+"""
+"""Notes every address that a Python process asks for or connects to."""
+
+
+@dataclass
+class Project:
+    """A copy of the project.
+
+    Attributes
+    ----------
+    root : Path
+        Its folder.
+    audit : Path
+        Where its processes note the addresses that they connect to.
+    """
+
+    root: Path
+    audit: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ports = free_ports(2)
+        hooks = self.audit.parent / "hooks"
+        hooks.mkdir(exist_ok=True)
+        (hooks / "sitecustomize.py").write_text(AUDIT)
+        self.api = Prefect(f"http://127.0.0.1:{ports[0]}/api")
+        self.environment = os.environ | {
+            "DXAI_PREFECT_PORT": str(ports[0]),
+            "DXAI_MLFLOW_PORT": str(ports[1]),
+            "PREFECT_API_URL": self.api.url,
+            "PYTHONPATH": str(hooks),
+            "DXAI_TEST_AUDIT": str(self.audit),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`python -m ...` in the folder, both outputs in one pipe."""
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """The same, to its end."""
+        with self.start(*arguments) as process:
+            output, _ = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+    def local(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The launcher."""
+        return self.run("infra.local", *arguments)
+
+    def deployment_run(self, *parameters: str) -> subprocess.CompletedProcess[str]:
+        """The command of the README."""
+        options = [word for parameter in parameters for word in ("-p", parameter)]
+        name = "dxai/full-benchmark"
+        return self.run("prefect", "deployment", "run", name, "--watch", *options)
+
+    def select(self, **wanted: Any) -> None:
+        """Change what params.yaml says is run."""
+        select_profile(self.root / "params.yaml", **wanted)
+
+    def flow_runs(self) -> list[dict[str, Any]]:
+        """All runs, the newest first."""
+        return self.api.call("flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})
+
+    def log(self, run: str) -> str:
+        """What a run's tasks logged."""
+        body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+        return "\n".join(record["message"] for record in self.api.call("logs/filter", body))
+
+    def processes(self) -> dict[int, str]:
+        """Processes that run in the folder: id to command."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if Path(os.readlink(folder / "cwd")).is_relative_to(self.root):
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(folder.name)] = command
+            except OSError:
+                continue
+        return {pid: command for pid, command in found.items() if command}
+
+    def close(self) -> None:
+        """Stop the servers, and whatever a failed test left."""
+        self.local("down")
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on just now."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def copy_project(target: Path) -> None:
+    """Every file that is, or could be, in the repository, as a repository of its own."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listing.stdout.split("\0")):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    commit = ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", "x"]
+    for arguments in (["init", "-q"], ["add", "."], commit):
+        subprocess.run(["git", *arguments], cwd=target, check=True)
+
+
+@pytest.fixture(scope="session")
+def make_project(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Project]]:
+    """Makes a copy of the project, or of another copy with what was computed in it."""
+    made: list[Project] = []
+
+    def make(origin: Project | None = None) -> Project:
+        folder = tmp_path_factory.mktemp("project")
+        root = folder / "a clone"  # with a space
+        if origin is None:
+            root.mkdir()
+            copy_project(root)
+        else:
+            ignore = shutil.ignore_patterns(".work", "*.lock", "rwlock")
+            shutil.copytree(origin.root, root, ignore=ignore, symlinks=True)
+            shutil.copy(origin.root / "dvc.lock", root)
+        made.append(Project(root, folder / "audit"))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project.close()
+
+
+@pytest.fixture(scope="session")
+def finished(make_project: Callable[..., Project]) -> Project:
+    """A project that is up and has run the profile `smoke` once, by the README's command."""
+    project = make_project()
+    up = project.local("up")
+    assert up.returncode == 0, up.stdout
+    run = project.deployment_run("profile=smoke")
+    assert run.returncode == 0, run.stdout + project.log(project.flow_runs()[0]["id"])
+    return project
+
+
+def wait_for(ready: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What `ready` returns as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := ready()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.2)
+    return value
+
+
+def last_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text())

@@ -1,0 +1,262 @@
+"""`make up`, `prefect deployment run` and `make benchmark` with the real stages of `smoke`."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mlflow
+import pytest
+
+from flows.stages import groups
+from tests.integration.conftest import Project, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+LONG = {"decompose.steps": "100000", "decompose.checkpoint_every": "10"}
+"""Hours of training, where `smoke` takes seconds."""
+
+
+def artifacts(project: Project) -> dict[str, Any]:
+    found = project.api.call("artifacts/latest/filter", {})
+    return {artifact["key"]: artifact for artifact in found}
+
+
+def table(project: Project) -> list[dict[str, str]]:
+    with (project.root / "results/table1.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def runs(project: Project) -> Any:
+    """Every MLflow run, the newest first, as a frame."""
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/.work/mlflow.db")
+    return mlflow.search_runs(experiment_names=["dxai"])
+
+
+# ------------------------------------------------------------------------------------ it works
+def test_the_table_is_an_artifact_and_the_report_is_linked(finished: Project) -> None:
+    found = artifacts(finished)
+    rows = re.findall(r'"method": "(\w+)"', str(found["table-1"]["data"]).replace("'", '"'))
+    assert rows == [row["method"] for row in table(finished)]
+    assert (finished.root / "results/report.html").as_uri() in found["report"]["data"]
+
+
+def test_every_group_of_dvc_is_a_task(finished: Project) -> None:
+    expected = [*(group.name for group in groups(finished.root)), "publish", "track"]
+
+    def recorded() -> list[str]:  # by events, so a little later
+        tasks = finished.api.call("task_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
+        return [re.sub("-[0-9a-f]+$", "", task["name"]) for task in tasks]
+
+    wait_for(lambda: len(recorded()) >= len(expected), 30)
+    assert recorded()[: len(expected)] == expected
+
+
+def test_the_run_is_in_mlflow(finished: Project) -> None:
+    frame = runs(finished)
+    parent = frame[frame["tags.kind"] == "benchmark"].iloc[-1]
+    children = frame[frame["tags.benchmark"] == parent["run_id"]]
+    assert set(frame["status"]) == {"FINISHED"}
+    assert list(children["tags.kind"]).count("classifier") == 2
+    assert list(children["tags.kind"]).count("decomposition") == 1
+    assert list(children["tags.kind"]).count("method") == len(table(finished))
+    for row in table(finished):
+        of_row = (children["tags.method"] == row["method"]) & (children["tags.sign"] == row["sign"])
+        assert float(children[of_row]["metrics.auc"].iloc[0]) == pytest.approx(float(row["auc"]))
+    assert parent["tags.git_commit"] == git(finished, "rev-parse", "HEAD")
+
+
+def test_dvc_changed_no_ignore_file(finished: Project) -> None:
+    assert git(finished, "status", "--porcelain").split() == ["M", "params.yaml", "??", "dvc.lock"]
+
+
+def test_nothing_but_loopback_was_contacted(finished: Project) -> None:
+    text = finished.audit.read_text()
+    assert "127.0.0.1" in text  # the hook worked
+    local = re.compile(r"'(127\.0\.0\.1|localhost|::1|0\.0\.0\.0|)'|\('?/|^socket.connect '|None")
+    foreign = {line for line in text.splitlines() if not local.search(line)}
+    assert not foreign
+
+
+def test_again_by_make_benchmark_everything_is_skipped(finished: Project) -> None:
+    before = runs(finished)
+    done = finished.local("benchmark")
+    assert done.returncode == 0, done.stdout
+    assert "Running stage" not in done.stdout
+    for group in groups(finished.root):
+        for target in group.targets:
+            assert f"Stage '{target}' didn't change, skipping" in done.stdout
+    assert "dxai" in done.stdout.split("method ")[1]  # Table 1
+    assert str(finished.root / "results/report.html") in done.stdout
+    status = finished.local("status").stdout
+    assert status.count("running, process") == 3  # what ran before still does
+    after = runs(finished)
+    assert len(after) == 2 * len(before)
+    models = after["tags.model_of_run"].dropna()
+    assert len(models) == 2 * len(set(models)) == 6  # the second run points to the first's models
+
+
+def test_dvc_by_hand_finds_all_up_to_date(finished: Project) -> None:
+    done = finished.run("dvc", "repro")
+    assert "up to date" in done.stdout
+    assert "Running" not in done.stdout
+
+
+# ------------------------------------------------------------------------------------ refusals
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ('methods=["occlusion"]', "occlusion"),
+        ("methods=[]", "methods"),
+        ("seeds=[-1]", "-1"),
+        ('seeds=["x"]', "seeds"),
+        ("datasets=[1]", "datasets"),
+        ("profil=smoke", "profil"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_anything_starts(
+    finished: Project, parameter: str, said: str
+) -> None:
+    before = len(finished.flow_runs())
+    done = finished.deployment_run(parameter)
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert len(finished.flow_runs()) == before
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [('datasets=["nowhere"]', "textures"), ("profile=tiny", "smoke")],
+)
+def test_an_unknown_name_fails_the_run_naming_the_valid_ones(
+    finished: Project, parameter: str, said: str
+) -> None:
+    params = (finished.root / "params.yaml").read_text()
+    assert finished.deployment_run(parameter).returncode == 1
+    state = finished.flow_runs()[0]["state"]
+    assert state["type"] == "FAILED"
+    assert said in state["message"]
+    assert (finished.root / "params.yaml").read_text() == params
+
+
+def test_an_unknown_profile_starts_nothing(make_project: Callable[..., Project]) -> None:
+    project = make_project()
+    done = project.local("benchmark", "--profile", "tiny")
+    assert done.returncode == 1
+    assert "tiny" in done.stdout
+    assert "smoke" in done.stdout
+    assert not (project.root / ".work/logs").exists()
+
+
+def test_a_taken_port_is_named(make_project: Callable[..., Project]) -> None:
+    project = make_project()
+    with socket.create_server(("127.0.0.1", int(project.environment["DXAI_PREFECT_PORT"]))):
+        done = project.local("up")
+    assert done.returncode == 1
+    assert "DXAI_PREFECT_PORT" in done.stdout
+    assert not project.processes()
+
+
+# ------------------------------------------------------------------------------------ it fails
+def test_a_failed_stage_fails_the_run_and_the_next_run_resumes(finished: Project) -> None:
+    project = finished
+    before = (project.root / "params.yaml").read_text()
+    missing = project.root / "nowhere.pt"
+    project.select(overrides={"classifiers.simple.weights": str(missing)})
+    try:
+        done = project.deployment_run()
+        run = project.flow_runs()[0]
+        assert done.returncode == 1
+        assert run["state"]["type"] == "FAILED"
+        assert re.search(
+            r"stage classifier@textures-simple-\w+ failed: error: ", run["state"]["message"]
+        )
+        assert "nowhere.pt" in run["state"]["message"]
+        log = project.log(run["id"])
+        assert "Stage 'prepare@textures-few' didn't change" in log.replace(
+            "textures'", "textures-few'"
+        )
+        assert "decompose" not in log
+    finally:
+        (project.root / "params.yaml").write_text(before)
+    done = project.deployment_run()
+    assert done.returncode == 0, done.stdout
+    assert "RUNNING" not in set(runs(project)["status"])
+
+
+@pytest.fixture
+def busy(make_project: Callable[..., Project], finished: Project) -> Project:
+    """A copy of the finished project whose decomposition is to be trained for hours."""
+    project = make_project(finished)
+    project.select(profile="smoke", overrides=LONG)
+    return project
+
+
+def training(project: Project) -> list[int]:
+    """Processes that train a decomposition, and have got to work."""
+    found = [pid for pid, command in project.processes().items() if "stages.decompose" in command]
+    return found if list((project.root / ".work/checkpoints").glob("decompose*/*")) else []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_everything_and_the_next_run_goes_on(busy: Project, signum: int) -> None:
+    process = busy.start("infra.local", "benchmark")
+    wait_for(lambda: training(busy), 180)
+    second = busy.local("benchmark")
+    assert second.returncode == 1
+    assert f"process {process.pid}" in second.stdout
+    began = time.monotonic()
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 45
+    assert process.returncode == 128 + signum, output
+    assert "Cancelled" in output
+    assert not busy.processes()
+    # What was trained is kept, and the locks are free.
+    checkpoints = list((busy.root / ".work/checkpoints").glob("decompose*"))
+    assert checkpoints
+    busy.select(overrides={"decompose.steps": "20"})
+    done = busy.local("benchmark")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_killed_flow_is_reported_and_leaves_nothing(busy: Project) -> None:
+    process = busy.start("infra.local", "benchmark")
+    wait_for(lambda: training(busy), 180)
+    flow = [pid for pid, command in busy.processes().items() if "prefect.engine" in command]
+    assert len(flow) == 1
+    os.kill(flow[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "Crashed" in output
+    wait_for(lambda: not busy.processes())
+
+
+def test_after_a_power_cut_the_next_run_starts_at_once(busy: Project) -> None:
+    process = busy.start("infra.local", "benchmark")
+    wait_for(lambda: training(busy), 180)
+    process.kill()
+    process.communicate()
+    while found := busy.processes():
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+    busy.select(overrides={"decompose.steps": "20"})
+    done = busy.local("benchmark")
+    assert done.returncode == 0, done.stdout
+    assert "its worker is gone" in done.stdout
+    assert not busy.processes()
+
+
+def git(project: Project, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=project.root, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

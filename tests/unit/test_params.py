@@ -1,0 +1,130 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dxai.models.classifiers import CLASSIFIERS
+from dxai.params import (
+    METHODS,
+    ClassifierParams,
+    DecomposeParams,
+    EvaluateParams,
+    Params,
+    ParamsError,
+    PrepareParams,
+    _Loader,
+    load_params,
+    parse,
+    profile_names,
+)
+
+FILE = Path(__file__).parents[2] / "params.yaml"
+DOCUMENT = yaml.load(FILE.read_text(), Loader=_Loader)
+
+
+def test_the_file_runs_the_quick_profile():
+    assert load_params(FILE).profile == "quick"
+    assert {"smoke", "quick", "full", "standard", "paper"} == set(profile_names(FILE))
+
+
+@pytest.mark.parametrize("name", DOCUMENT["profiles"])
+def test_every_profile_is_complete_and_carries_its_name(name):
+    params = parse(Params, DOCUMENT["profiles"][name], name)
+    assert params.profile == name
+    for spec in params.classifiers.values():
+        assert spec.arch in CLASSIFIERS
+
+
+def test_the_paper_profile_is_the_defaults_of_the_dataclasses():
+    """The dataclasses document the paper's values; the file must not say otherwise."""
+    paper = parse(Params, DOCUMENT["profiles"]["paper"], "paper")
+    assert paper.decompose == DecomposeParams()
+    assert paper.evaluate == EvaluateParams()
+    assert paper.classifier == ClassifierParams()
+    assert paper.prepare == PrepareParams()
+    assert set(paper.methods) == set(METHODS)
+
+
+def test_the_papers_loss_weights_are_those_of_equation_14():
+    weights = DecomposeParams()
+    assert (weights.lambda_adv, weights.lambda_kld, weights.lambda_class) == (2, 1, 2)
+    assert (weights.lambda_rec, weights.lambda_dis_rec) == (4, 4)
+
+
+def changed(tmp_path, **values):
+    """The file with values of its run block replaced."""
+    document = yaml.load(FILE.read_text(), Loader=_Loader)
+    for key, value in values.items():
+        *path, last = key.split("__")
+        place = document["run"]
+        for part in path:
+            place[part] = dict(place[part])
+            place = place[part]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stepz": 3}, r"run: unknown 'stepz'; valid are classifier, classifiers, .*seeds"),
+        ({"decompose__stepz": 3}, r"run\.decompose: unknown 'stepz'; valid are agnostic_skip,"),
+        ({"decompose__steps": None}, r"run\.decompose: missing steps"),
+        ({"decompose__steps": "many"}, r"run\.decompose\.steps is 'many'; it must be of type int"),
+        ({"decompose__steps": True}, r"run\.decompose\.steps is True"),
+        ({"decompose__steps": 0}, r"run\.decompose: steps is 0; it must be above 0"),
+        ({"decompose__branches": 1}, r"branches is 1; it takes at least 2"),
+        ({"decompose__alpha_per": "pixel"}, r"alpha_per: unknown 'pixel'; valid are batch, image"),
+        ({"decompose__lambda_kld": 1}, r"lambda_kld needs discriminator_heads: class"),
+        ({"methods": {"grad_cam": {}}}, r"run\.methods: unknown 'grad_cam'; valid are gradcam, "),
+        ({"methods": {}}, r"run\.methods is empty"),
+        ({"seeds": 0}, r"run\.seeds is 0; it must be a list"),
+        ({"seeds": []}, r"run\.seeds is empty"),
+        ({"classifiers": {}}, r"run\.classifiers is empty, and so is run\.joint"),
+        ({"datasets__textures__channels": 2}, r"channels is 2; valid are 1 \(gray\) and 3"),
+        (
+            {"classifiers": {"j": {"arch": "joint", "options": {}, "weights": None}}},
+            r"run\.classifiers\.j has arch joint; put it in run\.joint",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_would_be_right(tmp_path, values, message):
+    with pytest.raises(ParamsError, match=message):
+        load_params(changed(tmp_path, **values))
+
+
+def test_names_that_the_run_does_not_have():
+    params = load_params(FILE)
+    with pytest.raises(ParamsError, match="dataset: unknown 'texture'; valid are textures"):
+        params.dataset("texture")
+    with pytest.raises(ParamsError, match="classifier: unknown 'vgg'; valid are resnet18"):
+        params.classifier_spec("vgg")
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(ParamsError, match="no such file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("run: [")
+    with pytest.raises(ParamsError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("profiles: {}")
+    with pytest.raises(ParamsError, match="missing run"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(FILE.read_text().replace("lr: 5.0e-4", "lr: 5e-4"))
+    assert load_params(file).decompose.lr == 5e-4
+
+
+def test_every_field_is_documented():
+    for kind in (DecomposeParams, EvaluateParams, ClassifierParams, PrepareParams, Params):
+        for field in dataclasses.fields(kind):
+            assert field.name in kind.__doc__, f"{kind.__name__}.{field.name}"
