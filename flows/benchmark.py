@@ -50,10 +50,15 @@ def full_benchmark(
         Seeds of the decomposition.
     """
     select(profile, datasets, classifiers, methods, seeds)
-    for group in groups():
+    *work, report = groups()
+    for group in work:
         run_group.with_options(name=group.name)(group)
-    publish()
-    track()
+    try:
+        run_group.with_options(name=report.name)(report)
+    except StageFailed:  # a method failed: its row says so, the others stand and are shown
+        record()
+        raise
+    record()
 
 
 def select(profile: str | None, *names: Any) -> None:
@@ -62,6 +67,12 @@ def select(profile: str | None, *names: Any) -> None:
         for line in select_profile(PARAMS, profile, *names):
             get_run_logger().info("params.yaml: %s", line)
     load_params(PARAMS)
+
+
+def record() -> None:
+    """Show the results where people look for them."""
+    publish()
+    track()
 
 
 def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from dxai import stages
 from dxai.evaluate.report import Folders, build_report
 from dxai.files import atomic
@@ -17,10 +19,24 @@ FOLDERS = Folders(
 
 
 def main() -> None:
-    """Write results/report.html."""
-    page = build_report(load_params(), FOLDERS)
+    """Write results/report.html, then fail if a method did: its row says so, the others stand."""
+    params = load_params()
+    page = build_report(params, FOLDERS)
     with atomic(stages.RESULTS / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+    table = pd.read_csv(stages.RESULTS / "table1.csv")
+    failed = table[table["status"] == "failed"]
+    if not failed.empty:
+        stage = {name: "joint_baseline" for name in params.joint}
+        rows = [
+            f"{stage.get(row['classifier'], 'baseline')}@"
+            f"{row['dataset']}-{row['classifier']}-{row['method']} ({row['reason']})"
+            for _, row in failed.iterrows()
+        ]
+        raise ValueError(
+            f"everything else is done, but these failed: {', '.join(rows)}; "
+            "try one again with `dvc repro -f STAGE`"
+        )
 
 
 if __name__ == "__main__":

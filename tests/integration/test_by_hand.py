@@ -1,0 +1,215 @@
+"""What a person does without servers: `dvc repro`, interrupting it, and bringing their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.integration.conftest import Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def project(make_project: Callable[..., Project], finished: Project) -> Project:
+    """A copy of the finished project, without servers."""
+    return make_project(finished)
+
+
+def running(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+def test_dvc_shows_metrics_parameters_and_plots(project: Project) -> None:
+    metrics = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+    table = metrics[""]["data"]["results/metrics.json"]["data"]["table1"]["textures"]
+    assert {"dxai-0", "ig-signed", "gradcam-relu"} <= set(table["simple"])
+    changed = json.loads(project.run("dvc", "params", "diff", "--json").stdout)
+    assert changed["params.yaml"]["run.decompose.steps"] == {"old": 1250, "new": 20}
+    plots = json.loads(project.run("dvc", "plots", "show", "--json").stdout)
+    (curves,) = plots["data"].values()
+    points = curves[0]["datapoints"] if "datapoints" in curves[0] else curves
+    assert "accuracy" in json.dumps(points)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reruns"),
+    [
+        (
+            {"overrides": {"methods.lime.samples": "25"}},
+            r"(joint_)?baseline@textures-\w+-lime|tables|report",
+        ),
+        (
+            {"seeds": [0, 1]},
+            r"(joint_)?(decompose|ours)@textures-\w+-1|tables|report",
+        ),
+        (
+            {"overrides": {"decompose.lambda_rec": "3.0"}},
+            r"(joint_)?(decompose|ours)@textures-\w+-\d|joint_baseline@.*|tables|report",
+        ),
+    ],
+)
+def test_a_changed_value_reruns_what_depends_on_it_and_nothing_else(
+    project: Project, wanted: dict[str, object], reruns: str
+) -> None:
+    project.select(**wanted)
+    done = project.run("dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    stages = running(done.stdout)
+    assert stages
+    assert {stage for stage in stages if not re.fullmatch(reruns, stage)} == set()
+    assert {"tables", "report"} <= stages
+    assert "up to date" in project.run("dvc", "repro").stdout
+
+
+LONG = {
+    "prepare": ({"prepare.shard_images": "1", "datasets.textures.options.stride": "1"}, ["textures"]),
+    "classifier": ({"classifier.epochs": "100000", "classifier.patience": "100000"}, ["textures", "simple", "explained"]),
+    "decompose": ({"decompose.steps": "1000000"}, ["textures", "simple", "0"]),
+    "baseline": ({"methods.lime.samples": "1000000"}, ["textures", "simple", "lime"]),
+    "ours": ({"evaluate.latents": "1000000"}, ["textures", "simple", "0"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", LONG)
+def test_ctrl_c_in_a_stage_leaves_nothing_half_written(project: Project, stage: str) -> None:
+    before = (project.root / "params.yaml").read_text()
+    overrides, names = LONG[stage]
+    project.select(overrides=overrides)
+    files = {p: p.stat().st_mtime_ns for p in outputs(project.root)}
+    try:
+        process = project.start(f"dxai.stages.{stage}", *names)
+        time.sleep(8)  # imports take some seconds; the work itself would take hours
+        assert process.poll() is None, process.communicate()[0]
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        (project.root / "params.yaml").write_text(before)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert {p: p.stat().st_mtime_ns for p in outputs(project.root)} == files
+
+
+def outputs(root: Path) -> list[Path]:
+    return [p for name in ("data", "artifacts", "results") for p in (root / name).rglob("*")]
+
+
+def test_a_stage_called_wrongly_says_how(project: Project) -> None:
+    done = project.run("dxai.stages.decompose", "textures")
+    assert done.returncode == 1
+    assert done.stdout.strip() == "usage: python -m dxai.stages.decompose DATASET CLASSIFIER SEED"
+    done = project.run("dxai.stages.baseline", "textures", "simple", "grad_cam")
+    assert re.fullmatch(r"error: method: unknown 'grad_cam'; valid are gradcam, .*\n", done.stdout)
+
+
+# ------------------------------------------------------------------------------------ their own
+OWN_NETWORK = '''
+import torch
+
+def build(width):
+    """A factory; images are expected in [0, 1]."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, width, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2),
+        torch.nn.Flatten(), torch.nn.Linear(4 * width, 2),
+    )
+'''
+CATALOGUE = """
+  datasets:
+    fruit: &fruit {layout: folder, source: data/fruit, channels: 3, options: {}}
+"""
+RUN = '''run:
+  <<: *smoke
+  datasets: {fruit: *fruit}
+  classifiers:
+    mine: {arch: "own_network:build", options: {width: 6, value_range: [0, 1]}, weights: mine.pt}
+  joint: {}
+'''  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def own(make_project: Callable[..., Project]) -> Project:
+    """Red and green photographs, a network trained elsewhere, and two entries in params.yaml."""
+    project = make_project()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 12)):
+        for place, name in enumerate(["red one", "green <b>"]):
+            folder = project.root / "data/fruit" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(60, 120, (20, 24, 3))
+                pixels[..., place] += 100
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    (project.root / "own_network.py").write_text(OWN_NETWORK)
+    train = """
+import torch, own_network
+torch.manual_seed(0)
+network = own_network.build(6)
+x = torch.rand(64, 3, 16, 16) * 0.3 + 0.2
+y = torch.arange(64) % 2
+x[y == 1, 0] += 0.4  # classes are sorted by name: green, then red
+x[y == 0, 1] += 0.4
+adam = torch.optim.Adam(network.parameters(), 0.01)
+for _ in range(150):
+    loss = torch.nn.functional.cross_entropy(network(x), y)
+    adam.zero_grad(); loss.backward(); adam.step()
+assert loss < 0.1, loss
+torch.save(network.state_dict(), "mine.pt")
+"""
+    subprocess.run([sys.executable, "-c", train], cwd=project.root, check=True)
+    params = project.root / "params.yaml"
+    text = params.read_text()
+    text = text.replace("\n  datasets:\n", CATALOGUE, 1)
+    params.write_text(text[: text.rindex("run:")] + RUN)
+    return project
+
+
+def test_a_users_folder_and_classifier_are_explained_without_an_edit(own: Project) -> None:
+    done = own.run("dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    with (own.root / "results/table1.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(rows["dxai"]["accuracy"]) > 0.9  # the given weights are used
+    assert rows["lrp"]["status"] == "ok"
+    assert rows["gradcam"]["status"] == "ok"
+    assert "green <b>" not in (own.root / "results/report.html").read_text()
+    image = own.root / "data/fruit/test/red one/3.png"
+    model = "artifacts/decompositions/fruit/mine/0"
+    done = own.run("dxai", "explain", "--model", model, str(image), "--out", "found")
+    assert done.returncode == 0, done.stdout
+    found = json.loads((own.root / "found/3.json").read_text())
+    assert found["predicted_class"] == "red one"
+    with Image.open(own.root / "found/3.png") as picture:
+        assert picture.width > 300
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("width: 6", "width: 7", r"mine\.pt: does not fit classifier own_network:build"),
+        ("own_network:build", "own_network:bild", r"classifier own_network:bild: "),
+        ("weights: mine.pt", "weights: yours.pt", r"yours\.pt: no such weights file"),
+        ("channels: 3", "channels: 1", r"refuses an image of shape \(1, 1, 16, 16\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(own: Project, old: str, new: str, said: str) -> None:
+    params = own.root / "params.yaml"
+    before = params.read_text()
+    assert old in before
+    params.write_text(before.replace(old, new))
+    try:
+        done = own.run("dvc", "repro", "classifier@fruit-mine-explained")
+    finally:
+        params.write_text(before)
+    assert done.returncode != 0
+    assert re.search("error: .*" + said, done.stdout), done.stdout

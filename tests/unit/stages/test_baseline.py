@@ -1,0 +1,97 @@
+"""A method that cannot apply, or breaks, is a row; the stage ends well."""
+
+import json
+
+import pytest
+
+from dxai.explain import base
+from dxai.files import read_json
+from dxai.params import ParamsError
+from dxai.profiles import select_profile
+from dxai.stages import baseline, classifier, tables
+from dxai.types import Unsupported
+from tests.prepared import PROJECT, prepared_textures
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Textures and two classifiers trained for an instant."""
+    root = tmp_path_factory.mktemp("project")
+    prepared_textures(root / "data/prepared")
+    (root / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
+    select_profile(
+        root / "params.yaml",
+        "smoke",
+        classifiers=["simple"],
+        methods=["ig", "random"],
+        overrides={"classifier.epochs": "1", "evaluate.images": "6", "evaluate.batch_size": "4"},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for role in classifier.ROLES:
+            classifier.main("textures", "simple", role)
+    return root
+
+
+@pytest.fixture
+def inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def rows(folder, method):
+    return read_json(folder / f"results/outcomes/textures/simple/{method}/summary.json")["rows"]
+
+
+def test_both_sign_rules_are_printed_the_tables_own_first(inside):
+    baseline.main("textures", "simple", "ig")
+    found = rows(inside, "ig")
+    assert [(r["sign"], r["status"], r["images"]) for r in found] == [
+        ("signed", "ok", 6),
+        ("relu", "ok", 6),
+    ]
+    assert found[0]["seconds_per_image"] > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (Unsupported("it has no layers"), "unsupported", "it has no layers"),
+        (RuntimeError("cuDNN said no"), "failed", "RuntimeError: cuDNN said no"),
+    ],
+)
+def test_what_goes_wrong_becomes_the_rows_reason(inside, monkeypatch, error, status, reason):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setitem(base.EXPLAINERS, "random", broken)
+    baseline.main("textures", "simple", "random")
+    (row,) = rows(inside, "random")
+    assert row == {"method": "random", "sign": "", "status": status, "reason": reason}
+    baseline.main("textures", "simple", "ig")
+    folders = [inside / f"results/outcomes/textures/simple/{m}" for m in ("random", "ig")]
+    table = tables.tables.table1(folders, tables.load_params().evaluate)
+    assert table.set_index("method").loc["random", "status"] == status
+    assert (table["status"] == "ok").sum() == 2
+
+
+def test_a_wrong_setting_is_the_users_to_mend_and_no_row(inside):
+    select_profile("params.yaml", overrides={"methods.ig": "{stepz: 3}"})
+    try:
+        with pytest.raises(ParamsError, match="stepz"):
+            baseline.main("textures", "simple", "ig")
+    finally:
+        select_profile("params.yaml", overrides={"methods.ig": "{steps: 5}"})
+
+
+def test_a_classifier_of_other_images_is_refused(inside):
+    manifest = inside / "data/prepared/textures/manifest.json"
+    before = manifest.read_text()
+    content = json.loads(before)
+    content["class_names"] = ["brick", "grass", "sand"]
+    manifest.write_text(json.dumps(content))
+    try:
+        with pytest.raises(ValueError, match="trained for other classes or images than textures"):
+            baseline.main("textures", "simple", "ig")
+    finally:
+        manifest.write_text(before)
