@@ -176,19 +176,6 @@ def training_curves(
         return _svg(figure)
 
 
-def panel(
-    pictures: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str]
-) -> bytes:
-    """A grid of (H, W, 3) uint8 pictures with names above and beside it, as PNG."""
-    with drawing(0.35 + 1.15 * len(columns), 0.3 + 1.15 * len(rows)) as figure:
-        grid = figure.subplots(len(rows), len(columns), squeeze=False)
-        for i, row in enumerate(pictures):
-            for j, picture in enumerate(row):
-                _show(grid[i][j], picture, _text(columns[j], 18) if i == 0 else "")
-            grid[i][0].set_ylabel(_text(rows[i], 18))
-        return _png(figure, dpi=150)
-
-
 def explanation(
     image: np.ndarray,
     agnostic: np.ndarray,

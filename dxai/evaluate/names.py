@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dxai.params import METHODS
+
 OURS = "dxai"
-BASELINES = (
-    "lrp",
-    "ig",
-    "gradient_shap",
-    "internal_influence",
-    "guided_gradcam",
-    "gradcam",
-    "lime",
-    "random",
-)
+NAIVE = "naive"
+BASELINES = tuple(method for method in METHODS if method != NAIVE)
 """What ours is compared with."""
-OUTSIDE = ("naive", "shuffled", "random_phase")
+CONTROLS = ("shuffled", "random_phase")
+OUTSIDE = (NAIVE, *CONTROLS)
 """Shown, and no part of the claim: the naive optimisation and the two controls."""
+ORDER = (OURS, *BASELINES, *OUTSIDE)
+"""The rows of Table 1 in the order of the paper's, what is outside the claim last."""
 
 BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from dxai.evaluate import paper
 from dxai.evaluate.curves import Curve, paired_difference
+from dxai.evaluate.names import BASELINES, CONTROLS, ORDER, OURS
 from dxai.evaluate.scores import curve
 from dxai.files import read_json
 from dxai.params import EvaluateParams
@@ -25,14 +26,6 @@ TABLE6_COLUMNS = (
     "dataset", "classifier", "seed", "profile", "images", "test_accuracy", "accuracy_low",
     "accuracy_high", "paper",
 )  # fmt: skip
-OURS = "dxai"
-CONTROLS = ("shuffled", "random_phase")
-NAIVE = "naive"
-ORDER = (
-    OURS, "lrp", "ig", "gradient_shap", "internal_influence", "guided_gradcam", "gradcam", "lime",
-    "random", NAIVE, *CONTROLS,
-)  # fmt: skip
-"""Methods in the order of the paper's table, the naive optimisation and the controls last."""
 
 
 def table1(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
@@ -71,7 +64,7 @@ def table1(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
 
 def best_baseline(cell: pd.DataFrame) -> pd.Series | None:
     """The baseline row with the lowest AUC among the rows of one dataset and classifier."""
-    rivals = cell[(cell["status"] == "ok") & ~cell["method"].isin([OURS, NAIVE, *CONTROLS])]
+    rivals = cell[(cell["status"] == "ok") & cell["method"].isin(BASELINES)]
     return None if rivals.empty else rivals.iloc[int(rivals["auc"].astype(float).argmin())]
 
 

@@ -36,11 +36,11 @@ def test_dvc_shows_metrics_parameters_and_plots(project: Project) -> None:
     table = metrics[""]["data"]["results/metrics.json"]["data"]["table1"]["textures"]
     assert {"dxai-0", "ig-signed", "gradcam-relu"} <= set(table["simple"])
     changed = json.loads(project.run("dvc", "params", "diff", "--json").stdout)
-    assert changed["params.yaml"]["run.decompose.steps"] == {"old": 1250, "new": 20}
+    steps = changed["params.yaml"]["run.decompose.steps"]
+    assert (steps["old"], steps["new"]) == (1250, 20)
     plots = json.loads(project.run("dvc", "plots", "show", "--json").stdout)
     (curves,) = plots["data"].values()
-    points = curves[0]["datapoints"] if "datapoints" in curves[0] else curves
-    assert "accuracy" in json.dumps(points)
+    assert "accuracy" in json.dumps(curves)
 
 
 @pytest.mark.parametrize(
@@ -74,23 +74,30 @@ def test_a_changed_value_reruns_what_depends_on_it_and_nothing_else(
 
 
 LONG = {
-    "prepare": ({"prepare.shard_images": "1", "datasets.textures.options.stride": "1"}, ["textures"]),
-    "classifier": ({"classifier.epochs": "100000", "classifier.patience": "100000"}, ["textures", "simple", "explained"]),
-    "decompose": ({"decompose.steps": "1000000"}, ["textures", "simple", "0"]),
-    "baseline": ({"methods.lime.samples": "1000000"}, ["textures", "simple", "lime"]),
-    "ours": ({"evaluate.latents": "1000000"}, ["textures", "simple", "0"]),
-}  # fmt: skip
+    "prepare": ["datasets.textures.options.stride=1", "prepare.shard_images=1"],
+    "classifier": ["classifier.epochs=100000", "classifier.patience=100000"],
+    "decompose": ["decompose.steps=1000000"],
+    "baseline": ["methods.lime.samples=1000000"],
+    "ours": ["evaluate.latents=1000000"],
+}
+"""Settings with which a stage would take hours (the first: a minute)."""
+NAMES = {
+    "prepare": ["textures"],
+    "classifier": ["textures", "simple", "explained"],
+    "decompose": ["textures", "simple", "0"],
+    "baseline": ["textures", "simple", "lime"],
+    "ours": ["textures", "simple", "0"],
+}
 
 
 @pytest.mark.parametrize("stage", LONG)
 def test_ctrl_c_in_a_stage_leaves_nothing_half_written(project: Project, stage: str) -> None:
     before = (project.root / "params.yaml").read_text()
-    overrides, names = LONG[stage]
-    project.select(overrides=overrides)
+    project.select(overrides=dict(setting.split("=") for setting in LONG[stage]))
     files = {p: p.stat().st_mtime_ns for p in outputs(project.root)}
     try:
-        process = project.start(f"dxai.stages.{stage}", *names)
-        time.sleep(8)  # imports take some seconds; the work itself would take hours
+        process = project.start(f"dxai.stages.{stage}", *NAMES[stage])
+        time.sleep(8)  # imports take some seconds
         assert process.poll() is None, process.communicate()[0]
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dxai.evaluate import paper, tables
+from dxai.evaluate import names, paper, tables
 from dxai.files import write_json
 from dxai.params import METHODS, EvaluateParams
 
@@ -138,6 +138,6 @@ def test_wilsons_interval_is_the_published_one():
 
 
 def test_every_method_has_its_place():
-    assert set(tables.ORDER) == {"dxai", *METHODS, *tables.CONTROLS}
+    assert set(names.ORDER) == set(names.STYLES) == {"dxai", *METHODS, *names.CONTROLS}
     for row in paper.TABLE1.values():
-        assert set(row) <= set(tables.ORDER)
+        assert set(row) <= set(names.ORDER)
