@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -28,7 +27,6 @@ def run_stage(stage: Callable[..., None], *names: str) -> None:
         usage = " ".join(name.upper() for name in names)
         command = f"python -m dxai.stages.{Path(sys.argv[0]).stem}"
         sys.exit(f"usage: {command} {usage}".rstrip())
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         stage(*sys.argv[1:])
