@@ -62,6 +62,8 @@ class Project:
             "PYTHONPATH": str(hooks),
             "DXAI_TEST_AUDIT": str(self.audit),
             "PYTHONUNBUFFERED": "1",
+            # DVC runs `python`; an activated environment would put it first.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

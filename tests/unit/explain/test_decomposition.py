@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from dxai import DXAI
+from dxai.models.checkpoint import ModelError, freeze, save_decomposer
+from dxai.models.classifiers import build_classifier
+from dxai.models.decomposer import Decomposer
+
+SETTINGS = {
+    "channels": 1, "classes": 3, "image_size": 16, "branches": 3, "branch_width": 3,
+    "coarsest": 8, "mapping_width": 8, "style_dim": 8, "latent_dim": 4,
+}  # fmt: skip
+INFO = {
+    "settings": SETTINGS,
+    "class_names": ["a", "b", "c"],
+    "image_size": 16,
+    "channels": 1,
+    "value_range": [-1.0, 1.0],
+}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    torch.manual_seed(0)
+    classifier = freeze(build_classifier("simple", 1, 3, 16, width=4))
+    described = {"arch": "simple", "options": {"width": 4}} | INFO
+    file = tmp_path_factory.mktemp("model") / "model.pt"
+    save_decomposer(file, freeze(Decomposer(**SETTINGS)), INFO, classifier, described)
+    return file
+
+
+@pytest.fixture
+def images():
+    return torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_three_lines_in_the_manner_of_captum(path, images):
+    explainer = DXAI.load(path.parent)
+    distinct = explainer.attribute(images, target=torch.tensor([0, 1, 2, 0]))
+    assert distinct.shape == images.shape
+    assert not distinct.requires_grad
+
+
+def test_the_parts_and_the_residual_are_the_image(path, images):
+    found = DXAI.load(path).explain(images)
+    whole = found.distinct + found.agnostic + found.residual
+    torch.testing.assert_close(whole, images, rtol=0, atol=1e-6)
+
+
+def test_without_a_target_the_predicted_class_is_explained(path, images):
+    explainer = DXAI.load(path)
+    predicted = explainer.classifier(images).argmax(1)
+    torch.testing.assert_close(
+        explainer.explain(images).psi, explainer.explain(images, predicted).psi
+    )
+    other = explainer.explain(images, (predicted + 1) % 3)
+    assert not torch.allclose(explainer.explain(images).psi, other.psi)
+
+
+def test_an_image_is_explained_alike_in_any_batch(path, images):
+    explainer, target = DXAI.load(path), torch.tensor([0, 1, 2, 0])
+    index = torch.tensor([7, 3, 9, 1])
+    whole = explainer.explain(images, target, index).psi
+    for i in range(4):
+        alone = explainer.explain(images[i : i + 1], target[i : i + 1], index[i : i + 1]).psi
+        torch.testing.assert_close(alone, whole[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+def test_several_latents_are_averaged(path, images):
+    target = torch.zeros(4, dtype=torch.long)
+    several, one = DXAI.load(path, latents=3), DXAI.load(path)
+    psi = [one.decomposer(images, target, several.latent(range(4), draw)).psi for draw in range(3)]
+    torch.testing.assert_close(several.explain(images, target).psi, torch.stack(psi).mean(0))
+
+
+def test_the_seed_chooses_the_latent(path):
+    first, again, other = DXAI.load(path), DXAI.load(path), DXAI.load(path, seed=1)
+    assert torch.equal(first.latent([5]), again.latent([5]))
+    assert not torch.equal(first.latent([5]), other.latent([5]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.expand(-1, 3, -1, -1), r"\(4, 3, 16, 16\); this model takes \(B, 1, 16, 16\)"),
+        (lambda x: x[0], r"shape \(1, 16, 16\)"),
+        (lambda x: (x + 1) * 127.5, r"this model takes values in \[-1, 1\]"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(path, images, change, message):
+    with pytest.raises(ValueError, match=message):
+        DXAI.load(path).attribute(change(images), torch.zeros(4, dtype=torch.long))
+
+
+def test_classes_that_do_not_exist_are_refused(path, images):
+    with pytest.raises(ValueError, match=r"classes outside 0 \.\. 2"):
+        DXAI.load(path).attribute(images, torch.tensor([0, 1, 2, 3]))
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"model\.pt: no such model file"):
+        DXAI.load(tmp_path)
