@@ -123,6 +123,9 @@ class ClassifierParams:
         Add white Gaussian noise to training images, its deviation drawn per image from
         [0, noise] (images span [-1, 1]). A network that sees few images otherwise learns to
         follow patterns too faint to see.
+    contrast : float
+        Multiply each training image by a factor from [1 - contrast, 1], which moves it towards
+        mid-gray, as removing w x does. In [0, 1].
     seed : int
         Of weights, order and augmentation; the twin has another one.
     """
@@ -134,10 +137,13 @@ class ClassifierParams:
     weight_decay: float = 1e-4
     flip: bool = True
     noise: float = 0.0
+    contrast: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "epochs", "patience", "batch_size", "lr")
+        if not 0 <= self.contrast <= 1:
+            raise ParamsError(f"contrast is {self.contrast}; it must lie in [0, 1]")
 
 
 @dataclass(frozen=True)

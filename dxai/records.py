@@ -124,9 +124,9 @@ def _whole(root: Path, params: Params) -> Record:
 def _of_classifier(root: Path, params: Params, dataset: str, name: str) -> Iterator[Record]:
     tags = {"dataset": dataset, "classifier": name, "profile": params.profile}
     place = Path(dataset, name)
-    if name in params.classifiers:  # that one is trained by the decomposition
-        for role in ("explained", "twin"):
-            yield _classifier(root / CLASSIFIERS / place / role, f"{place}/{role}", role, tags)
+    # With C = D the decomposition trains what it explains.
+    for role in ("explained", "twin") if name in params.classifiers else ("twin",):
+        yield _classifier(root / CLASSIFIERS / place / role, f"{place}/{role}", role, tags)
     for seed in params.seeds:
         yield _decomposition(root / DECOMPOSITIONS / place / str(seed), f"{place}", seed, tags)
     for item in [*params.methods, *(f"{OURS}-{seed}" for seed in params.seeds)]:

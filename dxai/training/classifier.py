@@ -80,6 +80,7 @@ def train_classifier(
                     group["lr"] = params.lr * 0.5 * (1 + math.cos(math.pi * step / total))
                 batch = data.batch(order.indices(step))
                 x = sampling.flip(batch.images, seed, step) if params.flip else batch.images
+                x = sampling.lower_contrast(x, params.contrast, seed, step)
                 x = sampling.add_noise(x, params.noise, seed, step)
                 seen.append(_step(network, optimiser, x, batch.labels))
                 progress.update(step + 1, _note(history))

@@ -53,3 +53,11 @@ def add_noise(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
     deviation = strength * draws.uniform(seed, "noise strength", step, samples)
     noise = draws.normal(seed, "noise", step, samples, tuple(images.shape[1:]))
     return images + deviation[:, None, None, None] * noise
+
+
+def lower_contrast(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
+    """Multiply each image (B, C, H, W) by a factor uniform in [1 - strength, 1]."""
+    if strength == 0:
+        return images
+    drawn = draws.uniform(seed, "contrast", step, range(len(images)))
+    return images * (1 - strength * drawn)[:, None, None, None]

@@ -108,6 +108,14 @@ def test_noise_has_the_deviation_it_says():
     assert sampling.add_noise(torch.zeros(1, 1, 2, 2), 0.0, 0, 0).abs().sum() == 0
 
 
+def test_contrast_is_lowered_by_at_most_its_strength():
+    scaled = sampling.lower_contrast(torch.ones(500, 1, 2, 2), 0.6, seed=0, step=0)
+    assert (scaled.std((1, 2, 3)) == 0).all()
+    assert scaled.min() == pytest.approx(0.4, abs=0.02)
+    assert scaled.mean() == pytest.approx(0.7, abs=0.02)
+    assert sampling.lower_contrast(torch.ones(1, 1, 2, 2), 0.0, 0, 0).min() == 1
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_images(folder, tmp_path):
     wild = dataclasses.replace(SMALL, lr=1e30, steps=50)
     checkpoint = Checkpoint(tmp_path)
