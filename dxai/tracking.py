@@ -189,13 +189,16 @@ def open_store(root: Path) -> Iterator[Store]:
     a new database would break it; and what is found open here was left so by a process that was
     killed, and is closed.
     """
-    work = root / ".work"
+    work = root.resolve() / ".work"
     work.mkdir(exist_ok=True)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{work / 'mlflow.db'}"
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or f"sqlite:///{work / 'mlflow.db'}"
     local = uri.startswith("sqlite:")
     with (work / "mlflow.lock").open("w") as lock, _quiet():
         fcntl.flock(lock, fcntl.LOCK_EX)
         mlflow.set_tracking_uri(uri)
+        if not given:  # MLflow has just set it, which would decide for the next folder too
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
         client = mlflow.MlflowClient(uri)
         if client.get_experiment_by_name(EXPERIMENT) is None:
             # Without a place of its own MLflow would write to ./mlruns.

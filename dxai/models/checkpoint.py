@@ -33,7 +33,7 @@ def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) 
         `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`, `profile`, and
         whatever else should be known of it.
     """
-    _save(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
+    write_tensors(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
 
 
 def load_classifier(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
@@ -68,7 +68,7 @@ def save_decomposer(
     classifier, classifier_info
         As for `save_classifier`.
     """
-    _save(
+    write_tensors(
         path,
         {
             "kind": "decomposition",
@@ -104,9 +104,20 @@ def freeze(network: nn.Module) -> Any:
     return network.eval().requires_grad_(False)
 
 
-def _save(path: Path | str, content: dict[str, Any]) -> None:
+def write_tensors(path: Path | str, content: dict[str, Any]) -> None:
+    """`torch.save`, atomically.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; `path` is then as it was.
+    """
     with atomic(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            reason = str(error).splitlines()[0]
+            raise OSError(f"{path}: cannot be written, is the disk full? ({reason})") from None
 
 
 def _load(path: Path | str, kind: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dxai.files import atomic
+from dxai.models.checkpoint import write_tensors
 
 
 def best_device() -> torch.device:
@@ -41,8 +41,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""
-        with atomic(self.path) as temporary:
-            torch.save(state, temporary)
+        write_tensors(self.path, state)
 
     def remove(self) -> None:
         """Delete it, once the result stands."""

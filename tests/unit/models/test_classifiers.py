@@ -1,11 +1,22 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from dxai.models.checkpoint import ModelError, load_classifier, load_decomposer, save_classifier
+from dxai.models.checkpoint import (
+    ModelError,
+    load_classifier,
+    load_decomposer,
+    save_classifier,
+    write_tensors,
+)
 from dxai.models.classifiers import CLASSIFIERS, build_classifier, default_layers
 from dxai.models.discriminator import Discriminator
 
+PROJECT = Path(__file__).parents[3]
 SMALL = {"resnet18": {"width": 4}, "simple": {"width": 4}, "discriminator": {"width": 4}}
 
 
@@ -164,3 +175,26 @@ def test_model_files_of_another_kind_or_preset_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ModelError, match="not a model file"):
         load_classifier(path)
+
+
+FULL_DISK = """
+import resource, sys, torch
+from dxai.models.checkpoint import write_tensors
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    write_tensors(sys.argv[1], {"x": torch.zeros(100_000)})
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "model.pt"
+    write_tensors(path, {"x": torch.ones(1)})
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, cwd=PROJECT
+    )
+    assert "model.pt" in done.stdout, done.stderr
+    assert "cannot be written" in done.stdout or "File too large" in done.stdout
+    assert torch.load(path)["x"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
