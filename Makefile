@@ -27,8 +27,9 @@ up: venv ## start the Prefect server and worker and the MLflow server, on loopba
 down: ## stop what `make up` started
 	@$(BIN)/python -m infra.local down
 
-test: venv ## every test
-	$(BIN)/python -m pytest
+test: venv ## every test; as root on Debian, what they need is installed (a missing program skips)
+	@.ci/programs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 test-quick: venv ## the tests one runs all day, under 3 minutes
 	$(BIN)/python -m pytest -m "not slow"

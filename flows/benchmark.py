@@ -50,14 +50,16 @@ def full_benchmark(
         Seeds of the decomposition.
     """
     select(profile, datasets, classifiers, methods, seeds)
-    *work, report = groups()
-    for group in work:
-        run_group.with_options(name=group.name)(group)
-    try:
-        run_group.with_options(name=report.name)(report)
-    except StageFailed:  # a method failed: its row says so, the others stand and are shown
-        record()
-        raise
+    parts = groups()
+    for place, group in enumerate(parts, 1):
+        items = f"{len(group.targets)} item{'s' * (len(group.targets) > 1)}"
+        get_run_logger().info("part %d of %d: %s, %s", place, len(parts), group.name, items)
+        try:
+            run_group.with_options(name=group.name)(group)
+        except StageFailed:
+            if group is parts[-1]:  # a method failed: its row says so, the others stand
+                record()
+            raise
     record()
 
 

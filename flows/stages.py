@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from dxai import files, processes
@@ -103,6 +104,8 @@ def reproduce(targets: Iterable[str], log: Callable[[str], None], root: Path | s
         errors="replace",
         process_group=0,
     )
+    # A DVC that is killed (memory, for example) would leave its stage running, and us reading.
+    Thread(target=_end_with_leader, args=(process,), daemon=True).start()
     try:
         outcome = _Outcome(", ".join(targets))
         for line in map(str.rstrip, process.stdout or ()):
@@ -115,6 +118,11 @@ def reproduce(targets: Iterable[str], log: Callable[[str], None], root: Path | s
         processes.end_group(process.pid, grace=GRACE, poll=process.poll)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _end_with_leader(process: subprocess.Popen[str]) -> None:
+    process.wait()
+    processes.end_group(process.pid, grace=GRACE)
 
 
 class _Outcome:
@@ -131,6 +139,8 @@ class _Outcome:
             self.blamed = self.blamed or line
         elif line.startswith("ERROR:"):  # DVC's own
             self.failure = self.failure or line.removeprefix("ERROR:").strip()
+        elif self.failure.endswith("blocked by:"):  # a lock; the next line names its holder
+            self.failure += line
         elif line and not self.failure:
             self.last = line
 
@@ -138,7 +148,8 @@ class _Outcome:
         """The stage's error line, else its last line and what DVC made of it."""
         if self.blamed:
             return self.blamed
-        return f"{self.last} ({self.failure or f'dvc ended with code {code}'})"
+        failure = self.failure or f"dvc ended with code {code}"
+        return f"{self.last} ({failure})" if self.last else failure
 
 
 def _environment() -> dict[str, str]:

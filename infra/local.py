@@ -114,10 +114,11 @@ def benchmark(place: Place, parameters: dict[str, Any]) -> int:
             cancel(server, run)
             raise
         say(f"run {run['name']}: {state['name']}" + (f": {state['message'] or ''}").rstrip(": "))
+        has_table = server.has_artifact(run["id"], "table-1")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping takes seconds; let it finish
         down(place, started)
-    if state["type"] == "COMPLETED":
+    if has_table:  # a run in which one method failed still has the others
         conclude(place, time.monotonic() - began)
     return 0 if state["type"] == "COMPLETED" else 1
 
@@ -125,20 +126,23 @@ def benchmark(place: Place, parameters: dict[str, Any]) -> int:
 def watch(place: Place, server: Prefect, run: str) -> dict[str, Any]:
     """Show a run's log until it ends; returns its last state."""
     log = Log(server, run)
-    waiting = ""
+    waiting = False
     while True:
-        state = server.state(run)
-        for record in log.new():
-            show(record)
-        if state["type"] in FINAL:
-            time.sleep(LOG_DELAY)
+        try:
+            state = server.state(run)
+            if ended := state["type"] in FINAL:
+                time.sleep(LOG_DELAY)
             for record in log.new():
                 show(record)
+        except OSError as error:  # slow on busy cores, or gone?
+            services.check(place, "prefect")
+            say(f"the Prefect server is slow to answer: {error}")
+            continue
+        if ended:
             return state
-        if state["type"] == "SCHEDULED" and state["name"] != waiting:
-            waiting = state["name"]
-            if waiting == "AwaitingConcurrencySlot":
-                say("another run has this folder; this one starts when that has ended")
+        if state["name"] == "AwaitingConcurrencySlot" and not waiting:
+            waiting = True
+            say("another run has this folder; this one starts when that has ended")
         services.check(place, "worker")
         time.sleep(1)
 
@@ -173,7 +177,8 @@ def conclude(place: Place, seconds: float) -> None:
     say("\n" + format_table(place.root / "results/table1.csv"))
     say(f"\nreport   {place.root / 'results/report.html'}")
     say(f"table    {place.root / 'results/table1.csv'}")
-    say(f"MLflow   make up, then {place.url('mlflow')} (data: {place.tracking_uri})")
+    before = "" if services.read_pid(place, "mlflow") else "make up, then "
+    say(f"MLflow   {before}{place.url('mlflow')} (data: {place.tracking_uri})")
     say(f"done in  {seconds:.0f} s")
 
 
@@ -218,8 +223,11 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--profile", help="a profile of params.yaml (default: what it says)")
     options = parser.parse_args(arguments)
     place = Place(Path.cwd())
+    if not (place.root / "prefect.yaml").exists():
+        parser.error(f"{place.root} holds no prefect.yaml; run in the project's folder")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with `&`
-    signal.signal(signal.SIGTERM, terminate)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, terminate)
     try:
         if options.command == "up":
             start_all(place)
@@ -248,7 +256,7 @@ def selection(place: Place, profile: str | None) -> dict[str, Any]:
 
 
 def terminate(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM, too, cancels the run and stops what was started."""
+    """SIGTERM and a closed terminal, too, cancel the run and stop what was started."""
     raise SystemExit(128 + signum)
 
 

@@ -100,6 +100,11 @@ class Prefect:
         """Propose a state for a run."""
         self.call(f"flow_runs/{run}/set_state", {"state": {"type": kind, "message": message}})
 
+    def has_artifact(self, run: str, key: str) -> bool:
+        """Whether a run has published an artifact."""
+        wanted = {"flow_run_id": {"any_": [run]}, "key": {"any_": [key]}}
+        return bool(self.call("artifacts/filter", {"artifacts": wanted}))
+
     def unfinished(self, deployment: str, states: tuple[str, ...]) -> list[dict[str, Any]]:
         """Runs of a deployment that are in one of the states."""
         flow, name = deployment.split("/")

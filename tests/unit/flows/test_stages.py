@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -137,6 +138,33 @@ def test_a_stage_that_ignores_a_polite_stop_is_killed(pipeline: Path, monkeypatc
     with pytest.raises(RuntimeError, match="stop"):
         reproduce(["part@a"], log, pipeline)
     assert_ended(int((pipeline / "pid").read_text()))
+
+
+def test_a_killed_dvc_takes_its_stage_along(pipeline: Path) -> None:
+    write(pipeline, "echo $$ > pid; echo $PPID; sleep 600; echo unreachable")
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if line.isdigit():
+            os.kill(int(line), signal.SIGKILL)
+
+    with pytest.raises(StageFailed, match=r"part@a.*code -9") as failure:
+        reproduce(["part@a"], log, pipeline)
+    assert not failure.value.by_input
+    assert "unreachable" not in lines
+    assert_ended(int((pipeline / "pid").read_text()))
+
+
+def test_a_stage_that_somebody_else_runs_is_left_to_them(pipeline: Path) -> None:
+    write(pipeline, "touch begun; sleep 600")
+    command = [sys.executable, "-m", "dvc", "repro", "part@a"]
+    with subprocess.Popen(command, cwd=pipeline, start_new_session=True) as other:
+        while not (pipeline / "begun").exists():
+            time.sleep(0.1)
+        with pytest.raises(StageFailed, match=rf"busy.*PID {other.pid}"):
+            log_of(pipeline, "part@a")
+        os.killpg(other.pid, signal.SIGKILL)
 
 
 def test_items_of_two_runs_at_once_wait_for_each_other(pipeline: Path) -> None:

@@ -1,0 +1,187 @@
+"""The rules of docs/architecture.md that a reader of one file cannot see broken."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.stages import groups
+from infra import services
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = [path for folder in ("dxai", "flows", "infra") for path in (ROOT / folder).rglob("*.py")]
+TESTS = list((ROOT / "tests").rglob("*.py"))
+
+HOMES = {
+    "mlflow": "dxai/tracking.py",
+    "captum": "dxai/explain/captum_baselines",
+    "prefect": "flows",
+    "dvc": "flows/stages.py",
+    "ray": "dxai/training/ray_worker.py",
+}
+"""A framework, and the only place that may import it."""
+
+BASE = {"draws", "files", "params", "processes", "progress", "types"}
+MAY_IMPORT = {
+    **{name: BASE for name in BASE},
+    "datasets": BASE,
+    "models": BASE,
+    "training": BASE | {"datasets", "models"},
+    "explain": BASE | {"models"},
+    "evaluate": BASE | {"datasets"},
+    "stages": BASE | {"datasets", "models", "training", "explain", "evaluate"},
+}
+"""Parts of dxai, and which others they may import; whatever is not named here is on top."""
+
+FLOWS_MAY_IMPORT = BASE | {"profiles", "tracking"}
+INFRA_MAY_IMPORT = BASE | {"plain_tables"}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it, with the names taken from it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def parts(path: Path, package: str) -> set[str]:
+    """The parts of a package that a file imports: `training` of `dxai.training.loop`."""
+    names = [name.split(".") for name in imports(path)]
+    return {name[1] for name in names if name[0] == package and len(name) > 1}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_frameworks_stay_in_their_homes() -> None:
+    strays = [
+        f"{relative(path)} imports {framework}, which belongs into {home}"
+        for path in CODE
+        for framework, home in HOMES.items()
+        if any(name.split(".")[0] == framework for name in imports(path))
+        and not relative(path).startswith(home)
+    ]
+    assert not strays
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for path in (ROOT / "dxai").rglob("*.py"):
+        part = path.relative_to(ROOT / "dxai").parts[0].removesuffix(".py")
+        foreign = {f"{top}.{name}" for top in ("flows", "infra") for name in parts(path, top)}
+        if part in MAY_IMPORT:
+            foreign |= parts(path, "dxai") - {part} - MAY_IMPORT[part]
+        wrong += [f"{relative(path)} imports {name}" for name in sorted(foreign)]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("folder", "allowed"), [("flows", FLOWS_MAY_IMPORT), ("infra", INFRA_MAY_IMPORT)]
+)
+def test_flows_and_infra_hold_no_machine_learning(folder: str, allowed: set[str]) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert parts(path, "dxai") <= allowed, relative(path)
+        assert not {"torch", "numpy", "pandas"} & {name.split(".")[0] for name in imports(path)}
+
+
+def test_annotations_are_postponed_except_where_prefect_reads_them() -> None:
+    for path in CODE:
+        postponed = "__future__.annotations" in imports(path)
+        if relative(path).startswith("flows/"):
+            assert not postponed, f"{relative(path)}: a served flow could not be rebuilt"
+        elif any(isinstance(node, ast.FunctionDef) for node in ast.parse(path.read_text()).body):
+            assert postponed, relative(path)
+
+
+# ------------------------------------------------------------------------------------ the pipeline
+def pipeline() -> dict[str, dict[str, object]]:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return {name: stage.get("do", stage) for name, stage in stages.items()}
+
+
+def test_groups_of_the_flow_are_the_stages_of_dvc() -> None:
+    names = [group.name for group in groups(ROOT)]
+    assert set(names) <= set(pipeline())
+    # A stage over an empty list of params.yaml has no items, and so is no group.
+    missing = set(pipeline()) - set(names)
+    assert all("run.joint" in str(pipeline()[name]["matrix"]) for name in missing)
+    in_order = ["prepare", "classifier", "decompose", "ours", "tables", "report"]
+    assert [name for name in names if name in in_order] == in_order
+
+
+def test_every_stage_runs_a_module_and_every_module_is_run() -> None:
+    commands = " ".join(str(stage["cmd"]) for stage in pipeline().values())
+    run = set(re.findall(r"python -m dxai\.stages\.(\w+)", commands))
+    modules = {
+        path.stem for path in (ROOT / "dxai/stages").glob("*.py") if "__main__" in path.read_text()
+    }
+    assert run == modules
+
+
+def test_a_stage_depends_on_its_own_module() -> None:
+    for name, stage in pipeline().items():
+        module = re.search(r"dxai\.stages\.(\w+)", str(stage["cmd"]))
+        assert module is not None
+        assert f"dxai/stages/{module[1]}.py" in str(stage["deps"]), name
+
+
+def test_git_ignores_what_dvc_keeps() -> None:
+    """Or DVC would edit .gitignore, and a run would leave the checkout changed."""
+    paths = ["data/prepared/x", "artifacts/x/y", "results/x.csv", ".work/x", ".dvc/cache/x"]
+    for stage in pipeline().values():
+        for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            path = next(iter(out)) if isinstance(out, dict) else out
+            paths.append(re.sub(r"\$\{[^}]*\}", "x", path))
+    ignored = subprocess.run(
+        ["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True
+    )
+    assert set(ignored.stdout.split()) == set(paths)
+
+
+# ------------------------------------------------------------------------------------ settings
+def test_prefect_s_files_agree_with_the_launcher() -> None:
+    settings = tomllib.loads((ROOT / "prefect.toml").read_text())
+    port = services.PORTS["prefect"][1]
+    assert settings["server"]["api"]["port"] == port
+    assert settings["api"]["url"] == f"http://{services.HOST}:{port}/api"
+    assert settings["server"]["analytics_enabled"] is False
+    (deployment,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert deployment["work_pool"]["name"] == services.POOL
+    file, function = deployment["entrypoint"].split(":")
+    assert f"def {function}(" in (ROOT / file).read_text()
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {re.split(r"[<>=\[]", line)[0].lower() for line in wanted}
+    pins = dict(
+        line.lower().split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    assert names <= pins.keys()
+    assert tuple(map(int, pins["fastapi"].split(".")[:2])) < (0, 151)  # see constraints.txt
+    assert not {"torchvision", "timm"} & pins.keys()
+
+
+def test_make_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert phony is not None
+    assert set(phony[1].split()) == targets
+    listing = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[0] for line in listing.stdout.splitlines()} == targets
