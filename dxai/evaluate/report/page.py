@@ -118,6 +118,12 @@ def _label(method: str) -> str:
     return style(method).label
 
 
+def _axis(values: list[float]) -> tuple[float, float]:
+    """Whole tenths around the values, at least one tenth apart."""
+    high = math.ceil(max(values) * 10)
+    return min(math.floor(min(values) * 10), high - 1) / 10, high / 10
+
+
 def _section(number: int, cell: Cell, params: Params, folders: Folders, drawer: Drawer) -> Section:
     data = ShardedDataset(folders.prepared / cell.dataset, "test")
     seed, best = params.seeds[0], cell.best_baseline()
@@ -131,7 +137,7 @@ def _section(number: int, cell: Cell, params: Params, folders: Folders, drawer: 
         facts=_facts(cell, data, seed),
         claim=make_claim(cell),
         groups=make_groups(cell, params),
-        axis=(math.floor(min(known) * 10) / 10, math.ceil(max(known) * 10) / 10),
+        axis=_axis(known),
         curves=curve_charts(cell, seed, best["method"] if best else None, drawer),
         bars=bar_charts(cell, seed, drawer),
         panels=build_panels(cell, data, seed),

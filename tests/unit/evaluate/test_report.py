@@ -222,6 +222,14 @@ def test_a_run_without_our_row_claims_nothing(run: Run, tmp_path: Path) -> None:
     assert "so nothing is claimed" in text and "failed: a NaN loss" in text
 
 
+def test_methods_that_all_remove_nothing_are_drawn_too(run: Run, tmp_path: Path) -> None:
+    def level(table: pd.DataFrame) -> None:
+        table.loc[table["auc"].notna(), ["auc", "auc_low", "auc_high"]] = 1.0
+
+    text = build_report(*changed(run, tmp_path, level))
+    assert "on a line<small>0.9 to 1.0</small>" in text
+
+
 def test_charts_and_examples_are_those_of_the_run(page: str) -> None:
     labels = Outline(page).values("aria-label")
     beta = next(label for label in labels if label.startswith("Accuracy against β"))
