@@ -110,6 +110,8 @@ def benchmark(place: Place, parameters: dict[str, Any]) -> int:
         say(f"run {run['name']}: {place.url('prefect')}/runs/flow-run/{run['id']}")
         try:
             state = watch(place, server, run["id"])
+        except ServiceError:  # nobody is left to cancel it
+            raise
         except BaseException:
             cancel(server, run)
             raise
@@ -177,7 +179,7 @@ def conclude(place: Place, seconds: float) -> None:
     say("\n" + format_table(place.root / "results/table1.csv"))
     say(f"\nreport   {place.root / 'results/report.html'}")
     say(f"table    {place.root / 'results/table1.csv'}")
-    before = "" if services.read_pid(place, "mlflow") else "make up, then "
+    before = "" if services.running(place, "mlflow") else "make up, then "
     say(f"MLflow   {before}{place.url('mlflow')} (data: {place.tracking_uri})")
     say(f"done in  {seconds:.0f} s")
 
@@ -186,9 +188,9 @@ def conclude(place: Place, seconds: float) -> None:
 def status(place: Place) -> None:
     """What runs, and where."""
     for name in ALL:
-        running = services.read_pid(place, name)
-        page = f", {place.url(name)}" if running and name in services.PORTS else ""
-        say(f"{name}: " + (f"running, process {running['pid']}{page}" if running else "stopped"))
+        found = services.running(place, name)
+        page = f", {place.url(name)}" if found and name in services.PORTS else ""
+        say(f"{name}: " + (f"running, process {found['pid']}{page}" if found else "stopped"))
 
 
 def start_all(place: Place) -> None:

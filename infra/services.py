@@ -1,14 +1,10 @@
 """The programs behind a run: the Prefect server and worker, and the MLflow server, on loopback.
 
-Each writes to .work/logs/<name>.log and is known by .work/pids/<name>, a file that the program
-itself keeps locked: who finds it unlocked knows that the program is no more, whatever the process
-id in it may have become.
+Each writes to .work/logs/<name>.log and is known by .work/pids/<name>.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import signal
 import socket
@@ -20,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from dxai import processes
+from infra import pids
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": ("DXAI_PREFECT_PORT", 4250), "mlflow": ("DXAI_MLFLOW_PORT", 5050)}
@@ -54,12 +50,21 @@ class Place:
         """Where everything that runs leaves its files."""
         return self.root / ".work"
 
+    @property
+    def mark(self) -> str:
+        """What tells our processes by their environment."""
+        return f"PREFECT_HOME={self.work / 'prefect'}"
+
+    def pid_file(self, name: str) -> Path:
+        """The file that a service keeps locked."""
+        return self.work / "pids" / name
+
     def port(self, name: str) -> int:
         """That of the running service, else what the environment says, else the default."""
-        running = read_pid(self, name)
+        found = running(self, name)
         variable, default = PORTS[name]
         try:
-            return running["port"] if running else int(os.environ.get(variable, default))
+            return found["port"] if found else int(os.environ.get(variable, default))
         except ValueError:
             raise ServiceError(f"{variable} is {os.environ[variable]!r}, not a number") from None
 
@@ -110,30 +115,27 @@ def command(place: Place, name: str) -> list[str]:
     return [sys.executable, "-m", *arguments]
 
 
-def read_pid(place: Place, name: str) -> dict[str, int] | None:
+def running(place: Place, name: str) -> dict[str, int] | None:
     """Process id and port of a running service, None if it does not run."""
-    with suppress(FileNotFoundError), (place.work / "pids" / name).open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            for _ in range(100):
-                if text := file.read():
-                    return json.loads(text)
-                time.sleep(0.01)  # locked, and about to be written
-            raise ServiceError(f"{file.name} is locked, and empty") from None
-    return None
+    return pids.read(place.pid_file(name))
+
+
+def alive(place: Place, name: str) -> bool:
+    """Whether a service runs, or at least something that it started and did not outlive."""
+    return bool(running(place, name) or pids.remains(place.pid_file(name), place.mark))
 
 
 def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
-    """Start a service; None if it runs already.
+    """Start a service; None if it runs already. What a killed one left is ended first.
 
     Raises
     ------
     ServiceError
         If another program has its port.
     """
-    if read_pid(place, name):
+    if running(place, name):
         return None
+    stop(place, name)
     port = place.port(name) if name in PORTS else 0
     if port and not port_is_free(port):
         raise ServiceError(
@@ -144,7 +146,7 @@ def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
         (place.work / folder).mkdir(parents=True, exist_ok=True)
     log = place.work / "logs" / f"{name}.log"
     arguments, environment = command(place, name), place.environment()
-    with _pid_file(place, name) as file, log.open("ab") as output:
+    with pids.hold(place.pid_file(name)) as file, log.open("ab") as output:
         if file is None:  # somebody was quicker
             return None
         process = subprocess.Popen(
@@ -157,24 +159,41 @@ def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
             pass_fds=[file.fileno()],  # the lock lives as long as the program
             start_new_session=True,
         )
-        _write_pid(file, process.pid, port)
+        pids.write(file, process.pid, port)
     return process
 
 
 def stop(place: Place, name: str, grace: float = 15.0) -> bool:
-    """End a service and all that it started; False if it did not run."""
-    running = read_pid(place, name)
-    if running is None:
+    """End a service and all that it started; False if there was nothing to end."""
+    found = running(place, name)
+    leader = found["pid"] if found else pids.remains(place.pid_file(name), place.mark)
+    if leader is None:
         return False
-    pid = running["pid"]
 
     def reap() -> None:
         with suppress(ChildProcessError):  # started by another launcher
-            os.waitpid(pid, os.WNOHANG)
+            os.waitpid(leader, os.WNOHANG)
 
-    processes.end_group(pid, STOP_SIGNALS, grace, reap)
-    (place.work / "pids" / name).unlink(missing_ok=True)
+    processes.end_group(leader, STOP_SIGNALS, grace, reap)
+    place.pid_file(name).unlink(missing_ok=True)
     return True
+
+
+@contextmanager
+def alone(place: Place, name: str) -> Iterator[None]:
+    """Hold the folder for one command at a time.
+
+    Raises
+    ------
+    ServiceError
+        If another process holds it; the text names that one.
+    """
+    with pids.hold(place.pid_file(name)) as file:
+        if file is None:
+            other = running(place, name) or {"pid": 0}
+            raise ServiceError(f"another {name} runs in this folder: process {other['pid']}")
+        pids.write(file, os.getpid())
+        yield
 
 
 def port_is_free(port: int) -> bool:
@@ -221,45 +240,8 @@ def wait(place: Place, name: str, url: str, say: Callable[[str], None]) -> None:
 
 def check(place: Place, name: str) -> None:
     """`ServiceError`, with its last lines, if a service has ended."""
-    if read_pid(place, name) is None:
+    if not alive(place, name):
         raise ServiceError(f"{name} has ended:\n{last_lines(place, name)}")
-
-
-@contextmanager
-def alone(place: Place, name: str) -> Iterator[None]:
-    """Hold the folder for one command at a time.
-
-    Raises
-    ------
-    ServiceError
-        If another process holds it; the text names that one.
-    """
-    with _pid_file(place, name) as file:
-        if file is None:
-            other = read_pid(place, name) or {"pid": 0}
-            raise ServiceError(f"another {name} runs in this folder: process {other['pid']}")
-        _write_pid(file, os.getpid(), 0)
-        yield
-
-
-@contextmanager
-def _pid_file(place: Place, name: str) -> Iterator[IO[str] | None]:
-    """The locked pid file of `name`; None if somebody else has locked it."""
-    path = place.work / "pids" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            file.truncate(0)
-            yield file
-
-
-def _write_pid(file: IO[str], pid: int, port: int) -> None:
-    file.write(json.dumps({"pid": pid, "port": port}))
-    file.flush()
 
 
 def last_lines(place: Place, name: str, lines: int = 15) -> str:

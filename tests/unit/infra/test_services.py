@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 def test_a_service_is_started_once_and_found_again(place: Place) -> None:
     process = services.start(place, "worker")
     assert process is not None
-    assert services.read_pid(place, "worker") == {"pid": process.pid, "port": 0}
+    assert services.running(place, "worker") == {"pid": process.pid, "port": 0}
     assert services.start(place, "worker") is None
 
 
@@ -44,7 +45,7 @@ def test_it_ends_with_its_children(place: Place) -> None:
     assert process is not None
     assert services.stop(place, "worker")
     assert not group_alive(process.pid)
-    assert services.read_pid(place, "worker") is None
+    assert services.running(place, "worker") is None
     assert not services.stop(place, "worker")
 
 
@@ -55,9 +56,9 @@ def test_it_outlives_its_launcher(place: Place) -> None:
         f"print(services.start(services.Place(Path({str(place.root)!r})), 'worker').pid)"
     )
     launcher = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    running = services.read_pid(place, "worker")
-    assert running is not None
-    assert running["pid"] == int(launcher.stdout)
+    found = services.running(place, "worker")
+    assert found is not None
+    assert found["pid"] == int(launcher.stdout)
     assert services.stop(place, "worker")
 
 
@@ -66,10 +67,25 @@ def test_a_process_id_that_another_program_has_now_is_left_alone(place: Place) -
         path = place.work / "pids/worker"
         path.parent.mkdir(parents=True)
         path.write_text(f'{{"pid": {other.pid}, "port": 0}}')
-        assert services.read_pid(place, "worker") is None
+        assert services.running(place, "worker") is None
         assert not services.stop(place, "worker")
         assert other.poll() is None
         other.kill()
+
+
+def test_what_a_killed_service_left_is_found_and_ended(place: Place) -> None:
+    process = services.start(place, "worker")
+    assert process is not None
+    log = place.work / "logs/worker.log"
+    while "hello" not in log.read_text():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert services.running(place, "worker") is None
+    assert services.alive(place, "worker")
+    again = services.start(place, "worker")
+    assert again is not None
+    assert not group_alive(process.pid)
 
 
 def test_a_service_that_ends_while_starting_is_reported_with_its_words(
