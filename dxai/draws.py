@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    # Imported where it is used: processes that only read images do without its seconds and bytes.
+    from torch import Tensor
 
 
 def generator(seed: int, purpose: str, step: int = 0, sample: int = 0) -> np.random.Generator:
@@ -37,6 +40,8 @@ def uniform(
     seed: int, purpose: str, step: int, samples: Iterable[int], size: tuple[int, ...] = ()
 ) -> Tensor:
     """U[0, 1) of shape (samples, *size), float32."""
+    import torch
+
     rows = [generator(seed, purpose, step, int(s)).random(size, dtype=np.float32) for s in samples]
     return torch.from_numpy(np.asarray(rows, dtype=np.float32))
 
@@ -45,6 +50,8 @@ def normal(
     seed: int, purpose: str, step: int, samples: Iterable[int], size: tuple[int, ...] = ()
 ) -> Tensor:
     """N(0, 1) of shape (samples, *size), float32."""
+    import torch
+
     rows = [
         generator(seed, purpose, step, int(s)).standard_normal(size, dtype=np.float32)
         for s in samples

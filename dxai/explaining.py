@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dxai.datasets import DataError, read_image
-from dxai.datasets.shards import sha256
+from dxai.datasets.format import sha256
 from dxai.evaluate import figures
 from dxai.evaluate.removal import psnr
 from dxai.explain.decomposition import DXAI

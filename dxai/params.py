@@ -34,6 +34,11 @@ JOINT = "joint"
 """The `arch` of a classifier that is the discriminator of the decomposition's own run (C = D)."""
 
 
+T = TypeVar("T")
+OPTIONAL = {"optional": True}
+"""Metadata of a field that params.yaml may leave out: DVC tracks the mapping that it stands in."""
+
+
 class ParamsError(ValueError):
     """A setting that cannot be used; the message names it and the valid choices."""
 
@@ -47,19 +52,33 @@ class DatasetParams:
     layout : str
         A key of `dxai.datasets.LAYOUTS`.
     source : str
-        The folder or file that the images come from; `~` and `$NAME` are expanded.
+        The folder or file that the images come from, a path or an fsspec URL (`s3://..`); `~` and
+        `$NAME` are expanded. `sample`: a small set that the layout draws.
     channels : int
         1 (gray) or 3 (RGB).
     options : dict
         What the layout takes besides; each layout documents its own.
+    encoding : {'png', 'jpeg'}
+        How images are stored: lossless, or in about a quarter of the bytes.
+    release : {'paper'} or None
+        Declares that the source is the release that the paper used: the numbers of images are then
+        compared with Table 5.
+    overrides : dict
+        What this dataset needs otherwise than the profile: `classifier` and `decompose`, each a
+        mapping of settings of that stage.
     """
 
     layout: str
     source: str
     channels: int = 3
     options: dict[str, Any] = field(default_factory=dict)
+    encoding: Literal["png", "jpeg"] = field(default="png", metadata=OPTIONAL)
+    release: Literal["paper"] | None = field(default=None, metadata=OPTIONAL)
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
+        for stage in self.overrides:
+            choose("overrides", stage, ("classifier", "decompose"))
         if self.channels not in (1, 3):
             raise ParamsError(f"channels is {self.channels}; valid are 1 (gray) and 3 (RGB)")
 
@@ -92,15 +111,19 @@ class PrepareParams:
     ----------
     image_size : int
         Side of the square images, pixels.
-    shard_images : int
-        Images in one Parquet shard.
+    shard_mb : int
+        A Parquet shard is closed when it holds this many MiB of images.
+    duplicates : {'report', 'drop', 'refuse'}
+        What happens when two splits have the same file: it is reported, dropped from the split
+        that is not the test set, or an error.
     """
 
     image_size: int = 256
-    shard_images: int = 1000
+    shard_mb: int = 128
+    duplicates: Literal["report", "drop", "refuse"] = "report"
 
     def __post_init__(self) -> None:
-        positive(self, "image_size", "shard_images")
+        positive(self, "image_size", "shard_mb")
 
 
 @dataclass(frozen=True)
@@ -319,6 +342,8 @@ class Params:
                     )
         for method in self.methods:
             choose("run.methods", method, METHODS)
+        for name in self.datasets:
+            self.classifier_for(name), self.decompose_for(name)
 
     @property
     def explained(self) -> dict[str, ClassifierSpec]:
@@ -329,12 +354,22 @@ class Params:
         """The settings of one dataset of this run."""
         return self.datasets[choose("dataset", name, self.datasets)]
 
+    def classifier_for(self, dataset: str) -> ClassifierParams:
+        """How a classifier of this dataset is trained."""
+        return self._overridden(ClassifierParams, "classifier", dataset)
+
+    def decompose_for(self, dataset: str) -> DecomposeParams:
+        """How a decomposition on this dataset is trained."""
+        return self._overridden(DecomposeParams, "decompose", dataset)
+
+    def _overridden(self, kind: type[T], stage: str, dataset: str) -> T:
+        wanted = self.dataset(dataset).overrides.get(stage, {})
+        merged = dataclasses.asdict(getattr(self, stage)) | wanted
+        return parse(kind, merged, f"run.datasets.{dataset}.overrides.{stage}")
+
     def classifier_spec(self, name: str) -> ClassifierSpec:
         """The settings of one classifier of this run."""
         return self.explained[choose("classifier", name, self.explained)]
-
-
-T = TypeVar("T")
 
 
 def choose(what: str, name: str, valid: typing.Iterable[str]) -> str:
@@ -373,10 +408,11 @@ def parse(kind: type[T], value: Any, where: str, complete: bool = True) -> T:
     if not isinstance(value, dict):
         raise ParamsError(f"{where} is {value!r}; it must be a mapping")
     hints = typing.get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields_of = dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = {f.name for f in fields_of}
     for key in value:
         choose(where, key, names)
-    missing = sorted(names - set(value))
+    missing = sorted(names - set(value) - {f.name for f in fields_of if f.metadata == OPTIONAL})
     if complete and missing:
         raise ParamsError(f"{where}: missing {', '.join(missing)}")
     fields = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
@@ -400,7 +436,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise ParamsError(f"{where} is {value!r}; it must be a list")
         return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # Literal[..] | None is the latter
         return None if value is None else _convert(args[0], value, where)
     if hint is Any:
         return value

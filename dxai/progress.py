@@ -45,6 +45,11 @@ class Progress:
         self.stream = stream or sys.stdout
         self.began = self.printed = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """Since the loop started."""
+        return time.monotonic() - self.began
+
     def update(self, done: int, note: str = "") -> None:
         """Say that `done` steps are complete; prints at most once every `every` seconds."""
         self.done = done

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from dxai.datasets.base import SPLITS, DataError, Listing, Sample
+from typing import TYPE_CHECKING, Any
+
+from dxai.datasets.base import SPLITS, DataError, Layout, Listing, Sample, Unit
 from dxai.datasets.images import read_image
 from dxai.datasets.registry import LAYOUTS, prepare
-from dxai.datasets.shards import ShardedDataset
+
+if TYPE_CHECKING:
+    from dxai.datasets.shards import ShardedDataset
 
 __all__ = [
     "LAYOUTS",
     "SPLITS",
     "DataError",
+    "Layout",
     "Listing",
     "Sample",
     "ShardedDataset",
+    "Unit",
     "prepare",
     "read_image",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The reader needs torch, whose seconds and bytes the processes that only write do without.
+    if name == "ShardedDataset":
+        from dxai.datasets.shards import ShardedDataset
+
+        return ShardedDataset
+    raise AttributeError(f"module 'dxai.datasets' has no attribute {name!r}")

@@ -17,6 +17,8 @@ EXTENSIONS = frozenset(
 )
 """Suffixes (in lower case) of the files that count as images."""
 
+JPEG_QUALITY = 95
+
 UNREADABLE = (
     OSError,  # truncated, unknown format, no such file, no permission
     SyntaxError,  # what Pillow raises for broken PNG chunks
@@ -57,19 +59,55 @@ def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
         If the file cannot be read whole, or holds values without a defined range.
     """
     try:
-        with Image.open(path) as file:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: unreadable image ({error})") from error
+    return square(open_image(data, path, channels), image_size)
+
+
+def open_image(data: bytes, name: Path | str, channels: int) -> Image.Image:
+    """The content of an image file, upright and in 8 bits, as `read_image` describes.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content.
+    name : path
+        For the message of the error.
+    channels : {1, 3}
+        Gray or RGB.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as file:
             file.load()
             image = ImageOps.exif_transpose(file)
-        image = _to_mode(image, "L" if channels == 1 else "RGB")
+        return _to_mode(image, "L" if channels == 1 else "RGB")
     except UNREADABLE as error:
-        raise DataError(f"{path}: unreadable image ({error})") from error
-    return np.asarray(_square(image, image_size))
+        raise DataError(f"{name}: unreadable image ({error})") from error
 
 
-def encode(image: np.ndarray) -> bytes:
-    """A uint8 image as PNG; the same pixels always give the same bytes."""
+def square(image: Image.Image, size: int, is_mask: bool = False) -> np.ndarray:
+    """The largest centred square at `size` x `size` pixels; a mask gives the covered share."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    return np.asarray(image if side == size else _resize(image, size, is_mask))
+
+
+def resize(image: np.ndarray, size: int, is_mask: bool = False) -> np.ndarray:
+    """A square uint8 image at `size` x `size` pixels; a mask gives the covered share."""
+    if image.shape[0] == size:
+        return image
+    return np.asarray(_resize(Image.fromarray(image), size, is_mask))
+
+
+def encode(image: np.ndarray, encoding: str = "png") -> bytes:
+    """A uint8 image as PNG, or as JPEG; the same pixels always give the same bytes."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=6)
+    if encoding == "jpeg":
+        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    else:
+        Image.fromarray(image).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
@@ -98,8 +136,6 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    return image if side == size else image.resize((size, size), Image.Resampling.BICUBIC)
+def _resize(image: Image.Image, size: int, is_mask: bool) -> Image.Image:
+    method = Image.Resampling.BOX if is_mask else Image.Resampling.BICUBIC
+    return image.resize((size, size), method)

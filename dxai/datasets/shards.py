@@ -1,14 +1,8 @@
-"""A prepared dataset on disk and its reader.
-
-A dataset is a folder with `manifest.json` and `<split>-00000.parquet`, `<split>-00001.parquet` ..,
-each with the columns id, label, group, source and image (PNG). Any Parquet reader opens them:
-`pandas.read_parquet("train-00000.parquet")`.
-"""
+"""The reader of a prepared dataset, local or remote, in bounded memory."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,42 +12,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from dxai.datasets import images
 from dxai.datasets.base import SPLITS, DataError
-from dxai.files import read_json
+from dxai.datasets.cache import Folder, open_folder
+from dxai.datasets.format import MANIFEST, index_name, sha256
 from dxai.types import Batch, to_unit_range
-
-MANIFEST = "manifest.json"
-ROW_GROUP = 100
-"""Images that are written, read and cached together."""
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.int64()),
-        ("group", pa.string()),
-        ("source", pa.string()),
-        ("image", pa.binary()),
-    ]
-)
 
 
 class ShardedDataset:
-    """One split of a prepared dataset, read back in bounded memory.
+    """One split of a prepared dataset.
 
     Labels, ids and groups are kept; images stay encoded, and at most `cache_bytes` of them are
-    held, those used last.
+    held, those used last. Of a remote dataset each shard is fetched when it is first needed.
 
     Parameters
     ----------
-    folder : path
-        What the stage `prepare` wrote.
+    folder : path or str
+        What the stage `prepare` wrote: a local folder, or a URL (``s3://bucket/prefix``), whose
+        files are kept in a cache on this machine (`dxai.datasets.cache`).
     split : {'train', 'validation', 'test'}
     cache_bytes : int
         Bound of the encoded images in memory; one row group is always held.
     verify : bool
         Read every shard once and compare it with its hash in the manifest. Without it, damage is
-        still found by Parquet's own checksums, when the damaged part is read.
+        still found by Parquet's own checksums, when the damaged part is read; what comes from a
+        remote folder is always compared.
 
     Attributes
     ----------
@@ -62,6 +47,10 @@ class ShardedDataset:
     labels : ndarray
         int64, (N,).
     ids, groups : list of str
+    blocks : ndarray
+        int64, (R + 1,): where each of the R row groups starts, and the end.
+    resident : bool
+        Whether all images fit into `cache_bytes`, so that they may be visited in any order.
 
     Raises
     ------
@@ -78,63 +67,55 @@ class ShardedDataset:
     def __init__(
         self, folder: Path | str, split: str, cache_bytes: int = 1 << 30, verify: bool = False
     ) -> None:
-        self.folder, self.split, self.cache_bytes = Path(folder), split, cache_bytes
+        self.split, self.cache_bytes = split, cache_bytes
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r}; valid are {', '.join(SPLITS)}")
-        self.manifest = _read_manifest(self.folder)
+        self.folder = open_folder(folder)
+        self.manifest = _read_manifest(self.folder, split)
         self.class_names: list[str] = self.manifest["class_names"]
         self.channels: int = self.manifest["channels"]
         self.image_size: int = self.manifest["image_size"]
-        self._paths = [self.folder / n for n in self.manifest["files"] if n.startswith(split)]
-        if not self._paths:
-            raise DataError(f"{self.folder}: no shards of the split {split}")
+        self._shards: list[str] = self.manifest["shards"][split]
         if verify:
             self._verify()
         self._open()
-        self._cache: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        self.resident = sum(self.manifest["bytes"][n] for n in self._shards) <= cache_bytes
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._cached = 0
 
     def _verify(self) -> None:
-        for path in self._paths:
-            if sha256(path) != self.manifest["files"][path.name]:
+        for name in (*self._shards, index_name(self.split)):
+            path = self.folder.path(name)
+            if sha256(path) != self.manifest["files"][name]:
                 raise DataError(f"{path}: its content is not what the manifest's hash says")
 
     def _open(self) -> None:
-        """Read all columns but the images, and where each row group starts."""
-        tables: list[pa.Table] = []
-        self._row_groups: list[tuple[Path, int]] = []
-        sizes = [0]
-        for path in self._paths:
-            with _parquet(path) as file:
-                tables.append(file.read(["id", "label", "group"], use_threads=False))
-                for place in range(file.num_row_groups):
-                    self._row_groups.append((path, place))
-                    sizes.append(file.metadata.row_group(place).num_rows)
-        table = pa.concat_tables(tables)
-        self._starts = np.cumsum(sizes)
+        """Read the index: all columns but the pictures, and where each row group starts."""
+        with _parquet(self.folder.path(index_name(self.split))) as file:
+            table = file.read(["id", "label", "group", "shard", "row_group"], use_threads=False)
         self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
         self.ids: list[str] = table["id"].to_pylist()
         self.groups: list[str] = table["group"].to_pylist()
+        places = np.stack([table["shard"].to_numpy(), table["row_group"].to_numpy()], 1)
+        starts = 1 + (places[1:] != places[:-1]).any(1).nonzero()[0]
+        self.blocks = np.concatenate([[0], starts, [len(places)]]).astype(np.int64)
+        self._row_groups = [(int(s), int(g)) for s, g in places[self.blocks[:-1]]]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def encoded(self, i: int) -> bytes:
-        """Image `i` of the split as PNG."""
+    def encoded(self, i: int, column: str = "image") -> bytes | None:
+        """Image `i` of the split as PNG or JPEG; or its `mask` or `neutral`, if it has one."""
         if not 0 <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
-        place = int(np.searchsorted(self._starts, i, side="right")) - 1
-        return self._row_group(place)[i - int(self._starts[place])].as_py()
+        place = int(np.searchsorted(self.blocks, i, side="right")) - 1
+        return self._row_group(place)[column][i - int(self.blocks[place])].as_py()
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The images at these places of the split, in this order; only they are decoded."""
         places = [int(i) for i in indices]
-        # Visiting them in the order of the disk reads each row group once, however small the cache.
-        pixels = {i: self._decode(i) for i in sorted(set(places))}
-        stack = np.stack([pixels[i] for i in places])
-        stack = stack[:, None] if self.channels == 1 else stack.transpose(0, 3, 1, 2)
         return Batch(
-            images=to_unit_range(torch.from_numpy(np.ascontiguousarray(stack))),
+            images=to_unit_range(self._stack(places, "image")),
             labels=torch.from_numpy(self.labels[places]),
             index=torch.tensor(places, dtype=torch.int64),
             ids=[self.ids[i] for i in places],
@@ -149,48 +130,75 @@ class ShardedDataset:
         for start in range(0, len(chosen), batch_size):
             yield self.batch(chosen[start : start + batch_size])
 
-    def _decode(self, i: int) -> np.ndarray:
+    def having(self, column: str) -> list[int]:
+        """Places of the images of which the ``mask``, or the ``neutral`` image, is known."""
+        return [i for i in range(len(self)) if self.encoded(i, column) is not None]
+
+    def masks(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Which share of each pixel makes the class: (B, 1, H, W), float32 in [0, 1]."""
+        return self._stack([int(i) for i in indices], "mask").to(torch.float32) / 255
+
+    def neutral(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """The images without what makes their class: (B, C, H, W), float32 in [-1, 1]."""
+        return to_unit_range(self._stack([int(i) for i in indices], "neutral"))
+
+    def _stack(self, places: Sequence[int], column: str) -> Tensor:
+        # Visiting them in the order of the disk reads each row group once, however small the cache.
+        pixels = {i: self._decode(i, column) for i in sorted(set(places))}
+        stack = np.stack([pixels[i] for i in places])
+        stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.ascontiguousarray(stack))
+
+    def _decode(self, i: int, column: str) -> np.ndarray:
+        data = self.encoded(i, column)
+        if data is None:
+            raise DataError(f"{self.folder}: image {self.ids[i]!r} has no {column}")
         try:
-            image = images.decode(self.encoded(i))
+            image = images.decode(data)
         except images.UNREADABLE as error:
             raise DataError(f"{self.folder}: image {self.ids[i]!r} is damaged ({error})") from error
         size = (self.image_size, self.image_size)
-        if image.shape != (size if self.channels == 1 else (*size, self.channels)):
+        if image.shape != (
+            size if self.channels == 1 or column == "mask" else (*size, self.channels)
+        ):
             raise DataError(f"{self.folder}: image {self.ids[i]!r} has shape {image.shape}")
         return image
 
-    def _row_group(self, place: int) -> pa.ChunkedArray:
+    def _row_group(self, place: int) -> pa.Table:
         """The encoded images of one row group, through the cache."""
         if place in self._cache:
             self._cache.move_to_end(place)
             return self._cache[place]
-        path, within = self._row_groups[place]
-        with _parquet(path) as file:
-            column = file.read_row_group(within, ["image"], use_threads=False)["image"]
-        self._cache[place] = column
-        self._cached += column.nbytes
+        shard, within = self._row_groups[place]
+        with _parquet(self.folder.path(self._shards[shard])) as file:
+            table = file.read_row_group(within, ["image", "mask", "neutral"], use_threads=False)
+        if len(table) != self.blocks[place + 1] - self.blocks[place]:
+            raise DataError(f"{self.folder}: {self._shards[shard]} is not what its index says")
+        self._cache[place] = table
+        self._cached += table.nbytes
         while self._cached > self.cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
-        return column
+        return table
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def _read_manifest(folder: Folder, split: str) -> dict[str, Any]:
+    path = f"{folder}/{MANIFEST}"
     try:
-        manifest = read_json(path)
-        for key in ("class_names", "channels", "image_size", "files"):
+        manifest = folder.read_json(MANIFEST)
+        for key in ("class_names", "channels", "image_size"):
             manifest[key]
+        names = [*manifest["shards"][split], index_name(split)]
+        listed = all(name in manifest["files"] and name in manifest["bytes"] for name in names)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run the stage prepare first") from None
+    except DataError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no manifest of a prepared dataset ({error!r})") from error
-    missing = [name for name in manifest["files"] if not (folder / name).is_file()]
+    if not listed:
+        raise DataError(f"{path} is no manifest of a prepared dataset (files are missing in it)")
+    folder.expect(manifest["files"])
+    missing = [name for name in names if not folder.has(name)]
     if missing:
         raise DataError(f"{folder}: missing {', '.join(missing)}; run the stage prepare again")
     return manifest

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dxai import draws
-from dxai.datasets.base import Listing, Sample
+from dxai.datasets.base import SPLITS, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.source import Source
 from dxai.params import DatasetParams, ParamsError, PrepareParams, parse
 
 PHOTOGRAPHS = ("brick", "grass", "gravel")
@@ -63,8 +64,8 @@ class TexturesOptions:
         return (SIDE // self.block) ** 2
 
 
-def textures(dataset: DatasetParams, prepare: PrepareParams) -> Listing:
-    """List the patches; `source` is not read, the photographs ship inside scikit-image.
+def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the patches; no source is read, the photographs ship inside scikit-image.
 
     Raises
     ------
@@ -78,9 +79,16 @@ def textures(dataset: DatasetParams, prepare: PrepareParams) -> Listing:
             f"image_size {size} does not fit a block of {options.block} pixels; "
             f"raise options.block (up to {SIDE // 2}) or lower prepare.image_size"
         )
-    boxes = [box for name in PHOTOGRAPHS for box in _boxes(name, options, size)]
-    samples = (_sample(box, size, dataset.channels) for box in boxes)
-    return Listing(PHOTOGRAPHS, len(boxes), samples, asdict(options))
+    blocks = [block for name in PHOTOGRAPHS for block in _blocks(name, options)]
+    units = [
+        Unit(block.group, block.split, (), block.photograph, block.group, (block,))
+        for block in blocks
+    ]
+    read = functools.partial(
+        read_block, size=size, stride=options.stride, channels=dataset.channels
+    )
+    units.sort(key=lambda unit: -SPLITS.index(unit.split))
+    return Listing(PHOTOGRAPHS, units, read, asdict(options))
 
 
 @functools.cache
@@ -92,26 +100,25 @@ def photograph(name: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Box:
-    """A patch: its photograph, split, block and upper left corner."""
+class _Block:
+    """A square of a photograph: its split, its place in rows and columns of blocks, its side."""
 
     photograph: str
     split: str
-    block: tuple[int, int]
-    top: int
-    left: int
+    row: int
+    column: int
+    side: int
+
+    @property
+    def group(self) -> str:
+        """Its name."""
+        return f"{self.photograph}/block-{self.row}-{self.column}"
 
 
-def _boxes(photograph: str, options: TexturesOptions, size: int) -> Iterator[_Box]:
+def _blocks(photograph: str, options: TexturesOptions) -> Iterator[_Block]:
     across = SIDE // options.block
     for place, split in enumerate(_assign(photograph, options)):
-        row, column = divmod(place, across)
-        step = options.stride if split == "train" else size
-        offsets = range(0, options.block - size + 1, step)
-        for y in offsets:
-            for x in offsets:
-                top, left = row * options.block + y, column * options.block + x
-                yield _Box(photograph, split, (row, column), top, left)
+        yield _Block(photograph, split, *divmod(place, across), options.block)
 
 
 def _assign(photograph: str, options: TexturesOptions) -> list[str]:
@@ -128,17 +135,29 @@ def _assign(photograph: str, options: TexturesOptions) -> list[str]:
     return splits
 
 
-def _sample(box: _Box, size: int, channels: int) -> Sample:
-    pixels = photograph(box.photograph)[box.top : box.top + size, box.left : box.left + size]
-    if channels == 3:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    group = f"{box.photograph}/block-{box.block[0]}-{box.block[1]}"
-    return Sample(
-        image=np.ascontiguousarray(pixels),
-        split=box.split,
-        label=box.photograph,
-        id=f"{group}/y{box.top:03d}-x{box.left:03d}",
-        group=group,
-        source=f"{box.photograph}.png rows {box.top}-{box.top + size - 1}, "
-        f"columns {box.left}-{box.left + size - 1}",
-    )
+def read_block(unit: Unit, load: Load, size: int, stride: int, channels: int) -> Iterator[Sample]:
+    """The patches of a block: every `stride` pixels in train, side by side elsewhere."""
+    (block,) = unit.about
+    step = stride if unit.split == "train" else size
+    offsets = range(0, block.side - size + 1, step)
+    for y in offsets:
+        for x in offsets:
+            top, left = block.row * block.side + y, block.column * block.side + x
+            pixels = photograph(block.photograph)[top : top + size, left : left + size]
+            if channels == 3:
+                pixels = np.repeat(pixels[..., None], 3, axis=2)
+            yield Sample(
+                image=np.ascontiguousarray(pixels),
+                split=unit.split,
+                label=unit.label,
+                id=f"{unit.group}/y{top:03d}-x{left:03d}",
+                group=unit.group,
+                source=f"{block.photograph}.png rows {top}-{top + size - 1}, "
+                f"columns {left}-{left + size - 1}",
+                size=(SIDE, SIDE),
+            )
+
+
+LAYOUT = Layout(
+    find, None, "photographs brick, grass and gravel inside scikit-image (data/textures.md)", "CC0"
+)

@@ -14,6 +14,7 @@ DECOMPOSITIONS = Path("artifacts/decompositions")
 OUTCOMES = Path("results/outcomes")
 RESULTS = Path("results")
 WORK = Path(".work/checkpoints")
+UNFINISHED = Path(".work/prepare")
 """Unfinished work, outside the outputs that DVC deletes before a stage runs."""
 
 

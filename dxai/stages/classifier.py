@@ -16,7 +16,7 @@ from dxai.datasets.shards import ShardedDataset
 from dxai.files import atomic_folder, digest, write_json
 from dxai.models.checkpoint import save_classifier
 from dxai.models.classifiers import build_classifier
-from dxai.params import JOINT, ClassifierSpec, Params, choose, load_params
+from dxai.params import JOINT, ClassifierSpec, choose, load_params
 from dxai.training.classifier import best_epoch, initial_seed, score, train_classifier
 from dxai.training.state import Checkpoint
 
@@ -30,7 +30,7 @@ def main(dataset: str, classifier: str, role: str) -> None:
     choose("role", role, ROLES)
     spec: ClassifierSpec | None = params.classifier_spec(classifier)
     assert spec is not None
-    folder = stages.DATA / params_dataset(params, dataset)
+    settings, folder = params.classifier_for(dataset), stages.DATA / dataset
     out = stages.CLASSIFIERS / dataset / classifier / role
     if role == "twin":
         spec = twin_of(spec)
@@ -42,19 +42,16 @@ def main(dataset: str, classifier: str, role: str) -> None:
         return
     train = ShardedDataset(folder, "train")
     validation, test = (ShardedDataset(folder, split) for split in ("validation", "test"))
-    seed = params.classifier.seed + 1000 * ROLES.index(role)
+    seed = settings.seed + 1000 * ROLES.index(role)
     title = f"classifier {dataset} {classifier} {role}"
     network, built = build(spec, train, seed)
     began = time.monotonic()
     history: list[dict[str, Any]] = []
     checkpoint = Checkpoint(
-        stages.WORK
-        / f"{title.replace(' ', '-')}-{fingerprint(folder, built, params.classifier, seed)}"
+        stages.WORK / f"{title.replace(' ', '-')}-{fingerprint(folder, built, settings, seed)}"
     )
     if spec.weights is None:
-        history = train_classifier(
-            network, params.classifier, train, validation, seed, checkpoint, title
-        )
+        history = train_classifier(network, settings, train, validation, seed, checkpoint, title)
     test_loss, test_accuracy = score(network, test)
     _, validation_accuracy = score(network, validation)
     print(f"{title}: test accuracy {test_accuracy:.4f} on {len(test)} images", flush=True)
@@ -90,12 +87,6 @@ def twin_of(spec: ClassifierSpec) -> ClassifierSpec | None:
         return None
     arch = "discriminator" if spec.arch == JOINT else spec.arch
     return dataclasses.replace(spec, arch=arch, weights=None)
-
-
-def params_dataset(params: Params, dataset: str) -> str:
-    """The name of a dataset, if it is one of the run's."""
-    params.dataset(dataset)
-    return dataset
 
 
 def build(

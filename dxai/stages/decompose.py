@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from dxai import stages
-from dxai.datasets.shards import ShardedDataset, sha256
+from dxai.datasets.format import sha256
+from dxai.datasets.shards import ShardedDataset
 from dxai.files import atomic, atomic_folder, write_json
 from dxai.models.checkpoint import freeze, load_classifier, save_decomposer
 from dxai.params import JOINT, load_params
-from dxai.stages.classifier import fingerprint, params_dataset
+from dxai.stages.classifier import fingerprint
 from dxai.training.loop import train
 from dxai.training.state import Checkpoint, best_device
 from dxai.training.step import Networks, build_networks, generator_settings
@@ -26,8 +27,8 @@ from dxai.types import Decomposition
 def main(dataset: str, classifier: str, seed_text: str) -> None:
     """Write artifacts/decompositions/<dataset>/<classifier>/<seed>/."""
     params, seed = load_params(), int(seed_text)
-    spec, settings = params.classifier_spec(classifier), params.decompose
-    folder = stages.DATA / params_dataset(params, dataset)
+    spec, settings = params.classifier_spec(classifier), params.decompose_for(dataset)
+    folder = stages.DATA / dataset
     data, validation = ShardedDataset(folder, "train"), ShardedDataset(folder, "validation")
     frozen, frozen_info, frozen_hash = None, None, JOINT
     if spec.arch != JOINT:

@@ -1,19 +1,19 @@
-"""Stage `prepare`: raw images of one dataset -> shards and manifest in data/prepared/DATASET."""
+"""Stage `prepare`: raw images of one dataset -> shards and data card in data/prepared/DATASET."""
 
 from __future__ import annotations
 
 from dxai import datasets
 from dxai.params import load_params
-from dxai.stages import DATA, run_stage
+from dxai.stages import DATA, UNFINISHED, run_stage
 
 
-def prepare(dataset: str) -> None:
+def main(dataset: str) -> None:
     """Prepare one dataset of params.yaml and print how many images each split has."""
-    manifest = datasets.prepare(dataset, load_params(), DATA / dataset)
+    manifest = datasets.prepare(dataset, load_params(), DATA / dataset, UNFINISHED)
     for split, classes in manifest["counts"].items():
         counts = ", ".join(f"{name} {count}" for name, count in classes.items())
         print(f"prepare {dataset}: {split} {sum(classes.values())} ({counts})")
 
 
 if __name__ == "__main__":
-    run_stage(prepare, "dataset")
+    run_stage(main, "dataset")

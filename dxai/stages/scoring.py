@@ -95,7 +95,7 @@ def write(
                 "classifier": subject.name,
                 "seed": seed,
                 "profile": params.profile,
-                "steps": params.decompose.steps,
+                "steps": params.decompose_for(subject.dataset).steps,
                 "class_names": subject.data.class_names,
                 "images": len(chosen_images(len(subject.data), params.evaluate.images)),
                 "rows": rows,

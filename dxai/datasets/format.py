@@ -1,0 +1,41 @@
+"""The files of a prepared dataset.
+
+A folder with `manifest.json`, the data card `card.html`, and for each split
+`<split>-00000.parquet`, `<split>-00001.parquet` .., with the columns id, label, group, source,
+image (PNG or JPEG), mask and neutral (PNG, or null where unknown), and `<split>-index.parquet` with
+all but the pictures. Any Parquet reader opens them: `pandas.read_parquet("train-00000.parquet")`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+
+MANIFEST = "manifest.json"
+ROW_GROUP = 100
+"""Images that are written, read and cached together."""
+COLUMNS = ("id", "label", "group", "source")
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.int64()),
+        ("group", pa.string()),
+        ("source", pa.string()),
+        ("image", pa.binary()),
+        ("mask", pa.binary()),
+        ("neutral", pa.binary()),
+    ]
+)
+
+
+def index_name(split: str) -> str:
+    """Name of a split's index file."""
+    return f"{split}-index.parquet"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,201 @@
+"""Reading the units of a listing in several processes, their results in the order of the units."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+
+from dxai.datasets import images
+from dxai.datasets.base import DataError, Dropped, File, Listing, Sample, Unit
+from dxai.datasets.source import Source
+
+BINS = 32
+"""Of the intensity histograms, from 0 to 255."""
+BATCH_BYTES = 4 << 20
+BATCH_UNITS = 64
+"""Units are handed to a process in batches of about this much, since a hand-over costs time."""
+SERIAL_BYTES = 16 << 20
+"""Less than this is read sooner than processes are started."""
+
+
+@dataclass
+class Reading:
+    """What one unit gave.
+
+    Attributes
+    ----------
+    rows : list of (str, dict)
+        Split and encoded row of each sample.
+    facts : dict
+        What the data card, a resumed run and the search for duplicates need to know, as JSON:
+        ``unit``, ``split``, ``digest`` of the first file, ``rows`` (split -> class -> images),
+        ``dropped`` ([rule, count, split, class]), ``sizes`` ("WxH" -> images) and ``intensity``
+        (class -> counts of pixel values in `BINS` bins).
+    """
+
+    rows: list[tuple[str, dict[str, Any]]]
+    facts: dict[str, Any]
+
+
+class Reader:
+    """Reads units of a listing from its source.
+
+    Parameters
+    ----------
+    listing : Listing
+        Its units are not kept.
+    source : Source or None
+        None if the listing loads no files.
+    encoding : {'png', 'jpeg'}
+        Of the images; masks and neutral images are always PNG.
+    """
+
+    def __init__(self, listing: Listing, source: Source | None, encoding: str) -> None:
+        self.read_unit, self.class_names = listing.read, listing.class_names
+        self.source, self.encoding = source, encoding
+
+    def read(self, unit: Unit) -> Reading:
+        """All samples of a unit, encoded, and the facts about them.
+
+        Raises
+        ------
+        DataError
+            For files that cannot be used.
+        """
+        digests: dict[str, str] = {}
+
+        def load(file: File) -> bytes:
+            assert self.source is not None
+            data = self.source.load(file)
+            digests[file.name] = hashlib.blake2b(data, digest_size=16).hexdigest()
+            return data
+
+        rows: list[tuple[str, dict[str, Any]]] = []
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        dropped: list[list[Any]] = []
+        sizes: Counter[str] = Counter()
+        intensity = {name: np.zeros(BINS, np.int64) for name in self.class_names}
+        for found in self.read_unit(unit, load):
+            if isinstance(found, Dropped):
+                dropped.append([found.rule, found.count, found.split, found.label])
+                continue
+            rows.append((found.split, self._row(found)))
+            counts[found.split][found.label] += 1
+            width, height = found.size or found.image.shape[1::-1]
+            sizes[f"{width}x{height}"] += 1
+            intensity[found.label] += np.bincount(found.image.ravel() >> 3, minlength=BINS)
+        ids = [row["id"] for _, row in rows]
+        if len(set(ids)) < len(ids):
+            (twin, _), *_ = Counter(ids).most_common()
+            raise DataError(f"{unit.key}: a second image with the id {twin!r}")
+        return Reading(
+            rows,
+            {
+                "unit": unit.key,
+                "split": unit.split,
+                "digest": digests.get(unit.files[0].name, "") if unit.files else "",
+                "rows": counts,
+                "dropped": dropped,
+                "sizes": sizes,
+                "intensity": {k: v.tolist() for k, v in intensity.items() if v.any()},
+            },
+        )
+
+    def _row(self, sample: Sample) -> dict[str, Any]:
+        return {
+            "id": sample.id,
+            "label": self.class_names.index(sample.label),
+            "group": sample.group,
+            "source": sample.source,
+            "image": images.encode(sample.image, self.encoding),
+            "mask": None if sample.mask is None else images.encode(sample.mask),
+            "neutral": None if sample.neutral is None else images.encode(sample.neutral),
+        }
+
+
+def read_all(
+    reader: Reader, units: Sequence[Unit], workers: int = 0
+) -> Generator[Reading, None, None]:
+    """Read units in `workers` processes (0: one a core), in the order given.
+
+    At most a few batches are under way, so that memory does not grow with the number of units.
+
+    Raises
+    ------
+    DataError
+        For a unit that cannot be used, or a process that was killed.
+    """
+    workers = workers or len(os.sched_getaffinity(0))
+    size = sum(file.size for unit in units for file in unit.files)
+    if workers == 1 or size < SERIAL_BYTES:
+        yield from map(reader.read, units)
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(workers, context, _start, (reader,))
+    pending: deque[Future[list[Reading]]] = deque()
+    batches = _batches(units)
+    try:
+        for batch in itertools.islice(batches, 2 * workers):
+            pending.append(pool.submit(_read_batch, batch))
+        while pending:
+            readings = pending.popleft().result()
+            for batch in itertools.islice(batches, 1):
+                pending.append(pool.submit(_read_batch, batch))
+            yield from readings
+    except BrokenProcessPool:
+        raise DataError(
+            "a process that read images was killed (out of memory?); "
+            "what is finished is kept, run again to go on"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+    batch: list[Unit] = []
+    size = 0
+    for unit in units:
+        batch.append(unit)
+        size += sum(file.size for file in unit.files)
+        if size >= BATCH_BYTES or len(batch) == BATCH_UNITS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+_reader: Reader
+
+
+def _start(reader: Reader) -> None:
+    """Prepare a reading process: Ctrl-C is its parent's business, and it ends with its parent."""
+    global _reader
+    _reader = reader
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _read_batch(units: list[Unit]) -> list[Reading]:
+    return [_reader.read(unit) for unit in units]
