@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxai.datasets import Listing, Sample
-
 Tree = Callable[..., Path]
 
 
@@ -28,30 +26,3 @@ def tree(tmp_path: Path) -> Tree:
         return root
 
     return write
-
-
-def noise_samples(counts: dict[str, int], size: int = 8, channels: int = 3):
-    """Samples of seeded noise, made one by one: `{"train": 5, ..}`, labels a, b, a, b .."""
-    shape = (size, size, 3) if channels == 3 else (size, size)
-    for split, count in counts.items():
-        for i in range(count):
-            pixels = np.random.default_rng((len(split), i)).integers(0, 256, shape)
-            yield Sample(
-                pixels.astype(np.uint8),
-                split,
-                "ab"[i % 2],
-                f"{split}/{i}",
-                f"g{i // 3}",
-                f"box {i}",
-            )
-
-
-@pytest.fixture
-def noise() -> Callable[..., Listing]:
-    """A listing of noise images: `noise({"train": 5, ..}, size=8, channels=3)`."""
-
-    def listing(counts: dict[str, int], size: int = 8, channels: int = 3) -> Listing:
-        samples = noise_samples(counts, size, channels)
-        return Listing(("a", "b"), sum(counts.values()), samples, {"seed": 0})
-
-    return listing

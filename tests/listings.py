@@ -1,0 +1,42 @@
+"""Listings of seeded noise, as a layout would make them, for tests of what comes after layouts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from dxai.datasets.base import Listing, Load, Sample, Unit
+
+PER_UNIT = 3
+"""Images of a unit; each has the unit's name in its id and is of class a or b in turn."""
+
+
+def noise_listing(counts: dict[str, int], size: int = 8, channels: int = 3) -> Listing:
+    """`{"train": 5, ..}` images a split, read in units of up to three, with no files behind them."""
+    units = [
+        Unit(f"{split}/{start:05d}", split, about=(range(start, min(start + PER_UNIT, count)),))
+        for split, count in counts.items()
+        for start in range(0, count, PER_UNIT)
+    ]
+    read = functools.partial(read_noise, size=size, channels=channels)
+    return Listing(("a", "b"), units, read, {"seed": 0})
+
+
+def read_noise(unit: Unit, load: Load, size: int, channels: int) -> Iterator[Sample]:
+    """The images of a unit."""
+    (places,) = unit.about
+    shape = (size, size, 3) if channels == 3 else (size, size)
+    for i in places:
+        rng = np.random.default_rng((len(unit.split), i))
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        mask = rng.integers(0, 256, (size, size), dtype=np.uint8) if i % 2 else None
+        yield Sample(
+            pixels, unit.split, "ab"[i % 2], f"{unit.key}/{i}", f"g{i // 3}", f"box {i}", mask
+        )
+
+
+def no_files(file: object) -> bytes:
+    """For `Listing.samples` of a listing without files."""
+    raise AssertionError("nothing to load")
