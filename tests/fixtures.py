@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dxai.datasets.base import SPLITS, Listing, Sample
-from dxai.datasets.writer import write_dataset
+from dxai.datasets.base import SPLITS, Listing, Load, Sample, Unit
+from dxai.datasets.writer import Target, write_dataset
 from dxai.evaluate.removal import ENERGIES
 from dxai.evaluate.report import Folders
 from dxai.evaluate.tables import TABLE1_COLUMNS, TABLE6_COLUMNS
@@ -109,11 +109,18 @@ def _dataset(
                 image = image[..., 0] if channels == 1 else image
                 samples.append(Sample(image, split, label, place, f"{label}{i // 2}", place))
     shutil.rmtree(folder, ignore_errors=True)
-    about = {"name": name, "layout": "made", "channels": channels, "image_size": SIZE}
-    write_dataset(folder, Listing(tuple(class_names), len(samples), samples), about, 1000)
+    about = {"name": name, "layout": "made", "drawn": True, "channels": channels}
+    about |= {"image_size": SIZE, "encoding": "png"}
+    units = [Unit(s.id, s.split, label=s.label, group=s.group, about=(s,)) for s in samples]
+    target = Target(folder, folder.parent / ".unfinished" / name / "work", about)
+    write_dataset(target, Listing(tuple(class_names), units, _sample_of), None, workers=1)
     test = [s for s in samples if s.split == "test"]
     stack = np.stack([s.image.reshape(SIZE, SIZE, channels) for s in test]).transpose(0, 3, 1, 2)
     return stack / 127.5 - 1, np.array([class_names.index(s.label) for s in test])
+
+
+def _sample_of(unit: Unit, load: Load) -> Iterator[Sample]:
+    yield unit.about[0]
 
 
 def _outcomes(

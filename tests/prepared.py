@@ -24,5 +24,5 @@ def prepared_textures(root: Path, image_size: int = 16) -> Path:
         datasets={"textures": textures},
         prepare=dataclasses.replace(params.prepare, image_size=image_size),
     )
-    prepare("textures", small, root / "textures")
+    prepare("textures", small, root / "textures", root / ".unfinished", workers=1)
     return root / "textures"
