@@ -12,7 +12,7 @@ import csv
 import functools
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,33 +115,60 @@ def _from_table(
     where = f"{files.source.name}/{table}"
     if table not in files.all:
         raise DataError(f"{where}: no such file")
-    text = files.source.load(files.all[table]).decode("utf-8-sig")
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-    if missing:
-        raise DataError(f"{where}: no column {', '.join(missing)}; it takes {', '.join(COLUMNS)}")
-    units, dropped = [], []
-    for row in rows:
-        place = f"{where}, line {rows.line_num}"
+    units: list[Unit] = []
+    dropped: list[Dropped] = []
+    lines: dict[str, int] = {}
+    for number, row in _rows(files.source.load(files.all[table]), where):
+        place = f"{where}, line {number}"
         name, label = check_name(row["path"] or "", place), row["label"] or ""
-        split = _canonical(row["split"] or "", place)
         if name not in files.all:
             raise DataError(f"{place}: {name} does not exist")
+        if lines.setdefault(name, number) != number:
+            raise DataError(f"{place}: {name} for the second time (line {lines[name]})")
         if not label:
             raise DataError(f"{place}: no label")
+        split = _canonical(row["split"] or "", place)
         if options.classes is not None and label not in options.classes:
             dropped.append(Dropped("a class that is not among options.classes", 1, split, label))
             continue
         group = row.get("group") or _group(name, options.group)
         units.append(files.unit(files.all[name], split, label, group))
     classes = tuple(sorted({unit.label for unit in units}))
-    for split in ("train", "test"):
-        for label in classes:
-            if not any((unit.split, unit.label) == (split, label) for unit in units):
-                raise DataError(f"{where}: class {label!r} has no image in {split}")
+    for label in options.classes or ():
+        if label not in classes:
+            valid = ", ".join(sorted({*classes, *(one.label for one in dropped)}))
+            raise DataError(f"{where}: no class {label!r}; there are {valid}")
     if len(classes) < 2:
         raise DataError(f"{where}: {len(classes)} class(es); it takes at least two")
+    there = {(unit.split, unit.label) for unit in units}
+    for split in SPLITS:
+        held_out = split == "validation" and not any(name == split for name, _ in there)
+        for label in classes:
+            if (split, label) not in there and not held_out:
+                raise DataError(f"{where}: class {label!r} has no image in {split}")
     return units, classes, dropped
+
+
+def _rows(data: bytes, where: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """The rows of a CSV file, each with the line on which it ends."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error})") from None
+    rows = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+    try:
+        names = rows.fieldnames or ()
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            takes = ", ".join(COLUMNS)
+            raise DataError(f"{where}: no column {', '.join(missing)}; it takes {takes}")
+        for row in rows:
+            if "" in row and "" not in names:
+                fields = len(names) + len(row[""])
+                raise DataError(f"{where}, line {rows.line_num}: {fields} fields, not {len(names)}")
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{where}, line {rows.line_num + 1}: {error}") from None
 
 
 def _canonical(split: str, place: str) -> str:

@@ -7,7 +7,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dxai.datasets import LAYOUTS
+from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, shapes
+
 Tree = Callable[..., Path]
+Drawn = Callable[[str], Path]
+
+FEWER = (
+    (afhq, "COUNTS", {"train": 12, "val": 4}),
+    (brats, "CASES", 8),
+    (celeba, "COUNTS", (30, 10, 10)),
+    (dota, "IMAGES", 8),
+    (fruits360, "COUNTS", {"Pepper": (10, 3), "Tomato": (10, 3), "Apple": (10, 3)}),
+    (noise, "COUNTS", {"train": 30, "test": 10}),
+    (shapes, "IMAGES", {"train": 10, "test": 4}),
+)
+"""What a sample is made smaller by; nothing but its number of images changes."""
+
+
+def draw_few(patch: pytest.MonkeyPatch) -> None:
+    """Until the patch is undone, samples have a few images of each class."""
+    for module, name, value in FEWER:
+        patch.setattr(module, name, value)
 
 
 @pytest.fixture
@@ -26,3 +47,28 @@ def tree(tmp_path: Path) -> Tree:
         return root
 
     return write
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are drawn with a few images of each class."""
+    draw_few(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    """`drawn(layout)`: the folder of its small sample, drawn once; not to be written to."""
+    folders: dict[str, Path] = {}
+
+    def draw(layout: str) -> Path:
+        if layout not in folders:
+            folder = tmp_path_factory.mktemp(f"sample-{layout}")
+            make = LAYOUTS[layout].draw
+            assert make is not None
+            with pytest.MonkeyPatch.context() as patch:
+                draw_few(patch)
+                make(folder, {})
+            folders[layout] = folder
+        return folders[layout]
+
+    return draw
