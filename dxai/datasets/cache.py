@@ -10,12 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from dxai.datasets.base import DataError
 from dxai.datasets.format import sha256
-from dxai.datasets.source import with_retries
+from dxai.datasets.source import open_url, refuse_credentials, with_retries
 from dxai.files import atomic, read_json
 
 
@@ -60,18 +61,23 @@ class RemoteFolder(Folder):
     """
 
     def __init__(self, url: str) -> None:
+        refuse_credentials(url)
         self.url = url.rstrip("/")
         self.hashes: dict[str, str] = {}
-        super().__init__(Path(os.environ.get("DXAI_CACHE") or Path.home() / ".cache/dxai"))
+        super().__init__(Path(os.environ.get("DXAI_CACHE") or "~/.cache/dxai").expanduser())
 
     def __str__(self) -> str:
         return self.url
 
     def read_json(self, name: str) -> Any:
-        system, path = self._open(name)
-        return json.loads(with_retries(lambda: system.cat_file(path), f"{self.url}/{name}"))
+        where = f"{self.url}/{name}"
+        system, path = open_url(where)
+        return json.loads(with_retries(lambda: system.cat_file(path), f"{where}: cannot be read"))
 
     def expect(self, hashes: dict[str, str]) -> None:
+        for name, value in hashes.items():
+            if not re.fullmatch("[0-9a-f]{64}", value):  # it becomes the name of a local file
+                raise DataError(f"{self.url}: {value!r} is no SHA-256, of {name}")
         self.hashes = hashes
 
     def has(self, name: str) -> bool:
@@ -83,21 +89,27 @@ class RemoteFolder(Folder):
         Raises
         ------
         DataError
-            If it is missing, cannot be fetched, or is not what the manifest says.
+            If it is missing, cannot be fetched or kept, or is not what the manifest says.
         """
         wanted = self.hashes[name]
         target = self.root / "shards" / f"{wanted}.parquet"
         if target.is_file():
             return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(target.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.is_file():
-                self._fetch(name, wanted, target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # The lock goes with the process that holds it; the file stays.
+            with open(target.with_suffix(".lock"), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not target.is_file():
+                    self._fetch(f"{self.url}/{name}", wanted, target)
+        except OSError as error:
+            raise DataError(f"{self.root}: no place to keep {self.url}/{name} ({error})") from error
         return target
 
-    def _fetch(self, name: str, wanted: str, target: Path) -> None:
-        system, path = self._open(name)
+    def _fetch(self, where: str, wanted: str, target: Path) -> None:
+        for left in target.parent.glob(f".{target.name}.*"):  # by a process that was killed
+            left.unlink()
+        system, path = open_url(where)
 
         def get() -> None:
             with atomic(target) as temporary:
@@ -105,15 +117,4 @@ class RemoteFolder(Folder):
                 if sha256(temporary) != wanted:
                     raise ConnectionError("its content is not what the manifest's hash says")
 
-        try:
-            with_retries(get, f"{self.url}/{name}: cannot be fetched")
-        except OSError as error:
-            raise DataError(
-                f"{self.url}/{name}: cannot be kept in {self.root} ({error})"
-            ) from error
-
-    def _open(self, name: str) -> tuple[Any, str]:
-        import fsspec
-
-        system, root = fsspec.core.url_to_fs(self.url)
-        return system, f"{root}/{name}"
+        with_retries(get, f"{where}: cannot be fetched to {self.root}")

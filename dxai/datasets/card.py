@@ -78,7 +78,7 @@ def write(path: Path, manifest: dict[str, Any], statistics: Statistics, about: A
         before=_before(statistics),
         balance={name: sum(counts[split][name] for split in SPLITS) for name in classes},
         measured=(totals["train"] + totals["validation"], totals["test"]),
-        sizes=_bars(_common_sizes(statistics.sizes)),
+        sizes=_common_sizes(statistics.sizes),
         intensity={
             name: _bars({f"{8 * i}-{8 * i + 7}": int(n) for i, n in enumerate(histogram)})
             for name, histogram in statistics.intensity.items()

@@ -51,6 +51,8 @@ class ShardedDataset:
         int64, (R + 1,): where each of the R row groups starts, and the end.
     resident : bool
         Whether all images fit into `cache_bytes`, so that they may be visited in any order.
+    window : int
+        Row groups that fit into half of `cache_bytes`.
 
     Raises
     ------
@@ -79,7 +81,9 @@ class ShardedDataset:
         if verify:
             self._verify()
         self._open()
-        self.resident = sum(self.manifest["bytes"][n] for n in self._shards) <= cache_bytes
+        size = sum(self.manifest["bytes"][name] for name in self._shards)
+        self.resident = size <= cache_bytes
+        self.window = max(1, cache_bytes // 2 * len(self._row_groups) // max(size, 1))
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._cached = 0
 

@@ -6,8 +6,10 @@ shorter or other than it was listed is an error, never a smaller dataset.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -17,9 +19,18 @@ from dxai.datasets.base import DataError, File
 
 SAMPLE = "sample"
 """The `source` that stands for a small set drawn by the layout."""
-ATTEMPTS = 4
+ATTEMPTS = 5
 """How often a remote read is tried, the pause between two tries doubling from `PAUSE` seconds."""
-PAUSE = 0.5
+PAUSE = 1.0
+S3_OPTIONS: dict[str, Any] = {
+    "max_concurrency": 1,  # one request an object, not a HEAD and then parts of it
+    "config_kwargs": {
+        "connect_timeout": 10,  # seconds
+        "read_timeout": 20,  # seconds without a byte
+        "retries": {"total_max_attempts": 1},  # `with_retries` tries again; three layers multiply
+    },
+}
+"""How s3fs is opened; a server that says nothing is given up after two minutes."""
 
 T = TypeVar("T")
 
@@ -91,13 +102,33 @@ def open_source(text: str) -> Source:
         A local path or an fsspec URL (``s3://bucket/prefix``) of a folder, or of a CSV file in
         it. Endpoint and credentials of S3 come from the environment (AWS_ENDPOINT_URL,
         AWS_PROFILE, AWS_ACCESS_KEY_ID ..) or from the AWS configuration files.
+
+    Raises
+    ------
+    DataError
+        For an unset environment variable, or credentials in the URL: it stands in params.yaml and
+        dvc.lock, which are published.
     """
+    refuse_credentials(text)
     found, table = expand(text), None
+    refuse_credentials(found)
     if suffix(found) == ".csv":
-        found, _, table = found.rpartition("/")
+        folder, slash, table = found.rpartition("/")
+        found = folder or slash
     if "://" not in found or found.startswith("file://"):
         return LocalSource(Path(found.removeprefix("file://")), table)
     return RemoteSource(found, table)
+
+
+def refuse_credentials(url: str) -> None:
+    """Raise an error, which does not repeat them, if a URL holds a user or a password."""
+    # A secret may hold a slash, so `key:` before the first one is enough; a port is digits.
+    found = re.match(r"([\w+.-]+)://(?!arn:)[^/]*(@|:(?!\d*(/|$)))", url)
+    if found:
+        raise DataError(
+            f"{found[1]}://..: credentials in the URL; leave them to the environment "
+            "(AWS_PROFILE, AWS_ACCESS_KEY_ID ..)"
+        )
 
 
 def check_name(name: str, where: str) -> str:
@@ -112,7 +143,7 @@ def check_name(name: str, where: str) -> str:
         name.encode()
     except UnicodeEncodeError:  # on Linux a file name may be any bytes, which Parquet cannot keep
         raise DataError(f"{where}: the file name {name!r} is not valid UTF-8") from None
-    odd = re.search(r"[\\\x00-\x1f\x7f]", name)
+    odd = re.search(r"[\\\x00-\x1f\x7f-\x9f]", name)
     parts = name.split("/")
     if odd or ".." in parts or "" in parts or "." in parts or ":" in parts[0]:
         raise DataError(f"{where}: {name!r} is no plain path below it")
@@ -120,8 +151,8 @@ def check_name(name: str, where: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path, or a folder in it, starts with a dot."""
-    return any(part.startswith(".") for part in name.split("/"))
+    """Whether the name of a file, or of a folder above it, starts with a dot."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
 
 
 class LocalSource(Source):
@@ -139,12 +170,12 @@ class LocalSource(Source):
         self.root, self.name, self.table, self.empty = root, str(root), table, []
 
     def files(self) -> list[File]:
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             raise DataError(f"{self.root}: no such folder")
-        home, self.empty = self.root.resolve(), []
+        home, self.empty = Path(os.path.realpath(self.root)), []
         found = [
-            File(name, stat.st_size, str(stat.st_mtime_ns))
-            for name, stat in self._walk(home, "", (home,))
+            File(name, state.st_size, str(state.st_mtime_ns))
+            for name, state in self._walk(home, "", (home,))
         ]
         return sorted(found, key=lambda file: file.name)
 
@@ -152,10 +183,10 @@ class LocalSource(Source):
         path = self.root / file.name
         try:
             data = path.read_bytes()
-            stat = path.stat()
+            state = path.stat()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        if (len(data), str(stat.st_mtime_ns)) != (file.size, file.version):
+        if (len(data), str(state.st_mtime_ns)) != (file.size, file.version):
             raise DataError(f"{path}: changed while the dataset was being read")
         return data
 
@@ -172,15 +203,19 @@ class LocalSource(Source):
             self.empty.append(folder)
         for entry in entries:
             name = check_name(f"{folder}/{entry.name}" if folder else entry.name, self.name)
-            target = Path(entry.path).resolve() if entry.is_symlink() else None
+            # Path.resolve raises a RuntimeError for a link to itself
+            target = Path(os.path.realpath(entry.path)) if entry.is_symlink() else None
             if target is not None and not target.is_relative_to(home):
                 raise DataError(f"{entry.path}: a link that leaves {self.root}")
             try:
-                if not entry.is_dir():
-                    yield name, entry.stat()
-                    continue
+                is_folder, state = entry.is_dir(), entry.stat()
             except OSError as error:
                 raise DataError(f"{entry.path}: cannot be read ({error.strerror})") from error
+            if not is_folder:
+                if not stat.S_ISREG(state.st_mode):  # reading a pipe would wait for ever
+                    raise DataError(f"{entry.path}: neither a file nor a folder")
+                yield name, state
+                continue
             place = target or above[-1] / entry.name
             if place in above:
                 raise DataError(f"{entry.path}: a link to a folder that holds it")
@@ -200,49 +235,56 @@ class RemoteSource(Source):
 
     def __init__(self, url: str, table: str | None = None) -> None:
         self.url, self.table, self.empty = url.rstrip("/"), table, []
-        self.name = _without_credentials(self.url)
+        self.name = self.url
 
     def files(self) -> list[File]:
-        system, root = self._open()
+        system, root = open_url(self.url)
         listed: dict[str, Any] = with_retries(
             lambda: system.find(root, detail=True), f"{self.name}: cannot be listed"
         )
         found = []
         for path, info in listed.items():
-            name = path.removeprefix(root).lstrip("/")
-            if not name or path.endswith("/") or is_hidden(name):
+            if path == root or (path.endswith("/") and not info["size"]):
+                continue  # what stands for a folder
+            name = path.removeprefix(f"{root}/")
+            if is_hidden(name):
                 continue
+            if info["size"] is None:
+                raise DataError(f"{self.name}/{name}: its server does not say how large it is")
             found.append(File(check_name(name, self.name), int(info["size"]), _version(info)))
         if not found:
             raise DataError(f"{self.name}: no such bucket or prefix, or no files in it")
         return sorted(found, key=lambda file: file.name)
 
     def load(self, file: File) -> bytes:
-        system, root = self._open()
-        where = f"{self.name}/{file.name}"
-
-        def read() -> bytes:
-            data = system.cat_file(f"{root}/{file.name}")
-            if len(data) < file.size and _same(system, f"{root}/{file.name}", file):
-                raise ConnectionError(f"{len(data)} of {file.size} bytes came")
-            return data
-
+        system, root = open_url(self.url)
+        path, where = f"{root}/{file.name}", f"{self.name}/{file.name}"
         what = f"{where}: cannot be read"
-        data = with_retries(read, what)
-        same = with_retries(lambda: _same(system, f"{root}/{file.name}", file), what)
-        if len(data) != file.size or not same:
+        data = with_retries(lambda: system.cat_file(path), what)
+        info = with_retries(lambda: system.info(path), what)
+        if not len(data) == file.size == info["size"] or _version(info) != file.version:
             raise DataError(f"{where}: changed while the dataset was being read")
         return data
 
-    def _open(self) -> tuple[Any, str]:
-        """The file system and the path in it; fsspec keeps one a process."""
-        import fsspec
 
-        try:
-            system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise DataError(f"{self.name}: {error}") from error
-        return system, root.rstrip("/")
+def open_url(url: str) -> tuple[Any, str]:
+    """The file system of a URL, of which fsspec keeps one a process, and the path in it.
+
+    Raises
+    ------
+    DataError
+        For a protocol that is unknown or not installed.
+    """
+    import fsspec
+
+    options = S3_OPTIONS if url.startswith(("s3://", "s3a://")) else {}
+    try:
+        # Without a cache of listings, `info` asks the server.
+        system, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{url}: {_reason(error)}") from error
+    system.retries = 1  # of s3fs; see S3_OPTIONS
+    return system, path.rstrip("/")
 
 
 def with_retries(call: Callable[[], T], what: str) -> T:
@@ -251,17 +293,15 @@ def with_retries(call: Callable[[], T], what: str) -> T:
     Raises
     ------
     DataError
-        With `what` and the reason: at once for a missing object, a refused key or an unknown host
-        of credentials, else after `ATTEMPTS` tries.
+        With `what` and the reason: at once for what no second try can mend, else after `ATTEMPTS`
+        tries.
     """
     for attempt in range(ATTEMPTS):
         try:
             return call()
-        except (FileNotFoundError, PermissionError) as error:
-            raise DataError(f"{what} ({_reason(error)})") from error
         except Exception as error:
             # Every client of an object store has errors of its own; none of them is ours.
-            if attempt + 1 == ATTEMPTS or type(error).__name__ in FINAL_ERRORS:
+            if attempt + 1 == ATTEMPTS or _is_final(error):
                 raise DataError(f"{what} ({_reason(error)})") from error
             time.sleep(PAUSE * 2**attempt)
     raise AssertionError
@@ -270,16 +310,16 @@ def with_retries(call: Callable[[], T], what: str) -> T:
 FINAL_ERRORS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"}
 )
-"""Errors of the AWS client that no second try can mend."""
+"""Names of errors of the AWS client that no second try can mend."""
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
-def _same(system: Any, path: str, file: File) -> bool:
-    info = system.info(path, refresh=True) if _refreshes(system) else system.info(path)
-    return (int(info["size"]), _version(info)) == (file.size, file.version)
-
-
-def _refreshes(system: Any) -> bool:
-    return "s3" in getattr(system, "protocol", ())
+def _is_final(error: Exception) -> bool:
+    return (
+        isinstance(error, (FileNotFoundError, PermissionError, ValueError))
+        or type(error).__name__ in FINAL_ERRORS
+        or getattr(error, "errno", None) in FULL_DISK
+    )
 
 
 def _version(info: dict[str, Any]) -> str:

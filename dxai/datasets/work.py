@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from dxai.datasets import images
 from dxai.datasets.base import DataError, Dropped, File, Listing, Sample, Unit
@@ -96,7 +97,7 @@ class Reader:
             counts[found.split][found.label] += 1
             width, height = found.size or found.image.shape[1::-1]
             sizes[f"{width}x{height}"] += 1
-            intensity[found.label] += np.bincount(found.image.ravel() >> 3, minlength=BINS)
+            intensity[found.label] += _histogram(found.image)
         ids = [row["id"] for _, row in rows]
         if len(set(ids)) < len(ids):
             (twin, _), *_ = Counter(ids).most_common()
@@ -176,6 +177,12 @@ def _batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def _histogram(image: np.ndarray) -> np.ndarray:
+    # Pillow counts in half the time of numpy, which matters beside the encoding of a large image.
+    counts = np.asarray(Image.fromarray(image).histogram(), np.int64)
+    return counts.reshape(-1, BINS, 256 // BINS).sum((0, 2))
 
 
 _reader: Reader

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -68,9 +69,10 @@ def train_classifier(
         optimiser.load_state_dict(state["optimiser"])
         best, history = state["best"], state["history"]
         print(f"continuing after epoch {len(history)}", flush=True)
-    order = sampling.Order(seed, len(data), min(params.batch_size, len(data)))
+    order = sampling.Order.over(data, seed, min(params.batch_size, len(data)))
     progress = Progress(title, total, len(history) * steps)
-    with StopRequest() as stop:
+    left = range(len(history) * steps, total)
+    with StopRequest() as stop, closing(sampling.ahead(data, order, left)) as batches:
         while len(history) < params.epochs and not _patience_is_out(history, params.patience):
             epoch, began = len(history), time.monotonic()
             network.train()
@@ -78,7 +80,7 @@ def train_classifier(
             for step in range(epoch * steps, (epoch + 1) * steps):
                 for group in optimiser.param_groups:
                     group["lr"] = params.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-                batch = data.batch(order.indices(step))
+                batch = next(batches)
                 x = sampling.flip(batch.images, seed, step) if params.flip else batch.images
                 x = sampling.lower_contrast(x, params.contrast, seed, step)
                 x = sampling.add_noise(x, params.noise, seed, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -69,13 +70,13 @@ def train(
     classes = len(data.class_names)
     device = next(networks.decomposer.parameters()).device
     start, history, sums, spent = _resume(networks, checkpoint)
-    order = sampling.Order(seed, len(data), params.batch_size)
+    order = sampling.Order.over(data, seed, params.batch_size)
     shown = _panel_batch(validation)
     progress = Progress(title, params.steps, start)
     began = time.monotonic() - spent
-    with StopRequest() as stop:
-        for step in range(start, params.steps):
-            batch = data.batch(order.indices(step))
+    steps = range(start, params.steps)
+    with StopRequest() as stop, closing(sampling.ahead(data, order, steps)) as batches:
+        for step, batch in zip(steps, batches, strict=True):
             x = sampling.flip(batch.images, seed, step) if params.flip else batch.images
             drawn = draw(params, seed, step, batch.labels, classes).to(device)
             x, y = x.to(device), batch.labels.to(device)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from dxai import draws
+from dxai.datasets.shards import ShardedDataset
+from dxai.types import Batch
 
 
 class Order:
     """An endless stream of shuffled passes over n images, cut into batches.
+
+    A pass over a dataset that does not fit into memory visits its row groups in a shuffled order,
+    and shuffles the images within a window of them: a shuffle buffer whose position is a function
+    of the step, so that nothing has to be kept to go on from one.
 
     Parameters
     ----------
@@ -18,11 +29,29 @@ class Order:
         Decides the order.
     n, batch_size : int
         Images in the split and in a batch.
+    blocks : ndarray, optional
+        (R + 1,), where each row group starts, and the end; None shuffles all images as one.
+    window : int
+        Row groups whose images are shuffled together.
     """
 
-    def __init__(self, seed: int, n: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        seed: int,
+        n: int,
+        batch_size: int,
+        blocks: np.ndarray | None = None,
+        window: int = 1,
+    ) -> None:
         self.seed, self.n, self.batch_size = seed, n, batch_size
+        self.blocks, self.window = blocks, window
         self._passes: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def over(cls, data: ShardedDataset, seed: int, batch_size: int) -> Order:
+        """The order for a dataset: by windows if it is not held in memory."""
+        blocks = None if data.resident else data.blocks
+        return cls(seed, len(data), batch_size, blocks, data.window)
 
     def indices(self, step: int) -> np.ndarray:
         """Places in the split of the images of `step`, (batch_size,)."""
@@ -32,8 +61,44 @@ class Order:
     def _pass(self, number: int) -> np.ndarray:
         if number not in self._passes:
             self._passes = {k: v for k, v in self._passes.items() if k == number - 1}
-            self._passes[number] = draws.permutation(self.seed, "order", number, self.n)
+            self._passes[number] = self._shuffled(number)
         return self._passes[number]
+
+    def _shuffled(self, number: int) -> np.ndarray:
+        if self.blocks is None:
+            return draws.permutation(self.seed, "order", number, self.n)
+        ranges = [np.arange(a, b) for a, b in itertools.pairwise(self.blocks)]
+        shuffled = draws.permutation(self.seed, "order of row groups", number, len(ranges))
+        windows = []
+        for start in range(0, len(ranges), self.window):
+            places = np.concatenate([ranges[i] for i in shuffled[start : start + self.window]])
+            rng = draws.generator(self.seed, "order in a window", number, start)
+            windows.append(rng.permutation(places))
+        return np.concatenate(windows)
+
+
+def ahead(
+    data: ShardedDataset, order: Order, steps: range, depth: int = 4
+) -> Generator[Batch, None, None]:
+    """The batches of `steps`, read and decoded while the trainer is busy with those before.
+
+    One thread reads up to `depth` batches ahead; what goes wrong in it is raised when its batch is
+    due. Close the generator, or exhaust it, to end the thread.
+    """
+
+    def read(step: int) -> Batch:
+        return data.batch(order.indices(step))
+
+    pool = ThreadPoolExecutor(1, "reader")
+    waiting = iter(steps)
+    try:
+        pending = deque(pool.submit(read, step) for step in itertools.islice(waiting, depth))
+        while pending:
+            batch = pending.popleft().result()
+            pending.extend(pool.submit(read, step) for step in itertools.islice(waiting, 1))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def flip(images: Tensor, seed: int, step: int) -> Tensor:

@@ -1,0 +1,288 @@
+"""Preparing a dataset of the size of the paper's DOTA: streaming, memory, speed, resuming.
+
+Run as `python -m benchmarks.preparing`; see benchmarks/README.md. Aerial images are made, read
+through the real layout and deleted one by one, so that the disk holds the shards alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dxai import draws
+from dxai.datasets import dota
+from dxai.datasets.base import DataError, File
+from dxai.datasets.format import index_name
+from dxai.datasets.images import encode, open_image
+from dxai.datasets.source import Source
+from dxai.datasets.writer import Target, write_dataset
+from dxai.params import DatasetParams, PrepareParams
+
+PATCH = 256
+ACROSS = 8
+"""Patches across an image."""
+GROUNDS = 6
+"""Different pictures; the files made of them differ by a comment."""
+SIZES = (5_000, 50_000, 193_161)
+"""Patches; the last is the size of the paper's set (Table 5)."""
+
+
+def main() -> None:
+    """Print images a second, peak memory and the ratio to bare decoding and encoding."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--patches", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
+    parser.add_argument("--kill", action="store_true", help="kill each run half way, and go on")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help="0: one a core")
+    args = parser.parse_args()
+    if args.child:
+        prepare(args.folder, args.child, args.workers)
+        return
+    for patches in args.patches:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            print(json.dumps(measure(Path(folder), patches, args.kill, args.workers)), flush=True)
+
+
+def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) -> dict[str, Any]:
+    """Prepare `patches` patches in a process of its own and say what that took.
+
+    Returns
+    -------
+    dict
+        ``patches``, ``seconds``, ``images_per_second``, ``peak_mb`` (proportional memory of all
+        processes together), ``disk_gb``, ``ratio`` (seconds a patch beside the same cores only
+        decoding the same images and encoding the same patches), ``kept`` (shards that were
+        finished when the run was killed), ``lost`` and ``doubled`` patches.
+    """
+    bare = [bare_seconds(folder, min(patches, SIZES[0]), workers)]
+    command = [sys.executable, "-m", "benchmarks.preparing", "--folder", str(folder)]
+    command += ["--child", str(patches), "--workers", str(workers)]
+    began, kept = time.monotonic(), {}
+    peak = 0.0
+    if kill:
+        peak = watch(command, until=lambda: _half_way(folder, patches))
+        kept = _shards(folder)
+    peak = max(peak, watch(command))
+    seconds = time.monotonic() - began
+    after = _finished(folder)
+    if any(after.get(name) != state for name, state in kept.items()):
+        raise SystemExit("a finished shard was written again")
+    bare.append(bare_seconds(folder, min(patches, SIZES[0]), workers))
+    ids = list(_ids(folder / "out"))
+    return {
+        "patches": patches,
+        "seconds": round(seconds, 1),
+        "images_per_second": round(patches / seconds, 1),
+        "peak_mb": round(peak / 2**20),
+        "disk_gb": round(sum(f.stat().st_size for f in (folder / "out").iterdir()) / 1e9, 2),
+        "shards": len(after),
+        "ratio": round(seconds / patches / (sum(bare) / len(bare)), 2),
+        "kept": len(kept),
+        "lost": patches - len(set(ids)),
+        "doubled": len(ids) - len(set(ids)),
+    }
+
+
+def prepare(folder: Path, patches: int, workers: int) -> None:
+    """What the stage does, with generated images."""
+    source = GeneratedSource(folder / "raw", patches)
+    options = {"patch": PATCH, "stride": PATCH}
+    dataset = DatasetParams("dota", "generated", 3, options, encoding="jpeg")
+    listing = dota.find(source, dataset, PrepareParams(PATCH))
+    about = {"name": "dota", "layout": "dota", "drawn": True, "channels": 3, "image_size": PATCH}
+    target = Target(folder / "out", folder / "work/dota/x", about | {"encoding": "jpeg"})
+    write_dataset(target, listing, source, workers)
+
+
+class GeneratedSource(Source):
+    """A DOTA release whose images exist only while they are read.
+
+    Parameters
+    ----------
+    folder : Path
+        Where an image is written, read and deleted again.
+    patches : int
+        How many patches all images together have; every one has a class.
+    """
+
+    def __init__(self, folder: Path, patches: int) -> None:
+        self.folder, self.name, self.table, self.empty = folder, "generated", None, []
+        whole, rest = divmod(patches, ACROSS**2)
+        self.shapes = [(ACROSS, ACROSS)] * whole
+        if rest:  # the last image is as large as what is left over
+            down = next(n for n in range(ACROSS, 0, -1) if rest % n == 0)
+            self.shapes.append((rest // down, down))
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def files(self) -> list[File]:
+        names = [f"P{i:05d}" for i in range(len(self.shapes))]
+        images = [File(f"images/{name}.png", 1 << 22, "") for name in names]
+        return images + [File(f"labelTxt/{name}.txt", 100, "") for name in names]
+
+    def load(self, file: File) -> bytes:
+        number = int(Path(file.name).stem[1:])
+        if file.name.startswith("labelTxt"):
+            return self.labels(number).encode()
+        path = self.folder / f"{os.getpid()}.png"
+        try:
+            png = ground(self.folder, number % GROUNDS, *self.shapes[number])
+            path.write_bytes(commented(png, number))
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: {error}") from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def labels(self, number: int) -> str:
+        """A car in the middle of every second patch."""
+        wide, high = self.shapes[number]
+        lines = ["imagesource:generated", "gsd:0.1"]
+        for i in range(0, wide * high, 2):
+            x, y = i % wide * PATCH + 100, i // wide * PATCH + 100
+            lines.append(f"{x} {y} {x + 60} {y} {x + 60} {y + 30} {x} {y + 30} small-vehicle 0")
+        return "\n".join(lines)
+
+
+def ground(folder: Path, number: int, wide: int, high: int) -> bytes:
+    """A PNG of smooth ground with some grain, drawn once and kept beside the work."""
+    path = folder / f"ground-{number}-{wide}-{high}.png"
+    if not path.exists():
+        rng = draws.generator(number, "ground")
+        coarse = rng.uniform(60, 190, (4 * high, 4 * wide, 3)).astype(np.uint8)
+        size = (wide * PATCH, high * PATCH)
+        picture = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+        grain = rng.normal(0, 3, picture.shape[:2])[..., None]
+        pixels = (picture + grain).round().clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(path, "PNG", compress_level=1)
+    return path.read_bytes()
+
+
+def commented(png: bytes, number: int) -> bytes:
+    """The same picture as another file: with a comment before its end."""
+    text = b"tEXtComment\0" + str(number).encode()
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    return png[:-12] + chunk + png[-12:]
+
+
+def bare_seconds(folder: Path, patches: int, workers: int) -> float:
+    """Seconds a patch that the cores need only to decode the images and encode the patches."""
+    source = GeneratedSource(folder / "raw", patches)
+    images = [file for file in source.files() if file.name.startswith("images")]
+    for file in (*images[:GROUNDS], images[-1]):
+        source.load(file)  # draws what is not yet there
+    context = multiprocessing.get_context("forkserver")
+    with context.Pool(workers or len(os.sched_getaffinity(0))) as pool:
+        job = functools.partial(_decode_and_encode, source)
+        pool.map(job, images[:4])  # the processes are there before the clock starts
+        began = time.monotonic()
+        pool.map(job, images, chunksize=1)
+        return (time.monotonic() - began) / patches
+
+
+def _decode_and_encode(source: GeneratedSource, file: File) -> int:
+    picture = open_image(source.load(file), file.name, 3)
+    boxes = dota.patch_grid(*picture.size, PATCH, PATCH).tolist()
+    return sum(len(encode(np.asarray(picture.crop(box)), "jpeg")) for box in boxes)
+
+
+def watch(command: list[str], until: Any = lambda: False) -> float:
+    """Run a command to its end, or kill -9 it and its children when `until` is true.
+
+    Returns
+    -------
+    float
+        Peak of the proportional memory of the command and all that it started, bytes.
+    """
+    process = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
+    ended, peaks = Event(), [0.0]
+
+    def look() -> None:
+        while not ended.wait(0.2):
+            peaks.append(sum(map(_memory, _family(process.pid))))
+
+    thread = Thread(target=look)
+    thread.start()
+    try:
+        while process.poll() is None:
+            if until():
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.2)
+    finally:
+        ended.set()
+        thread.join()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"it failed with code {process.returncode}")
+    return max(peaks)
+
+
+def _family(leader: int) -> list[int]:
+    """Processes of the session that a process leads."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == leader:
+                found.append(int(stat.parent.name))
+        except OSError:  # ended just now
+            continue
+    return found
+
+
+def _memory(pid: int) -> float:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    return sum(1024.0 * int(line.split()[1]) for line in text.splitlines() if line[:4] == "Pss:")
+
+
+def _shards(folder: Path) -> dict[str, tuple[int, int]]:
+    """Finished shards of a run that is not at its end: name to inode and time."""
+    return _states(folder / "work/dota/x/data")
+
+
+def _finished(folder: Path) -> dict[str, tuple[int, int]]:
+    return _states(folder / "out")
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.glob("*-[0-9]*.parquet")
+    }
+
+
+def _half_way(folder: Path, patches: int) -> bool:
+    """Whether about half of the images were read."""
+    journal = folder / "work/dota/x/journal.jsonl"
+    if not journal.exists() or not _shards(folder):
+        return False
+    return journal.read_bytes().count(b"\n") > patches / ACROSS**2 / 2
+
+
+def _ids(folder: Path) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    for split in ("train", "validation", "test"):
+        yield from pq.read_table(folder / index_name(split), columns=["id"])["id"].to_pylist()
+
+
+if __name__ == "__main__":
+    main()
