@@ -101,7 +101,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     files = Files(source)
     pairs = _pairs(files)
     boxes = [
-        parse_labels(source.load(label).decode(errors="replace"), f"{source.name}/{label.name}",
+        parse_labels(source.load(label).decode("utf-8-sig", "replace"), f"{source.name}/{label.name}",
                      options.difficult)
         for _, label in pairs
     ]  # fmt: skip
@@ -164,7 +164,13 @@ def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
             hard = int(words[9]) if len(words) > 9 else 0
         except ValueError:
             points, hard = [], 0
-        if len(points) < 8 or len(words) not in (9, 10) or not np.isfinite(points).all():
+        # A category that is a number is a coordinate too many.
+        if (
+            len(points) < 8
+            or len(words) not in (9, 10)
+            or not np.isfinite(points).all()
+            or words[8].lstrip("-").replace(".", "", 1).isdigit()
+        ):
             raise DataError(
                 f"{where}, line {number}: eight coordinates, a category and perhaps a difficulty "
                 f"are expected, not {line[:80]!r}"
