@@ -101,10 +101,13 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     files = Files(source)
     pairs = _pairs(files)
     boxes = [
-        parse_labels(source.load(label).decode("utf-8-sig", "replace"), f"{source.name}/{label.name}",
-                     options.difficult)
+        parse_labels(
+            source.load(label).decode("utf-8-sig", "replace"),
+            f"{source.name}/{label.name}",
+            options.difficult,
+        )
         for _, label in pairs
-    ]  # fmt: skip
+    ]
     splits = _assign([bool(found.is_car.any()) for found in boxes], options)
     units = [
         Unit(image.name, split, (image,), "", image.name, (found,))
