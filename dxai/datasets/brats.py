@@ -34,6 +34,18 @@ FOLLOW_UP = re.compile(r"^(BraTS-[A-Za-z]+-\d{5})-\d{3}$")
 LITTLE = "some tumour, but too few pixels of it"
 NARROW = "no tumour, but less than a full cross-section of the brain"
 
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,  # voxels that are no numbers, but colours
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+    nibabel.wrapstruct.WrapStructError,
+)
+"""What gzip and nibabel raise for a damaged volume."""
+
 
 @dataclass(frozen=True)
 class BratsOptions:
@@ -167,8 +179,8 @@ def read_slices(
     values = np.asarray(image.dataobj, np.float32)
     tumour = np.asarray(seg.dataobj) > 0
     brain = values > 0
-    if not np.isfinite(values).all() or not brain.any():
-        raise DataError(f"case {unit.key}: values are not finite, or none is above 0 (no brain)")
+    if not brain.any():
+        raise DataError(f"case {unit.key}: no value is above 0, which would be brain")
     gray = _normalise(values, brain, options.clip, unit.key)
     areas = brain.sum((0, 1))
     full = options.cross_section * areas.max()
@@ -201,10 +213,10 @@ def _volume(data: bytes, name: str, case: str) -> Any:
         volume = nibabel.Nifti1Image.from_bytes(raw)
         if len(volume.shape) != 3:
             raise ValueError(f"{len(volume.shape)} dimensions, not 3")
-        np.asarray(volume.dataobj)  # what is cut off is found here
+        if not np.isfinite(np.asarray(volume.dataobj)).all():  # what is cut off is found here
+            raise ValueError("values that are not finite")
         return nibabel.as_closest_canonical(volume)
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError,
-            nibabel.spatialimages.HeaderDataError) as error:  # fmt: skip
+    except UNREADABLE as error:
         raise DataError(f"case {case}: {name}: unreadable volume ({error})") from error
 
 
