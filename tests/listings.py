@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dxai.datasets.base import Listing, Load, Sample, Unit
+from dxai.datasets.writer import Target, write_dataset
 
 PER_UNIT = 3
 """Images of a unit; each has the unit's name in its id and is of class a or b in turn."""
 
 
 def noise_listing(counts: dict[str, int], size: int = 8, channels: int = 3) -> Listing:
-    """`{"train": 5, ..}` images a split, read in units of up to three, with no files behind them."""
+    """`{"train": 5, ..}` images a split, in units of up to three with no files behind them."""
     units = [
         Unit(f"{split}/{start:05d}", split, about=(range(start, min(start + PER_UNIT, count)),))
         for split, count in counts.items()
@@ -40,3 +44,20 @@ def read_noise(unit: Unit, load: Load, size: int, channels: int) -> Iterator[Sam
 def no_files(file: object) -> bytes:
     """For `Listing.samples` of a listing without files."""
     raise AssertionError("nothing to load")
+
+
+def write_noise(
+    folder: Path, counts: dict[str, int], size: int = 8, channels: int = 3, **target: Any
+) -> Path:
+    """Prepare such a listing; returns the dataset's folder. `target` are fields of `Target`."""
+    write_dataset(
+        target_of(folder, size, channels, **target), noise_listing(counts, size, channels), None
+    )
+    return folder / "noise"
+
+
+def target_of(folder: Path, size: int = 8, channels: int = 3, **fields: Any) -> Target:
+    """What is written, and where, below `folder`."""
+    about = {"name": "noise", "layout": "noise", "drawn": True, "channels": channels}
+    about |= {"image_size": size, "encoding": "png"}
+    return replace(Target(folder / "noise", folder / "work/noise/x", about), **fields)

@@ -112,7 +112,9 @@ def open_source(text: str) -> Source:
     refuse_credentials(text)
     found, table = expand(text), None
     refuse_credentials(found)
-    if suffix(found) == ".csv":
+    if found.rstrip("/").endswith(":"):
+        raise DataError(f"source {text!r} names no bucket or folder")
+    if found.lower().endswith(".csv"):
         folder, slash, table = found.rpartition("/")
         found = folder or slash
     if "://" not in found or found.startswith("file://"):
@@ -326,13 +328,15 @@ def _version(info: dict[str, Any]) -> str:
     """What tells one content of an object from the next."""
     for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
         if info.get(key):
-            return str(info[key])
+            return str(info[key]).strip('"')  # some servers quote it in one answer only
     return ""
 
 
 def _reason(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return _without_credentials(text.splitlines()[0])
+    text = " ".join(str(error).split())
+    if not text:
+        text = "timed out" if isinstance(error, TimeoutError) else type(error).__name__
+    return _without_credentials(text)
 
 
 def _without_credentials(text: str) -> str:

@@ -326,7 +326,11 @@ def _write_index(folder: Path, split: str, shards: list[str]) -> None:
         ]
     )
     with pq.ParquetWriter(
-        folder / index_name(split), schema, compression="zstd", write_statistics=False
+        folder / index_name(split),
+        schema,
+        compression="zstd",
+        write_statistics=False,
+        write_page_checksum=True,
     ) as index:
         for place, name in enumerate(shards):
             with pq.ParquetFile(folder / name) as file:

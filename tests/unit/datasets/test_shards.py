@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dxai.datasets import DataError, Listing, Sample, ShardedDataset
+from dxai.datasets import DataError, Sample, ShardedDataset
 from dxai.datasets.images import decode
-from dxai.datasets.writer import write_dataset
+from tests.listings import no_files, noise_listing, write_noise
 
-Noise = Callable[..., Listing]
 COUNTS = {"train": 250, "validation": 2, "test": 7}
+SHARD = 30_000
+"""Bytes of a shard: one row group of 100 images is more than that, as PNG of 8 px."""
 
 
 @pytest.fixture(params=[1, 3], ids=["gray", "colour"])
@@ -27,15 +27,15 @@ def channels(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def prepared(noise: Noise, tmp_path: Path, channels: int) -> Path:
-    about = {"name": "noise", "layout": "noise", "channels": channels, "image_size": 8}
-    write_dataset(tmp_path / "noise", noise(COUNTS, channels=channels), about, 120)
-    return tmp_path / "noise"
+def prepared(tmp_path: Path, channels: int) -> Path:
+    shard_bytes = SHARD if channels == 3 else SHARD // 2
+    return write_noise(tmp_path, COUNTS, channels=channels, shard_bytes=shard_bytes)
 
 
 @pytest.fixture
-def originals(noise: Noise, channels: int) -> list[Sample]:
-    return [sample for sample in noise(COUNTS, channels=channels) if sample.split == "train"]
+def originals(channels: int) -> list[Sample]:
+    listing = noise_listing(COUNTS, channels=channels)
+    return [sample for sample in listing.samples(no_files) if sample.split == "train"]
 
 
 def test_columns_that_are_kept(prepared: Path, originals: list[Sample]) -> None:
@@ -83,7 +83,22 @@ def test_batches_cover_the_split_once(prepared: Path) -> None:
 
 def test_encoded(prepared: Path, originals: list[Sample]) -> None:
     dataset = ShardedDataset(prepared, "train")
-    np.testing.assert_array_equal(decode(dataset.encoded(130)), originals[130].image)
+    data = dataset.encoded(130)
+    assert data is not None
+    np.testing.assert_array_equal(decode(data), originals[130].image)
+
+
+def test_masks_where_they_are_known(prepared: Path, originals: list[Sample]) -> None:
+    dataset = ShardedDataset(prepared, "train")
+    known = [i for i, sample in enumerate(originals) if sample.mask is not None]
+    assert dataset.having("mask") == known
+    assert dataset.having("neutral") == []
+    masks = dataset.masks(known[:5])
+    assert masks.shape == (5, 1, 8, 8)
+    wanted = np.stack([originals[i].mask for i in known[:5]])  # type: ignore[misc]
+    np.testing.assert_allclose(masks[:, 0], wanted / 255, rtol=1e-6)
+    with pytest.raises(DataError, match=r"image 'train/00000/0' has no mask"):
+        dataset.masks([0])
 
 
 @pytest.mark.parametrize("i", [-1, 250])
@@ -93,11 +108,17 @@ def test_image_that_is_not_there(prepared: Path, i: int) -> None:
 
 
 def test_shards_are_ordinary_parquet(prepared: Path, originals: list[Sample]) -> None:
+    first = len(pd.read_parquet(prepared / "train-00000.parquet"))
     frame = pd.read_parquet(prepared / "train-00001.parquet")
-    assert list(frame.columns) == ["id", "label", "group", "source", "image"]
-    assert frame["id"].tolist() == [sample.id for sample in originals[120:240]]
-    assert frame["source"].tolist() == [sample.source for sample in originals[120:240]]
-    np.testing.assert_array_equal(decode(frame["image"][3]), originals[123].image)
+    columns = ["id", "label", "group", "source", "image", "mask", "neutral"]
+    assert list(frame.columns) == columns
+    here = originals[first : first + len(frame)]
+    assert frame["id"].tolist() == [sample.id for sample in here]
+    assert frame["source"].tolist() == [sample.source for sample in here]
+    np.testing.assert_array_equal(decode(frame["image"][3]), here[3].image)
+    index = pd.read_parquet(prepared / "train-index.parquet")
+    assert index["id"].tolist() == [sample.id for sample in originals]
+    assert (index["shard"] == 1).sum() == len(frame)
 
 
 def test_manifest_names_hashes_and_nothing_of_this_machine(prepared: Path) -> None:
@@ -108,35 +129,42 @@ def test_manifest_names_hashes_and_nothing_of_this_machine(prepared: Path) -> No
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 30_000])
-def test_cache_is_bounded(noise: Noise, tmp_path: Path, cache_bytes: int) -> None:
-    """20 row groups of about 25 kB each; a cache of 0 bytes still holds the one in use."""
-    about = {"name": "noise", "layout": "noise", "channels": 3, "image_size": 8}
-    write_dataset(
-        tmp_path / "out", noise({"train": 2000} | {"test": 1, "validation": 1}), about, 500
-    )
-    dataset = ShardedDataset(tmp_path / "out", "train", cache_bytes)
+def test_cache_is_bounded(tmp_path: Path, cache_bytes: int) -> None:
+    """20 row groups of about 40 kB each; a cache of 0 bytes still holds the one in use."""
+    counts = {"train": 2000, "test": 2, "validation": 2}
+    folder = write_noise(tmp_path, counts, shard_bytes=200_000)
+    dataset = ShardedDataset(folder, "train", cache_bytes)
+    assert not dataset.resident
     before = pa.total_allocated_bytes()
     for batch in dataset.batches(50):
         del batch
-        assert pa.total_allocated_bytes() - before < cache_bytes + 60_000
-    unbounded = ShardedDataset(tmp_path / "out", "train")
+        assert pa.total_allocated_bytes() - before < cache_bytes + 90_000
+    unbounded = ShardedDataset(folder, "train")
+    assert unbounded.resident
     for batch in unbounded.batches(50):
         del batch
-    assert pa.total_allocated_bytes() - before > 300_000
+    assert pa.total_allocated_bytes() - before > 500_000
 
 
-def test_cache_keeps_what_was_used_last(noise: Noise, tmp_path: Path) -> None:
+def test_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
     """Room for two of three row groups; without the file, those two can still be had."""
-    about = {"name": "noise", "layout": "noise", "channels": 3, "image_size": 8}
-    write_dataset(tmp_path / "out", noise({"train": 300, "test": 1, "validation": 1}), about, 500)
-    group_bytes = sum(len(ShardedDataset(tmp_path / "out", "train").encoded(i)) for i in range(100))
-    dataset = ShardedDataset(tmp_path / "out", "train", cache_bytes=int(2.5 * group_bytes))
+    folder = write_noise(tmp_path, {"train": 300, "test": 2, "validation": 2})
+    table = pq.read_table(folder / "train-00000.parquet", columns=["image", "mask", "neutral"])
+    dataset = ShardedDataset(folder, "train", cache_bytes=int(2.5 / 3 * table.nbytes))
     for i in (0, 100, 0, 200):
         dataset.batch([i])
-    (tmp_path / "out/train-00000.parquet").unlink()
+    (folder / "train-00000.parquet").unlink()
     dataset.batch([50, 250])
     with pytest.raises(DataError, match=r"train-00000\.parquet"):
         dataset.batch([150])
+
+
+def test_blocks_are_the_row_groups(tmp_path: Path) -> None:
+    counts = {"train": 250, "test": 2, "validation": 2}
+    dataset = ShardedDataset(write_noise(tmp_path, counts, shard_bytes=SHARD), "train")
+    files = [pq.ParquetFile(path) for path in sorted(dataset.folder.root.glob("train-0*.parquet"))]
+    sizes = [f.metadata.row_group(g).num_rows for f in files for g in range(f.num_row_groups)]
+    assert dataset.blocks.tolist() == [0, *np.cumsum(sizes)]
 
 
 def test_can_be_sent_to_another_process(prepared: Path) -> None:
@@ -169,11 +197,12 @@ def test_missing_shard_is_named(prepared: Path) -> None:
         ShardedDataset(prepared, "train")
 
 
-def test_truncated_shard_is_named(prepared: Path) -> None:
-    path = prepared / "train-00001.parquet"
+@pytest.mark.parametrize("name", ["train-00001.parquet", "train-index.parquet"])
+def test_truncated_file_is_named(prepared: Path, name: str) -> None:
+    path = prepared / name
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"train-00001\.parquet: damaged shard"):
-        ShardedDataset(prepared, "train")
+    with pytest.raises(DataError, match=f"{name}: damaged shard"):
+        ShardedDataset(prepared, "train").batch(range(250))
 
 
 def flip(path: Path, place: int) -> None:
@@ -184,23 +213,26 @@ def flip(path: Path, place: int) -> None:
 
 def test_flipped_bit_is_found_by_verify(prepared: Path) -> None:
     ShardedDataset(prepared, "train", verify=True)
-    path = prepared / "train-00002.parquet"
+    path = prepared / "train-00001.parquet"
     flip(path, path.stat().st_size // 2)
     ShardedDataset(prepared, "test", verify=True)
-    with pytest.raises(DataError, match=r"train-00002\.parquet.*hash"):
+    with pytest.raises(DataError, match=r"train-00001\.parquet.*hash"):
         ShardedDataset(prepared, "train", verify=True)
 
 
 @pytest.mark.parametrize("what", ["image", "id"])
 def test_flipped_bit_is_found_when_it_is_read(prepared: Path, what: str) -> None:
     """Verified or not, no damaged image, and no damaged label, is ever used."""
-    path = prepared / "train-00000.parquet"
     if what == "image":
-        place = path.read_bytes().index(ShardedDataset(prepared, "train").encoded(1)) + 50
+        path = prepared / "train-00000.parquet"
+        encoded = ShardedDataset(prepared, "train").encoded(1)
+        assert encoded is not None
+        place = path.read_bytes().index(encoded) + 50
     else:
+        path = prepared / "train-index.parquet"
         place = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset + 60
     flip(path, place)
-    with pytest.raises(DataError, match=r"train-00000\.parquet: damaged shard"):
+    with pytest.raises(DataError, match=f"{path.name}: damaged shard"):
         ShardedDataset(prepared, "train").batch([0, 1])
 
 
@@ -208,20 +240,28 @@ def test_image_that_is_none_is_named(prepared: Path) -> None:
     path = prepared / "train-00000.parquet"
     table = pq.read_table(path)
     images = [b"no image", *table["image"].to_pylist()[1:]]
-    pq.write_table(table.set_column(4, "image", pa.array(images, pa.binary())), path)
-    with pytest.raises(DataError, match=r"image 'train/0' is damaged"):
+    table = table.set_column(4, "image", pa.array(images, pa.binary()))
+    pq.write_table(table, path, row_group_size=100)
+    with pytest.raises(DataError, match=r"image 'train/00000/0' is damaged"):
         ShardedDataset(prepared, "train").batch([0])
 
 
-def test_split_without_shards_is_named(prepared: Path) -> None:
+def test_shard_of_another_run_is_named(prepared: Path) -> None:
+    path = prepared / "train-00000.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 10), path)
+    with pytest.raises(DataError, match=r"train-00000\.parquet is not what its index says"):
+        ShardedDataset(prepared, "train").batch([0])
+
+
+def test_manifest_without_the_files_is_none(prepared: Path) -> None:
     path = prepared / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
-    with pytest.raises(DataError, match="no shards of the split train"):
+    with pytest.raises(DataError, match="no manifest of a prepared dataset"):
         ShardedDataset(prepared, "train")
 
 
 def test_image_of_another_size_is_named(prepared: Path) -> None:
     path = prepared / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 16}))
-    with pytest.raises(DataError, match=r"image 'train/0' has shape \(8, 8"):
+    with pytest.raises(DataError, match=r"image 'train/00000/0' has shape \(8, 8"):
         ShardedDataset(prepared, "train").batch([0])
