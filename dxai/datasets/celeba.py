@@ -38,7 +38,11 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     """
     options = parse(HoldOutOptions, dataset.options, "options", complete=False)
     files = Files(source)
-    places = {PurePosixPath(name).name: file for name, file in files.all.items()}
+    places: dict[str, File] = {}
+    for name, file in files.all.items():
+        base = PurePosixPath(name).name
+        if base in (ATTRIBUTES, PARTITION) and places.setdefault(base, file) is not file:
+            raise DataError(f"{source.name}: {name} and {places[base].name} have the same name")
     if ATTRIBUTES not in places and PARTITION not in places:
         return two_folders(source, dataset, prepare, FOLDERS, CLASSES, options)
     for name in (ATTRIBUTES, PARTITION):
@@ -86,7 +90,7 @@ def _images(files: Files) -> dict[str, File]:
 def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
     """Image and class: a count, the attributes' names, then a line of -1 and 1 an image."""
     where, lines = _lines(source, file)
-    if len(lines) < 2 or not lines[0].strip().isdigit():
+    if len(lines) < 2 or not lines[0].strip().isdecimal():
         raise DataError(f"{where}, line 1: the number of images is expected")
     names = lines[1].split()
     if ATTRIBUTE not in names:
@@ -110,12 +114,16 @@ def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
 def _partition(source: Source, file: File) -> Iterator[tuple[str, str]]:
     """Image and split: 0 train, 1 validation, 2 test."""
     where, lines = _lines(source, file)
+    seen: set[str] = set()
     for number, line in enumerate(lines, 1):
         row = line.split()
         if not row:
             continue
         if len(row) != 2 or row[1] not in ("0", "1", "2"):
             raise DataError(f"{where}, line {number}: a name and 0, 1 or 2 are expected")
+        if row[0] in seen:
+            raise DataError(f"{where}, line {number}: {row[0]} for the second time")
+        seen.add(row[0])
         yield row[0], SPLITS[int(row[1])]
 
 
