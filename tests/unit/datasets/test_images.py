@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from dxai.datasets import DataError, read_image
-from dxai.datasets.images import decode, encode
+from dxai.datasets.images import decode, encode, open_image, resize, square
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -192,3 +194,85 @@ def test_encoding_is_lossless_and_repeatable(pixels: np.ndarray) -> None:
     data = encode(pixels)
     np.testing.assert_array_equal(decode(data), pixels)
     assert encode(pixels.copy(order="F")) == data
+
+
+@given(
+    arrays(
+        np.uint8, st.sampled_from([(4, 4), (8, 8), (12, 12)]), elements=st.sampled_from([0, 255])
+    ),
+    st.sampled_from([1, 2, 4]),
+)
+def test_a_smaller_mask_is_the_covered_share(mask: np.ndarray, size: int) -> None:
+    side = mask.shape[0] // size
+    share = mask.reshape(size, side, size, side).mean((1, 3))
+    np.testing.assert_allclose(resize(mask, size, is_mask=True), share, atol=1)  # rounded twice
+
+
+def test_a_mask_is_not_sharpened() -> None:
+    """A bicubic filter overshoots beside an edge; a share lies between 0 and 255."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, 30:] = 255
+    found = resize(mask, 16, is_mask=True)
+    np.testing.assert_array_equal(found, np.broadcast_to([0] * 7 + [128] + [255] * 8, (16, 16)))
+
+
+@pytest.mark.parametrize("is_mask", [False, True])
+@pytest.mark.parametrize("shape", [(6, 6), (6, 6, 3)])
+def test_an_image_of_the_right_size_is_not_resized(shape: tuple[int, ...], is_mask: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(resize(pixels, 6, is_mask), pixels)
+
+
+@pytest.mark.parametrize("size", [5, 20])
+@pytest.mark.parametrize("is_mask", [False, True])
+def test_square_takes_the_centre(size: int, is_mask: bool) -> None:
+    pixels = np.full((20, 41), 255, np.uint8)
+    pixels[:, 10:30] = 60
+    np.testing.assert_array_equal(square(Image.fromarray(pixels), size, is_mask), 60)
+
+
+def test_enlarged_constant_stays_constant() -> None:
+    for is_mask in (False, True):
+        np.testing.assert_array_equal(resize(np.full((3, 3), 77, np.uint8), 10, is_mask), 77)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (40, 40, 3)])
+def test_jpeg_is_near_and_smaller(shape: tuple[int, ...]) -> None:
+    """A smooth image within a few levels; colours keep their full resolution."""
+    y, x = np.mgrid[:40, :40]
+    waves = 128 + 80 * np.sin(x / 6) * np.cos(y / 7)
+    pixels = (waves if len(shape) == 2 else np.stack([waves, 255 - waves, waves.T], -1)).astype(
+        np.uint8
+    )
+    data = encode(pixels, "jpeg")
+    assert data == encode(pixels.copy(order="F"), "jpeg")
+    assert data[:3] == b"\xff\xd8\xff"
+    assert decode(data).shape == shape
+    assert abs(decode(data).astype(int) - pixels).max() <= 8
+    with Image.open(io.BytesIO(data)) as image:
+        layers = getattr(image, "layer", [])
+        assert all(layer[1:3] == (1, 1) for layer in layers)  # sampling factors: 4:4:4
+
+
+def test_png_is_the_default() -> None:
+    assert encode(np.zeros((2, 2), np.uint8))[:4] == b"\x89PNG"
+
+
+def test_open_image_keeps_the_whole_picture() -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    image = open_image(buffer.getvalue(), "a.png", 3)
+    assert (image.size, image.mode) == ((7, 3), "RGB")
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+    assert open_image(buffer.getvalue(), "a.png", 1).mode == "L"
+
+
+def test_image_too_large_to_be_meant(tmp_path: Path) -> None:
+    """A small file whose header claims a billion pixels."""
+    data = bytearray(encode(np.zeros((4, 4), np.uint8)))
+    data[16:24] = struct.pack(">II", 40000, 25000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "bomb.png").write_bytes(data)
+    with pytest.raises(DataError, match=r"bomb\.png: .*decompression bomb"):
+        read_image(tmp_path / "bomb.png", 8, 1)

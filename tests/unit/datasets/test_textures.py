@@ -8,13 +8,18 @@ import pytest
 import skimage.data
 
 from dxai.datasets import Listing, Sample
-from dxai.datasets.textures import PHOTOGRAPHS, textures
+from dxai.datasets.textures import PHOTOGRAPHS, find
 from dxai.params import DatasetParams, ParamsError, PrepareParams
+from tests.listings import no_files
 
 
 def listing(image_size: int = 32, channels: int = 1, **options: object) -> Listing:
     dataset = DatasetParams("textures", "data/textures.md", channels, options)
-    return textures(dataset, PrepareParams(image_size=image_size))
+    return find(None, dataset, PrepareParams(image_size=image_size))
+
+
+def samples(image_size: int = 32, channels: int = 1, **options: object) -> list[Sample]:
+    return list(listing(image_size, channels, **options).samples(no_files))
 
 
 def box(sample: Sample) -> tuple[str, slice, slice]:
@@ -27,7 +32,7 @@ def box(sample: Sample) -> tuple[str, slice, slice]:
 
 @pytest.fixture(scope="module")
 def defaults() -> list[Sample]:
-    return list(listing())
+    return samples()
 
 
 def test_counts_of_the_defaults(defaults: list[Sample]) -> None:
@@ -37,7 +42,7 @@ def test_counts_of_the_defaults(defaults: list[Sample]) -> None:
     for name in PHOTOGRAPHS:
         assert counts["test", name] == counts["validation", name] == 13 * 4
         assert counts["train", name] == 38 * 25
-    assert listing().total == len(defaults)
+    assert len(listing().units) == 3 * 64
 
 
 def test_pixels_are_those_that_the_source_names(defaults: list[Sample]) -> None:
@@ -64,7 +69,7 @@ def test_splits_share_no_pixel(size: int, options: dict[str, int]) -> None:
         for name in PHOTOGRAPHS
         for split in ("train", "validation", "test")
     }
-    for sample in listing(size, **options):
+    for sample in samples(size, **options):
         name, rows, columns = box(sample)
         masks[name, sample.split][rows, columns] += 1
         assert sample.image.shape == (size, size)
@@ -88,7 +93,7 @@ def test_a_group_is_one_block_in_one_split(defaults: list[Sample]) -> None:
 
 
 def assignment(**options: object) -> dict[str, str]:
-    return {sample.group: sample.split for sample in listing(64, **options)}
+    return {unit.group: unit.split for unit in listing(64, **options).units}
 
 
 def test_assignment_follows_the_seed() -> None:
@@ -98,7 +103,10 @@ def test_assignment_follows_the_seed() -> None:
 
 def test_photographs_are_assigned_independently() -> None:
     splits = assignment()
-    blocks = {n: [s for g, s in splits.items() if g.startswith(n)] for n in PHOTOGRAPHS}
+    blocks = {
+        name: {group.removeprefix(name): s for group, s in splits.items() if group.startswith(name)}
+        for name in PHOTOGRAPHS
+    }
     assert blocks["brick"] != blocks["grass"] != blocks["gravel"]
 
 
@@ -111,10 +119,15 @@ def test_every_split_gets_a_block(share: float) -> None:
 
 
 def test_colour_channels_repeat_the_gray(defaults: list[Sample]) -> None:
-    sample = next(iter(listing(channels=3)))
+    sample = next(listing(channels=3).samples(no_files))
     assert sample.image.shape == (32, 32, 3)
     for channel in range(3):
         np.testing.assert_array_equal(sample.image[..., channel], defaults[0].image)
+
+
+def test_test_images_come_first(defaults: list[Sample]) -> None:
+    order = [sample.split for sample in defaults]
+    assert order == sorted(order, key=("test", "validation", "train").index)
 
 
 def test_image_larger_than_a_block_is_refused() -> None:
