@@ -79,7 +79,7 @@ def test_a_changed_value_reruns_what_depends_on_it_and_nothing_else(
 
 
 LONG = {
-    "prepare": ["datasets.textures.options.stride=1", "prepare.shard_images=1"],
+    "prepare": ["datasets.textures.options.stride=1", "prepare.shard_mb=1"],
     "classifier": ["classifier.epochs=100000", "classifier.patience=100000"],
     "decompose": ["decompose.steps=1000000"],
     "baseline": ["methods.lime.samples=1000000"],

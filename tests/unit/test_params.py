@@ -88,6 +88,21 @@ def changed(tmp_path, **values):
         ({"seeds": []}, r"run\.seeds is empty"),
         ({"classifiers": {}}, r"run\.classifiers is empty, and so is run\.joint"),
         ({"datasets__textures__channels": 2}, r"channels is 2; valid are 1 \(gray\) and 3"),
+        ({"datasets__textures__encoding": "gif"}, r"encoding: unknown 'gif'; valid are jpeg, png"),
+        ({"datasets__textures__release": "2020"}, r"release: unknown '2020'; valid are paper"),
+        (
+            {"datasets__textures__overrides": {"evaluate": {}}},
+            r"overrides: unknown 'evaluate'; valid are classifier, decompose",
+        ),
+        (
+            {"datasets__textures__overrides": {"classifier": {"noize": 0}}},
+            r"run\.datasets\.textures\.overrides\.classifier: unknown 'noize'; valid are batch_",
+        ),
+        (
+            {"datasets__textures__overrides": {"decompose": {"steps": 0}}},
+            r"run\.datasets\.textures\.overrides\.decompose: steps is 0; it must be above 0",
+        ),
+        ({"prepare__duplicates": "keep"}, r"duplicates: unknown 'keep'; valid are drop, refuse,"),
         (
             {"classifiers": {"j": {"arch": "joint", "options": {}, "weights": None}}},
             r"run\.classifiers\.j has arch joint; put it in run\.joint",
@@ -97,6 +112,22 @@ def changed(tmp_path, **values):
 def test_what_is_wrong_is_named_with_what_would_be_right(tmp_path, values, message):
     with pytest.raises(ParamsError, match=message):
         load_params(changed(tmp_path, **values))
+
+
+def test_a_dataset_overrides_what_it_needs_otherwise(tmp_path):
+    overrides = {"classifier": {"noise": 0.0}, "decompose": {"steps": 7}}
+    params = load_params(changed(tmp_path, datasets__textures__overrides=overrides))
+    assert params.classifier_for("textures") == dataclasses.replace(params.classifier, noise=0.0)
+    assert params.decompose_for("textures") == dataclasses.replace(params.decompose, steps=7)
+    assert load_params(FILE).classifier_for("textures") == load_params(FILE).classifier
+
+
+@pytest.mark.parametrize("name", DOCUMENT["catalogue"]["datasets"])
+def test_every_dataset_of_the_catalogue_can_be_run(tmp_path, name):
+    params = load_params(
+        changed(tmp_path, datasets={name: DOCUMENT["catalogue"]["datasets"][name]})
+    )
+    assert Path(FILE.parent, params.dataset(name).source).exists()  # or DVC would refuse the stage
 
 
 def test_names_that_the_run_does_not_have():

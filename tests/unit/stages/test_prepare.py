@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -43,7 +44,7 @@ def start(folder: Path, *names: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     return process.returncode, out, err
 
 
@@ -64,7 +65,7 @@ def test_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params(tmp_path, {"pets": photographs(tmp_path)}, image_size=16)
     code, out, err = finish(start(tmp_path, "pets"))
     assert (code, err) == (0, "")
-    assert "prepare pets [####################] 16/16 images" in out
+    assert "prepare pets [####################] 16/16 files" in out
     assert "prepare pets: train 6 (cat 3, dog 3)" in out
     test = ShardedDataset(tmp_path / "data/prepared/pets", "test")
     assert (len(test), test.image_size, test.class_names) == (8, 16, ["cat", "dog"])
@@ -74,7 +75,7 @@ def test_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("names", "message"),
     [
         (["cats"], "error: dataset: unknown 'cats'; valid are pets"),
-        (["pets"], "error: dataset pets: {}/raw/train/cat/3.jpg: unreadable image"),
+        (["pets"], "error: dataset pets: train/cat/3.jpg: unreadable image"),
         ([], "usage: "),
     ],
 )
@@ -104,7 +105,7 @@ def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert err.startswith("error: dataset textures: data/prepared/textures: could not be written")
     assert "File too large" in err
     assert err.count("\n") == 1
-    assert not list((tmp_path / "data/prepared").iterdir())
+    assert not list(tmp_path.glob("data/prepared/*"))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -116,7 +117,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_in_the_middle_keeps_the_old_folder(
+def test_stopped_in_the_middle_keeps_the_old_folder_and_goes_on(
     tmp_path: Path, sent: signal.Signals, code: int
 ) -> None:
     prepared = tmp_path / "data/prepared"
@@ -124,9 +125,14 @@ def test_stopped_in_the_middle_keeps_the_old_folder(
     assert finish(start(tmp_path, "textures"))[0] == 0
     before = {path: path.read_bytes() for path in prepared.rglob("*.*")}
     # A stride of 1 makes 124,000 patches, more than half a minute of work.
-    write_params(tmp_path, {"textures": TEXTURES | {"options": {"stride": 1}}}, image_size=32)
+    long = TEXTURES | {"options": {"stride": 1}}
+    write_params(tmp_path, {"textures": long}, image_size=32, shard_mb=1)
     process = start(tmp_path, "textures")
-    wait_for(lambda: any(prepared.glob(".textures.*/*.parquet")))
+    wait_for(lambda: any(tmp_path.glob(".work/prepare/textures/*/data/train-00002.parquet")))
     process.send_signal(sent)
     assert finish(process)[0] == code
     assert {path: path.read_bytes() for path in prepared.rglob("*.*")} == before
+    code, out, err = finish(start(tmp_path, "textures"))
+    assert (code, err) == (0, "")
+    assert re.search(r"prepare textures: continuing after \d+ of 192 files", out)
+    assert len(ShardedDataset(prepared / "textures", "train")) == 3 * 38 * 33**2
