@@ -208,7 +208,7 @@ def _notes(units: Iterable[Unit]) -> tuple[str, ...]:
 
 
 def draw(folder: Path, options: dict[str, Any]) -> None:
-    """Disks and squares, the shape being the class."""
+    """Disks and crosses, the shape being the class."""
     from dxai.datasets.samples import shapes
 
     shapes.draw(folder)

@@ -1,4 +1,4 @@
-"""A tree of disks and squares, for the layout `folder`."""
+"""A tree of light disks and dark crosses, for the layout `folder`."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ from PIL import Image
 from dxai import draws
 
 SIDE = 64
-IMAGES = {"train": 150, "test": 60}
+IMAGES = {"train": 200, "test": 80}
 """Of each class."""
 
 
 def draw(folder: Path, seed: int = 0) -> None:
-    """Write `train,test/{disk,square}/*.png`, the shape at a random place on smooth ground.
+    """Write `train,test/{cross,disk}/*.png`, light or dark, at a random place.
 
     The shape itself is class-distinct: `truth/mask/` holds it.
     """
     y, x = np.mgrid[:SIDE, :SIDE] + 0.5
     for split, count in IMAGES.items():
-        for label in ("disk", "square"):
+        for label in ("cross", "disk"):
             for i in range(count):
                 rng = draws.generator(seed, f"shapes/{split}/{label}", 0, i)
-                radius, (cx, cy) = rng.uniform(8, 13), rng.uniform(16, SIDE - 16, 2)
+                radius, (cx, cy) = rng.uniform(10, 14), rng.uniform(16, SIDE - 16, 2)
                 dx, dy = np.abs(x - cx), np.abs(y - cy)
-                far = np.hypot(dx, dy) if label == "disk" else np.maximum(dx, dy) * 1.13
+                far = np.hypot(dx, dy)
+                if label == "cross":
+                    # A bar's half width is what makes both shapes equal in area.
+                    far = np.maximum(np.maximum(dx, dy), np.minimum(dx, dy) * 2.1)
                 inside = np.clip(radius - far + 0.5, 0, 1)[..., None]
                 slope = rng.uniform(-0.4, 0.4, 2)
                 ground = 110 + (slope[0] * (x - SIDE / 2) + slope[1] * (y - SIDE / 2))[..., None]
-                colour = rng.uniform(170, 250, 3)
+                # Light against dark besides, or a small network would need more images than these.
+                colour = rng.uniform(170, 250, 3) if label == "disk" else rng.uniform(0, 50, 3)
                 picture = ground * (1 - inside) + colour * inside
                 picture = picture + rng.normal(0, 3, (SIDE, SIDE, 1))
                 _save(folder / split / label / f"{i:04d}.png", picture)
