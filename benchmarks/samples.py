@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
 from dxai import draws
 from dxai.datasets import ShardedDataset, prepare
@@ -26,6 +29,7 @@ from dxai.training.classifier import initial_seed, score, train_classifier
 from dxai.training.loop import train
 from dxai.training.state import Checkpoint
 from dxai.training.step import build_networks
+from dxai.types import Batch
 
 SETS = ("afhq", "celeba", "noise", "dota", "brats", "peppers", "tomatoes", "apples", "shapes")
 
@@ -37,11 +41,14 @@ def main() -> None:
     parser.add_argument("--profile", default="quick", help="settings (%(default)s)")
     parser.add_argument("--classifier", default="simple", help="architecture (%(default)s)")
     parser.add_argument("--accuracy-only", action="store_true", help="train no decomposition")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write a figure of each set")
     args = parser.parse_args()
     for name in args.datasets or SETS:
         params = params_of(name, args.profile)
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(name, params, Path(folder), args.classifier, not args.accuracy_only)
+            found = measure(
+                name, params, Path(folder), args.classifier, not args.accuracy_only, args.pictures
+            )
         print(json.dumps(found), flush=True)
 
 
@@ -55,7 +62,12 @@ def params_of(name: str, profile: str) -> Params:
 
 
 def measure(
-    name: str, params: Params, folder: Path, architecture: str, decompose: bool = True
+    name: str,
+    params: Params,
+    folder: Path,
+    architecture: str,
+    decompose: bool = True,
+    pictures: Path | None = None,
 ) -> dict[str, Any]:
     """Prepare, train the classifier, and the decomposition, and score it on test images.
 
@@ -92,30 +104,58 @@ def measure(
         lambda step, panel: None,
     )  # fmt: skip
     found |= {"psnr_db": round(history[-1]["psnr_db"], 1)}
-    return found | localise(networks.average, test) | {"seconds": round(time.monotonic() - began)}
+    batch, kind, known = known_part(test)
+    part = explain(networks.average, batch)
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        figure(batch.images, known, part).save(pictures / f"{name}.png")
+    if kind == "neutral":
+        values = correlation(part, known)
+        found |= {"known": len(known), "correlation": round(float(values.mean()), 3)}
+    else:
+        inside, area = energy_inside(part, known).mean(), known.mean()
+        found |= {
+            "known": len(known),
+            "energy_inside": round(float(inside), 3),
+            "area": round(float(area), 4),
+            "energy_ratio": round(float(inside / area), 2),
+        }
+    return found | {"seconds": round(time.monotonic() - began)}
+
+
+def known_part(test: ShardedDataset) -> tuple[Batch, str, Tensor]:
+    """Test images of which is known what makes their class; how it is known; and what it is.
+
+    That is a mask, (B, 1, H, W), or the image less the image without it, (B, C, H, W).
+    """
+    kind = "mask" if test.having("mask") else "neutral"
+    places = test.having(kind)
+    if kind == "mask":
+        return test.batch(places), kind, test.masks(places)
+    # Nothing was added to a clean image.
+    places = [i for i in places if test.class_names[test.labels[i]] != "clean"]
+    batch = test.batch(places)
+    return batch, kind, batch.images - test.neutral(places)
 
 
 @torch.no_grad()
-def localise(decomposer: Decomposer, test: ShardedDataset) -> dict[str, Any]:
-    """How well psi_distinct of the true class agrees with what is known to make the class."""
-    kind = "mask" if test.having("mask") else "neutral"
-    places = test.having(kind)
-    if kind == "neutral" and "clean" in test.class_names:  # of a clean image nothing was added
-        places = [i for i in places if test.class_names[test.labels[i]] != "clean"]
-    batch = test.batch(places)
-    latent = draws.normal(0, "latent", 0, places, (decomposer.latent_dim,))
-    part = decomposer(batch.images, batch.labels, latent).distinct
-    if kind == "neutral":
-        values = correlation(part, batch.images - test.neutral(places))
-        return {"known": len(places), "correlation": round(float(values.mean()), 3)}
-    masks = test.masks(places)
-    inside, share = energy_inside(part, masks).mean(), masks.mean()
-    return {
-        "known": len(places),
-        "energy_inside": round(float(inside), 3),
-        "area": round(float(share), 4),
-        "energy_ratio": round(float(inside / share), 2),
-    }
+def explain(decomposer: Decomposer, batch: Batch) -> Tensor:
+    """psi_distinct of the true classes, (B, C, H, W), each image under its own seeded latent."""
+    latent = draws.normal(0, "latent", 0, batch.index.tolist(), (decomposer.latent_dim,))
+    return decomposer(batch.images, batch.labels, latent).distinct
+
+
+def figure(images: Tensor, known: Tensor, part: Tensor, shown: int = 10) -> Image.Image:
+    """Images, what makes their class, and what was found, one below the other; zero is gray."""
+    places = torch.linspace(0, len(images) - 1, min(shown, len(images))).long()
+    if known.shape[1] == 1 and known.min() >= 0:
+        known = 2 * known - 1  # a mask: black and white
+    rows = [row[places].expand(-1, images.shape[1], -1, -1) for row in (images, known, part)]
+    rows = [F.pad(row, (1, 1, 1, 1), value=1.0) for row in rows]
+    sheet = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    pixels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
 
 
 if __name__ == "__main__":

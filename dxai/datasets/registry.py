@@ -63,7 +63,7 @@ def prepare(
     dataset = params.dataset(name)
     layout = LAYOUTS[choose(f"dataset {name}: layout", dataset.layout, LAYOUTS)]
     try:
-        with _source(dataset, layout, Path(work)) as source:
+        with _source(name, dataset, layout, Path(work)) as source:
             listing = layout.find(source, dataset, params.prepare)
             for note in listing.notes:
                 print(f"prepare {name}: {note}")
@@ -77,13 +77,16 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _source(dataset: DatasetParams, layout: Layout, work: Path) -> Iterator[Source | None]:
+def _source(
+    name: str, dataset: DatasetParams, layout: Layout, work: Path
+) -> Iterator[Source | None]:
     """Where the raw images are; those of a drawn sample exist inside the block alone."""
     if layout.draw is None:
         yield None
     elif expand(dataset.source) == SAMPLE:
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work, prefix="sample-") as folder:
+            print(f"prepare {name}: drawing the sample", flush=True)
             layout.draw(Path(folder), dataset.options)
             source = LocalSource(Path(folder))
             source.name = SAMPLE
