@@ -233,6 +233,14 @@ def test_seventy_percent_of_a_car(inside: float, kind: int, shift: float) -> Non
     assert classify(boxes_of(across), PATCH, 0.7).tolist() == [kind]
 
 
+@pytest.mark.parametrize("top", [28.9, 29.4, 29.9, 30.4, 30.9])
+def test_exactly_seventy_percent_is_not_lost_to_rounding(top: float) -> None:
+    """Areas of decimal coordinates: 8.75 of 12.5, which floats make a little less."""
+    corners = upright(-3.75, top, 8.75, round(top + 3.3, 1))
+    assert coverage(np.array([corners]), PATCH)[0, 0] < 0.7
+    assert classify(boxes_of(line(corners)), PATCH, 0.7).tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("lines", "kind"),
     [
@@ -453,6 +461,8 @@ def test_small_images(tree: Path) -> None:
     assert not samples
     assert sum(one.count for one in dropped) == 12
     assert {one.rule for one in dropped} == {"an image smaller than a patch"}
+    samples, dropped = read(tree, 50, patch=50, stride=50)  # not smaller: they are 50 px high
+    assert len(samples) == 12 and not dropped
     samples, dropped = read(tree, 64, patch=64, stride=64, small_images="pad")
     assert not dropped
     assert len(samples) == 12

@@ -35,7 +35,7 @@ def gray(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 images of mid-gray, far from where noise of 0.1 is clipped (5 deviations)."""
     root = tmp_path_factory.mktemp("gray")
     for i in range(40):
-        Image.new("RGB", (64, 64), (126 + i % 4,) * 3).save(root / f"{i:02d}.png")
+        Image.new("RGB", (160, 160), (126 + i % 4,) * 3).save(root / f"{i:02d}.png")
     return root
 
 
@@ -49,9 +49,9 @@ def noise_of(found: list[Sample]) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_deviation(gray: Path, sigma: float, channels: int) -> None:
     """Rounding to whole values adds 1/12 to the variance; 99.999% bounds of chi squared."""
-    values = noise_of(samples(gray, size=64, channels=channels, sigma=sigma)).ravel()
+    values = noise_of(samples(gray, size=160, channels=channels, sigma=sigma)).ravel()
     n = len(values)
-    assert n == 20 * 64 * 64 * channels
+    assert n == 20 * 160 * 160 * channels
     variance = (255 * sigma) ** 2 + 1 / 12
     low, high = scipy.stats.chi2.interval(0.99999, n) / np.array(n)
     assert low < (values**2).mean() / variance < high
