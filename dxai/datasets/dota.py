@@ -279,7 +279,10 @@ def _mask(boxes: Boxes, patch: Sequence[int]) -> np.ndarray:
     """The cars of a patch, (patch, patch), 255 inside."""
     mask = Image.new("L", (patch[2] - patch[0], patch[3] - patch[1]))
     pen = ImageDraw.Draw(mask)
-    for corners in boxes.corners[boxes.is_car] - np.asarray(patch[:2]):
+    corner, far = np.asarray(patch[:2]), np.asarray(patch[2:])
+    cars = boxes.corners[boxes.is_car]
+    near = (cars.max(1) > corner).all(1) & (cars.min(1) < far).all(1)
+    for corners in cars[near] - corner:
         pen.polygon([tuple(point) for point in corners], fill=255)
     return np.asarray(mask)
 

@@ -80,8 +80,8 @@ def open_image(data: bytes, name: Path | str, channels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as file:
             file.load()
-            image = ImageOps.exif_transpose(file)
-        return _to_mode(image, "L" if channels == 1 else "RGB")
+            ImageOps.exif_transpose(file, in_place=True)
+            return _to_mode(file, "L" if channels == 1 else "RGB")
     except UNREADABLE as error:
         raise DataError(f"{name}: unreadable image ({error})") from error
 
@@ -125,7 +125,7 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

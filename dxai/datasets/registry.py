@@ -92,7 +92,12 @@ def _source(
             source.name = SAMPLE
             yield source
     else:
-        yield open_source(dataset.source)
+        source = open_source(dataset.source)
+        if source.table is not None and layout is not LAYOUTS["folder"]:
+            raise ParamsError(
+                f"source {source.table}: only the layout folder reads a CSV file; name the folder"
+            )
+        yield source
 
 
 def _target(
