@@ -253,7 +253,19 @@ def _split(
     return best
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what holds a colon: DVC's reader refuses a bare `s3://..` within braces."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = '"' if ":" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def _scalar(value: Any) -> str:
     """A value without references, as YAML on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    text = yaml.dump(value, None, _Dumper, default_flow_style=True, width=10**6, allow_unicode=True)
     return text.removesuffix("...\n").strip()

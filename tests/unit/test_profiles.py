@@ -146,6 +146,12 @@ def test_what_does_not_fit_is_named_and_changes_nothing(
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+@pytest.mark.parametrize("source", ["s3://bucket/raw", "file:///a b/c", "~/raw: new, or {old}"])
+def test_a_url_can_be_read_by_dvc(file: Path, source: str) -> None:
+    select_profile(file, datasets=["shapes"], overrides={"datasets.shapes.source": f"{source!r}"})
+    assert read(file)["run"]["datasets"]["shapes"]["source"] == source
+
+
 def test_without_anchors_and_with_text_below(file: Path) -> None:
     values = read(file)["run"]
     document = yaml.safe_load(PLAIN)
