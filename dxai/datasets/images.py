@@ -101,13 +101,14 @@ def resize(image: np.ndarray, size: int, is_mask: bool = False) -> np.ndarray:
     return np.asarray(_resize(Image.fromarray(image), size, is_mask))
 
 
-def encode(image: np.ndarray, encoding: str = "png") -> bytes:
-    """A uint8 image as PNG, or as JPEG; the same pixels always give the same bytes."""
+def encode(image: np.ndarray | Image.Image, encoding: str = "png", level: int = 6) -> bytes:
+    """A uint8 image as PNG of a compression level, or as JPEG; the same pixels, the same bytes."""
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     buffer = io.BytesIO()
     if encoding == "jpeg":
-        Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
-        Image.fromarray(image).save(buffer, "PNG", compress_level=6)
+        picture.save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 
