@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -24,7 +25,8 @@ import pytest
 from botocore.config import Config
 from s3fs import S3FileSystem
 
-KEY, SECRET = "AKIDXAITESTONLY00000", "s3cr3t/dxai+test"
+KEY, SECRET = f"AKI{secrets.token_hex(8).upper()}", f"s3/+{secrets.token_hex(16)}"
+"""What clients must know and no file may hold."""
 _buckets = itertools.count()
 
 
@@ -88,8 +90,8 @@ def environment(endpoint: str, key: str = KEY, secret: str = SECRET) -> dict[str
         "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_CONFIG_FILE": "/nonexistent/config",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent/credentials",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 

@@ -527,7 +527,7 @@ def test_dvc_follows_the_bucket_and_keeps_its_cache_in_another(
     second = content(project.root / "data/prepared/shapes")
     assert second.keys() == first.keys() and second != first
 
-    dvc("remote", "add", "--local", "-d", "lab", f"s3://{cache}/dvc")
+    dvc("remote", "add", "-d", "lab", f"s3://{cache}/dvc")
     dvc("remote", "modify", "--local", "lab", "endpointurl", rclone.endpoint)
     assert "pushed" in dvc("push", "prepare@shapes")
     shutil.rmtree(project.root / "data/prepared")
