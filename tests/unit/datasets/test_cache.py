@@ -209,8 +209,9 @@ def test_a_shard_that_is_missing(server: s3.Server) -> None:
         ShardedDataset(url, "train")
 
 
-def test_a_full_disk(url: str, cache: Path) -> None:
-    """A limit on the size of a file stands in for the disk: the write itself fails."""
+def test_a_full_disk(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of a file stands in for the disk: the write itself fails, for good."""
+    monkeypatch.setattr(source, "PAUSE", 3600.0)
 
     def ask(tell: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
