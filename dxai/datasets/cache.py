@@ -27,7 +27,15 @@ def open_folder(place: Path | str) -> Folder:
 
 
 class Folder:
-    """A prepared dataset's folder on this machine."""
+    """A prepared dataset's folder on this machine.
+
+    Attributes
+    ----------
+    remedy : str
+        What to do about a file that turns out to be damaged.
+    """
+
+    remedy = "run the stage prepare again"
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,6 +67,8 @@ class RemoteFolder(Folder):
     url : str
         For example ``s3://bucket/prepared/dota``.
     """
+
+    remedy = "delete it, and it is fetched again"
 
     def __init__(self, url: str) -> None:
         refuse_credentials(url)

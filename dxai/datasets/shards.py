@@ -95,7 +95,7 @@ class ShardedDataset:
 
     def _open(self) -> None:
         """Read the index: all columns but the pictures, and where each row group starts."""
-        with _parquet(self.folder.path(index_name(self.split))) as file:
+        with self._parquet(index_name(self.split)) as file:
             table = file.read(["id", "label", "group", "shard", "row_group"], use_threads=False)
         self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
         self.ids: list[str] = table["id"].to_pylist()
@@ -174,7 +174,7 @@ class ShardedDataset:
             self._cache.move_to_end(place)
             return self._cache[place]
         shard, within = self._row_groups[place]
-        with _parquet(self.folder.path(self._shards[shard])) as file:
+        with self._parquet(self._shards[shard]) as file:
             table = file.read_row_group(within, ["image", "mask", "neutral"], use_threads=False)
         if len(table) != self.blocks[place + 1] - self.blocks[place]:
             raise DataError(f"{self.folder}: {self._shards[shard]} is not what its index says")
@@ -183,6 +183,16 @@ class ShardedDataset:
         while self._cached > self.cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
         return table
+
+    @contextlib.contextmanager
+    def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Open a shard or an index; what pyarrow raises names no file."""
+        path = self.folder.path(name)
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: damaged shard ({error}); {self.folder.remedy}") from error
 
 
 def _read_manifest(folder: Folder, split: str) -> dict[str, Any]:
@@ -204,15 +214,5 @@ def _read_manifest(folder: Folder, split: str) -> dict[str, Any]:
     folder.expect(manifest["files"])
     missing = [name for name in names if not folder.has(name)]
     if missing:
-        raise DataError(f"{folder}: missing {', '.join(missing)}; run the stage prepare again")
+        raise DataError(f"{folder}: missing {', '.join(missing)}; {folder.remedy}")
     return manifest
-
-
-@contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a shard; what pyarrow raises names no file."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: damaged shard ({error}); run the stage prepare again") from error
