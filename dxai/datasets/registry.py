@@ -88,9 +88,9 @@ def _source(
         with tempfile.TemporaryDirectory(dir=work, prefix="sample-") as folder:
             print(f"prepare {name}: drawing the sample", flush=True)
             layout.draw(Path(folder), dataset.options)
-            source = LocalSource(Path(folder))
-            source.name = SAMPLE
-            yield source
+            drawn = LocalSource(Path(folder))
+            drawn.name = SAMPLE
+            yield drawn
     else:
         source = open_source(dataset.source)
         if source.table is not None and layout is not LAYOUTS["folder"]:

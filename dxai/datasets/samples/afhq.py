@@ -8,6 +8,7 @@ import numpy as np
 
 from dxai import draws
 from dxai.datasets.samples.drawing import (
+    Colour,
     Point,
     backdrop,
     ellipse,
@@ -27,13 +28,17 @@ SIDE = 128
 FURS = ((0.8, 0.62, 0.42), (0.72, 0.7, 0.68), (0.86, 0.78, 0.66), (0.7, 0.55, 0.45))
 DARK = (0.1, 0.06, 0.05)
 
+Parts = list[tuple[np.ndarray, Colour]]
+"""Masks and their colours, in the order in which they are painted."""
+
 
 def draw(folder: Path, seed: int = 0) -> None:
     """Write `train/cat/cat_00001.jpg` .. and `val/..`, and `truth/mask/..`
 
     Background, fur, place and size of the head, eyes, nose and muzzle are drawn alike for all
-    classes. A cat has pointed ears, a dog has hanging ears and its tongue out, a wild animal has
-    round ears and spots: that is what the mask holds.
+    classes. A cat has pointed black ears, a dog has hanging brown ears and its tongue out, a wild
+    animal has round white ears and spots: that is what the mask holds. The ears of all are at the
+    same place, so that what one class lacks of another lies within its own mask, too.
 
     Parameters
     ----------
@@ -76,9 +81,6 @@ def _animal(rng: np.random.Generator, at: np.ndarray, label: str) -> tuple[np.nd
     return canvas, mask
 
 
-Parts = list[tuple[np.ndarray, tuple[float, float, float]]]
-
-
 def _cat(at: np.ndarray, centre: Point, r: float) -> Parts:
     """Pointed ears."""
     x, y = centre
@@ -95,19 +97,20 @@ def _cat(at: np.ndarray, centre: Point, r: float) -> Parts:
 def _dog(at: np.ndarray, centre: Point, r: float) -> Parts:
     """Hanging ears and a tongue."""
     x, y = centre
-    parts: Parts = [
-        (ellipse(at, (x + side * 1.0 * r, y - 0.05 * r), (0.24 * r, 0.62 * r), side * -0.2), DARK)
-        for side in (-1, 1)
-    ]
-    return [*parts, (ellipse(at, (x, y + 0.75 * r), (0.16 * r, 0.24 * r)), (0.95, 0.2, 0.3))]
+    parts: Parts = []
+    for side in (-1, 1):
+        middle = x + side * 0.86 * r, y - 0.55 * r
+        parts.append((ellipse(at, middle, (0.26 * r, 0.56 * r), side * -0.6), (0.5, 0.1, 0.04)))
+    return [*parts, (ellipse(at, (x, y + 0.75 * r), (0.14 * r, 0.22 * r)), (0.95, 0.2, 0.3))]
 
 
 def _wild(at: np.ndarray, centre: Point, r: float) -> Parts:
     """Round ears, and spots on forehead and cheeks."""
     x, y = centre
-    spots = ((0.0, -0.7), (0.27, -0.5), (0.62, 0.15), (0.72, 0.42), (0.48, 0.5))
-    places = {(side * u, v): 0.11 for u, v in spots for side in (-1, 1)}
-    places |= {(side * 0.68, -0.78): 0.24 for side in (-1, 1)}
-    return [
-        (ellipse(at, (x + u * r, y + v * r), (s * r, s * r)), DARK) for (u, v), s in places.items()
+    parts: Parts = [
+        (ellipse(at, (x + side * 0.68 * r, y - 0.82 * r), (0.28 * r, 0.28 * r)), (0.99, 0.97, 0.93))
+        for side in (-1, 1)
     ]
+    spots = ((0.0, -0.7), (0.27, -0.5), (-0.27, -0.5), (0.65, 0.3), (-0.65, 0.3))
+    parts += [(ellipse(at, (x + u * r, y + v * r), (0.1 * r, 0.1 * r)), DARK) for u, v in spots]
+    return parts

@@ -44,7 +44,7 @@ def _case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     centre = tuple(SIDE / 2 + rng.uniform(-3, 3, 2))
     radii = rng.uniform(34, 38), rng.uniform(40, 44)
     folds, blur = _volume_noise(rng, 8), _volume_noise(rng, 24)
-    wave, shade = rng.uniform(1.5, 2.5), rng.uniform(0.9, 1.1)
+    wave, shade, tall = rng.uniform(1.5, 2.5), rng.uniform(0.9, 1.1), rng.uniform(8, 14)
     # The tumour: its place in the brain, half its height in slices, and its radius.
     place, middle = rng.uniform(-0.4, 0.4, 2), rng.uniform(0.3, 0.7) * SLICES
     height, radius = rng.uniform(5, 6.5), rng.uniform(10, 14)
@@ -61,14 +61,14 @@ def _case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         value = 360 + 130 * cortex + 15 * blur[z]
         for side in (-1, 1):
             middle_line = centre[0] + side * 6 * scale, centre[1]
-            ventricle = ellipse(at, middle_line, (3.5, 12 * max(0.1, 1 - 2 * abs(t))), side * 0.2)
+            ventricle = ellipse(at, middle_line, (3.5, tall * scale), side * 0.2)
             value = value + ventricle * (120 - value)
         rise = 1 - ((z - middle) / height) ** 4
         if rise > 0:
             x, y = centre + place * size
-            reach = np.hypot(at[0] - x, at[1] - y) / (radius * np.sqrt(rise)) + 0.12 * bumps[z]
+            reach = np.hypot(at[0] - x, at[1] - y) / (radius * np.sqrt(rise)) + 0.18 * bumps[z]
             inside = brain > 0.99
-            for label, limit, bright in ((2, 1.0, 850), (4, 0.6, 950), (1, 0.35, 780)):
+            for label, limit, bright in ((2, 1.0, 780), (4, 0.65, 900), (1, 0.4, 640)):
                 part = (reach < limit) & inside
                 seg[z][part] = label
                 value = np.where(part, bright, value)

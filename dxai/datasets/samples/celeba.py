@@ -82,15 +82,10 @@ def face(rng: np.random.Generator, male: bool) -> tuple[np.ndarray, np.ndarray, 
     paint(canvas, ellipse(at, (x, y + 58), (36, 28)), cloth)
     paint(canvas, box(at, (x, y + 26), (18, 24), corner=4), 0.88 * skin)
     paint(canvas, ellipse(at, (x, y - 7), (w + 3, h)), hair)
-    own: list[
-        tuple[np.ndarray, Colour]
-    ] = []  # what only the class has: mask and colour, some of it behind the face
-    if not male:
-        own = [
-            (box(at, (x + side * (w + 2), y + 8), (8, 46), side * -0.06, 3), hair)
-            for side in (-1, 1)
-        ]
-    _lay(canvas, mask, own)
+    if not male:  # before the face, which covers a part of it
+        for side in (-1, 1):
+            lock = box(at, (x + side * (w + 2), y + 8), (8, 46), side * -0.06, 3)
+            _lay(canvas, mask, lock, hair)
     bare = ellipse(at, (x, y + 1), (w, h - 2)) * np.clip((at[1] - y + 0.55 * h) / 4, 0, 1)
     paint(canvas, bare, skin)
     paint(mask, bare, 0.0)
@@ -105,10 +100,10 @@ def face(rng: np.random.Generator, male: bool) -> tuple[np.ndarray, np.ndarray, 
     lips = ellipse(at, (x, y + 14), (7.5 if smile else 6, 2.6))
     if male:
         jaw = bare * np.clip((at[1] - y - 8) / 2, 0, 1) * (1 - ellipse(at, (x, y + 14), (7.5, 3.4)))
-        _lay(canvas, mask, [(jaw, hair)])
+        _lay(canvas, mask, jaw, hair)
         paint(canvas, lips, 0.8 * skin)
     else:
-        _lay(canvas, mask, [(lips, (0.85, 0.05, 0.15))])
+        _lay(canvas, mask, lips, (0.85, 0.05, 0.15))
     has = {colour, "Oval_Face", "Young", "Straight_Hair"}
     has |= {"Male"} if male else {"No_Beard", "Wearing_Lipstick"}
     has |= {"Mustache", "Goatee"} if male else set()
@@ -116,8 +111,7 @@ def face(rng: np.random.Generator, male: bool) -> tuple[np.ndarray, np.ndarray, 
     return canvas, mask, has
 
 
-def _lay(canvas: np.ndarray, mask: np.ndarray, parts: list[tuple[np.ndarray, Colour]]) -> None:
-    """Paint parts on the canvas and mark them in the mask."""
-    for part, colour in parts:
-        paint(canvas, part, colour)
-        paint(mask, part, 1.0)
+def _lay(canvas: np.ndarray, mask: np.ndarray, part: np.ndarray, colour: Colour) -> None:
+    """Paint what only the class has, and mark it in the mask."""
+    paint(canvas, part, colour)
+    paint(mask, part, 1.0)

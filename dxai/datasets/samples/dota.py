@@ -18,13 +18,14 @@ from dxai.datasets.samples.drawing import (
     noise,
     paint,
     save,
+    stamp,
 )
 
-IMAGES, SIDE, PATCH = 96, 768, 256
+IMAGES, SIDE, PATCH = 120, 768, 256
 CAR, TRUCK = (80.0, 36.0), (170.0, 54.0)
 """Length and width: at 32 px a patch shows a car on 10 x 4.5 pixels."""
 
-PAINTS = ((0.95, 0.95, 0.97), (0.9, 0.08, 0.06), (0.98, 0.85, 0.1), (0.1, 0.25, 0.95))
+PAINTS = ((0.97, 0.97, 0.98), (0.95, 0.08, 0.06), (1.0, 0.88, 0.1), (0.1, 0.45, 1.0))
 GROUNDS = ((0.36, 0.47, 0.26), (0.42, 0.42, 0.43), (0.55, 0.5, 0.4), (0.5, 0.51, 0.5))
 ROOFS = ((0.55, 0.33, 0.27), (0.46, 0.42, 0.42), (0.4, 0.43, 0.5))
 
@@ -71,7 +72,7 @@ def _ground(rng: np.random.Generator, at: np.ndarray) -> tuple[np.ndarray, list[
     _road(rng, canvas, at)
     for _ in range(rng.integers(3, 7)):
         size, angle = tuple(rng.uniform(70, 150, 2)), rng.uniform(0, np.pi)
-        _stamp(canvas, at, _place(rng), size, angle, ROOFS[rng.integers(len(ROOFS))])
+        stamp(canvas, at, _place(rng), size, angle, ROOFS[rng.integers(len(ROOFS))])
     for _ in range(rng.integers(8, 16)):
         centre, radius = _place(rng), rng.uniform(12, 26)
         near = around(at, centre, radius)
@@ -80,12 +81,12 @@ def _ground(rng: np.random.Generator, at: np.ndarray) -> tuple[np.ndarray, list[
     objects: list[Object] = []
     if rng.random() < 0.4:
         centre, size, angle = _place(rng), (50.0, 30.0), rng.uniform(0, np.pi)
-        _stamp(canvas, at, centre, size, angle, (0.35, 0.62, 0.66), corner=12)
+        stamp(canvas, at, centre, size, angle, (0.35, 0.62, 0.66), corner=12)
         objects.append(("swimming-pool", corners(centre, size, angle), 0))
     if rng.random() < 0.3:
         centre, size, angle = _place(rng), (190.0, 90.0), rng.uniform(0, np.pi)
-        _stamp(canvas, at, centre, size, angle, (0.62, 0.66, 0.6))
-        _stamp(canvas, at, centre, (182, 82), angle, (0.34, 0.46, 0.38))
+        stamp(canvas, at, centre, size, angle, (0.62, 0.66, 0.6))
+        stamp(canvas, at, centre, (182, 82), angle, (0.34, 0.46, 0.38))
         objects.append(("tennis-court", corners(centre, size, angle), 0))
     return canvas, objects
 
@@ -98,7 +99,7 @@ def _road(rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray) -> None:
     for step in np.arange(-SIDE, SIDE, 70.0):
         x, y = along * step + centre
         if 0 <= x < SIDE and 0 <= y < SIDE:
-            _stamp(canvas, at, (x, y), (34, 7), angle, (0.62, 0.62, 0.6))
+            stamp(canvas, at, (x, y), (34, 7), angle, (0.62, 0.62, 0.6))
 
 
 def _vehicles(rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray) -> list[Object]:
@@ -135,24 +136,11 @@ def _vehicle(
     canvas: np.ndarray, at: np.ndarray, centre: Point, size: Point, angle: float, colour: Colour
 ) -> None:
     """Body, and for a car the two panes beside its roof."""
-    _stamp(canvas, at, centre, size, angle, colour, corner=9)
+    stamp(canvas, at, centre, size, angle, colour, corner=9)
     along = np.array([np.cos(angle), np.sin(angle)])
     for shift, length in ((0.16, 11), (-0.3, 8)) if size == CAR else ((0.4, 9),):
         x, y = centre + along * shift * size[0]
-        _stamp(canvas, at, (x, y), (length, size[1] - 8), angle, (0.1, 0.12, 0.15), corner=3)
-
-
-def _stamp(
-    canvas: np.ndarray,
-    at: np.ndarray,
-    centre: Point,
-    size: Point,
-    angle: float,
-    colour: Colour,
-    corner: float = 0.0,
-) -> None:
-    near = around(at, centre, np.hypot(*size) / 2 + 1)
-    paint(canvas[near], box(at[:, *near], centre, size, angle, corner), colour)
+        stamp(canvas, at, (x, y), (length, size[1] - 8), angle, (0.1, 0.12, 0.15), corner=3)
 
 
 def _place(rng: np.random.Generator) -> Point:

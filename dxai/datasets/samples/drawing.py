@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Point = tuple[float, float]
 Colour = Sequence[float] | np.ndarray
@@ -71,6 +71,20 @@ def paint(canvas: np.ndarray, mask: np.ndarray, colour: Colour | float) -> None:
     canvas += mask * (np.asarray(colour, dtype=np.float32) - canvas)
 
 
+def stamp(
+    canvas: np.ndarray,
+    at: np.ndarray,
+    centre: Point,
+    size: Point,
+    angle: float,
+    colour: Colour,
+    corner: float = 0.0,
+) -> None:
+    """Paint a box, at the cost of its own window instead of the canvas."""
+    near = around(at, centre, np.hypot(*size) / 2 + 1)
+    paint(canvas[near], box(at[:, *near], centre, size, angle, corner), colour)
+
+
 def noise(rng: np.random.Generator, size: tuple[int, int], cell: int) -> np.ndarray:
     """Smooth noise, about N(0, 1), whose blobs are `cell` pixels wide; (height, width)."""
     coarse = rng.standard_normal((size[1] // cell + 2, size[0] // cell + 2)).astype(np.float32)
@@ -78,15 +92,20 @@ def noise(rng: np.random.Generator, size: tuple[int, int], cell: int) -> np.ndar
     return np.asarray(whole)
 
 
-def backdrop(
-    rng: np.random.Generator, size: tuple[int, int], low: float = 0.35, high: float = 0.75
-) -> np.ndarray:
+def backdrop(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """A soft gradient between two muted colours, (height, width, 3)."""
-    first, second = rng.uniform(low, high, (2, 3)).astype(np.float32)
+    colours = rng.uniform(0.4, 0.7, (2, 1)) + rng.uniform(-0.1, 0.1, (2, 3))
+    first, second = colours.astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     x, y = grid(size) / max(size) - np.float32(0.5)
     t = np.clip(0.5 + np.cos(angle) * x + np.sin(angle) * y, 0, 1)[..., None]
     return first + t * (second - first) + 0.03 * noise(rng, size, max(size) // 4)[..., None]
+
+
+def blur(canvas: np.ndarray, radius: float) -> np.ndarray:
+    """The canvas through a Gaussian of this deviation in pixels."""
+    soft = Image.fromarray(to_pixels(canvas)).filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(soft, dtype=np.float32) / 255
 
 
 def to_pixels(canvas: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ COUNTS = {"Pepper": (160, 40), "Tomato": (110, 25), "Apple": (110, 20)}
 """Training and test images of each class of a set."""
 
 COLOURS = {
-    "Pepper Green": (120, 0.0),
-    "Pepper Orange": (35, 0.0),
-    "Pepper Red": (350, 0.0),
-    "Pepper Yellow": (65, 0.04),
+    "Pepper Green": (135, -0.08),
+    "Pepper Orange": (28, 0.1),
+    "Pepper Red": (350, -0.12),
+    "Pepper Yellow": (70, 0.1),
     "Tomato 1": (0, 0.1),
     "Tomato 2": (40, -0.1),
     "Tomato 3": (80, 0.1),
@@ -42,14 +42,15 @@ COLOURS = {
     "Apple Red Yellow 1": (200, 0.1),
     "Apple Red Yellow 2": (130, -0.1),
 }
-"""Hue in degrees and lightness added: a grid, so that classes can be told apart at any size."""
+"""Hue in degrees and lightness: far enough from each other to be told apart at any size."""
 
 
 def draw(folder: Path, seed: int = 0, classes: Sequence[str] | None = None) -> None:
     """Write `Training/<class>/0_100.jpg` .. and `Test/<class>/..`, and `truth/neutral/..`
 
-    All fruit of a set has the same distribution of shape, place, light and stalk. The class is a
-    colour added to every pixel of the fruit; the neutral image is the one without it.
+    All fruit of a set (peppers, tomatoes, apples) has the same distribution of shape, place, light
+    and stalk. The class is a colour added to every pixel of the fruit; in the neutral image it is
+    the mean colour of the set, which tells nothing.
 
     Parameters
     ----------
@@ -68,19 +69,23 @@ def draw(folder: Path, seed: int = 0, classes: Sequence[str] | None = None) -> N
         training, test = COUNTS[kind]
         for k in range(training + test):
             rng = draws.generator(seed, "samples/fruits360", place, k)
-            neutral, inside = _fruit(rng, at, kind)
-            canvas = neutral + inside[..., None] * colour_of(name)
+            gray, inside = _fruit(rng, at, kind)
             split = "Training" if k < training else "Test"
             path = folder / split / name / f"{k if k < training else k - training}_100.jpg"
-            save(path, canvas)
-            save_truth(folder, "neutral", path, neutral)
+            save(path, gray + inside[..., None] * colour(name))
+            save_truth(folder, "neutral", path, gray + inside[..., None] * mean_colour(kind))
 
 
-def colour_of(name: str) -> np.ndarray:
-    """What a class adds to each channel."""
+def colour(name: str) -> np.ndarray:
+    """What a class adds to each channel of a gray fruit."""
     hue, light = COLOURS[name]
     turns = np.deg2rad(hue - np.array([0, 120, 240]))
     return (0.28 * np.cos(turns) + light).astype(np.float32)
+
+
+def mean_colour(kind: str) -> np.ndarray:
+    """The mean of what the classes of a set add: of the set that a first word of a class names."""
+    return np.mean([colour(name) for name in COLOURS if name.split()[0] == kind], axis=0)
 
 
 def _fruit(rng: np.random.Generator, at: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
