@@ -190,7 +190,8 @@ class _SplitWriter:
                 write_statistics=False,
                 write_page_checksum=True,
             )
-        self._file.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+        columns = [pa.array([row[f.name] for row in self._rows], f.type) for f in SCHEMA]
+        self._file.write_table(pa.table(columns, schema=SCHEMA))
         self._rows.clear()
 
 
