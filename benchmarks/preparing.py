@@ -33,6 +33,7 @@ from dxai.datasets.format import index_name
 from dxai.datasets.images import encode, open_image
 from dxai.datasets.source import Source
 from dxai.datasets.writer import Target, write_dataset
+from dxai.files import atomic
 from dxai.params import DatasetParams, PrepareParams
 
 PATCH = 256
@@ -40,6 +41,8 @@ ACROSS = 8
 """Patches across an image."""
 GROUNDS = 6
 """Different pictures; the files made of them differ by a comment."""
+FEW = 8 * ACROSS**2
+"""Patches of a set so small that its time is mostly that of programs that start."""
 SIZES = (5_000, 50_000, 193_161)
 """Patches; the last is the size of the paper's set (Table 5)."""
 
@@ -67,16 +70,21 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
     Returns
     -------
     dict
-        ``patches``, ``seconds``, ``images_per_second``, ``peak_mb`` (proportional memory of all
-        processes together), ``disk_gb``, ``ratio`` (seconds a patch beside the same cores only
-        decoding the same images and encoding the same patches), ``kept`` (shards that were
-        finished when the run was killed), ``lost`` and ``doubled`` patches.
+        ``patches``, ``seconds``, ``start_seconds`` (what a set without images would take),
+        ``images_per_second``, ``peak_mb`` (proportional memory of all processes together),
+        ``disk_gb``, ``ratio`` (seconds a patch beside the same cores only decoding the same images
+        and encoding the same patches), ``ratio_after_start``, ``kept`` (shards that were finished
+        when the run was killed), ``lost`` and ``doubled`` patches.
     """
     bare = [bare_seconds(folder, min(patches, SIZES[0]), workers)]
-    command = [sys.executable, "-m", "benchmarks.preparing", "--folder", str(folder)]
-    command += ["--child", str(patches), "--workers", str(workers)]
-    began, kept = time.monotonic(), {}
-    peak = 0.0
+    command = [sys.executable, "-m", "benchmarks.preparing", "--workers", str(workers), "--child"]
+    (folder / "few").mkdir()
+    bare_seconds(folder / "few", FEW, workers)  # draws its pictures
+    began = time.monotonic()
+    watch([*command, str(FEW), "--folder", str(folder / "few")])
+    few = time.monotonic() - began
+    command += [str(patches), "--folder", str(folder)]
+    began, peak, kept = time.monotonic(), 0.0, {}
     if kill:
         peak = watch(command, until=lambda: _half_way(folder, patches))
         kept = _shards(folder)
@@ -87,14 +95,18 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
         raise SystemExit("a finished shard was written again")
     bare.append(bare_seconds(folder, min(patches, SIZES[0]), workers))
     ids = list(_ids(folder / "out"))
+    per_patch = sum(bare) / len(bare)
+    added = (seconds - few) / (patches - FEW)
     return {
         "patches": patches,
         "seconds": round(seconds, 1),
+        "start_seconds": round(few - FEW * added, 1),
         "images_per_second": round(patches / seconds, 1),
         "peak_mb": round(peak / 2**20),
         "disk_gb": round(sum(f.stat().st_size for f in (folder / "out").iterdir()) / 1e9, 2),
         "shards": len(after),
-        "ratio": round(seconds / patches / (sum(bare) / len(bare)), 2),
+        "ratio": round(seconds / patches / per_patch, 2),
+        "ratio_after_start": round(added / per_patch, 2),
         "kept": len(kept),
         "lost": patches - len(set(ids)),
         "doubled": len(ids) - len(set(ids)),
@@ -171,7 +183,8 @@ def ground(folder: Path, number: int, wide: int, high: int) -> bytes:
         picture = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
         grain = rng.normal(0, 3, picture.shape[:2])[..., None]
         pixels = (picture + grain).round().clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(path, "PNG", compress_level=1)
+        with atomic(path) as temporary:
+            Image.fromarray(pixels).save(temporary, "PNG", compress_level=1)
     return path.read_bytes()
 
 
@@ -224,7 +237,7 @@ def watch(command: list[str], until: Any = lambda: False) -> float:
         while process.poll() is None:
             if until():
                 os.killpg(process.pid, signal.SIGKILL)
-            time.sleep(0.2)
+            time.sleep(0.05)
     finally:
         ended.set()
         thread.join()

@@ -143,7 +143,7 @@ def _grid(tiles: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
 
 def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -101,9 +101,9 @@ def resize(image: np.ndarray, size: int, is_mask: bool = False) -> np.ndarray:
     return np.asarray(_resize(Image.fromarray(image), size, is_mask))
 
 
-def encode(image: np.ndarray | Image.Image, encoding: str = "png", level: int = 6) -> bytes:
+def encode(image: np.ndarray, encoding: str = "png", level: int = 6) -> bytes:
     """A uint8 image as PNG of a compression level, or as JPEG; the same pixels, the same bytes."""
-    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture = Image.fromarray(image)
     buffer = io.BytesIO()
     if encoding == "jpeg":
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
