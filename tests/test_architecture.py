@@ -23,6 +23,9 @@ HOMES = {
     "captum": "dxai/explain/captum_baselines",
     "prefect": "flows",
     "dvc": "flows/stages.py",
+    "fsspec": "dxai/datasets/source.py",
+    "nibabel": "dxai/datasets",
+    "shapely": "dxai/datasets/dota.py",
     "ray": "dxai/training/ray_worker.py",
 }
 """A framework, and the only place that may import it."""
