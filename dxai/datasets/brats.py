@@ -20,11 +20,11 @@ import nibabel
 import numpy as np
 
 from dxai import draws
-from dxai.datasets import class_folders
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.class_folders import Files
 from dxai.datasets.images import resize
 from dxai.datasets.source import Source
+from dxai.datasets.splits import SplitOptions, by_split
 from dxai.params import DatasetParams, ParamsError, PrepareParams, parse
 
 CLASSES = ("healthy", "tumour")
@@ -48,8 +48,8 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class BratsOptions:
-    """Options of the layout.
+class BratsOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
 
     Attributes
     ----------
@@ -71,9 +71,6 @@ class BratsOptions:
     cross_section: float = 0.7
     clip: list[float] = field(default_factory=lambda: [0.5, 99.5])
     split_by: Literal["patient", "slice"] = "patient"
-    validation: float = 0.15
-    test: float = 0.2
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.min_tumour < 1:
@@ -82,8 +79,7 @@ class BratsOptions:
             raise ParamsError(f"cross_section is {self.cross_section}; it must lie in (0, 1]")
         if len(self.clip) != 2 or not 0 <= self.clip[0] < self.clip[1] <= 100:
             raise ParamsError(f"clip is {self.clip}; it takes two rising percentiles")
-        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ParamsError("validation and test must be above 0, and their sum below 1")
+        super().__post_init__()
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
@@ -109,7 +105,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
     return Listing(
         CLASSES,
-        class_folders.by_split(units),
+        by_split(units),
         read,
         asdict(options),
     )

@@ -7,20 +7,18 @@ set), or the original release: `img_align_celeba/`, `list_attr_celeba.txt` and
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dxai.datasets import class_folders
-from dxai.datasets.afhq import HoldOutOptions, two_folders
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Unit
-from dxai.datasets.class_folders import Files
+from dxai.datasets.class_folders import Files, reader, train_and_test
 from dxai.datasets.source import Source
+from dxai.datasets.splits import HoldOutOptions, by_split
 from dxai.params import DatasetParams, PrepareParams, parse
 
-CLASSES = ("female", "male")
+CLASSES = {"female": ("female",), "male": ("male",)}
 FOLDERS = {"train": ("train",), "test": ("val", "test")}
 ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 ATTRIBUTE = "Male"
@@ -44,7 +42,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         if base in (ATTRIBUTES, PARTITION) and places.setdefault(base, file) is not file:
             raise DataError(f"{source.name}: {name} and {places[base].name} have the same name")
     if ATTRIBUTES not in places and PARTITION not in places:
-        return two_folders(source, dataset, prepare, FOLDERS, CLASSES, options)
+        return train_and_test(files, dataset, prepare, FOLDERS, CLASSES, options)
     for name in (ATTRIBUTES, PARTITION):
         if name not in places:
             raise DataError(f"{source.name}: no {name}")
@@ -61,13 +59,10 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         files.unit(images[name], partition[name], label) for name, label in labels.items()
     ]
     extra = len(images) - len(labels)
-    read = functools.partial(
-        class_folders.read_file, image_size=prepare.image_size, channels=dataset.channels
-    )
     return Listing(
-        CLASSES,
-        class_folders.by_split(units),
-        read,
+        tuple(CLASSES),
+        by_split(units),
+        reader(dataset, prepare),
         asdict(options),
         (Dropped(NOT_LISTED, extra),) if extra else (),
     )
@@ -108,7 +103,7 @@ def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
         if row[0] in seen:
             raise DataError(f"{where}, line {number}: {row[0]} for the second time")
         seen.add(row[0])
-        yield row[0], CLASSES[row[1 + place] == "1"]
+        yield row[0], "male" if row[1 + place] == "1" else "female"
 
 
 def _partition(source: Source, file: File) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What the layouts of one image a file share: class folders, held-out groups, reading a file.
+"""What the layouts of one image a file share: class folders, reading a file.
 
 Beside the images a source may say what makes their class: `truth/mask/<path>.png`, white where it
 is, or `truth/neutral/<path>.png`, the image without it, both under the image's own path.
@@ -6,15 +6,17 @@ is, or `truth/neutral/<path>.png`, the image without it, both under the image's 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import PurePosixPath
 
-from dxai import draws
-from dxai.datasets.base import SPLITS, DataError, Dropped, File, Load, Sample, Unit
+from dxai.datasets.base import SPLITS, DataError, Dropped, File, Listing, Load, Sample, Unit
 from dxai.datasets.images import EXTENSIONS, open_image, square
 from dxai.datasets.source import Source, suffix
+from dxai.datasets.splits import HoldOutOptions, by_split, hold_out
+from dxai.params import DatasetParams, PrepareParams
 
 TRUTH = ("mask", "neutral")
 NO_IMAGE = "no image by its suffix"
@@ -160,63 +162,52 @@ def dropped_files(others: Iterable[File], split: str, label: str) -> list[Droppe
     return [Dropped(NO_IMAGE, count, split, label)] if count else []
 
 
-def by_split(units: Iterable[Unit]) -> list[Unit]:
-    """Test first, so that of two equal files it is the training image that may be dropped."""
-    order = {"": 0, "test": 1, "validation": 2, "train": 3}
-    return sorted(units, key=lambda unit: (order[unit.split], unit.label, unit.key))
+def train_and_test(
+    files: Files,
+    dataset: DatasetParams,
+    prepare: PrepareParams,
+    aliases: Aliases,
+    classes: Mapping[str, Sequence[str]],
+    options: HoldOutOptions,
+) -> Listing:
+    """List `<split>/<class>/` folders of train and test; validation is held out of train.
 
-
-def hold_out(units: Sequence[Unit], classes: Sequence[str], share: float, seed: int) -> list[Unit]:
-    """Move whole groups of train to validation.
-
-    Raises
-    ------
-    DataError
-        For a class with too few groups.
+    Parameters
+    ----------
+    files : Files
+        Of the source.
+    dataset, prepare : DatasetParams, PrepareParams
+        As a layout is given them.
+    aliases : mapping
+        Split to the names of its folder.
+    classes : mapping
+        Class to the names that its folder may have; other folders are not looked at.
+    options : HoldOutOptions
+        Also what the manifest shows.
     """
-    sizes: dict[str, Counter[str]] = defaultdict(Counter)  # group -> class -> images
-    for unit in units:
-        if unit.split == "train":
-            sizes[unit.group][unit.label] += 1
-    held = choose_groups(sizes, classes, share, seed)
-    for label in classes:
-        groups = {group for group in sizes if label in sizes[group]}
-        if groups <= held:
-            raise DataError(
-                f"class {label!r}: {len(groups)} group(s) in train, too few to hold some out "
-                "for validation; add images or a validation folder"
-            )
-    return [
-        replace(unit, split="validation") if unit.split == "train" and unit.group in held else unit
-        for unit in units
-    ]
+    splits = find_splits(files, aliases)
+    units: list[Unit] = []
+    dropped: list[Dropped] = []
+    for split, top in splits.items():
+        there = files.folders(top)
+        for label, names in classes.items():
+            found = [name for name in names if name in there]
+            if not found:
+                wanted = " or ".join(map(repr, names))
+                where = f"{files.source.name}/{top}"
+                raise DataError(f"{where}: no class {wanted}; there are {', '.join(there)}")
+            images, others = files.images(f"{top}/{found[0]}")
+            units += [files.unit(file, split, label) for file in images]
+            dropped += dropped_files(others, split, label)
+    units = hold_out(units, tuple(classes), options.validation, options.seed)
+    return Listing(
+        tuple(classes), by_split(units), reader(dataset, prepare), asdict(options), tuple(dropped)
+    )
 
 
-def choose_groups(
-    sizes: Mapping[str, Counter[str]], classes: Sequence[str], share: float, seed: int
-) -> set[str]:
-    """Groups that give each class its share of validation images as nearly as they allow.
-
-    The smallest class chooses first: it has the fewest ways to reach its share (Sechidis et al.
-    2011, iterative stratification).
-    """
-    wanted = {label: share * sum(size[label] for size in sizes.values()) for label in classes}
-    held: set[str] = set()
-    count: Counter[str] = Counter()
-    for label in sorted(classes, key=lambda label: wanted[label]):
-        groups = sorted(group for group in sizes if label in sizes[group])
-        order = draws.permutation(seed, f"folder/{label}", 0, len(groups))
-        free = [groups[place] for place in order if groups[place] not in held]
-        for group in free:
-            if _fits(sizes[group], count, wanted):
-                held.add(group)
-                count += sizes[group]
-        if free and not count[label]:  # one at least, although it is more than the share
-            held.add(free[0])
-            count += sizes[free[0]]
-    return held
-
-
-def _fits(size: Counter[str], count: Counter[str], wanted: Mapping[str, float]) -> bool:
-    """Whether a group brings each of its classes nearer to the wanted number of images."""
-    return all(count[label] + n / 2 <= wanted[label] for label, n in size.items())
+def reader(
+    dataset: DatasetParams, prepare: PrepareParams
+) -> Callable[[Unit, Load], Iterator[Sample]]:
+    """`read_file` with the settings of a dataset."""
+    size, channels = prepare.image_size, dataset.channels
+    return functools.partial(read_file, image_size=size, channels=channels)

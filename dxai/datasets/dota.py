@@ -18,11 +18,11 @@ import shapely
 from PIL import Image, ImageDraw
 
 from dxai import draws
-from dxai.datasets import class_folders
 from dxai.datasets.base import DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.class_folders import Files
 from dxai.datasets.images import EXTENSIONS, open_image, resize
 from dxai.datasets.source import Source, suffix
+from dxai.datasets.splits import SplitOptions, by_split
 from dxai.params import DatasetParams, ParamsError, PrepareParams, parse
 
 CLASSES = ("cars", "none")
@@ -32,8 +32,8 @@ TOO_SMALL = "an image smaller than a patch"
 
 
 @dataclass(frozen=True)
-class DotaOptions:
-    """Options of the layout.
+class DotaOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
 
     Attributes
     ----------
@@ -58,9 +58,6 @@ class DotaOptions:
     coverage: float = 0.7
     difficult: bool = True
     small_images: Literal["skip", "pad"] = "skip"
-    validation: float = 0.15
-    test: float = 0.2
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("patch", "stride"):
@@ -68,8 +65,7 @@ class DotaOptions:
                 raise ParamsError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.coverage <= 1:
             raise ParamsError(f"coverage is {self.coverage}; it must lie in (0, 1]")
-        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ParamsError("validation and test must be above 0, and their sum below 1")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     read = functools.partial(
         read_patches, options=options, image_size=prepare.image_size, channels=dataset.channels
     )
-    return Listing(CLASSES, class_folders.by_split(units), read, asdict(options))
+    return Listing(CLASSES, by_split(units), read, asdict(options))
 
 
 def _pairs(files: Files) -> list[tuple[File, File]]:

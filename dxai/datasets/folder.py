@@ -9,7 +9,6 @@ columns path (relative to it), label, split and, if wanted, group.
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from dxai.datasets import class_folders
 from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Unit
 from dxai.datasets.class_folders import Files
 from dxai.datasets.source import Source, check_name
+from dxai.datasets.splits import HoldOutOptions, by_split, hold_out
 from dxai.params import DatasetParams, ParamsError, PrepareParams, parse
 
 ALIASES = {
@@ -32,8 +32,8 @@ COLUMNS = ("path", "label", "split")
 
 
 @dataclass(frozen=True)
-class FolderOptions:
-    """Options of the layout.
+class FolderOptions(HoldOutOptions):
+    """Options of the layout, beside those of `HoldOutOptions`.
 
     Attributes
     ----------
@@ -50,13 +50,11 @@ class FolderOptions:
     """
 
     validation: float = 0.15
-    seed: int = 0
     group: str | None = None
     classes: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation < 1:
-            raise ParamsError(f"validation is {self.validation}; it must be between 0 and 1")
+        super().__post_init__()
         if self.group is not None:
             _check_pattern(self.group)
 
@@ -79,13 +77,11 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     else:
         units, classes, dropped = _from_table(files, source.table, options)
     if not any(unit.split == "validation" for unit in units):
-        units = class_folders.hold_out(units, classes, options.validation, options.seed)
+        units = hold_out(units, classes, options.validation, options.seed)
     return Listing(
         classes,
-        class_folders.by_split(units),
-        functools.partial(
-            class_folders.read_file, image_size=prepare.image_size, channels=dataset.channels
-        ),
+        by_split(units),
+        class_folders.reader(dataset, prepare),
         asdict(options),
         tuple(dropped),
         _notes(units),

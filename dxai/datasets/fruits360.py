@@ -6,16 +6,14 @@ Class names are those of the release 2020.05.18; later releases, which number ev
 
 from __future__ import annotations
 
-import functools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dxai.datasets import class_folders
-from dxai.datasets.afhq import HoldOutOptions
-from dxai.datasets.base import DataError, Dropped, Layout, Listing, Unit
-from dxai.datasets.class_folders import Files
+from dxai.datasets.base import Layout, Listing
+from dxai.datasets.class_folders import Files, train_and_test
 from dxai.datasets.source import Source
+from dxai.datasets.splits import HoldOutOptions
 from dxai.params import DatasetParams, PrepareParams, parse
 
 FOLDERS = {"train": ("training", "train"), "test": ("test",)}
@@ -57,36 +55,8 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         For a class that the source lacks.
     """
     options = parse(Fruits360Options, dataset.options, "options", complete=False)
-    files = Files(source)
-    splits = class_folders.find_splits(files, FOLDERS)
-    units: list[Unit] = []
-    dropped: list[Dropped] = []
-    for split, top in splits.items():
-        there = files.folders(top)
-        for label in SETS[options.fruit]:
-            images, others = files.images(f"{top}/{_folder(label, there, f'{source.name}/{top}')}")
-            units += [files.unit(file, split, label) for file in images]
-            dropped += class_folders.dropped_files(others, split, label)
-    units = class_folders.hold_out(units, SETS[options.fruit], options.validation, options.seed)
-    read = functools.partial(
-        class_folders.read_file, image_size=prepare.image_size, channels=dataset.channels
-    )
-    return Listing(
-        SETS[options.fruit],
-        class_folders.by_split(units),
-        read,
-        asdict(options),
-        tuple(dropped),
-    )
-
-
-def _folder(label: str, there: list[str], where: str) -> str:
-    """The folder of a class, by its name of either release."""
-    for name in (label, f"{label} 1"):
-        if name in there:
-            return name
-    valid = ", ".join(there)
-    raise DataError(f"{where}: no class {label!r} (nor '{label} 1'); there are {valid}")
+    classes = {label: (label, f"{label} 1") for label in SETS[options.fruit]}
+    return train_and_test(Files(source), dataset, prepare, FOLDERS, classes, options)
 
 
 def draw(folder: Path, options: dict[str, Any]) -> None:

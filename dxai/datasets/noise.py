@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 
 from dxai import draws
-from dxai.datasets import class_folders
 from dxai.datasets.base import DataError, Dropped, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.class_folders import NO_IMAGE, Files
 from dxai.datasets.images import EXTENSIONS, open_image, square
 from dxai.datasets.source import Source, suffix
+from dxai.datasets.splits import SplitOptions, by_split
 from dxai.params import DatasetParams, ParamsError, PrepareParams, parse
 
 CLASSES = ("clean", "noise")
 
 
 @dataclass(frozen=True)
-class NoiseOptions:
-    """Options of the layout.
+class NoiseOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
 
     Attributes
     ----------
@@ -40,15 +40,11 @@ class NoiseOptions:
     """
 
     sigma: float = 0.1
-    validation: float = 0.15
-    test: float = 0.2
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma <= 1:
             raise ParamsError(f"sigma is {self.sigma}; it must lie in (0, 1]")
-        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ParamsError("validation and test must be above 0, and their sum below 1")
+        super().__post_init__()
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
@@ -86,7 +82,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     others = len(found) - len(images)
     return Listing(
         CLASSES,
-        class_folders.by_split(units),
+        by_split(units),
         read,
         asdict(options),
         (Dropped(NO_IMAGE, others),) if others else (),

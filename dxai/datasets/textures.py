@@ -16,6 +16,7 @@ import numpy as np
 from dxai import draws
 from dxai.datasets.base import SPLITS, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.source import Source
+from dxai.datasets.splits import SplitOptions
 from dxai.params import DatasetParams, ParamsError, PrepareParams, parse
 
 PHOTOGRAPHS = ("brick", "grass", "gravel")
@@ -24,8 +25,8 @@ SIDE = 512
 
 
 @dataclass(frozen=True)
-class TexturesOptions:
-    """Options of the layout.
+class TexturesOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
 
     Attributes
     ----------
@@ -42,16 +43,13 @@ class TexturesOptions:
     block: int = 64
     stride: int = 8
     validation: float = 0.2
-    test: float = 0.2
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.block <= SIDE:
             raise ParamsError(f"block is {self.block}; valid are 1 to {SIDE}")
         if self.stride < 1:
             raise ParamsError(f"stride is {self.stride}; it must be at least 1")
-        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ParamsError("validation and test must be above 0, and their sum below 1")
+        super().__post_init__()
         if self.blocks < 3:
             raise ParamsError(
                 f"block {self.block} gives {self.blocks} block a photograph, three splits need 3; "
@@ -87,6 +85,7 @@ def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) 
     read = functools.partial(
         read_block, size=size, stride=options.stride, channels=dataset.channels
     )
+    # Blocks of a split stay in the order of the photograph, which decides the order of the images.
     units.sort(key=lambda unit: -SPLITS.index(unit.split))
     return Listing(PHOTOGRAPHS, units, read, asdict(options))
 

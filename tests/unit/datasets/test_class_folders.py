@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from dxai.datasets import DataError, Unit
+from dxai.datasets import DataError
 from dxai.datasets.class_folders import (
     Files,
-    by_split,
-    choose_groups,
     dropped_files,
     find_splits,
-    hold_out,
     read_file,
 )
 from dxai.datasets.source import LocalSource
@@ -84,56 +78,3 @@ def test_sample_of_a_file(tmp_path: Path, channels: int) -> None:
     assert (sample.split, sample.label) == ("train", "a")
     assert sample.id == sample.group == sample.source == "train/a/x.png"
     assert sample.mask is sample.neutral is None
-
-
-def test_test_goes_first() -> None:
-    """So that of two equal files it is not the test image that is dropped."""
-    units = [
-        Unit(f"{split}{label}{i}", split, (), label)
-        for i in range(2)
-        for label in "ba"
-        for split in ("train", "test", "validation")
-    ]
-    assert [unit.key for unit in by_split(units)] == [
-        *("testa0", "testa1", "testb0", "testb1"),
-        *("validationa0", "validationa1", "validationb0", "validationb1"),
-        *("traina0", "traina1", "trainb0", "trainb1"),
-    ]
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    counts=st.lists(st.integers(2, 60), min_size=2, max_size=5),
-    share=st.floats(0.02, 0.7),
-    seed=st.integers(0, 9),
-)
-def test_independent_images_are_held_out_by_their_share(
-    counts: list[int], share: float, seed: int
-) -> None:
-    """Of n images the nearest whole number to share x n, at least one."""
-    names = [f"class {k}" for k in range(len(counts))]
-    sizes = {
-        f"{name}/{i}": Counter({name: 1})
-        for name, n in zip(names, counts, strict=True)
-        for i in range(n)
-    }
-    held = choose_groups(sizes, names, share, seed)
-    for name, n in zip(names, counts, strict=True):
-        found = sum(key.startswith(f"{name}/") for key in held)
-        assert found == max(1, round(share * n)) or abs(found - share * n) == pytest.approx(0.5)
-
-
-def test_only_training_images_are_held_out() -> None:
-    units = [Unit(f"{s}/{k}/{i}", s, (), k, f"{s}/{k}/{i}") for s in ("train", "test")
-             for k in "ab" for i in range(10)]  # fmt: skip
-    held = hold_out(units, "ab", 0.3, seed=0)
-    assert [unit.key for unit in held] == [unit.key for unit in units]
-    assert Counter(unit.split for unit in held) == {"train": 14, "validation": 6, "test": 20}
-    assert all(unit.split == "test" for unit in held if unit.key.startswith("test"))
-
-
-def test_group_of_test_in_train_does_not_move_test() -> None:
-    units = [Unit(f"train/{k}/{i}", "train", (), k, f"{k}{i}") for k in "ab" for i in range(4)]
-    units += [Unit(f"test/{k}/{i}", "test", (), k, f"{k}{i}") for k in "ab" for i in range(4)]
-    held = hold_out(units, "ab", 0.5, seed=0)
-    assert Counter(unit.split for unit in held) == {"train": 4, "validation": 4, "test": 8}

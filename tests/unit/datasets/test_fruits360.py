@@ -107,7 +107,7 @@ def test_names_of_the_split_folders(tree: Tree, names: tuple[str, str]) -> None:
 def test_missing_class_is_named(tree: Tree, split: str) -> None:
     root = fruit_tree(tree, "peppers")
     shutil.rmtree(root / split / "Pepper Red")
-    message = f"{split}: no class 'Pepper Red' (nor 'Pepper Red 1'); there are Banana, Pepper Green"
+    message = f"{split}: no class 'Pepper Red' or 'Pepper Red 1'; there are Banana, Pepper Green"
     with pytest.raises(DataError, match=re.escape(message)):
         listing(root, "peppers")
 

@@ -1,0 +1,114 @@
+"""Which images go to which split."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dxai import draws
+from dxai.datasets.base import DataError, Unit
+from dxai.params import ParamsError
+
+
+@dataclass(frozen=True)
+class HoldOutOptions:
+    """Options of a release that has test images, but no validation images.
+
+    Attributes
+    ----------
+    validation : float
+        Share of each class's training images that is held out.
+    seed : int
+        Of that draw.
+    """
+
+    validation: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation < 1:
+            raise ParamsError(f"validation is {self.validation}; it must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Options of a set that comes in one piece.
+
+    Attributes
+    ----------
+    validation, test : float
+        Shares of what is assigned.
+    seed : int
+        Of the assignment to splits.
+    """
+
+    validation: float = 0.15
+    test: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
+            raise ParamsError("validation and test must be above 0, and their sum below 1")
+
+
+def by_split(units: Iterable[Unit]) -> list[Unit]:
+    """Test first, so that of two equal files it is the training image that may be dropped."""
+    order = {"": 0, "test": 1, "validation": 2, "train": 3}
+    return sorted(units, key=lambda unit: (order[unit.split], unit.label, unit.key))
+
+
+def hold_out(units: Sequence[Unit], classes: Sequence[str], share: float, seed: int) -> list[Unit]:
+    """Move whole groups of train to validation.
+
+    Raises
+    ------
+    DataError
+        For a class with too few groups.
+    """
+    sizes: dict[str, Counter[str]] = defaultdict(Counter)  # group -> class -> images
+    for unit in units:
+        if unit.split == "train":
+            sizes[unit.group][unit.label] += 1
+    held = choose_groups(sizes, classes, share, seed)
+    for label in classes:
+        groups = {group for group in sizes if label in sizes[group]}
+        if groups <= held:
+            raise DataError(
+                f"class {label!r}: {len(groups)} group(s) in train, too few to hold some out "
+                "for validation; add images or a validation folder"
+            )
+    return [
+        replace(unit, split="validation") if unit.split == "train" and unit.group in held else unit
+        for unit in units
+    ]
+
+
+def choose_groups(
+    sizes: Mapping[str, Counter[str]], classes: Sequence[str], share: float, seed: int
+) -> set[str]:
+    """Groups that give each class its share of validation images as nearly as they allow.
+
+    The smallest class chooses first: it has the fewest ways to reach its share (Sechidis et al.
+    2011, iterative stratification).
+    """
+    wanted = {label: share * sum(size[label] for size in sizes.values()) for label in classes}
+    held: set[str] = set()
+    count: Counter[str] = Counter()
+    for label in sorted(classes, key=lambda label: wanted[label]):
+        groups = sorted(group for group in sizes if label in sizes[group])
+        order = draws.permutation(seed, f"folder/{label}", 0, len(groups))
+        free = [groups[place] for place in order if groups[place] not in held]
+        for group in free:
+            if _fits(sizes[group], count, wanted):
+                held.add(group)
+                count += sizes[group]
+        if free and not count[label]:  # one at least, although it is more than the share
+            held.add(free[0])
+            count += sizes[free[0]]
+    return held
+
+
+def _fits(size: Counter[str], count: Counter[str], wanted: Mapping[str, float]) -> bool:
+    """Whether a group brings each of its classes nearer to the wanted number of images."""
+    return all(count[label] + n / 2 <= wanted[label] for label, n in size.items())
