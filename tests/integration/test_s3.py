@@ -37,6 +37,8 @@ from tests.integration.conftest import Project
 from tests.prepared import prepared_textures
 from tests.unit.training import test_loop
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = yaml.safe_load((ROOT / "params.yaml").read_text())["catalogue"]["datasets"]
 DRAWN = {d["layout"]: d for d in CATALOGUE.values() if LAYOUTS[d["layout"]].draw}
@@ -92,7 +94,6 @@ def run(dataset: DatasetParams, out: Path, workers: int = 1) -> dict[str, bytes]
 # ---------------------------------------------------------------------------------- it works
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("layout", DRAWN)
 def test_every_layout_from_an_object_store_gives_the_same_bytes(
     layout: str, rclone: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,7 +139,6 @@ def test_prepared_from_an_object_store_is_the_same_bytes(
     assert {"manifest.json", "card.html", "test-00000.parquet"} < here.keys()
 
 
-@pytest.mark.slow
 def test_prepared_by_several_processes_is_the_same_bytes(
     moto: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +195,6 @@ def test_a_whole_bucket_and_what_stands_for_its_folders(
     assert [file.name for file in open_source(f"s3://{bucket}/a").files()] == ["b/1.png"]
 
 
-@pytest.mark.slow
 def test_a_listing_of_several_pages(moto: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 lists a thousand objects at a time."""
     bucket, keys = moto.bucket(), [f"raw/{i % 7}/{i:05d}.png" for i in range(2100)]
@@ -499,7 +498,6 @@ def test_training_on_shards_of_an_object_store_gives_the_same_weights(
 # ---------------------------------------------------------------------------------- DVC
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_dvc_follows_the_bucket_and_keeps_its_cache_in_another(
     make_project: Callable[..., Project], rclone: s3.Server, tmp_path: Path

@@ -318,6 +318,7 @@ def test_counts_of_a_declared_release(
     ) in text
 
 
+@pytest.mark.slow
 def test_the_release_itself_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A tree with the counts of Fruits-360 2020.05.18, each image one pixel; one less is told."""
     pixel = tmp_path / "pixel.png"

@@ -45,6 +45,7 @@ def test_every_drawn_layout_has_a_sample_here() -> None:
     assert drawn == SAMPLES.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_seed_alone_decides(name: str, tmp_path: Path) -> None:

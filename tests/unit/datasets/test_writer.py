@@ -173,7 +173,13 @@ write_dataset(target_of(folder, shard_bytes=20_000), replace(listing, read=read)
 """
 
 
-@pytest.mark.parametrize("last", [[0], [30], [300, 300, 450], [597]])
+@pytest.mark.parametrize(
+    "last",
+    [
+        [300],
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ([0], [30], [300, 300, 450], [597])),
+    ],
+)
 def test_a_killed_run_goes_on_without_loss(tmp_path: Path, last: list[int]) -> None:
     """Whatever it was killed at, the result is that of a run in one piece, byte for byte."""
     whole = write_noise(tmp_path / "whole", LONG, shard_bytes=20_000)
@@ -359,6 +365,7 @@ def test_what_is_dropped_adds_up(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_dataset(tmp_path: Path) -> None:
     """2,000 images of 12 kB that compression cannot shrink: 24 MB go through a few."""
     listing = noise_listing({"test": 2, "validation": 2, "train": 2000}, size=64)
