@@ -74,30 +74,33 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
         ``patches``, ``seconds``, ``start_seconds`` (what a set without images would take),
         ``images_per_second``, ``peak_mb`` (proportional memory of all processes together),
         ``disk_gb``, ``ratio`` (seconds a patch beside the same cores only decoding the same images
-        and encoding the same patches), ``ratio_after_start``, ``kept`` (shards that were finished
-        when the run was killed), ``lost`` and ``doubled`` patches.
+        and encoding the same patches), ``ratio_after_start``, ``ratio_of_work`` (likewise, but in
+        seconds of processor time, which other programs on the machine do not change), ``kept``
+        (shards that were finished when the run was killed), ``lost`` and ``doubled`` patches.
     """
     bare = [bare_seconds(folder, min(patches, SIZES[0]), workers)]
     command = [sys.executable, "-m", "benchmarks.preparing", "--workers", str(workers), "--child"]
     (folder / "few").mkdir()
     bare_seconds(folder / "few", FEW, workers)  # draws its pictures
     began = time.monotonic()
-    watch([*command, str(FEW), "--folder", str(folder / "few")])
+    few_work = watch([*command, str(FEW), "--folder", str(folder / "few")])[1]
     few = time.monotonic() - began
     command += [str(patches), "--folder", str(folder)]
     began, peak, kept = time.monotonic(), 0.0, {}
     if kill:
-        peak = watch(command, until=lambda: _half_way(folder, patches))
+        peak, _ = watch(command, until=lambda: _half_way(folder, patches))
         kept = _shards(folder)
-    peak = max(peak, watch(command))
+    memory, work = watch(command)
+    peak = max(peak, memory)
     seconds = time.monotonic() - began
     after = _finished(folder)
     if any(after.get(name) != state for name, state in kept.items()):
         raise SystemExit("a finished shard was written again")
     bare.append(bare_seconds(folder, min(patches, SIZES[0]), workers))
     ids = list(_ids(folder / "out"))
-    per_patch = sum(bare) / len(bare)
+    per_patch, work_per_patch = np.mean(bare, axis=0)
     added = (seconds - few) / (patches - FEW)
+    added_work = (work - few_work) / (patches - FEW)
     return {
         "patches": patches,
         "seconds": round(seconds, 1),
@@ -108,6 +111,7 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
         "shards": len(after),
         "ratio": round(seconds / patches / per_patch, 2),
         "ratio_after_start": round(added / per_patch, 2),
+        "ratio_of_work": round(added_work / work_per_patch, 2),
         "kept": len(kept),
         "lost": patches - len(set(ids)),
         "doubled": len(ids) - len(set(ids)),
@@ -196,8 +200,8 @@ def commented(png: bytes, number: int) -> bytes:
     return png[:-12] + chunk + png[-12:]
 
 
-def bare_seconds(folder: Path, patches: int, workers: int) -> float:
-    """Seconds a patch that the cores need only to decode the images and encode the patches."""
+def bare_seconds(folder: Path, patches: int, workers: int) -> tuple[float, float]:
+    """Seconds a patch, of the clock and of the processors, only to decode and encode."""
     source = GeneratedSource(folder / "raw", patches)
     images = [file for file in source.files() if file.name.startswith("images")]
     for file in (*images[:GROUNDS], images[-1]):
@@ -207,30 +211,42 @@ def bare_seconds(folder: Path, patches: int, workers: int) -> float:
         job = functools.partial(_decode_and_encode, source)
         pool.map(job, images[:4])  # the processes are there before the clock starts
         began = time.monotonic()
-        pool.map(job, images, chunksize=1)
-        return (time.monotonic() - began) / patches
+        work = sum(pool.map(job, images, chunksize=1))
+        return (time.monotonic() - began) / patches, work / patches
 
 
-def _decode_and_encode(source: GeneratedSource, file: File) -> int:
+def _decode_and_encode(source: GeneratedSource, file: File) -> float:
+    began = time.process_time()
     picture = open_image(source.load(file), file.name, 3)
     boxes = dota.patch_grid(*picture.size, PATCH, PATCH).tolist()
-    return sum(len(encode(np.asarray(picture.crop(box)), "jpeg")) for box in boxes)
+    for box in boxes:
+        encode(np.asarray(picture.crop(box)), "jpeg")
+    return time.process_time() - began
 
 
-def watch(command: list[str], until: Any = lambda: False) -> float:
+def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]:
     """Run a command to its end, or kill -9 it and its children when `until` is true.
 
     Returns
     -------
-    float
-        Peak of the proportional memory of the command and all that it started, bytes.
+    (float, float)
+        Of the command and all that it started: peak of the proportional memory, bytes, and
+        processor time, seconds.
     """
     process = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
     ended, peaks = Event(), [0.0, 0.0]
+    work: dict[int, float] = {}
 
     def look() -> None:
         while not ended.wait(0.1):
-            peaks.append(sum(map(_memory, _family(process.pid))))
+            family = _family(process.pid)
+            peaks.append(sum(map(_memory, family)))
+            for pid in family:
+                work[pid] = max(work.get(pid, 0.0), _work(pid))
+                (pid, seconds)
+                for pid, seconds in zip(family, map(_work, family), strict=True)
+                if seconds
+            )
 
     thread = Thread(target=look)
     thread.start()
@@ -245,7 +261,7 @@ def watch(command: list[str], until: Any = lambda: False) -> float:
     if process.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(f"it failed with code {process.returncode}")
     # Processes are read one after the other, and share pages: what two looks agree on counts.
-    return max(map(min, itertools.pairwise(peaks)))
+    return max(map(min, itertools.pairwise(peaks))), sum(work.values())
 
 
 def _family(leader: int) -> list[int]:
@@ -266,6 +282,15 @@ def _memory(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(1024.0 * int(line.split()[1]) for line in text.splitlines() if line[:4] == "Pss:")
+
+
+def _work(pid: int) -> float:
+    """Processor time of a process so far, seconds; 0 if it is no more."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _shards(folder: Path) -> dict[str, tuple[int, int]]:
