@@ -243,10 +243,6 @@ def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]
             peaks.append(sum(map(_memory, family)))
             for pid in family:
                 work[pid] = max(work.get(pid, 0.0), _work(pid))
-                (pid, seconds)
-                for pid, seconds in zip(family, map(_work, family), strict=True)
-                if seconds
-            )
 
     thread = Thread(target=look)
     thread.start()
