@@ -103,12 +103,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         for place, (case, files) in enumerate(sorted(cases.items()))
     ]
     read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
-    return Listing(
-        CLASSES,
-        by_split(units),
-        read,
-        asdict(options),
-    )
+    return Listing(CLASSES, by_split(units), read, asdict(options))
 
 
 def _cases(files: Files) -> dict[str, tuple[File, File]]:
@@ -117,10 +112,11 @@ def _cases(files: Files) -> dict[str, tuple[File, File]]:
     for name, file in files.all.items():
         match = VOLUME.search(name)
         if match:
+            volumes = found[PurePosixPath(name).parent.as_posix()]
             kind = "seg" if match[1] == "seg" else "image"
-            if kind in found[PurePosixPath(name).parent.as_posix()] and match[1] == "t2f":
+            if kind in volumes and match[1] == "t2f":
                 continue  # the older name goes first
-            found[PurePosixPath(name).parent.as_posix()][kind] = file
+            volumes[kind] = file
     if not found:
         raise DataError(
             f"{files.source.name}: no cases; each is a folder with *_flair.nii.gz (or -t2f) and "

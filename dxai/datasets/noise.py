@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from dxai import draws
-from dxai.datasets.base import DataError, Dropped, Layout, Listing, Load, Sample, Unit
-from dxai.datasets.class_folders import NO_IMAGE, Files
+from dxai.datasets.base import DataError, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.class_folders import Files, dropped_files
 from dxai.datasets.images import EXTENSIONS, open_image, square
 from dxai.datasets.source import Source, suffix
 from dxai.datasets.splits import SplitOptions, by_split
@@ -62,6 +62,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         raise ParamsError("encoding: jpeg would change the noise; take png")
     found = [file for file in Files(source).all.values() if not file.name.startswith("truth/")]
     images = [file for file in found if suffix(file.name) in EXTENSIONS]
+    others = [file for file in found if suffix(file.name) not in EXTENSIONS]
     order = draws.permutation(options.seed, "noise/split", 0, len(images))
     ends = np.array([options.test, options.test + options.validation, 1]) * len(images)
     units, start = [], 0
@@ -79,14 +80,8 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         sigma=255 * options.sigma,
         seed=options.seed,
     )
-    others = len(found) - len(images)
-    return Listing(
-        CLASSES,
-        by_split(units),
-        read,
-        asdict(options),
-        (Dropped(NO_IMAGE, others),) if others else (),
-    )
+    dropped = tuple(dropped_files(others, "", ""))
+    return Listing(CLASSES, by_split(units), read, asdict(options), dropped)
 
 
 def read_noisy(

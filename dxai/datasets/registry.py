@@ -76,6 +76,10 @@ def prepare(
         raise type(error)(f"dataset {name}: {error}") from error
 
 
+def _is_drawn(dataset: DatasetParams, layout: Layout) -> bool:
+    return layout.draw is not None and expand(dataset.source) == SAMPLE
+
+
 @contextlib.contextmanager
 def _source(
     name: str, dataset: DatasetParams, layout: Layout, work: Path
@@ -83,7 +87,7 @@ def _source(
     """Where the raw images are; those of a drawn sample exist inside the block alone."""
     if layout.draw is None:
         yield None
-    elif expand(dataset.source) == SAMPLE:
+    elif _is_drawn(dataset, layout):
         work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work, prefix="sample-") as folder:
             print(f"prepare {name}: drawing the sample", flush=True)
@@ -104,7 +108,7 @@ def _target(
     name: str, params: Params, layout: Layout, listing: Listing, out: Path, work: Path
 ) -> Target:
     dataset = params.dataset(name)
-    drawn = layout.draw is not None and expand(dataset.source) == SAMPLE
+    drawn = _is_drawn(dataset, layout)
     about = {
         "name": name,
         "layout": dataset.layout,
