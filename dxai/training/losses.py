@@ -7,6 +7,7 @@ Equations are the paper's.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,11 @@ def reconstruction(x: Tensor, blend_y: Tensor, blend_other: Tensor) -> Tensor:
 
 
 def distinct_reconstruction(
-    x: Tensor, blend_y: Tensor, distinct: Tensor, over: str = "image"
+    x: Tensor,
+    blend_y: Tensor,
+    distinct: Tensor,
+    over: str = "image",
+    mean_over_workers: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Tensor:
     """L_dis-rec (Eq. 12): d(x, x_hat^y) over the pixels where |psi_1^y| is above its mean.
 
@@ -69,6 +74,8 @@ def distinct_reconstruction(
     over : {'image', 'batch'}
         Divide by the mask's size per image and average, so that the loss does not depend on how a
         batch is split, or by the size over the whole batch.
+    mean_over_workers : callable
+        For ``batch``: the mean of a scalar over all workers that share it.
 
     Returns
     -------
@@ -78,8 +85,9 @@ def distinct_reconstruction(
     size = distinct.detach().abs()
     mask = (size > size.mean((2, 3), keepdim=True)).to(x.dtype)
     error = (x - blend_y).abs() + (x - blend_y).square()
-    axes = (0, 1, 2, 3) if over == "batch" else (1, 2, 3)
-    return ((error * mask).sum(axes) / mask.sum(axes).clamp(min=1)).mean()
+    if over == "batch":
+        return (error * mask).sum() / mean_over_workers(mask.sum()).clamp(min=1e-6)
+    return ((error * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
 def neutrality(logits: Tensor) -> Tensor:

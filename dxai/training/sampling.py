@@ -53,9 +53,9 @@ class Order:
         blocks = None if data.resident else data.blocks
         return cls(seed, len(data), batch_size, blocks, data.window)
 
-    def indices(self, step: int) -> np.ndarray:
-        """Places in the split of the images of `step`, (batch_size,)."""
-        places = step * self.batch_size + np.arange(self.batch_size)
+    def indices(self, step: int, share: range | None = None) -> np.ndarray:
+        """Places in the split of the images of `step`, (batch_size,); or of a share of them."""
+        places = step * self.batch_size + np.array(share or range(self.batch_size))
         return np.array([self._pass(int(p) // self.n)[int(p) % self.n] for p in places])
 
     def _pass(self, number: int) -> np.ndarray:
@@ -78,16 +78,16 @@ class Order:
 
 
 def ahead(
-    data: ShardedDataset, order: Order, steps: range, depth: int = 4
+    data: ShardedDataset, order: Order, steps: range, share: range | None = None, depth: int = 4
 ) -> Generator[Batch, None, None]:
-    """The batches of `steps`, read and decoded while the trainer is busy with those before.
+    """The batches of `steps`, or a share of each (places in the batch), read and decoded while the trainer is busy with those before.
 
     One thread reads up to `depth` batches ahead; what goes wrong in it is raised when its batch is
     due. Close the generator, or exhaust it, to end the thread.
     """
 
     def read(step: int) -> Batch:
-        return data.batch(order.indices(step))
+        return data.batch(order.indices(step, share))
 
     pool = ThreadPoolExecutor(1, "reader")
     waiting = iter(steps)
@@ -101,28 +101,35 @@ def ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def flip(images: Tensor, seed: int, step: int) -> Tensor:
-    """Mirror each image (B, C, H, W) with probability one half."""
-    mirrored = draws.uniform(seed, "flip", step, range(len(images))) < 0.5
+def flip(images: Tensor, seed: int, step: int, samples: range | None = None) -> Tensor:
+    """Mirror each image (B, C, H, W) with probability one half.
+
+    Here and below `samples` are the images' places in the global batch, all of it by default.
+    """
+    mirrored = draws.uniform(seed, "flip", step, samples or range(len(images))) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
-def add_noise(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
+def add_noise(
+    images: Tensor, strength: float, seed: int, step: int, samples: range | None = None
+) -> Tensor:
     """Add white Gaussian noise to each image (B, C, H, W), its deviation uniform in [0, strength].
 
     Not clipped, so that a clean and a noisy image differ by the noise alone.
     """
     if strength == 0:
         return images
-    samples = range(len(images))
+    samples = samples or range(len(images))
     deviation = strength * draws.uniform(seed, "noise strength", step, samples)
     noise = draws.normal(seed, "noise", step, samples, tuple(images.shape[1:]))
     return images + deviation[:, None, None, None] * noise
 
 
-def lower_contrast(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
+def lower_contrast(
+    images: Tensor, strength: float, seed: int, step: int, samples: range | None = None
+) -> Tensor:
     """Multiply each image (B, C, H, W) by a factor uniform in [1 - strength, 1]."""
     if strength == 0:
         return images
-    drawn = draws.uniform(seed, "contrast", step, range(len(images)))
+    drawn = draws.uniform(seed, "contrast", step, samples or range(len(images)))
     return images * (1 - strength * drawn)[:, None, None, None]

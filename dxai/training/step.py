@@ -20,7 +20,9 @@ from dxai.models.decomposer import Decomposer
 from dxai.models.discriminator import Discriminator
 from dxai.params import DecomposeParams
 from dxai.training import losses
+from dxai.training.world import World
 
+ALONE = World()
 GENERATOR_FIELDS = (
     "branches",
     "branch_width",
@@ -141,9 +143,19 @@ class Draws:
         return Draws(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
-def draw(params: DecomposeParams, seed: int, step: int, y: Tensor, classes: int) -> Draws:
-    """Draw for the labels y (B,) of a step."""
-    samples = range(len(y))
+def draw(
+    params: DecomposeParams,
+    seed: int,
+    step: int,
+    y: Tensor,
+    classes: int,
+    samples: range | None = None,
+) -> Draws:
+    """Draw for the labels y (B,) of a step.
+
+    `samples` are the places of these images in the global batch, all of it by default.
+    """
+    samples = samples or range(len(y))
     shift = (draws.uniform(seed, "other class", step, samples) * (classes - 1)).long()
     per = samples if params.alpha_per == "image" else [0]
     size = (params.latent_dim,)
@@ -184,7 +196,13 @@ def blend(
 
 
 def train_step(
-    networks: Networks, params: DecomposeParams, x: Tensor, y: Tensor, drawn: Draws, step: int
+    networks: Networks,
+    params: DecomposeParams,
+    x: Tensor,
+    y: Tensor,
+    drawn: Draws,
+    step: int,
+    world: World = ALONE,
 ) -> dict[str, Tensor]:
     """Update discriminator, generator, mapping network and averages with one batch.
 
@@ -200,11 +218,14 @@ def train_step(
         The step's random numbers.
     step : int
         Counted from 0.
+    world : World
+        The workers that share the batch, of which x and y are this one's part; gradients are
+        averaged over them.
 
     Returns
     -------
     dict of Tensor
-        Unweighted losses by name (scalars), `total` and `total_d`.
+        Unweighted losses by name (scalars), `total` and `total_d`, of this worker's part.
     """
     decomposer = networks.decomposer
     style_y = decomposer.mapping(drawn.latent_y, y)
@@ -212,8 +233,12 @@ def train_step(
     psi_y, psi_other = decomposer.generator.pair(x, style_y, style_other)
     blend_y, blend_other = blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
 
-    logged = _update_discriminator(networks, params, x, y, drawn, blend_y, blend_other, step)
-    logged |= _update_generator(networks, params, x, y, drawn, psi_y[:, 0], blend_y, blend_other)
+    logged = _update_discriminator(
+        networks, params, x, y, drawn, blend_y, blend_other, step, world
+    )
+    logged |= _update_generator(
+        networks, params, x, y, drawn, psi_y[:, 0], blend_y, blend_other, world
+    )
     _average(networks, params, step)
     return {name: value.detach() for name, value in logged.items()}
 
@@ -234,6 +259,7 @@ def _update_discriminator(
     blend_y: Tensor,
     blend_other: Tensor,
     step: int,
+    world: World,
 ) -> dict[str, Tensor]:
     penalise = params.r1 > 0 and step % params.r1_every == 0
     real = x.detach().requires_grad_(penalise)
@@ -258,6 +284,7 @@ def _update_discriminator(
         total = total + params.r1 * params.r1_every * terms["r1"]
     networks.optimiser_d.zero_grad(set_to_none=True)
     total.backward()
+    world.average_gradients(networks.discriminator.parameters())
     networks.optimiser_d.step()
     return terms | {"total_d": total}
 
@@ -271,6 +298,7 @@ def _update_generator(
     distinct: Tensor,
     blend_y: Tensor,
     blend_other: Tensor,
+    world: World,
 ) -> dict[str, Tensor]:
     blends, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
     # Gradients pass through both networks and must not gather in their weights.
@@ -282,7 +310,9 @@ def _update_generator(
         "adv": losses.adversarial_real(_head(params, heads, targets)),
         "class": losses.class_fake(logits, targets),
         "rec": losses.reconstruction(x, blend_y, blend_other),
-        "dis_rec": losses.distinct_reconstruction(x, blend_y, distinct, params.dis_rec_over),
+        "dis_rec": losses.distinct_reconstruction(
+            x, blend_y, distinct, params.dis_rec_over, world.mean
+        ),
     }
     total = (
         params.lambda_adv * terms["adv"]
@@ -295,6 +325,7 @@ def _update_generator(
         total = total + params.lambda_neutral * terms["neutral"]
     networks.optimiser.zero_grad(set_to_none=True)
     total.backward()
+    world.average_gradients(networks.decomposer.parameters())
     networks.optimiser.step()
     networks.discriminator.requires_grad_(True)
     return terms | {"total": total}

@@ -1,0 +1,115 @@
+"""The workers of one training: how a batch is shared, and what they tell each other.
+
+Every loss is a mean over the batch and every draw is keyed by the image's place in the global batch,
+so N workers with a share of B / N each and averaged gradients do what one does with B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@dataclass(frozen=True)
+class World:
+    """What one worker knows of the others; by default it is the only one.
+
+    Attributes
+    ----------
+    rank, size : int
+        This worker's number, from 0, and how many there are. With more than one,
+        `torch.distributed` must be initialised.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batch_size: int) -> range:
+        """This worker's places of a batch.
+
+        Raises
+        ------
+        ValueError
+            If the batch cannot be shared equally: the mean of unequal shares is another mean.
+        """
+        if batch_size % self.size:
+            valid = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+            raise ValueError(
+                f"a batch of {batch_size} images cannot be shared equally by {self.size} workers; "
+                f"valid numbers of workers are {', '.join(map(str, valid))}"
+            )
+        part = batch_size // self.size
+        return range(self.rank * part, (self.rank + 1) * part)
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace the gradients by their mean over the workers, all in one message."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = self.mean(torch.cat([g.reshape(-1) for g in gradients]))
+        parts = flat.split([g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the workers, in place."""
+        return self.sum(values).div_(self.size)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the workers, in place; no gradient passes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """What the first worker has (anything that can be pickled), on all of them."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def share_batch_norm(self, network: nn.Module) -> nn.Module:
+        """Let batch norms see the whole batch; `torch.nn.SyncBatchNorm` needs a GPU."""
+        if self.size > 1:
+            for module in network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.__class__ = _SHARED[type(module)]
+        return network
+
+
+class _SharedStatistics(_BatchNorm):
+    """A batch norm whose statistics, while training, are those of all workers' images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return super().forward(x)
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = dist.get_world_size() * x.numel() // x.shape[1]
+        mean = dist_functional.all_reduce(x.sum(axes)) / count
+        centred = x - mean.view(shape)
+        variance = dist_functional.all_reduce(centred.square().sum(axes)) / count
+        with torch.no_grad():
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            rate = self.momentum or 1 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean, rate)
+            self.running_var.lerp_(variance * count / (count - 1), rate)
+        out = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out
+
+
+_SHARED: dict[type, type] = {
+    kind: type(f"Shared{kind.__name__}", (_SharedStatistics, kind), {})
+    for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+}
