@@ -25,9 +25,9 @@ from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
 from dxai.params import Params, load_params
 from dxai.profiles import select_profile
+from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
 from dxai.training.loop import train
-from dxai.training.state import Checkpoint
 from dxai.training.step import build_networks
 from dxai.types import Batch
 

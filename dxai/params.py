@@ -265,6 +265,62 @@ class DecomposeParams:
 
 
 @dataclass(frozen=True)
+class TrainingParams:
+    """Where and how safely both trainings run; the numbers do not depend on it.
+
+    More workers share each batch, so that the result is the same up to rounding.
+
+    Attributes
+    ----------
+    executor : {'ray', 'local'}
+        On Ray: on the cluster that RAY_ADDRESS names, else on one started on this machine. Or in
+        the stage's own process.
+    workers : int
+        How many share a batch; they must divide it.
+    cpus_per_worker : int
+        Threads of a worker, and what Ray reserves for it.
+    gpus_per_worker : float
+        What Ray reserves for it where the device is a GPU.
+    device : {'auto', 'cpu', 'cuda'}
+        `auto` is the GPU wherever there are enough of them.
+    placement : {'PACK', 'SPREAD'}
+        Workers on as few nodes as possible, or on as many.
+    deterministic : bool
+        On a GPU, use the deterministic one of several algorithms.
+    storage : str
+        Where checkpoints are kept: a folder (on a cluster, one that all nodes share) or a URL
+        (`s3://bucket/prefix`), from which the workers then read the data, too.
+    keep : int
+        Checkpoints that stay, beside the best.
+    failures : int
+        How often a training is started again after a worker or the cluster was lost.
+    hang_seconds : float
+        A training that is silent for so long is ended and started again.
+    """
+
+    executor: Literal["ray", "local"] = "ray"
+    workers: int = 1
+    cpus_per_worker: int = 2
+    gpus_per_worker: float = 1.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    placement: Literal["PACK", "SPREAD"] = "PACK"
+    deterministic: bool = True
+    storage: str = ".work/checkpoints"
+    keep: int = 2
+    failures: int = 3
+    hang_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        positive(self, "workers", "cpus_per_worker", "gpus_per_worker", "keep", "hang_seconds")
+        if self.failures < 0:
+            raise ParamsError(f"failures is {self.failures}; it must not be below 0")
+        if not self.storage:
+            raise ParamsError("storage is empty; name a folder or a URL")
+        if self.executor == "local" and self.workers > 1:
+            raise ParamsError(f"workers is {self.workers}; executor local has 1")
+
+
+@dataclass(frozen=True)
 class EvaluateParams:
     """How methods are scored.
 
@@ -312,7 +368,7 @@ class Params:
         they are trained by the stage `decompose`, on which their baselines therefore depend.
     methods : dict
         Rows of Table 1 beside ours, name to that method's own settings.
-    prepare, classifier, decompose, evaluate
+    prepare, classifier, decompose, training, evaluate
         Settings of the stages.
     """
 
@@ -325,6 +381,7 @@ class Params:
     prepare: PrepareParams
     classifier: ClassifierParams
     decompose: DecomposeParams
+    training: TrainingParams
     evaluate: EvaluateParams
 
     def __post_init__(self) -> None:
@@ -343,7 +400,12 @@ class Params:
         for method in self.methods:
             choose("run.methods", method, METHODS)
         for name in self.datasets:
-            self.classifier_for(name), self.decompose_for(name)
+            for stage in (self.classifier_for(name), self.decompose_for(name)):
+                if stage.batch_size % self.training.workers:
+                    raise ParamsError(
+                        f"run.training.workers is {self.training.workers}; it must divide both "
+                        f"batch sizes, of which one is {stage.batch_size}"
+                    )
 
     @property
     def explained(self) -> dict[str, ClassifierSpec]:

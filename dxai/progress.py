@@ -50,6 +50,10 @@ class Progress:
         """Since the loop started."""
         return time.monotonic() - self.began
 
+    def rate(self, done: int) -> float:
+        """Steps per second since the loop started."""
+        return (done - self.start) / max(self.seconds, 1e-9)
+
     def update(self, done: int, note: str = "") -> None:
         """Say that `done` steps are complete; prints at most once every `every` seconds."""
         self.done = done
@@ -57,7 +61,7 @@ class Progress:
         if done < self.total and now - self.printed < self.every:
             return
         self.printed = now
-        rate = (done - self.start) / max(now - self.began, 1e-9)
+        rate = self.rate(done)
         left = clock((self.total - done) / rate) if rate > 0 else "?"
         bar = "#" * round(20 * done / max(self.total, 1))
         print(

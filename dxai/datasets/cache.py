@@ -15,9 +15,38 @@ from pathlib import Path
 from typing import Any
 
 from dxai.datasets.base import DataError
-from dxai.datasets.format import sha256
+from dxai.datasets.format import MANIFEST, sha256
 from dxai.datasets.source import open_url, refuse_credentials, with_retries
 from dxai.files import atomic, read_json
+
+
+def cache_root() -> Path:
+    """Where this machine keeps what it fetched."""
+    return Path(os.environ.get("DXAI_CACHE") or "~/.cache/dxai").expanduser()
+
+
+def publish(folder: Path, url: str) -> None:
+    """Copy a prepared dataset's folder to an object store; what is there already is not sent.
+
+    The manifest goes last: a folder without one is no dataset.
+
+    Raises
+    ------
+    DataError
+        If it cannot be sent.
+    """
+    system, root = open_url(url)
+    manifest = folder / MANIFEST
+    names = [*sorted(read_json(manifest)["files"]), MANIFEST]
+    for name in names:
+        content = folder / name
+
+        def send(content: Path = content, name: str = name) -> None:
+            there = f"{root}/{name}"
+            if not system.exists(there) or system.info(there)["size"] != content.stat().st_size:
+                system.put_file(str(content), there)
+
+        with_retries(send, f"{url}/{name}: cannot be sent")
 
 
 def open_folder(place: Path | str) -> Folder:
@@ -74,7 +103,7 @@ class RemoteFolder(Folder):
         refuse_credentials(url)
         self.url = url.rstrip("/")
         self.hashes: dict[str, str] = {}
-        super().__init__(Path(os.environ.get("DXAI_CACHE") or "~/.cache/dxai").expanduser())
+        super().__init__(cache_root())
 
     def __str__(self) -> str:
         return self.url

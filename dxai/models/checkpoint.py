@@ -6,7 +6,7 @@ Files hold tensors and plain values only and are read with `weights_only=True`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
@@ -36,8 +36,13 @@ def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) 
     write_tensors(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
 
 
-def load_classifier(path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
+def load_classifier(path: Path | str | IO[bytes]) -> tuple[nn.Module, dict[str, Any]]:
     """Read a classifier: the network, frozen and in eval mode, and its info.
+
+    Parameters
+    ----------
+    path : path or file
+        A model file, its folder, or an open file.
 
     Raises
     ------
@@ -120,12 +125,13 @@ def write_tensors(path: Path | str, content: dict[str, Any]) -> None:
             raise OSError(f"{path}: cannot be written, is the disk full? ({reason})") from None
 
 
-def _load(path: Path | str, kind: str) -> dict[str, Any]:
-    path = Path(path)
-    if path.is_dir():
-        path = path / "model.pt"
-    if not path.is_file():
-        raise ModelError(f"{path}: no such model file")
+def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
+    if isinstance(path, str | Path):
+        path = Path(path)
+        if path.is_dir():
+            path = path / "model.pt"
+        if not path.is_file():
+            raise ModelError(f"{path}: no such model file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
@@ -136,7 +142,9 @@ def _load(path: Path | str, kind: str) -> dict[str, Any]:
     return content
 
 
-def _classifier(content: dict[str, Any], path: Path | str) -> tuple[nn.Module, dict[str, Any]]:
+def _classifier(
+    content: dict[str, Any], path: Path | str | IO[bytes]
+) -> tuple[nn.Module, dict[str, Any]]:
     info, state = content["info"], content["state"]
     value_range = info.get("network_range", (-1.0, 1.0))
     try:

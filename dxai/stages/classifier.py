@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import nn
 
 from dxai import stages
 from dxai.datasets.shards import ShardedDataset
 from dxai.files import atomic_folder, digest, write_json
 from dxai.models.checkpoint import save_classifier
-from dxai.models.classifiers import build_classifier
 from dxai.params import JOINT, ClassifierSpec, choose, load_params
-from dxai.training.classifier import best_epoch, initial_seed, score, train_classifier
-from dxai.training.state import Checkpoint
+from dxai.training.classifier import best_epoch, score
+from dxai.training.jobs import ClassifierJob
+from dxai.training.launch import launch
 
 ROLES = ("explained", "twin")
 """The twin has another seed and is never trained against: it scores `auc_transfer`."""
@@ -40,22 +39,24 @@ def main(dataset: str, classifier: str, role: str) -> None:
         with atomic_folder(out) as temporary:
             write_json(temporary / "metrics.json", {"twin": "an exported program has none"})
         return
-    train = ShardedDataset(folder, "train")
-    validation, test = (ShardedDataset(folder, split) for split in ("validation", "test"))
+    data, test = ShardedDataset(folder, "train"), ShardedDataset(folder, "test")
+    validation = ShardedDataset(folder, "validation")
     seed = settings.seed + 1000 * ROLES.index(role)
     title = f"classifier {dataset} {classifier} {role}"
-    network, built = build(spec, train, seed)
+    job = ClassifierJob(str(folder.absolute()), spec, settings, seed)
+    network, built = job.network(data)
     began = time.monotonic()
     history: list[dict[str, Any]] = []
-    checkpoint = Checkpoint(
-        stages.WORK / f"{title.replace(' ', '-')}-{fingerprint(folder, built, settings, seed)}"
-    )
+    kept = None
     if spec.weights is None:
-        history = train_classifier(network, settings, train, validation, seed, checkpoint, title)
+        name = f"{title.replace(' ', '-')}-{fingerprint(folder, built, settings, seed)}"
+        state, kept = launch(job, title, name, stages.WORK / name, params.training)
+        network.load_state_dict(state["best"])
+        history = state["history"]
     test_loss, test_accuracy = score(network, test)
     _, validation_accuracy = score(network, validation)
     print(f"{title}: test accuracy {test_accuracy:.4f} on {len(test)} images", flush=True)
-    info = built | {"class_names": train.class_names, "profile": params.profile, "seed": seed}
+    info = built | {"class_names": data.class_names, "profile": params.profile, "seed": seed}
     with atomic_folder(out) as temporary:
         save_classifier(temporary / "model.pt", network, info)
         columns = ["epoch", "train_loss", "train_accuracy", "validation_loss"]
@@ -75,7 +76,9 @@ def main(dataset: str, classifier: str, role: str) -> None:
                 "seed": seed,
             },
         )
-    checkpoint.remove()
+    if kept is not None:
+        kept.remove()
+        shutil.rmtree(stages.WORK / name, ignore_errors=True)
 
 
 def twin_of(spec: ClassifierSpec) -> ClassifierSpec | None:
@@ -87,33 +90,6 @@ def twin_of(spec: ClassifierSpec) -> ClassifierSpec | None:
         return None
     arch = "discriminator" if spec.arch == JOINT else spec.arch
     return dataclasses.replace(spec, arch=arch, weights=None)
-
-
-def build(
-    spec: ClassifierSpec, data: ShardedDataset, seed: int
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a spec for a dataset, and the part of its info that rebuilds it."""
-    options = dict(spec.options)
-    network_range = [float(v) for v in options.pop("value_range", (-1.0, 1.0))]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(initial_seed(seed))
-        network = build_classifier(
-            spec.arch,
-            data.channels,
-            len(data.class_names),
-            data.image_size,
-            weights=spec.weights,
-            value_range=network_range,
-            **options,
-        )
-    return network, {
-        "arch": spec.arch,
-        "options": options,
-        "channels": data.channels,
-        "image_size": data.image_size,
-        "value_range": [-1.0, 1.0],
-        "network_range": network_range,
-    }
 
 
 def fingerprint(folder: Path, *values: Any) -> str:

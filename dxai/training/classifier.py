@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from dxai import draws
 from dxai.datasets.shards import ShardedDataset
-from dxai.models.blocks import channels_last
 from dxai.params import ClassifierParams
-from dxai.progress import Progress
 from dxai.training import sampling
-from dxai.training.state import Checkpoint, StopRequest, best_device
+from dxai.training.checkpoints import Checkpoint
+from dxai.training.watching import Stopped, Watcher
+from dxai.training.world import World
+from dxai.types import Batch
+
+ALONE = World()
 
 
 def train_classifier(
@@ -28,7 +31,8 @@ def train_classifier(
     validation: ShardedDataset,
     seed: int,
     checkpoint: Checkpoint,
-    title: str,
+    watcher: Watcher,
+    world: World = ALONE,
 ) -> list[dict[str, Any]]:
     """Train `network` in place and leave it with the weights that were best on validation images.
 
@@ -45,73 +49,88 @@ def train_classifier(
     seed : int
         Keys the order of the images and the flips.
     checkpoint : Checkpoint
-        Of this very training; written after each epoch.
-    title : str
-        For the progress lines.
+        Of this very training; written after each epoch, and when asked to stop.
+    watcher : Watcher
+        Of the first worker; is told how it goes.
+    world : World
+        The workers that share each batch.
 
     Returns
     -------
     list of dict
         One row an epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
-        `validation_accuracy`, `seconds`.
+        `validation_accuracy`, `seconds` since the start.
+
+    Raises
+    ------
+    Stopped
+        If the watcher asked for it; everything up to that step is saved.
     """
-    channels_last(network).to(best_device())
+    world.share_batch_norm(network)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=params.lr, weight_decay=params.weight_decay
     )
-    steps = max(1, len(data) // params.batch_size)
+    batch_size = params.batch_size
+    if len(data) < batch_size:
+        batch_size = len(data) // world.size * world.size
+    share = world.share(batch_size)
+    steps = len(data) // batch_size
     total = steps * params.epochs
-    history: list[dict[str, Any]] = []
-    best = copy.deepcopy(network.state_dict())
-    state = checkpoint.load()
+    first = world.rank == 0
+    best, history, seen, done, spent = copy.deepcopy(network.state_dict()), [], [], 0, 0.0
+    state = world.from_first(checkpoint.load() if first else None)
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-        best, history = state["best"], state["history"]
-        print(f"continuing after epoch {len(history)}", flush=True)
-    order = sampling.Order.over(data, seed, min(params.batch_size, len(data)))
-    progress = Progress(title, total, len(history) * steps)
-    left = range(len(history) * steps, total)
-    with StopRequest() as stop, closing(sampling.ahead(data, order, left)) as batches:
-        while len(history) < params.epochs and not _patience_is_out(history, params.patience):
-            epoch, began = len(history), time.monotonic()
+        best, history, done = state["best"], state["history"], state["step"]
+        seen, spent = state["seen"], state["seconds"]
+    watcher.tell("start", step=done, total=total, images=batch_size)
+    order = sampling.Order.over(data, seed, batch_size)
+    began = time.monotonic() - spent
+
+    def save(complete: bool) -> None:
+        content = {
+            "step": done,
+            "complete": complete,
+            "network": network.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "best": best,
+            "history": history,
+            "seen": seen,
+            "seconds": time.monotonic() - began,
+        }
+        checkpoint.save(content, done, history[-1]["validation_accuracy"] if history else 0.0)
+
+    with closing(sampling.ahead(data, order, range(done, total), share)) as batches:
+        while not _is_over(history, params):
             network.train()
-            seen: list[Tensor] = []
-            for step in range(epoch * steps, (epoch + 1) * steps):
-                for group in optimiser.param_groups:
-                    group["lr"] = params.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-                batch = next(batches)
-                x = sampling.flip(batch.images, seed, step) if params.flip else batch.images
-                x = sampling.lower_contrast(x, params.contrast, seed, step)
-                x = sampling.add_noise(x, params.noise, seed, step)
-                seen.append(_step(network, optimiser, x, batch.labels))
-                progress.update(step + 1, _note(history))
-                stop.answer()
-            network.eval()
-            loss, accuracy = score(network, validation)
-            train_loss, train_accuracy = torch.stack(seen).mean(0).tolist()
-            history.append(
-                {
-                    "epoch": epoch + 1,
-                    "train_loss": train_loss,
-                    "train_accuracy": train_accuracy,
-                    "validation_loss": loss,
-                    "validation_accuracy": accuracy,
-                    "seconds": time.monotonic() - began,
-                }
-            )
-            if best_epoch(history) == epoch + 1:
-                best = copy.deepcopy(network.state_dict())
-            checkpoint.save(
-                {
-                    "network": network.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "best": best,
-                    "history": history,
-                }
-            )
+            for group in optimiser.param_groups:
+                group["lr"] = params.lr * 0.5 * (1 + math.cos(math.pi * done / total))
+            x, y = _augmented(next(batches), params, seed, done, share)
+            found = _step(network, optimiser, x, y, world)
+            flag = torch.tensor([float(first and watcher.stopping)])
+            loss, accuracy, stopping = world.mean(torch.cat([found, flag.to(found)])).tolist()
+            if not math.isfinite(loss):
+                ids = ", ".join(data.ids[i] for i in order.indices(done))
+                raise ValueError(f"step {done + 1}: the loss is not finite; images {ids}")
+            seen.append([loss, accuracy])
+            done += 1
+            watcher.tell("step", done=done, note=_note(history))
+            if done % steps == 0:
+                network.eval()
+                means = torch.tensor(seen).mean(0).tolist()
+                tested = score(network, validation, world=world)
+                history.append(_row(len(history) + 1, means, tested, time.monotonic() - began))
+                seen = []
+                if best_epoch(history) == len(history):
+                    best = copy.deepcopy(network.state_dict())
+                watcher.tell("row", step=done, numbers=history[-1])
+            if first and (done % steps == 0 or stopping):
+                save(_is_over(history, params))
+            if stopping:
+                raise Stopped(f"stopped after step {done}")
     network.load_state_dict(best)
-    network.cpu().eval()
+    network.eval()
     return history
 
 
@@ -122,15 +141,21 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 
 
 @torch.no_grad()
-def score(network: nn.Module, data: ShardedDataset, batch_size: int = 64) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `network` on all images of a split."""
-    loss = correct = 0.0
+def score(
+    network: nn.Module, data: ShardedDataset, batch_size: int = 64, world: World = ALONE
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy of `network` on all images of a split.
+
+    Each worker takes its share of them.
+    """
+    sums = torch.zeros(2, dtype=torch.float64)
     device = next(network.parameters()).device
-    for batch in data.batches(batch_size):
+    for batch in data.batches(batch_size, range(world.rank, len(data), world.size)):
         logits = network(batch.images.to(device)).cpu()
-        loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
-        correct += float((logits.argmax(1) == batch.labels).sum())
-    return loss / len(data), correct / len(data)
+        sums[0] += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
+        sums[1] += float((logits.argmax(1) == batch.labels).sum())
+    loss, accuracy = (world.sum(sums.to(device)) / len(data)).tolist()
+    return loss, accuracy
 
 
 def initial_seed(seed: int) -> int:
@@ -138,19 +163,47 @@ def initial_seed(seed: int) -> int:
     return draws.torch_seed(seed, "classifier/initial weights")
 
 
-def _step(network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Tensor:
+def _augmented(
+    batch: Batch, params: ClassifierParams, seed: int, step: int, share: range
+) -> tuple[Tensor, Tensor]:
+    x = sampling.flip(batch.images, seed, step, share) if params.flip else batch.images
+    x = sampling.lower_contrast(x, params.contrast, seed, step, share)
+    return sampling.add_noise(x, params.noise, seed, step, share), batch.labels
+
+
+def _step(
+    network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, world: World
+) -> Tensor:
+    """One update; returns loss and accuracy of this worker's share."""
     device = next(network.parameters()).device
     x, y = x.to(device), y.to(device)
     logits = network(x)
     loss = F.cross_entropy(logits, y)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    world.average_gradients(network.parameters())
     optimiser.step()
-    return torch.stack([loss.detach(), (logits.argmax(1) == y).float().mean()])
+    return torch.stack([loss.detach(), (logits.argmax(1) == y).float().mean().to(loss.dtype)])
 
 
-def _patience_is_out(history: list[dict[str, Any]], patience: int) -> bool:
-    return bool(history) and len(history) - best_epoch(history) >= patience
+def _row(
+    epoch: int, trained: list[float], tested: tuple[float, float], seconds: float
+) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "train_loss": trained[0],
+        "train_accuracy": trained[1],
+        "validation_loss": tested[0],
+        "validation_accuracy": tested[1],
+        "seconds": seconds,
+    }
+
+
+def _is_over(history: list[dict[str, Any]], params: ClassifierParams) -> bool:
+    """Whether all epochs are done, or the last ones brought nothing better."""
+    if len(history) >= params.epochs:
+        return True
+    return bool(history) and len(history) - best_epoch(history) >= params.patience
 
 
 def _note(history: list[dict[str, Any]]) -> str:

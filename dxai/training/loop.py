@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dxai import draws
 from dxai.datasets.shards import ShardedDataset
 from dxai.params import DecomposeParams
-from dxai.progress import Progress
 from dxai.training import sampling
-from dxai.training.state import Checkpoint, StopRequest
+from dxai.training.checkpoints import Checkpoint
 from dxai.training.step import Networks, draw, train_step
+from dxai.training.watching import Stopped, Watcher
+from dxai.training.world import World
 from dxai.types import Batch, Decomposition
 
 PANEL_IMAGES = 12
 """Validation images behind the sample panels and the logged PSNR."""
+LOOK_EVERY = 20
+"""Steps between two looks at the losses of a GPU, which has to be waited for."""
+ALONE = World()
 
 
 class NonFiniteLoss(ValueError):
@@ -34,8 +40,8 @@ def train(
     validation: ShardedDataset,
     seed: int,
     checkpoint: Checkpoint,
-    title: str,
-    on_panel: Callable[[int, Decomposition], None],
+    watcher: Watcher,
+    world: World = ALONE,
 ) -> list[dict[str, Any]]:
     """Train `networks` in place.
 
@@ -50,11 +56,11 @@ def train(
     seed : int
         Keys every draw.
     checkpoint : Checkpoint
-        Of this very training.
-    title : str
-        For the progress lines.
-    on_panel : callable
-        Is given the step and the decomposition of some validation images by the averaged weights.
+        Of this very training; the first worker reads and writes it.
+    watcher : Watcher
+        Of the first worker; is told how it goes.
+    world : World
+        The workers that share each batch.
 
     Returns
     -------
@@ -66,69 +72,112 @@ def train(
     ------
     NonFiniteLoss
         Naming step, losses and image ids.
+    Stopped
+        If the watcher asked for it; everything up to that step is saved.
     """
     classes = len(data.class_names)
     device = next(networks.decomposer.parameters()).device
-    start, history, sums, spent = _resume(networks, checkpoint)
     order = sampling.Order.over(data, seed, params.batch_size)
+    share = world.share(params.batch_size)
+    first = world.rank == 0
+    state = world.from_first(checkpoint.load() if first else None)
+    start, history, sums, spent = _resume(networks, state)
+    watcher.tell("start", step=start, total=params.steps, images=params.batch_size)
     shown = _panel_batch(validation)
-    progress = Progress(title, params.steps, start)
     began = time.monotonic() - spent
     steps = range(start, params.steps)
-    with StopRequest() as stop, closing(sampling.ahead(data, order, steps)) as batches:
+    unseen: list[dict[str, Tensor]] = []
+    with closing(sampling.ahead(data, order, steps, share)) as batches:
         for step, batch in zip(steps, batches, strict=True):
-            x = sampling.flip(batch.images, seed, step) if params.flip else batch.images
-            drawn = draw(params, seed, step, batch.labels, classes).to(device)
-            x, y = x.to(device), batch.labels.to(device)
-            terms = train_step(networks, params, x, y, drawn, step)
-            _check_finite(terms, step, batch)
-            for name, value in terms.items():
-                sums.setdefault(name, []).append(value)
+            images = batch.images
+            if params.flip:
+                images = sampling.flip(images, seed, step, share)
+            drawn = draw(params, seed, step, batch.labels, classes, share).to(device)
+            x, y = images.to(device), batch.labels.to(device)
+            unseen.append(train_step(networks, params, x, y, drawn, step, world))
             done = step + 1
-            if done % params.log_every == 0 or done == params.steps:
+            due = _due(params, done)
+            if device.type == "cuda" and len(unseen) < LOOK_EVERY and not any(due.values()):
+                continue
+            losses, stopping = _look(unseen, world, first and watcher.stopping)
+            _check_finite(losses, done, data, order)
+            unseen = []
+            for row in losses:
+                for name, value in row.items():
+                    sums.setdefault(name, []).append(value)
+            if due["row"]:
                 means = {name: float(torch.stack(v).mean()) for name, v in sums.items()}
                 sums = {}
-                history.append(_row(done, time.monotonic() - began, means, networks, shown, seed))
-            if done % params.panel_every == 0 or done == params.steps:
-                on_panel(done, _decompose(networks, shown, seed))
-            stopping = stop.pending is not None
-            if done % params.checkpoint_every == 0 or stopping:
+                if first:
+                    seconds = time.monotonic() - began
+                    history.append(_row(done, seconds, means, networks, shown, seed))
+                    watcher.tell("row", step=done, numbers=history[-1])
+            if due["panel"] and first:
+                watcher.tell("panel", step=done, png=panel(_decompose(networks, shown, seed)))
+            if (due["checkpoint"] or stopping) and first:
                 # Losses since the last row are kept too, so that a resumed history is the same.
-                checkpoint.save(
-                    {
-                        "step": done,
-                        "networks": networks.state_dict(),
-                        "history": history,
-                        "sums": sums,
-                        "seconds": time.monotonic() - began,
-                    }
-                )
-            progress.update(done, _note(history))
-            if stopping:  # asked for after the checkpoint: the next step saves, then answers
-                stop.answer()
+                content = {
+                    "step": done,
+                    "complete": done == params.steps,
+                    "networks": networks.state_dict(),
+                    "history": history,
+                    "sums": sums,
+                    "seconds": time.monotonic() - began,
+                }
+                checkpoint.save(content, done, history[-1]["psnr_db"] if history else 0.0)
+            watcher.tell("step", done=done, note=_note(history))
+            if stopping:
+                raise Stopped(f"stopped after step {done}")
     return history
 
 
 def _resume(
-    networks: Networks, checkpoint: Checkpoint
+    networks: Networks, state: dict[str, Any] | None
 ) -> tuple[int, list[dict[str, Any]], dict[str, list[Tensor]], float]:
-    state = checkpoint.load()
     if state is None:
         return 0, [], {}, 0.0
     networks.load_state_dict(state["networks"])
-    print(f"continuing from the checkpoint of step {state['step']}", flush=True)
     return state["step"], state["history"], state["sums"], state["seconds"]
 
 
-def _check_finite(terms: dict[str, Tensor], step: int, batch: Batch) -> None:
-    values = torch.stack([value.double() for value in terms.values()])
-    if bool(torch.isfinite(values).all()):
-        return
-    wrong = [name for name, value in zip(terms, values, strict=True) if not value.isfinite()]
-    raise NonFiniteLoss(
-        f"step {step + 1}: loss {', '.join(wrong)} is not finite; images {', '.join(batch.ids)}; "
-        "the last checkpoint is kept"
-    )
+def _due(params: DecomposeParams, done: int) -> dict[str, bool]:
+    """What has to be done after this many steps."""
+    every = {
+        "row": params.log_every,
+        "panel": params.panel_every,
+        "checkpoint": params.checkpoint_every,
+    }
+    return {name: done % n == 0 or done == params.steps for name, n in every.items()}
+
+
+def _look(
+    unseen: list[dict[str, Tensor]], world: World, stopping: bool
+) -> tuple[list[dict[str, Tensor]], bool]:
+    """The losses of some steps over the whole batch, and whether the first worker has to stop."""
+    values = [value.double().cpu() for row in unseen for value in row.values()]
+    flags = torch.tensor([float(stopping)], dtype=torch.float64)
+    found = torch.cat([torch.stack(values), flags])
+    if world.size > 1:
+        device = next(iter(unseen[0].values())).device  # NCCL takes no tensors of the CPU
+        found = world.mean(found.to(device)).cpu()
+    means = iter(found)
+    # float32 as computed, so that one worker's sums are what they were.
+    rows = [{name: next(means).to(value.dtype) for name, value in r.items()} for r in unseen]
+    return rows, bool(next(means) > 0)
+
+
+def _check_finite(
+    losses: list[dict[str, Tensor]], done: int, data: ShardedDataset, order: sampling.Order
+) -> None:
+    for place, row in enumerate(losses):
+        wrong = [name for name, value in row.items() if not bool(value.isfinite())]
+        if wrong:
+            step = done - len(losses) + place
+            ids = ", ".join(data.ids[i] for i in order.indices(step))
+            raise NonFiniteLoss(
+                f"step {step + 1}: loss {', '.join(wrong)} is not finite; images {ids}; "
+                "the last checkpoint is kept"
+            )
 
 
 def _panel_batch(data: ShardedDataset) -> Batch:
@@ -167,9 +216,29 @@ def _row(
 
 def _note(history: list[dict[str, Any]]) -> str:
     if not history:
-        return ""
+        return "no losses yet"
     last = history[-1]
     return (
         f"class {last['loss/class']:.2f}, rec {last['loss/rec']:.3f}, "
         f"x_hat {last['psnr_db']:.1f} dB"
     )
+
+
+def panel(decomposition: Decomposition, enlarge: int = 2) -> bytes:
+    """A PNG, one row an image: x, class-agnostic, class-distinct, x_hat; shown from -1 to 1."""
+    parts = (
+        decomposition.image,
+        decomposition.agnostic,
+        decomposition.distinct,
+        decomposition.reconstruction,
+    )
+    rows = torch.cat([part.clamp(-1, 1) for part in parts], dim=3)
+    sheet = rows.permute(0, 2, 3, 1).flatten(0, 1)
+    pixels = ((sheet + 1) * 127.5).round().to(torch.uint8).numpy()
+    image = Image.fromarray(
+        np.ascontiguousarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    )
+    size = (image.width * enlarge, image.height * enlarge)
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -80,9 +80,9 @@ class Order:
 def ahead(
     data: ShardedDataset, order: Order, steps: range, share: range | None = None, depth: int = 4
 ) -> Generator[Batch, None, None]:
-    """The batches of `steps`, or a share of each (places in the batch), read and decoded while the trainer is busy with those before.
+    """The batches of `steps`, read and decoded while the trainer is busy with those before.
 
-    One thread reads up to `depth` batches ahead; what goes wrong in it is raised when its batch is
+    With `share`, places in a batch, only these images of each. One thread reads up to `depth` batches ahead; what goes wrong in it is raised when its batch is
     due. Close the generator, or exhaust it, to end the thread.
     """
 

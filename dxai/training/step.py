@@ -233,9 +233,7 @@ def train_step(
     psi_y, psi_other = decomposer.generator.pair(x, style_y, style_other)
     blend_y, blend_other = blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
 
-    logged = _update_discriminator(
-        networks, params, x, y, drawn, blend_y, blend_other, step, world
-    )
+    logged = _update_discriminator(networks, params, x, y, drawn, blend_y, blend_other, step, world)
     logged |= _update_generator(
         networks, params, x, y, drawn, psi_y[:, 0], blend_y, blend_other, world
     )

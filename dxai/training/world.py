@@ -1,7 +1,7 @@
 """The workers of one training: how a batch is shared, and what they tell each other.
 
-Every loss is a mean over the batch and every draw is keyed by the image's place in the global batch,
-so N workers with a share of B / N each and averaged gradients do what one does with B.
+Every loss is a mean over the batch and every draw is keyed by the image's place in the global
+batch, so N workers with a share of B / N each and averaged gradients do what one does with B.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from dxai.datasets.samples import shapes
 from dxai.datasets.shards import ShardedDataset
 from dxai.datasets.source import open_source
 from dxai.params import DatasetParams, load_params, parse
+from dxai.training.checkpoints import Checkpoint
 from dxai.training.loop import train
-from dxai.training.state import Checkpoint
 from tests import s3
 from tests.integration.conftest import Project
 from tests.prepared import prepared_textures

@@ -17,8 +17,8 @@ from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, s
 from dxai.models.classifiers import build_classifier
 from dxai.params import load_params
 from dxai.profiles import select_profile
+from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
-from dxai.training.state import Checkpoint
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]

@@ -15,9 +15,9 @@ from dxai.datasets.shards import ShardedDataset
 from dxai.models.classifiers import build_classifier
 from dxai.params import ClassifierParams, DecomposeParams
 from dxai.training import sampling
+from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import best_epoch, train_classifier
 from dxai.training.loop import NonFiniteLoss, train
-from dxai.training.state import Checkpoint
 from dxai.training.step import build_networks
 from tests.prepared import prepared_textures
 
@@ -129,7 +129,7 @@ def test_a_signal_saves_between_two_steps_and_a_rerun_goes_on(folder, tmp_path):
         f"""
         import dataclasses, sys
         from tests.unit.training import test_loop as t
-        from dxai.training.state import Checkpoint
+        from dxai.training.checkpoints import Checkpoint
         from pathlib import Path
         many = dataclasses.replace(t.SMALL, steps=100_000, checkpoint_every=100_000, log_every=1)
         print("started", flush=True)
