@@ -157,6 +157,8 @@ def _watch(task: Task, console: Console) -> None:
     """Train on Ray; start again after what was not the training's own fault."""
     for attempt in range(task.params.failures + 1):
         address = ray_address(again=attempt > 0)
+        where = f"the cluster at {address}" if address else "Ray on this machine"
+        console.tell("say", text=f"starting on {where}")
         try:
             _attempt(task, console, address)
             return

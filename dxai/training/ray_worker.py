@@ -68,6 +68,7 @@ class DeskWatcher(Watcher):
         self.desk = desk
         self._stop = False
         self._told = 0.0
+        self._untold: dict[str, Any] | None = None
         self._pending: list[Any] = []
 
     @property
@@ -78,12 +79,16 @@ class DeskWatcher(Watcher):
     def tell(self, kind: str, **content: Any) -> None:
         now = time.monotonic()
         if kind == "step" and now - self._told < TELL_EVERY:
+            self._untold = content
             return
-        self._told = now
+        self._told, self._untold = now, None
         self._pending.append(self.desk.put.remote(kind, content))
 
     def finish(self, kind: str, **content: Any) -> None:
         """Tell the last event, and wait until all are there."""
+        if self._untold is not None:
+            self._told = 0.0
+            self.tell("step", **self._untold)
         self.tell(kind, **content)
         self._collect(30)
 

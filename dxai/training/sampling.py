@@ -83,7 +83,8 @@ def ahead(
     """The batches of `steps`, read and decoded while the trainer is busy with those before.
 
     With `share`, places in a batch, only these images of each. One thread reads up to `depth`
-    batches ahead; what goes wrong in it is raised when its batch is due. Close the generator, or exhaust it, to end the thread.
+    batches ahead; what goes wrong in it is raised when its batch is due. Close the generator, or
+    exhaust it, to end the thread.
     """
 
     def read(step: int) -> Batch:
