@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 from pydantic import Field
 
+from dxai import lifeline
 from dxai.params import METHODS, load_params
 from dxai.profiles import select_profile
 from flows.stages import Group, StageFailed, groups, reproduce
@@ -23,6 +24,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 PARAMS = Path("params.yaml")
 TABLE_1 = Path("results/table1.csv")
 REPORT = Path("results/report.html")
+CLUSTER = Path(".work/cluster")
 
 
 @flow(name="dxai")
@@ -32,6 +34,7 @@ def full_benchmark(
     classifiers: Annotated[list[Name], Field(min_length=1)] | None = None,
     methods: Annotated[list[Method], Field(min_length=1)] | None = None,
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = None,
+    ray_address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$")] | None = None,
 ) -> None:
     """Bring every stage of dvc.yaml up to date, publish Table 1 and log the run to MLflow.
 
@@ -48,19 +51,29 @@ def full_benchmark(
         The rows of Table 1 beside ours.
     seeds : list of int, optional
         Seeds of the decomposition.
+    ray_address : str, optional
+        HOST:PORT of the Ray cluster that trains; default: RAY_ADDRESS, or one on this machine,
+        shared by all trainings of the run.
     """
     select(profile, datasets, classifiers, methods, seeds)
+    with lifeline.hold(CLUSTER):
+        address = {"RAY_ADDRESS": ray_address} if ray_address else {}
+        reproduce_all({"DXAI_CLUSTER": str(CLUSTER.absolute())} | address)
+    record()
+
+
+def reproduce_all(environment: dict[str, str]) -> None:
+    """Run every group, with something added to the environment of its stages."""
     parts = groups()
     for place, group in enumerate(parts, 1):
         items = f"{len(group.targets)} item{'s' * (len(group.targets) > 1)}"
         get_run_logger().info("part %d of %d: %s, %s", place, len(parts), group.name, items)
         try:
-            run_group.with_options(name=group.name)(group)
+            run_group.with_options(name=group.name)(group, environment)
         except StageFailed:
             if group is parts[-1]:  # a method failed: its row says so, the others stand
                 record()
             raise
-    record()
 
 
 def select(profile: str | None, *names: Any) -> None:
@@ -89,10 +102,10 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
     retry_condition_fn=worth_another_try,
     cache_policy=NO_CACHE,  # DVC is the cache
 )
-def run_group(group: Group) -> None:
+def run_group(group: Group, environment: dict[str, str]) -> None:
     """One group of stages, with every line they print in the task's log."""
     logger = get_run_logger()
-    reproduce(group.targets, lambda line: logger.info("%s", line))
+    reproduce(group.targets, lambda line: logger.info("%s", line), environment=environment)
 
 
 @task(cache_policy=NO_CACHE)

@@ -78,8 +78,15 @@ def _group(target: str) -> str:
     return target.split("@")[0]
 
 
-def reproduce(targets: Iterable[str], log: Callable[[str], None], root: Path | str = ".") -> None:
+def reproduce(
+    targets: Iterable[str],
+    log: Callable[[str], None],
+    root: Path | str = ".",
+    environment: dict[str, str] | None = None,
+) -> None:
     """Bring `targets` up to date with `dvc repro --single-item`, passing on each line it prints.
+
+    `environment` is what the stages find in theirs beside this process's own.
 
     DVC and the stage that it runs are a process group of their own, which is gone when this
     returns or raises, whatever the reason.
@@ -95,7 +102,7 @@ def reproduce(targets: Iterable[str], log: Callable[[str], None], root: Path | s
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
         cwd=root,
-        env=_environment(),
+        env=_environment() | (environment or {}),
         stdin=subprocess.DEVNULL,
         # A pipe, so that a stage whose flow was killed ends at its next line, not hours later.
         stdout=subprocess.PIPE,

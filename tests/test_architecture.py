@@ -30,7 +30,7 @@ HOMES = {
 }
 """A framework, and the only place that may import it."""
 
-BASE = {"draws", "files", "params", "processes", "progress", "types"}
+BASE = {"draws", "files", "lifeline", "params", "processes", "progress", "types"}
 MAY_IMPORT = {
     **{name: BASE for name in BASE},
     "datasets": BASE,

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from dxai import processes
+from dxai import lifeline, processes
 from dxai.datasets.cache import cache_root, publish
 from dxai.files import digest
 from dxai.params import TrainingParams
@@ -38,6 +38,8 @@ STOP_SECONDS = 60.0
 END_SECONDS = 20.0
 """How long Ray may take to leave a cluster that is not ours."""
 LOG = "ray.log"
+SHARED = "DXAI_CLUSTER"
+"""Environment variable: the folder of a cluster that is held for several trainings."""
 
 
 class TrainingFailed(ChildProcessError):
@@ -156,9 +158,8 @@ def _with_data_at_hand(task: Task) -> Task:
 def _watch(task: Task, console: Console) -> None:
     """Train on Ray; start again after what was not the training's own fault."""
     for attempt in range(task.params.failures + 1):
-        address = ray_address(again=attempt > 0)
-        where = f"the cluster at {address}" if address else "Ray on this machine"
-        console.tell("say", text=f"starting on {where}")
+        console.tell("say", text="starting on Ray")
+        address = ray_address()
         try:
             _attempt(task, console, address)
             return
@@ -172,27 +173,29 @@ def _watch(task: Task, console: Console) -> None:
             console.tell("say", text=f"{error}; starting again, {left} more times if need be")
 
 
-def ray_address(again: bool = False) -> str | None:
-    """The cluster that RAY_ADDRESS names, None to start one here.
+def ray_address() -> str | None:
+    """The cluster to join, None to start one for this training alone.
 
-    A cluster of this machine that was there and is no more is replaced by one of our own.
+    RAY_ADDRESS names it; else whoever runs several trainings may hold one (`dxai.lifeline`), which
+    is started by the first of them, and again if it was lost.
 
     Raises
     ------
     ValueError
-        If nobody answers there: Ray itself would wait for minutes.
+        If nobody answers at RAY_ADDRESS: Ray itself would wait for minutes.
     """
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    if address in ("local", "auto"):
-        return None if address == "local" else address
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address and SHARED in os.environ:
+        command = [sys.executable, "-m", "dxai.training.ray_worker"]
+        return lifeline.use(Path(os.environ[SHARED]), command, environment())
+    if address in ("", "local", "auto"):
+        return address if address == "auto" else None
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise ValueError(f"RAY_ADDRESS is {address!r}; it must be HOST:PORT, auto or local")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
-        if again and host in ("localhost", "127.0.0.1"):
-            return None
         raise ValueError(
             f"RAY_ADDRESS is {address}, but nobody answers there ({error}); start the cluster, or "
             "unset it to train on this machine"

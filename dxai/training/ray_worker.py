@@ -34,8 +34,6 @@ TELL_EVERY = 0.5
 """Seconds between two `step` events of a worker."""
 WAITING_AFTER = 20.0
 """Seconds without a worker after which the wait for resources is told, again and again."""
-OWN_CLUSTER = "DXAI_CLUSTER"
-"""Environment variable: address of a cluster that has this very code."""
 
 
 @ray.remote(num_cpus=0)
@@ -257,7 +255,7 @@ def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
             _node_ip_address="127.0.0.1",
             **quiet,
         )
-    elif address == os.environ.get(OWN_CLUSTER):
+    elif "RAY_ADDRESS" not in os.environ:  # started from here, with this very code
         ray.init(address=address, **quiet)
     else:
         ray.init(address=address, runtime_env={"py_modules": modules(task)}, **quiet)
@@ -278,10 +276,11 @@ def modules(task: Task | None) -> list[str]:
 def keep_cluster() -> None:
     """Keep a cluster on this machine, print its address, until standard input ends.
 
-    Whoever started this and is killed closes that input; Ray ends with the process that began it.
+    That is when whoever holds it is done, or killed; Ray ends with the process that began it.
     """
     connect(None, 1)
     print(ray.get_runtime_context().gcs_address, flush=True)
+    os.dup2(2, 1)  # whoever read that line may be gone
     gone = threading.Event()
 
     def wait() -> None:
