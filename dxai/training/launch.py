@@ -267,14 +267,20 @@ def _listen(
 
 def environment() -> dict[str, str]:
     """What a process that starts or joins Ray is given."""
+    # Ray protects its own local clusters so; whoever joins one has to say the same.
+    auth = {} if os.environ.get("RAY_ADDRESS") else {"RAY_AUTH_MODE": "token"}
     paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return os.environ | {
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # a user's own classifiers
-        "RAY_TRAIN_V2_ENABLED": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
-    }
+    return (
+        os.environ
+        | auth
+        | {
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # a user's own classifiers
+            "RAY_TRAIN_V2_ENABLED": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+        }
+    )
 
 
 def _last_line(path: Path) -> str:

@@ -252,7 +252,6 @@ def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
             num_cpus=max(len(os.sched_getaffinity(0)), cpus),
             include_dashboard=False,
             object_store_memory=200 << 20,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
     elif "RAY_ADDRESS" not in os.environ:  # started from here, with this very code
