@@ -182,12 +182,12 @@ class Store:
 
 
 @contextlib.contextmanager
-def open_store(root: Path) -> Iterator[Store]:
-    """The experiment, made if need be, for one process at a time.
+def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
+    """An experiment, made if need be, for one process at a time.
 
     The store is what MLFLOW_TRACKING_URI says, else .work/mlflow.db. Two processes that both make
-    a new database would break it; and what is found open here was left so by a process that was
-    killed, and is closed.
+    a new database would break it; and a result that is found open here was left so by a process
+    that was killed, and is closed.
     """
     work = root.resolve() / ".work"
     work.mkdir(exist_ok=True)
@@ -200,12 +200,12 @@ def open_store(root: Path) -> Iterator[Store]:
         if not given:  # MLflow has just set it, which would decide for the next folder too
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         client = mlflow.MlflowClient(uri)
-        if client.get_experiment_by_name(EXPERIMENT) is None:
+        if client.get_experiment_by_name(name) is None:
             # Without a place of its own MLflow would write to ./mlruns.
             place = (work / "mlflow-artifacts").as_uri() if local else None
-            client.create_experiment(EXPERIMENT, artifact_location=place)
-        experiment = mlflow.set_experiment(EXPERIMENT).experiment_id
-        if local:
+            client.create_experiment(name, artifact_location=place)
+        experiment = mlflow.set_experiment(name).experiment_id
+        if local and name == EXPERIMENT:
             for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
                 client.set_terminated(run.info.run_id, "KILLED")
         yield Store(client, uri, experiment)

@@ -15,6 +15,7 @@ from dxai.datasets.shards import ShardedDataset
 from dxai.files import atomic_folder, digest, write_json
 from dxai.models.checkpoint import save_classifier
 from dxai.params import JOINT, ClassifierSpec, choose, load_params
+from dxai.stages.following import followed
 from dxai.training.classifier import best_epoch, score
 from dxai.training.jobs import ClassifierJob
 from dxai.training.launch import launch
@@ -50,7 +51,8 @@ def main(dataset: str, classifier: str, role: str) -> None:
     kept = None
     if spec.weights is None:
         name = f"{title.replace(' ', '-')}-{fingerprint(folder, built, settings, seed)}"
-        state, kept = launch(job, title, name, stages.WORK / name, params.training)
+        with followed(stages.WORK / name, params.training):
+            state, kept = launch(job, title, name, stages.WORK / name, params.training)
         network.load_state_dict(state["best"])
         history = state["history"]
     test_loss, test_accuracy = score(network, test)

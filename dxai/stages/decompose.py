@@ -16,6 +16,7 @@ from dxai.files import atomic_folder, write_json
 from dxai.models.checkpoint import freeze, load_classifier, save_decomposer
 from dxai.params import JOINT, load_params
 from dxai.stages.classifier import fingerprint
+from dxai.stages.following import followed
 from dxai.training.jobs import DecompositionJob
 from dxai.training.launch import launch
 from dxai.training.step import Networks, generator_settings
@@ -35,7 +36,8 @@ def main(dataset: str, classifier: str, seed_text: str) -> None:
     title = f"decompose {dataset} {classifier} {seed}"
     name = f"{title.replace(' ', '-')}-{fingerprint(folder, settings, frozen_hash, seed)}"
     job = DecompositionJob(str(folder.absolute()), settings, frozen, seed)
-    state, checkpoint = launch(job, title, name, stages.WORK / name, params.training)
+    with followed(stages.WORK / name, params.training):
+        state, checkpoint = launch(job, title, name, stages.WORK / name, params.training)
     networks, history = job.networks(data), state["history"]
     networks.load_state_dict(state["networks"])
     explained, explained_info = explained_classifier(networks, frozen_info, settings, data)

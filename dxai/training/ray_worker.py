@@ -79,7 +79,9 @@ class DeskWatcher(Watcher):
         if kind == "step" and now - self._told < TELL_EVERY:
             self._untold = content
             return
-        self._told, self._untold = now, None
+        self._told = now
+        if kind == "step":
+            self._untold = None
         self._pending.append(self.desk.put.remote(kind, content))
 
     def finish(self, kind: str, **content: Any) -> None:

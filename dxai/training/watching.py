@@ -49,7 +49,7 @@ class Console(Watcher):
     title : str
         What is trained, for the lines.
     folder : Path
-        Gets panels/step-000250.png, and events.jsonl: a line for each `start` and `row`.
+        Gets panels/step-000250.png, and events.jsonl: a line for each `start`, `row` and `panel`.
     stop : StopRequest, optional
         Where a stop comes from.
     """
@@ -84,6 +84,7 @@ class Console(Watcher):
             with atomic(path) as temporary:
                 temporary.write_bytes(content["png"])
             print(f"{self.title}: panel of step {content['step']}: {path}", flush=True)
+            self._keep(kind, {"step": content["step"], "path": str(path)})
 
     def _keep(self, kind: str, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,40 @@
+"""A training's numbers live in MLflow: starting and ending the process that logs them."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dxai.params import TrainingParams
+
+END_SECONDS = 30.0
+"""How long the last numbers may take; the training itself waits for nothing."""
+
+
+@contextlib.contextmanager
+def followed(folder: Path, params: TrainingParams) -> Iterator[None]:
+    """Log a training on Ray to MLflow while the block runs (`dxai.live`); others end too soon."""
+    if params.executor == "local":
+        yield
+        return
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dxai.live", str(folder.absolute())],
+        stdin=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is not meant for it
+    )
+    outcome = "KILLED"
+    try:
+        yield
+        outcome = "FINISHED"
+    except Exception:
+        outcome = "FAILED"
+        raise
+    finally:
+        # Without a word, if the process is gone: its own message says why.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            process.communicate(outcome, timeout=END_SECONDS)
+        process.kill()
