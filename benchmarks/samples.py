@@ -29,6 +29,7 @@ from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
 from dxai.training.loop import train
 from dxai.training.step import build_networks
+from dxai.training.watching import Console
 from dxai.types import Batch
 
 SETS = ("afhq", "celeba", "noise", "dota", "brats", "peppers", "tomatoes", "apples", "shapes")
@@ -86,8 +87,8 @@ def measure(
     torch.manual_seed(initial_seed(settings.seed))
     shape = (data.channels, len(data.class_names), data.image_size)
     classifier = build_classifier(architecture, *shape)
-    checkpoint = Checkpoint(folder / "classifier")
-    train_classifier(classifier, settings, data, validation, settings.seed, checkpoint, name)
+    checkpoint, console = Checkpoint(folder / "classifier"), Console(name, folder)
+    train_classifier(classifier, settings, data, validation, settings.seed, checkpoint, console)
     found = {
         "dataset": name,
         "classes": len(data.class_names),
@@ -97,12 +98,10 @@ def measure(
     if not decompose:
         return found
     began, seed = time.monotonic(), params.seeds[0]
-    networks = build_networks(params.decompose_for(name), *shape, freeze(classifier), seed)
+    wanted = params.decompose_for(name)
+    networks = build_networks(wanted, *shape, freeze(classifier), seed)
     checkpoint = Checkpoint(folder / "decomposition")
-    history = train(
-        networks, params.decompose_for(name), data, validation, seed, checkpoint, name,
-        lambda step, panel: None,
-    )  # fmt: skip
+    history = train(networks, wanted, data, validation, seed, checkpoint, console)
     found |= {"psnr_db": round(history[-1]["psnr_db"], 1)}
     batch, kind, known = known_part(test)
     part = explain(networks.average, batch)

@@ -25,6 +25,7 @@ from dxai.params import (
     EvaluateParams,
     Params,
     PrepareParams,
+    TrainingParams,
 )
 
 CLASSES = ("brick", "grass", "gravel")
@@ -58,6 +59,7 @@ def small_params(seeds: Sequence[int] = (0,)) -> Params:
         prepare=PrepareParams(image_size=SIZE),
         classifier=ClassifierParams(),
         decompose=DecomposeParams(steps=1500),
+        training=TrainingParams(),
         evaluate=EvaluateParams(),
     )
 

@@ -32,6 +32,7 @@ from dxai.datasets.source import open_source
 from dxai.params import DatasetParams, load_params, parse
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.loop import train
+from dxai.training.watching import Watcher
 from tests import s3
 from tests.integration.conftest import Project
 from tests.prepared import prepared_textures
@@ -481,13 +482,10 @@ def test_training_on_shards_of_an_object_store_gives_the_same_weights(
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "cache"))
     params = dataclasses.replace(test_loop.SMALL, steps=4)
 
-    def panel(*shown: object) -> None:
-        """Nobody looks."""
-
     def weights(folder: Path | str, name: str) -> dict[str, torch.Tensor]:
         data, networks = test_loop.start(folder, params)
         validation = ShardedDataset(folder, "validation")
-        train(networks, params, data, validation, 0, Checkpoint(tmp_path / name), "t", panel)
+        train(networks, params, data, validation, 0, Checkpoint(tmp_path / name), Watcher())
         return networks.average.state_dict() | networks.discriminator.state_dict()
 
     local, remote = weights(here, "local"), weights(url, "remote")

@@ -19,6 +19,7 @@ from dxai.params import load_params
 from dxai.profiles import select_profile
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
+from dxai.training.watching import Watcher
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
@@ -221,5 +222,5 @@ def test_a_small_classifier_learns_each_sample(name: str, tmp_path: Path) -> Non
         network = build_classifier("simple", train.channels, len(train.class_names), 32)
     checkpoint = Checkpoint(tmp_path / "checkpoint")
     settings = params.classifier_for(name)
-    train_classifier(network, settings, train, validation, 0, checkpoint, name)
+    train_classifier(network, settings, train, validation, 0, checkpoint, Watcher())
     assert score(network, test)[1] > 0.9
