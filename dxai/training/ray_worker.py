@@ -32,8 +32,8 @@ from dxai.training.world import World
 
 TELL_EVERY = 0.5
 """Seconds between two `step` events of a worker."""
-WAITING_AFTER = 20.0
-"""Seconds without a worker after which the wait for resources is told, again and again."""
+WAITING_EVERY = 30.0
+"""Seconds between two words on the wait for others to free their resources."""
 
 
 @ray.remote(num_cpus=0)
@@ -124,22 +124,20 @@ def work(config: dict[str, Any]) -> None:
 class Relay(threading.Thread):
     """Carries events from the desk to the process that watches, and its wish to stop back."""
 
-    def __init__(self, link: Connection, desk: Any, needs: str) -> None:
+    def __init__(self, link: Connection, desk: Any, wait: str) -> None:
         super().__init__(daemon=True)
-        self.link, self.desk, self.needs = link, desk, needs
+        self.link, self.desk, self.wait = link, desk, wait
         self._over = threading.Event()
 
     def run(self) -> None:
-        began, started, asked = time.monotonic(), False, False
+        told, started, asked = -WAITING_EVERY, False, False
         while not self._over.is_set():
             for kind, content in ray.get(self.desk.take.remote()):
                 started = started or kind == "start"
                 self.link.send((kind, content))
-            if not started and time.monotonic() - began > WAITING_AFTER:
-                began = time.monotonic()
-                free = ray.available_resources()
-                text = f"waiting for {self.needs}; free are {free.get('CPU', 0):g} CPU"
-                self.link.send(("say", {"text": f"{text}, {free.get('GPU', 0):g} GPU"}))
+            if self.wait and not started and time.monotonic() - told > WAITING_EVERY:
+                told = time.monotonic()
+                self.link.send(("say", {"text": self.wait}))
             if self._wants_a_stop() and not asked:
                 asked = True
                 ray.get(self.desk.ask_to_stop.remote())
@@ -197,7 +195,9 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
     desk = Desk.options(  # type: ignore[attr-defined]
         scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
     ).remote()
-    relay = Relay(link, desk, needs)
+    free = ray.available_resources()
+    short = [k for k, each in resources.items() if free.get(k, 0) < params.workers * each]
+    relay = Relay(link, desk, f"waiting until {needs} are free" if short else "")
     relay.start()
     config, scratch = run_config(task)
     trainer = TorchTrainer(
