@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,14 @@ class Checkpoint:
             return with_retries(call, what)
         except DataError as error:
             raise CheckpointError(f"{error}; {self._kept_text()}") from error
+
+
+def all_finite(state: Any) -> bool:
+    """Whether no tensor in a state, however deep, holds NaN or an infinity."""
+    if isinstance(state, torch.Tensor):
+        return bool(state.isfinite().all())
+    inner = state.values() if isinstance(state, dict) else state
+    return not isinstance(inner, Iterable) or isinstance(inner, str) or all(map(all_finite, inner))
 
 
 def _is_whole(path: Path, manifest: Manifest) -> bool:

@@ -16,7 +16,7 @@ from dxai import draws
 from dxai.datasets.shards import ShardedDataset
 from dxai.params import ClassifierParams
 from dxai.training import sampling
-from dxai.training.checkpoints import Checkpoint
+from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.watching import Stopped, Watcher
 from dxai.training.world import World
 from dxai.types import Batch
@@ -110,9 +110,16 @@ def train_classifier(
             found = _step(network, optimiser, x, y, world)
             flag = torch.tensor([float(first and watcher.stopping)])
             loss, accuracy, stopping = world.mean(torch.cat([found, flag.to(found)])).tolist()
-            if not math.isfinite(loss):
+            due = (done + 1) % steps == 0 or stopping
+            # Not its buffers, which may hold an infinity on purpose.
+            kept = [*network.parameters(), optimiser.state_dict()] if due else []
+            if not math.isfinite(loss) or not all_finite(kept):
+                what = "weights are" if math.isfinite(loss) else "loss is"
                 ids = ", ".join(data.ids[i] for i in order.indices(done))
-                raise ValueError(f"step {done + 1}: the loss is not finite; images {ids}")
+                raise ValueError(
+                    f"step {done + 1}: the {what} not finite; images {ids}; "
+                    "the last checkpoint is kept"
+                )
             seen.append([loss, accuracy])
             done += 1
             watcher.tell("step", done=done, note=_note(history))
@@ -125,7 +132,7 @@ def train_classifier(
                 if best_epoch(history) == len(history):
                     best = copy.deepcopy(network.state_dict())
                 watcher.tell("row", step=done, numbers=history[-1])
-            if first and (done % steps == 0 or stopping):
+            if first and due:
                 save(_is_over(history, params))
             if stopping:
                 raise Stopped(f"stopped after step {done}")

@@ -16,7 +16,7 @@ from dxai import draws
 from dxai.datasets.shards import ShardedDataset
 from dxai.params import DecomposeParams
 from dxai.training import sampling
-from dxai.training.checkpoints import Checkpoint
+from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.step import Networks, draw, train_step
 from dxai.training.watching import Stopped, Watcher
 from dxai.training.world import World
@@ -30,7 +30,7 @@ ALONE = World()
 
 
 class NonFiniteLoss(ValueError):
-    """A loss became NaN or infinite; the checkpoint before it stays."""
+    """A loss or a weight became NaN or infinite; the checkpoint before it stays."""
 
 
 def train(
@@ -114,6 +114,8 @@ def train(
                     watcher.tell("row", step=done, numbers=history[-1])
             if due["panel"] and first:
                 watcher.tell("panel", step=done, png=panel(_decompose(networks, shown, seed)))
+            if due["checkpoint"] or stopping:
+                _check_weights(networks, done, data, order)
             if (due["checkpoint"] or stopping) and first:
                 # Losses since the last row are kept too, so that a resumed history is the same.
                 content = {
@@ -173,11 +175,23 @@ def _check_finite(
         wrong = [name for name, value in row.items() if not bool(value.isfinite())]
         if wrong:
             step = done - len(losses) + place
-            ids = ", ".join(data.ids[i] for i in order.indices(step))
-            raise NonFiniteLoss(
-                f"step {step + 1}: loss {', '.join(wrong)} is not finite; images {ids}; "
-                "the last checkpoint is kept"
-            )
+            what = f"loss {', '.join(wrong)} is not finite"
+            raise NonFiniteLoss(_not_finite(step + 1, what, data, order))
+
+
+def _check_weights(
+    networks: Networks, done: int, data: ShardedDataset, order: sampling.Order
+) -> None:
+    """Before they are kept: an update may overflow although the losses before it did not."""
+    wrong = [name for name, state in networks.state_dict().items() if not all_finite(state)]
+    if wrong:
+        what = f"{', '.join(wrong)} not finite after it"
+        raise NonFiniteLoss(_not_finite(done, what, data, order))
+
+
+def _not_finite(done: int, what: str, data: ShardedDataset, order: sampling.Order) -> str:
+    ids = ", ".join(data.ids[i] for i in order.indices(done - 1))
+    return f"step {done}: {what}; images {ids}; the last checkpoint is kept"
 
 
 def _panel_batch(data: ShardedDataset) -> Batch:
