@@ -18,7 +18,6 @@ from dxai.params import TrainingParams
 from dxai.stages.following import followed
 from dxai.training.watching import Console
 
-
 pytestmark = pytest.mark.slow
 
 

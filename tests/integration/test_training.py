@@ -1,0 +1,82 @@
+"""The flow with trainings on Ray: one cluster, live numbers, stopping and going on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+
+import mlflow
+import pytest
+
+from tests.integration.conftest import Project, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ON_RAY = {
+    "training.executor": "ray",
+    "training.cpus_per_worker": "1",
+    "decompose.steps": "200",
+    "decompose.checkpoint_every": "20",
+    "decompose.panel_every": "100",
+}
+
+
+@pytest.fixture(scope="module")
+def project(make_project: Callable[..., Project], finished: Project) -> Project:
+    """What `smoke` has done, with the two decompositions to be trained anew, longer, on Ray."""
+    project = make_project(finished)
+    project.select(overrides=ON_RAY)
+    return project
+
+
+def ray_processes(project: Project) -> list[str]:
+    return [command for command in project.processes().values() if "ray" in command]
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once(project: Project) -> None:
+    assert project.local("up").returncode == 0
+    run = project.deployment_run("ray_address=127.0.0.1:9")
+    assert run.returncode == 1
+    log = project.log(project.flow_runs()[0]["id"])
+    assert "error: RAY_ADDRESS is 127.0.0.1:9, but nobody answers there" in log
+    assert project.deployment_run("ray_address=127.0.0.1").returncode == 1  # no port
+    assert project.local("down").returncode == 0
+
+
+def test_a_stop_saves_and_the_next_run_goes_on(project: Project) -> None:
+    process = project.start("infra.local", "benchmark")
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if "panel of step 100" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait() == 130, seen + rest
+    wait_for(lambda: not ray_processes(project), 20)
+
+    run = project.local("benchmark")
+    assert run.returncode == 0, run.stdout
+    (step,) = re.findall(r"continuing from step (\d+)", run.stdout)
+    assert 100 <= int(step) < 200
+    # Each of the two has its own workers, in a cluster that both use.
+    assert run.stdout.count("starting on Ray") == 2
+    assert re.search(r"\d+/200 steps, [\d.]+/s, [\d:]+ left, \d+ images/s, class ", run.stdout)
+    assert (project.root / ".work/cluster/said").exists()
+    wait_for(lambda: not ray_processes(project), 20)
+
+
+def test_the_numbers_of_both_trainings_were_logged_live(project: Project) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{project.root}/.work/mlflow.db")
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # not for the programs that are started later
+    frame = mlflow.search_runs(experiment_names=["dxai-training"])
+    assert set(frame["status"]) == {"FINISHED"}
+    assert len(frame) == 2  # the one that was stopped went on in its own run
+    assert set(frame["metrics.step"]) == {200}
+    client = mlflow.MlflowClient()
+    for run in frame["run_id"]:
+        steps = [m.step for m in client.get_metric_history(run, "loss/rec")]
+        assert steps == list(range(5, 201, 5))
