@@ -254,7 +254,6 @@ def _listen(
             if kind == "start":
                 limit = hang_seconds
             console.tell(kind, **content)
-            continue
         now = time.monotonic()
         if console.stopping and asked is None:
             link.send("stop")
