@@ -1,0 +1,211 @@
+"""Trainings that are killed, stopped and shared out, on a Ray that really runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dxai import lifeline
+from dxai.training.jobs import DecompositionJob
+from tests import s3
+from tests.prepared import prepared_textures
+from tests.ray_jobs import NAME, SETTINGS, TRAINING, Training, children, session, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+LAST = SETTINGS.steps
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared_textures(tmp_path_factory.mktemp("prepared"), image_size=16)
+
+
+def job(data: Path, **settings: Any) -> DecompositionJob:
+    return DecompositionJob(str(data), dataclasses.replace(SETTINGS, **settings), None, seed=0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
+    """The plain loop in a process of its own; it is waited for when its result is needed."""
+    local = dataclasses.replace(TRAINING, executor="local")
+    training = Training(tmp_path_factory.mktemp("undisturbed"), job(data), local).start()
+    yield training
+    training.close()
+
+
+@pytest.fixture
+def train(data: Path, tmp_path: Path) -> Iterator[Callable[..., Training]]:
+    """Starts trainings, of which no process may be left in the end."""
+    made: list[Training] = []
+
+    def start(settings: dict[str, Any] | None = None, **training: Any) -> Training:
+        variables = training.pop("variables", {})
+        params = dataclasses.replace(TRAINING, **training)
+        place = tmp_path / str(len(made))
+        made.append(Training(place, job(data, **settings or {}), params, variables))
+        return made[-1].start()
+
+    yield start
+    left = [training.leftovers() for training in made]
+    for training in made:
+        training.close()
+    assert not any(left), left
+
+
+def go_on(training: Training, count: int) -> None:
+    """Wait until it has started for the `count`th time and made some steps since."""
+    wait_for(lambda: training.starts() >= count, f"start {count}: {training.said()}")
+    first = training.events("start")[-1]["step"]
+    wait_for(lambda: training.step() > first + 2, f"steps after {first}: {training.said()}")
+
+
+def kept(training: Training) -> set[int]:
+    """The steps of which a checkpoint is there."""
+    return {int(path.stem[5:]) for path in training.folder.glob("step-*.json")}
+
+
+def test_a_training_survives_kills_of_everything_that_runs_it(
+    undisturbed: Training, train: Callable[..., Training]
+) -> None:
+    training = train()
+    kills: list[tuple[str, Callable[[], bool], str]] = [
+        ("worker", lambda: training.step() > training.saved(), "a step after a checkpoint"),
+        ("trainer", lambda: training.step() > training.saved(), "a step after a checkpoint"),
+        ("worker", lambda: bool(training.half_written()), "the writing of a checkpoint"),
+        ("raylet", lambda: training.step() > training.saved(), "a step after a checkpoint"),
+    ]
+    last = 0  # the checkpoint at the last kill
+    for count, (kind, moment, what) in enumerate(kills, 1):
+        go_on(training, count)
+        wait_for(lambda n=last: training.saved() > n, "a checkpoint", pause=0.0005)
+        worker = training.find("worker")
+        training.kill_when(kind, moment, what, pause=0.0005)
+        if kind == "raylet":  # its workers go on for some seconds, and might end the training
+            assert worker is not None
+            os.kill(worker, signal.SIGSTOP)
+        saved, half = training.saved(), training.half_written()
+        if "writing" in what:
+            assert [int(path.name[6:15]) for path in half] == [saved + SETTINGS.checkpoint_every]
+        wait_for(lambda n=count: training.starts() > n, f"a start after the end of the {kind}")
+        continued = training.continued()[-1]
+        assert last < saved <= continued < LAST, training.said()
+        assert continued == saved or kind == "trainer"  # the worker goes on for a moment
+        last = saved
+    assert training.result() == undisturbed.result()
+    assert not training.half_written()
+    scores = {row["step"]: row["numbers"]["psnr_db"] for row in training.events("row")}
+    saved_at = range(SETTINGS.checkpoint_every, LAST + 1, SETTINGS.checkpoint_every)
+    best = max(saved_at, key=lambda step: (scores[step], step))
+    assert kept(training) == {LAST - SETTINGS.checkpoint_every, LAST, best}
+
+
+@pytest.fixture
+def moto() -> Iterator[s3.Server]:
+    with s3.moto() as server:
+        yield server
+
+
+def test_a_kill_in_an_upload_and_the_loss_of_the_machines_disk(
+    undisturbed: Training, train: Callable[..., Training], moto: s3.Server, tmp_path: Path
+) -> None:
+    bucket, cache = moto.bucket(), tmp_path / "cache"
+    variables = s3.environment(moto.endpoint) | {"DXAI_CACHE": str(cache)}
+    training = train(storage=f"s3://{bucket}/runs", variables=variables)
+    (server,) = [p for p in children(os.getpid()) if "moto" in command(p)]
+
+    def stored() -> set[str]:
+        found = moto.client().list_objects_v2(Bucket=bucket, Prefix=f"runs/{NAME}/step-")
+        return {Path(entry["Key"]).name for entry in found.get("Contents", [])}
+
+    go_on(training, 1)
+    for attempt in range(1, 6):
+        before = training.saved()
+        wait_for(lambda n=before: training.saved() > n, "a checkpoint", pause=0.0005)
+        os.kill(server, signal.SIGSTOP)  # the upload cannot end
+        time.sleep(0.5)
+        step = training.saved()
+        training.kill("worker")
+        shutil.rmtree(training.folder)  # only what is on the object store is left
+        os.kill(server, signal.SIGCONT)
+        wait_for(lambda n=attempt: training.starts() > n, "a start after the kill")
+        if training.continued()[-1] < step:  # else it had just been sent
+            break
+    assert training.continued()[-1] == step - SETTINGS.checkpoint_every
+    assert training.result() == undisturbed.result()
+    names = {f"step-{n:09d}{suffix}" for n in kept(training) for suffix in (".pt", ".json")}
+    assert LAST in kept(training)
+    assert names <= stored()
+
+
+def command(pid: int) -> str:
+    """A process's command line."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def test_a_worker_that_hangs_is_found_and_replaced(
+    undisturbed: Training, train: Callable[..., Training]
+) -> None:
+    training = train(hang_seconds=5.0)
+    go_on(training, 1)
+    worker = training.find("worker")
+    assert worker is not None
+    os.kill(worker, signal.SIGSTOP)
+    saved = training.saved()
+    wait_for(lambda: training.starts() > 1, "a new start")
+    assert "hangs: no sign of life for 5 seconds" in training.said()
+    assert training.continued()[-1] == saved
+    assert training.result() == undisturbed.result()
+
+
+def test_sigterm_and_ctrl_c_save_before_they_end(
+    undisturbed: Training, train: Callable[..., Training]
+) -> None:
+    """None of them meets a checkpoint that was due; the last run needs no Ray to go on."""
+    training = train({"checkpoint_every": 1000})
+    for count, (number, code) in enumerate([(signal.SIGTERM, 143), (signal.SIGINT, 130)], 1):
+        go_on(training, count)
+        told = training.step()
+        os.kill(training.pid, number)
+        assert training.wait() == code, training.said()
+        assert training.saved() >= told
+        assert not training.leftovers()
+        training.params = dataclasses.replace(training.params, executor="local")
+        training.start()
+    assert training.result() == undisturbed.result()
+    assert len(training.continued()) == 2
+
+
+def test_trainings_that_do_not_fit_at_once_wait_for_each_other(
+    train: Callable[..., Training], tmp_path: Path
+) -> None:
+    with lifeline.hold(tmp_path / "cluster"):
+        shared: dict[str, Any] = {
+            "variables": {"DXAI_CLUSTER": str(tmp_path / "cluster")},
+            "cpus_per_worker": len(os.sched_getaffinity(0)),
+        }
+        first = train({"steps": 40}, **shared)
+        go_on(first, 1)
+        cluster = int((tmp_path / "cluster" / lifeline.PID).read_text())
+        # Kept from ending, however long the second one takes to say that it waits.
+        worker = next(p for p in session(cluster) if "RayTrainWorker" in command(p))
+        os.kill(worker, signal.SIGSTOP)
+        second = train({"steps": 40}, **shared)
+        wait_for(lambda: "waiting for 1 x " in second.said(), "waiting")
+        assert not second.starts()
+        os.kill(worker, signal.SIGCONT)
+        assert first.result() == second.result()
+        (begun,), ended = second.events("start"), first.events("row")[-1]
+        assert begun["time"] >= ended["time"]
+        assert ended["step"] == 40

@@ -1,0 +1,380 @@
+"""Small trainings in processes of their own, to be disturbed: run, looked into, killed.
+
+`python -m tests.ray_jobs FILE` is such a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from dxai import stages
+from dxai.files import read_json, write_json
+from dxai.params import DecomposeParams, TrainingParams
+from dxai.training.jobs import DecompositionJob
+from dxai.training.launch import launch
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = DecomposeParams(
+    steps=150,
+    batch_size=4,
+    branches=2,
+    branch_width=3,
+    coarsest=8,
+    mapping_width=8,
+    style_dim=8,
+    discriminator_width=32,  # 6 MB a checkpoint, to be found while it is written
+    alpha_per="image",
+    r1_every=2,
+    checkpoint_every=5,
+    log_every=1,
+    panel_every=50,
+    lr=1e-3,
+)
+"""About 20 steps a second on one core at 16 px."""
+TRAINING = TrainingParams(cpus_per_worker=1, device="cpu")
+NAME = "training"
+MARK = "DXAI_TEST_TRAINING"
+"""Environment variable that tells whose a process is."""
+TITLES = {
+    "worker": "ray::RayTrainWorker",
+    "trainer": "ray::TrainController",
+    "raylet": "raylet/raylet ",
+    "gcs_server": "gcs/gcs_server ",
+    "driver": "dxai.training.ray_worker import main",
+}
+"""What the command line of each kind of process holds."""
+PATIENCE = 120.0
+"""Seconds in which whatever is waited for happens on a busy machine."""
+T = TypeVar("T")
+
+
+def wait_for(
+    ready: Callable[[], T], what: str, seconds: float = PATIENCE, pause: float = 0.02
+) -> T:
+    """What `ready` returns as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := ready()):
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(pause)
+    return value
+
+
+def session(leader: int) -> dict[int, str]:
+    """The processes of a session that have not ended: id to command line."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # pid (name) state parent group session ..
+            values = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(values[3]) == leader and values[0] not in "ZX":
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(folder.name)] = command
+    return found
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process started itself."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            values = path.read_text().rpartition(")")[2].split()
+            if int(values[1]) == parent and values[0] not in "ZX":
+                found.append(int(path.parent.name))
+    return found
+
+
+def state_of(pid: int) -> str:
+    """The letter that Linux gives a process's state, T while it is stopped; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+@dataclass
+class Training:
+    """One training, started as often as need be.
+
+    Attributes
+    ----------
+    root : Path
+        Gets checkpoints/, work/ and what it says; if `params` names no other storage.
+    job : DecompositionJob
+    params : TrainingParams
+    variables : dict
+        Of its environment.
+    """
+
+    root: Path
+    job: DecompositionJob
+    params: TrainingParams
+    variables: dict[str, str] = field(default_factory=dict)
+    name: str = NAME
+    process: subprocess.Popen[bytes] | None = None
+    sessions: set[int] = field(default_factory=set)
+
+    def start(self) -> Training:
+        """Start, or go on."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        params = self.params
+        if params.storage == TRAINING.storage:
+            params = dataclasses.replace(params, storage=str(self.root / "checkpoints"))
+        content = (self.job, self.name, self.name, self.root / "work", params)
+        file = self.root / "task.pickle"
+        file.write_bytes(pickle.dumps((content, self.root / "result.json")))
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        with (self.root / "said.txt").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.ray_jobs", str(file)],
+                cwd=ROOT,
+                env=environment | {"PYTHONUNBUFFERED": "1", MARK: str(self.root)} | self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.sessions.add(self.process.pid)
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Of the process that watches."""
+        assert self.process is not None
+        return self.process.pid
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Its exit code."""
+        assert self.process is not None
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"does not end: {self.said()}") from None
+
+    def result(self, seconds: float = PATIENCE) -> dict[str, Any]:
+        """Digests of the final weights and of the history, once it ended well."""
+        assert self.wait(seconds) == 0, self.said()
+        return read_json(self.root / "result.json")
+
+    # --------------------------------------------------------------------------- what it shows
+    def said(self) -> str:
+        """All that it printed."""
+        return (self.root / "said.txt").read_text(errors="replace")
+
+    def continued(self) -> list[int]:
+        """The steps from which it went on."""
+        return [int(n) for n in re.findall(r"continuing from step (\d+)", self.said())]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind that were kept."""
+        path = self.root / "work/events.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last: half written
+        return [event for line in lines if (event := _parsed(line)).get("kind") == kind]
+
+    def step(self) -> int:
+        """The last step that was told; 0 before the first."""
+        rows = self.events("row")
+        return rows[-1]["step"] if rows else 0
+
+    def starts(self) -> int:
+        """How often the training itself began, or went on."""
+        return len(self.events("start"))
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints are."""
+        if "://" in self.params.storage:
+            return Path(self.variables["DXAI_CACHE"]) / "checkpoints" / self.name
+        return self.root / "checkpoints" / self.name
+
+    def saved(self) -> int:
+        """The step of the last checkpoint that has its manifest; 0 if there is none."""
+        return max((int(path.stem[5:]) for path in self.folder.glob("step-*.json")), default=0)
+
+    def half_written(self) -> list[Path]:
+        """Tensors under their temporary name."""
+        return list(self.folder.glob(".step-*.pt.*.tmp"))
+
+    def driver(self) -> int | None:
+        """The process of Ray that is watched."""
+        for pid in children(self.pid):
+            with contextlib.suppress(OSError):
+                if TITLES["driver"] in Path(f"/proc/{pid}/cmdline").read_text():
+                    self.sessions.add(pid)
+                    return pid
+        return None
+
+    def find(self, kind: str) -> int | None:
+        """One of the processes of Ray."""
+        driver = self.driver()
+        found = session(driver) if driver else {}
+        return next((pid for pid, command in found.items() if TITLES[kind] in command), None)
+
+    # ------------------------------------------------------------------------ what is done to it
+    def kill(self, kind: str) -> int:
+        """Kill -9 one of the processes of Ray; returns the last step that was told."""
+        pid = wait_for(lambda: self.find(kind), f"a {kind}")
+        os.kill(pid, signal.SIGKILL)
+        return self.step()
+
+    def kill_when(
+        self, kind: str, moment: Callable[[], bool], what: str, pause: float = 0.005
+    ) -> None:
+        """Kill -9 one of the processes of Ray while `moment` holds.
+
+        It is stopped first, so that what held then holds at its end, too.
+        """
+        pid = wait_for(lambda: self.find(kind), f"a {kind}")
+
+        def hit() -> bool:
+            if not moment():
+                return False
+            os.kill(pid, signal.SIGSTOP)
+            wait_for(lambda: state_of(pid) in "TZX", "a stop")
+            if moment():
+                os.kill(pid, signal.SIGKILL)
+                return True
+            os.kill(pid, signal.SIGCONT)
+            return False
+
+        wait_for(hit, what, pause=pause)
+        wait_for(lambda: state_of(pid) in "ZX", "its end")
+
+    def leftovers(self) -> dict[int, str]:
+        """Its processes, and those of any Ray that it started."""
+        mark = f"{MARK}={self.root}\0"
+        for folder in Path("/proc").glob("[0-9]*"):  # drivers that were never looked for
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_text(errors="replace"):
+                    self.sessions.add(os.getsid(int(folder.name)))
+        return {pid: text for leader in self.sessions for pid, text in session(leader).items()}
+
+    def close(self) -> None:
+        """Kill whatever is left."""
+        while left := self.leftovers():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert self.process is not None
+            self.process.poll()
+            time.sleep(0.02)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:  # of a process that was killed while it wrote
+        return {}
+
+
+@dataclass
+class Node:
+    """A node of a cluster: a raylet and what belongs to it, in a session of its own."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+
+    @property
+    def found(self) -> dict[int, str]:
+        """Its processes."""
+        return session(self.process.pid)
+
+    def kill(self, kind: str | None = None) -> None:
+        """Kill -9 one of its processes, or all: the machine is gone."""
+        while left := [p for p, c in self.found.items() if kind is None or TITLES[kind] in c]:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.poll()
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
+    """A Ray cluster on this machine, a node for each number of CPUs; the first is the head.
+
+    Each has an address of its own (all of 127.0.0.0/8 is this machine), as two machines have.
+    """
+    probe = socket.socket()
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+    probe.close()
+    program = str(Path(sys.executable).with_name("ray"))
+    outside = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DXAI_"))}
+    nodes: list[Node] = []
+    try:
+        for place, count in enumerate(cpus):
+            where = [f"--address={address}"]
+            if not place:
+                port = address.partition(":")[2]
+                where = ["--head", f"--port={port}", "--include-dashboard=false"]
+            command = [program, "start", "--block", "--disable-usage-stats", *where]
+            command.append("--object-store-memory=100000000")
+            with (log / f"node-{place}.txt").open("wb") as output:
+                process = subprocess.Popen(
+                    [*command, f"--node-ip-address=127.0.0.{place + 1}", f"--num-cpus={count}"],
+                    env=outside | {"OMP_WAIT_POLICY": "PASSIVE", "RAY_TRAIN_V2_ENABLED": "1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            nodes.append(Node(process, address))
+            said = log / f"node-{place}.txt"
+            wait_for(lambda f=said: "Ray runtime started" in f.read_text(), f"start, see {said}")
+        yield nodes
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+def digest(value: Any) -> str:
+    """Of tensors and plain values, bit by bit."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in value:
+                found.update(f"{key!r}:".encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            found.update(f"{value!r};".encode())
+
+    add(value)
+    return found.hexdigest()
+
+
+def main(file: str) -> None:
+    """Train, and leave digests of what came out."""
+    arguments, target = pickle.loads(Path(file).read_bytes())
+    state, _ = launch(*arguments)
+    rows = [row | {"seconds": 0} for row in state["history"]]
+    result = {"weights": digest(state["networks"]), "history": digest(rows), "steps": len(rows)}
+    torch.save(state["networks"], target.with_suffix(".pt"))
+    write_json(target, result)
+
+
+if __name__ == "__main__":
+    stages.run_stage(main, "file")
