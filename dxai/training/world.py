@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -77,36 +76,67 @@ class World:
         return box[0]
 
     def share_batch_norm(self, network: nn.Module) -> nn.Module:
-        """Let batch norms see the whole batch; `torch.nn.SyncBatchNorm` needs a GPU."""
+        """Let batch norms see the whole batch; `torch.nn.SyncBatchNorm` needs a GPU.
+
+        Raises
+        ------
+        ValueError
+            For a batch norm that is a class of its own: what it does is not known.
+        """
         if self.size > 1:
             for module in network.modules():
-                if isinstance(module, _BatchNorm):
+                if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+                    if type(module) not in _SHARED:
+                        raise ValueError(
+                            f"the batch norm {type(module).__name__} cannot be shared by workers; "
+                            "train with training.workers: 1"
+                        )
                     module.__class__ = _SHARED[type(module)]
         return network
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the workers. Its gradient is the sum of theirs, since each of them uses it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradients[0])
 
 
 class _SharedStatistics(_BatchNorm):
     """A batch norm whose statistics, while training, are those of all workers' images."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.running_mean is None or self.running_var is None:
+        if not self.training:
             return super().forward(x)
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = dist.get_world_size() * x.numel() // x.shape[1]
-        mean = dist_functional.all_reduce(x.sum(axes)) / count
+        mean = _Sum.apply(x.sum(axes)) / count
         centred = x - mean.view(shape)
-        variance = dist_functional.all_reduce(centred.square().sum(axes)) / count
-        with torch.no_grad():
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked.add_(1)
-            rate = self.momentum or 1 / float(self.num_batches_tracked)
-            self.running_mean.lerp_(mean, rate)
-            self.running_var.lerp_(variance * count / (count - 1), rate)
+        variance = _Sum.apply(centred.square().sum(axes)) / count
+        if self.running_mean is not None:
+            self._remember(mean.detach(), variance.detach() * count / (count - 1))
         out = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        rate = self.momentum
+        if rate is None:  # the mean over all batches
+            rate = 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, rate)
+        self.running_var.lerp_(variance, rate)
 
 
 _SHARED: dict[type, type] = {
