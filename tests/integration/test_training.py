@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ON_RAY = {
     "training.executor": "ray",
     "training.cpus_per_worker": "1",
-    "decompose.steps": "200",
-    "decompose.checkpoint_every": "20",
-    "decompose.panel_every": "100",
+    "decompose.steps": "600",
+    "decompose.checkpoint_every": "100",
+    "decompose.panel_every": "50",
 }
 
 
@@ -51,7 +51,7 @@ def test_a_stop_saves_and_the_next_run_goes_on(project: Project) -> None:
     seen = ""
     for line in process.stdout:
         seen += line
-        if "panel of step 100" in line:
+        if "panel of step 50" in line:
             break
     process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
@@ -61,10 +61,10 @@ def test_a_stop_saves_and_the_next_run_goes_on(project: Project) -> None:
     run = project.local("benchmark")
     assert run.returncode == 0, run.stdout
     (step,) = re.findall(r"continuing from step (\d+)", run.stdout)
-    assert 100 <= int(step) < 200
+    assert 50 <= int(step) < 600
     # Each of the two has its own workers, in a cluster that both use.
     assert run.stdout.count("starting on Ray") == 2
-    assert re.search(r"\d+/200 steps, [\d.]+/s, [\d:]+ left, \d+ images/s, class ", run.stdout)
+    assert re.search(r"\d+/600 steps, [\d.]+/s, [\d:]+ left, \d+ images/s, class ", run.stdout)
     assert (project.root / ".work/cluster/said").exists()
     wait_for(lambda: not ray_processes(project), 20)
 
@@ -75,8 +75,8 @@ def test_the_numbers_of_both_trainings_were_logged_live(project: Project) -> Non
     frame = mlflow.search_runs(experiment_names=["dxai-training"])
     assert set(frame["status"]) == {"FINISHED"}
     assert len(frame) == 2  # the one that was stopped went on in its own run
-    assert set(frame["metrics.step"]) == {200}
+    assert set(frame["metrics.step"]) == {600}
     client = mlflow.MlflowClient()
     for run in frame["run_id"]:
         steps = [m.step for m in client.get_metric_history(run, "loss/rec")]
-        assert steps == list(range(5, 201, 5))
+        assert steps == list(range(5, 601, 5))
