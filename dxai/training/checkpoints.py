@@ -79,15 +79,14 @@ class Checkpoint:
         """
         here, there = self._local(), self._remote()
         for step in sorted({*here, *there}, reverse=True):
-            wanted = here.get(step) or there[step]
             path = self._path(step)
-            if not _is_whole(path, wanted) and step in there:
-                wanted = there[step]
-                self._fetch(step)
-            if _is_whole(path, wanted):
-                write_json(path.with_suffix(".json"), vars(wanted))
-                return torch.load(path, map_location="cpu", weights_only=True)
-            print(f"{path}: damaged, going back to an earlier checkpoint", flush=True)
+            if step in here and _is_whole(path, here[step]):
+                return _read(path)
+            if step in there and self._fetch(path, there[step]):
+                write_json(path.with_suffix(".json"), vars(there[step]))
+                return _read(path)
+            place = path if step in here else f"{self.mirror}/{path.name}"
+            print(f"{place}: damaged, going back to an earlier checkpoint", flush=True)
         return None
 
     def save(self, state: dict[str, Any], step: int, score: float = 0.0) -> None:
@@ -117,8 +116,11 @@ class Checkpoint:
             manifest = Manifest(step, sha256(path), score)
             write_json(path.with_suffix(".json"), vars(manifest))
         except OSError as error:
-            raise OSError(f"{error}; {self._kept_text()}") from error
-        self._drop()
+            if step not in self._local():  # without a manifest, it would only take room
+                path.unlink(missing_ok=True)
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            raise OSError(f"{text}; {self._kept_text()}") from error
+        self._drop(step)
         if self.mirror:
             self._send(manifest)
 
@@ -139,18 +141,16 @@ class Checkpoint:
         for path in self.folder.glob("step-*.json"):
             with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
                 manifest = Manifest.read(read_json(path))
-                found[manifest.step] = manifest
+                if self._path(manifest.step).stem == path.stem:
+                    found[manifest.step] = manifest
         return found
 
-    def _drop(self) -> None:
-        known = self._local()
-        for step in known.keys() - _kept(known, self.keep):
-            # The manifest first: what is left without one does not count.
-            self._path(step).with_suffix(".json").unlink(missing_ok=True)
-            self._path(step).unlink(missing_ok=True)
-        for path in self.folder.glob("step-*.pt"):
-            if not path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
+    def _drop(self, last: int) -> None:
+        stay = {self._path(step).stem for step in _kept(self._local(), last, self.keep)}
+        for suffix in (".json", ".pt"):  # what is left without a manifest does not count
+            for path in self.folder.glob(f"step-*{suffix}"):
+                if path.stem not in stay:
+                    path.unlink(missing_ok=True)
 
     def _kept_text(self) -> str:
         whole = [s for s, manifest in self._local().items() if _is_whole(self._path(s), manifest)]
@@ -167,23 +167,28 @@ class Checkpoint:
         def read() -> dict[int, Manifest]:
             found = {}
             for path in system.glob(f"{root}/step-*.json"):
-                with contextlib.suppress(KeyError, TypeError, json.JSONDecodeError):
-                    manifest = Manifest.read(json.loads(system.cat_file(path)))
-                    found[manifest.step] = manifest
+                content = system.cat_file(path)
+                with contextlib.suppress(KeyError, TypeError, ValueError):
+                    manifest = Manifest.read(json.loads(content))
+                    if self._path(manifest.step).stem == Path(path).stem:
+                        found[manifest.step] = manifest
             return found
 
         return self._tried(read, f"{self.mirror}: its checkpoints cannot be listed")
 
-    def _fetch(self, step: int) -> None:
+    def _fetch(self, path: Path, manifest: Manifest) -> bool:
+        """Get a checkpoint; returns whether it is whole."""
         assert self.mirror is not None
         system, root = open_url(self.mirror)
-        path = self._path(step)
 
         def get() -> None:
             with atomic(path) as temporary:
                 system.get_file(f"{root}/{path.name}", str(temporary))
 
-        self._tried(get, f"{self.mirror}/{path.name}: cannot be fetched")
+        for _ in range(2):  # what was damaged on its way is so once; what is damaged there, again
+            if not _is_whole(path, manifest):
+                self._tried(get, f"{self.mirror}/{path.name}: cannot be fetched")
+        return _is_whole(path, manifest)
 
     def _send(self, manifest: Manifest) -> None:
         assert self.mirror is not None
@@ -197,7 +202,7 @@ class Checkpoint:
             f"{self.mirror}/{written.name}: not sent",
         )
         there = self._remote()
-        for step in there.keys() - _kept(there, self.keep):
+        for step in there.keys() - _kept(there, manifest.step, self.keep):
             for suffix in (".json", ".pt"):
                 name = self._path(step).with_suffix(suffix).name
                 self._tried(lambda n=name: system.rm_file(f"{root}/{n}"), f"{where}: not dropped")
@@ -221,7 +226,15 @@ def _is_whole(path: Path, manifest: Manifest) -> bool:
     return path.is_file() and sha256(path) == manifest.sha256
 
 
-def _kept(known: dict[int, Manifest], keep: int) -> set[int]:
-    """The steps that stay: the last ones, and the best."""
-    best = max(known.values(), key=lambda m: (m.score, m.step)).step if known else 0
-    return {*sorted(known)[-keep:], best}
+def _read(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _kept(known: dict[int, Manifest], last: int, keep: int) -> set[int]:
+    """The steps that stay: the last ones up to `last`, and the best of them.
+
+    Later ones were damaged, or this training would have gone on from there.
+    """
+    good = {step: manifest for step, manifest in known.items() if step <= last}
+    best = max(good.values(), key=lambda m: (m.score, m.step)).step if good else 0
+    return {*sorted(good)[-keep:], best}
