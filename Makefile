@@ -6,7 +6,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv benchmark up down test test-quick lint types clean
+.PHONY: help venv benchmark up down test test-quick soak lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ test: venv ## every test; as root on Debian, what they need is installed (a miss
 
 test-quick: venv ## the tests one runs all day, under 3 minutes
 	$(BIN)/python -m pytest -m "not slow"
+
+soak: venv ## kill what runs a training at random, 24 times; it must end as if undisturbed
+	$(BIN)/python -m benchmarks.soak --kills 24
 
 lint: venv ## style of the code
 	$(BIN)/ruff check .

@@ -60,6 +60,8 @@ TITLES = {
     "driver": "dxai.training.ray_worker import main",
 }
 """What the command line of each kind of process holds."""
+OPEN = {"RAY_AUTH_MODE": "disabled"}
+"""For a cluster's nodes and whoever joins; else it depends on whether the user has a token."""
 PATIENCE = 120.0
 """Seconds in which whatever is waited for happens on a busy machine."""
 T = TypeVar("T")
@@ -183,9 +185,7 @@ class Training:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """The events of one kind that were kept."""
-        path = self.root / "work/events.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last: half written
-        return [event for line in lines if (event := _parsed(line)).get("kind") == kind]
+        return events_of(self.root / "work/events.jsonl", kind)
 
     def step(self) -> int:
         """The last step that was told; 0 before the first."""
@@ -276,6 +276,12 @@ class Training:
             time.sleep(0.02)
 
 
+def events_of(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in a file of them."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last: half written
+    return [event for line in lines if (event := _parsed(line)).get("kind") == kind]
+
+
 def _parsed(line: str) -> dict[str, Any]:
     try:
         return json.loads(line)
@@ -317,6 +323,7 @@ def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
     probe.close()
     program = str(Path(sys.executable).with_name("ray"))
     outside = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DXAI_"))}
+    outside |= {"OMP_WAIT_POLICY": "PASSIVE", "RAY_TRAIN_V2_ENABLED": "1", **OPEN}
     nodes: list[Node] = []
     try:
         for place, count in enumerate(cpus):
@@ -329,7 +336,7 @@ def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
             with (log / f"node-{place}.txt").open("wb") as output:
                 process = subprocess.Popen(
                     [*command, f"--node-ip-address=127.0.0.{place + 1}", f"--num-cpus={count}"],
-                    env=outside | {"OMP_WAIT_POLICY": "PASSIVE", "RAY_TRAIN_V2_ENABLED": "1"},
+                    env=outside,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +18,25 @@ from typing import Any
 import pytest
 
 from dxai import lifeline
+from dxai.models.checkpoint import load_decomposer
+from dxai.training.checkpoints import Checkpoint
 from dxai.training.jobs import DecompositionJob
 from tests import s3
+from tests.integration.conftest import Project
 from tests.prepared import prepared_textures
-from tests.ray_jobs import NAME, SETTINGS, TRAINING, Training, children, session, wait_for
+from tests.ray_jobs import (
+    NAME,
+    OPEN,
+    SETTINGS,
+    TRAINING,
+    Training,
+    children,
+    cluster,
+    digest,
+    events_of,
+    session,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -129,7 +147,7 @@ def test_a_kill_in_an_upload_and_the_loss_of_the_machines_disk(
 
     go_on(training, 1)
     for attempt in range(1, 6):
-        before = training.saved()
+        before = max(training.saved(), SETTINGS.checkpoint_every)  # one is there already
         wait_for(lambda n=before: training.saved() > n, "a checkpoint", pause=0.0005)
         os.kill(server, signal.SIGSTOP)  # the upload cannot end
         time.sleep(0.5)
@@ -197,15 +215,105 @@ def test_trainings_that_do_not_fit_at_once_wait_for_each_other(
         }
         first = train({"steps": 40}, **shared)
         go_on(first, 1)
-        cluster = int((tmp_path / "cluster" / lifeline.PID).read_text())
+        leader = int((tmp_path / "cluster" / lifeline.PID).read_text())
         # Kept from ending, however long the second one takes to say that it waits.
-        worker = next(p for p in session(cluster) if "RayTrainWorker" in command(p))
+        worker = next(p for p in session(leader) if "RayTrainWorker" in command(p))
         os.kill(worker, signal.SIGSTOP)
         second = train({"steps": 40}, **shared)
-        wait_for(lambda: "waiting for 1 x " in second.said(), "waiting")
+        wait_for(lambda: "waiting" in second.said(), "waiting")
         assert not second.starts()
         os.kill(worker, signal.SIGCONT)
         assert first.result() == second.result()
         (begun,), ended = second.events("start"), first.events("row")[-1]
         assert begun["time"] >= ended["time"]
         assert ended["step"] == 40
+
+
+# ------------------------------------------------------------------------------- several machines
+STAGE = "joint_decompose@textures-joint-0"
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from dxai.params import load_params
+from dxai.training.checkpoints import Checkpoint
+from dxai.training.jobs import DecompositionJob
+from dxai.training.launch import prepare_torch
+from dxai.training.watching import Watcher
+from dxai.training.world import World
+
+rank, line, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+params = load_params()
+prepare_torch(params.training)
+torch.distributed.init_process_group("gloo", f"file://{line}", rank=rank, world_size=2)
+job = DecompositionJob("data/prepared/textures", params.decompose_for("textures"), None, 0)
+job.run(torch.device("cpu"), Checkpoint(folder), Watcher(), World(rank, 2))
+"""
+"""One of two workers that share each batch, without Ray."""
+
+
+def test_a_cluster_that_loses_a_machine_then_its_head_and_dvc_repro_after_it(
+    make_project: Callable[..., Project], tmp_path: Path
+) -> None:
+    project = make_project()
+    small = {"decompose.steps": "400", "decompose.log_every": "1", "decompose.panel_every": "400"}
+    workers = {"executor": "ray", "workers": "2", "cpus_per_worker": "1", "placement": "SPREAD"}
+    overrides = small | {f"training.{key}": value for key, value in workers.items()}
+    project.select(profile="smoke", overrides=overrides)
+    prepared = project.run("dvc", "repro", "prepare@textures")
+    assert prepared.returncode == 0, prepared.stdout
+    plain = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                SCRIPT,
+                str(rank),
+                str(tmp_path / "line"),
+                str(tmp_path / "two"),
+            ],
+            cwd=project.root,
+            env=os.environ | {"PYTHONPATH": str(project.root)},
+        )
+        for rank in range(2)
+    ]
+    said = tmp_path / "said.txt"
+
+    def text() -> str:
+        return said.read_text(errors="replace")
+
+    def told(kind: str) -> list[dict[str, Any]]:
+        files = project.root.glob(".work/checkpoints/*/events.jsonl")
+        return [event for file in files for event in events_of(file, kind)]
+
+    with cluster([2, 2], tmp_path) as (head, other):
+        environment = project.environment | OPEN | {"RAY_ADDRESS": head.address}
+        with said.open("wb") as output:
+            first = subprocess.Popen(
+                [sys.executable, "-m", "dvc", "repro", STAGE],
+                cwd=project.root,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_for(lambda: len(told("row")) > 8, f"steps: {text()}")
+        on_each = [
+            [c for c in node.found.values() if "RayTrainWorker" in c] for node in (head, other)
+        ]
+        assert [len(workers) for workers in on_each] == [1, 1]
+        other.kill()
+        wait_for(lambda: len(told("start")) > 1, f"a start after the loss of a machine: {text()}")
+        start = told("start")[1]
+        assert start["step"] > 0
+        wait_for(lambda: told("row")[-1]["step"] > start["step"] + 8, f"steps: {text()}")
+        head.kill("raylet")
+        assert first.wait(120) != 0, text()
+        assert "nobody answers there" in text()
+    done = project.run("dvc", "repro", STAGE)
+    assert done.returncode == 0, done.stdout
+    (step,) = re.findall(r"continuing from step (\d+)", done.stdout)
+    assert int(step) > start["step"]
+    assert [process.wait() for process in plain] == [0, 0]
+    expected = Checkpoint(tmp_path / "two").load()
+    assert expected is not None
+    found, *_ = load_decomposer(project.root / "artifacts/decompositions/textures/joint/0")
+    assert digest(found.state_dict()) == digest(expected["networks"]["average"])
