@@ -6,6 +6,7 @@ to it over a pipe; `python -m dxai.training.ray_worker` keeps a cluster for seve
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pickle
@@ -134,14 +135,18 @@ class Relay(threading.Thread):
         while not self._over.is_set():
             for kind, content in ray.get(self.desk.take.remote()):
                 started = started or kind == "start"
-                self.link.send((kind, content))
+                self._tell(kind, content)
             if self.wait and not started and time.monotonic() - told > WAITING_EVERY:
                 told = time.monotonic()
-                self.link.send(("say", {"text": self.wait}))
+                self._tell("say", {"text": self.wait})
             if self._wants_a_stop() and not asked:
                 asked = True
                 ray.get(self.desk.ask_to_stop.remote())
             time.sleep(0.1)
+
+    def _tell(self, kind: str, content: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # nobody is left; `_wants_a_stop` finds that, too
+            self.link.send((kind, content))
 
     def _wants_a_stop(self) -> bool:
         """Told so, or nobody is left to tell."""
@@ -154,8 +159,8 @@ class Relay(threading.Thread):
         """Carry what is left, and stop."""
         self._over.set()
         self.join()
-        for event in ray.get(self.desk.take.remote()):
-            self.link.send(event)
+        for kind, content in ray.get(self.desk.take.remote()):
+            self._tell(kind, content)
 
 
 def main() -> None:
