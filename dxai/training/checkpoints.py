@@ -22,6 +22,9 @@ from dxai.datasets.source import open_url, with_retries
 from dxai.files import atomic, read_json, write_json
 from dxai.models.checkpoint import write_tensors
 
+DAMAGED = ("FileNotFoundError", "FlexibleChecksumError")
+"""What an object store's client raises for an object that is gone, or is not what was sent."""
+
 
 class CheckpointError(ValueError):
     """A checkpoint that could not be kept; the message names the last one that was."""
@@ -182,8 +185,12 @@ class Checkpoint:
         system, root = open_url(self.mirror)
 
         def get() -> None:
-            with atomic(path) as temporary:
-                system.get_file(f"{root}/{path.name}", str(temporary))
+            try:
+                with atomic(path) as temporary:
+                    system.get_file(f"{root}/{path.name}", str(temporary))
+            except Exception as error:
+                if type(error).__name__ not in DAMAGED:
+                    raise
 
         for _ in range(2):  # what was damaged on its way is so once; what is damaged there, again
             if not _is_whole(path, manifest):
