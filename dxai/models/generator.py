@@ -38,6 +38,9 @@ class Generator(nn.Module):
         Instance-normalise the input image, which throws away its global colour.
     """
 
+    memory_format = torch.channels_last
+    """Of all features: grouped convolutions are several times faster in it."""
+
     def __init__(
         self,
         channels: int,
@@ -84,7 +87,7 @@ class Generator(nn.Module):
         """Features of x (B, C, H, W) from fine to coarse; they know no style."""
         if self.normalise_input:
             x = F.instance_norm(x)
-        features = [self.stem(x.to(memory_format=torch.channels_last))]
+        features = [self.stem(x.to(memory_format=self.memory_format))]
         for block in self.encoder:
             features.append(block(features[-1]))
         features[-1] = self.bottleneck(features[-1])

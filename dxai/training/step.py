@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -195,6 +195,38 @@ def blend(
     return blend_y, blend_other
 
 
+@dataclass(frozen=True)
+class Savings:
+    """What a step does once instead of twice, or not at all, without changing a loss.
+
+    Switched off only to be measured (benchmarks/step.py).
+
+    Attributes
+    ----------
+    one_pass : bool
+        One pass of the generator serves both updates, and one of its encoder both styles.
+    real_once : bool
+        The discriminator sees a real image once, and not once for each blend.
+    frozen : bool
+        The discriminator gathers no gradients in its weights while the generator is updated.
+    """
+
+    one_pass: bool = True
+    real_once: bool = True
+    frozen: bool = True
+
+
+ALL = Savings()
+
+
+class Blended(NamedTuple):
+    """psi_1^y and the two blends of Eq. 5, each (B, C, H, W)."""
+
+    distinct: Tensor
+    y: Tensor
+    other: Tensor
+
+
 def train_step(
     networks: Networks,
     params: DecomposeParams,
@@ -203,10 +235,9 @@ def train_step(
     drawn: Draws,
     step: int,
     world: World = ALONE,
+    savings: Savings = ALL,
 ) -> dict[str, Tensor]:
     """Update discriminator, generator, mapping network and averages with one batch.
-
-    One forward pass of the generator serves both updates.
 
     Parameters
     ----------
@@ -221,24 +252,50 @@ def train_step(
     world : World
         The workers that share the batch, of which x and y are this one's part; gradients are
         averaged over them.
+    savings : Savings
+        All of them but in a benchmark.
 
     Returns
     -------
     dict of Tensor
         Unweighted losses by name (scalars), `total` and `total_d`, of this worker's part.
     """
-    decomposer = networks.decomposer
-    style_y = decomposer.mapping(drawn.latent_y, y)
-    style_other = decomposer.mapping(drawn.latent_other, drawn.other)
-    psi_y, psi_other = decomposer.generator.pair(x, style_y, style_other)
-    blend_y, blend_other = blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
-
-    logged = _update_discriminator(networks, params, x, y, drawn, blend_y, blend_other, step, world)
-    logged |= _update_generator(
-        networks, params, x, y, drawn, psi_y[:, 0], blend_y, blend_other, world
-    )
+    with torch.set_grad_enabled(savings.one_pass):
+        blended = _blends(networks, params, x, y, drawn, savings)
+    logged = _update_discriminator(networks, params, x, y, drawn, blended, step, world, savings)
+    if not savings.one_pass:
+        blended = _blends(networks, params, x, y, drawn, savings)
+    logged |= _update_generator(networks, params, x, y, drawn, blended, world, savings)
     _average(networks, params, step)
     return {name: value.detach() for name, value in logged.items()}
+
+
+def _blends(
+    networks: Networks,
+    params: DecomposeParams,
+    x: Tensor,
+    y: Tensor,
+    drawn: Draws,
+    savings: Savings,
+) -> Blended:
+    mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
+    styles = mapping(drawn.latent_y, y), mapping(drawn.latent_other, drawn.other)
+    with _precision(params, x):
+        if savings.one_pass:
+            psi_y, psi_other = generator.pair(x, *styles)
+        else:
+            psi_y, psi_other = generator(torch.cat([x, x]), torch.cat(styles)).chunk(2)
+    psi_y, psi_other = psi_y.float(), psi_other.float()
+    return Blended(psi_y[:, 0], *blend(psi_y, psi_other, drawn.alpha, params.zero_distinction))
+
+
+def _precision(params: DecomposeParams, x: Tensor, exact: bool = False) -> torch.autocast:
+    """Where networks run as `params.precision` says, or, if `exact`, in float32.
+
+    What comes out goes through `float()`: losses, blends and averages are float32 always.
+    """
+    wanted = params.precision == "bf16" and not exact
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=wanted)
 
 
 def _head(params: DecomposeParams, heads: Tensor, y: Tensor) -> Tensor:
@@ -254,16 +311,21 @@ def _update_discriminator(
     x: Tensor,
     y: Tensor,
     drawn: Draws,
-    blend_y: Tensor,
-    blend_other: Tensor,
+    blended: Blended,
     step: int,
     world: World,
+    savings: Savings,
 ) -> dict[str, Tensor]:
+    targets = torch.cat([y, drawn.other])
+    if not savings.real_once:
+        x, y = torch.cat([x, x]), torch.cat([y, y])
     penalise = params.r1 > 0 and step % params.r1_every == 0
     real = x.detach().requires_grad_(penalise)
-    heads = networks.discriminator(real)
-    fake = networks.discriminator(torch.cat([blend_y, blend_other]).detach())
-    fake = _head(params, fake, torch.cat([y, drawn.other]))
+    with _precision(params, x, exact=penalise):  # gradients of gradients need the digits
+        heads = networks.discriminator(real).float()
+    with _precision(params, x):
+        fake = networks.discriminator(torch.cat([blended.y, blended.other]).detach()).float()
+    fake = _head(params, fake, targets)
     terms = {
         "adv_real": losses.adversarial_real(_head(params, heads, y)),
         "adv_fake": losses.adversarial_fake(fake),
@@ -273,8 +335,8 @@ def _update_discriminator(
         if networks.classifier is None:
             terms["kld"] = losses.class_fake(heads, y)
         else:
-            with torch.no_grad():
-                logits = networks.classifier(x)
+            with torch.no_grad(), _precision(params, x):
+                logits = networks.classifier(x).float()
             terms["kld"] = losses.distribution_kl(heads, logits, params.kld_direction)
         total = total + params.lambda_kld * terms["kld"]
     if penalise:
@@ -293,17 +355,18 @@ def _update_generator(
     x: Tensor,
     y: Tensor,
     drawn: Draws,
-    distinct: Tensor,
-    blend_y: Tensor,
-    blend_other: Tensor,
+    blended: Blended,
     world: World,
+    savings: Savings,
 ) -> dict[str, Tensor]:
+    distinct, blend_y, blend_other = blended
     blends, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
-    # Gradients pass through both networks and must not gather in their weights.
-    networks.discriminator.requires_grad_(False)
-    heads = networks.discriminator(blends)
+    # Gradients pass through both networks and need not gather in their weights.
+    networks.discriminator.requires_grad_(not savings.frozen)
     classify = networks.classifier or networks.discriminator
-    logits = heads if networks.classifier is None else classify(blends)
+    with _precision(params, x):
+        heads = networks.discriminator(blends).float()
+        logits = heads if networks.classifier is None else classify(blends).float()
     terms = {
         "adv": losses.adversarial_real(_head(params, heads, targets)),
         "class": losses.class_fake(logits, targets),
@@ -319,7 +382,9 @@ def _update_generator(
         + params.lambda_dis_rec * terms["dis_rec"]
     )
     if params.lambda_neutral:
-        terms["neutral"] = losses.neutrality(classify(x - distinct))
+        with _precision(params, x):
+            undecided = classify(x - distinct).float()
+        terms["neutral"] = losses.neutrality(undecided)
         total = total + params.lambda_neutral * terms["neutral"]
     networks.optimiser.zero_grad(set_to_none=True)
     total.backward()
