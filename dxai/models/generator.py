@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.models.blocks import DecoderBlock, EncoderBlock
+from dxai.models.blocks import DecoderBlock, EncoderBlock, InstanceNorm
 
 
 class Generator(nn.Module):
@@ -75,7 +75,7 @@ class Generator(nn.Module):
             for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.styles = 1 + len(self.decoder)
-        self.last_norm = nn.InstanceNorm2d(widths[0], affine=True)
+        self.last_norm = InstanceNorm(widths[0])
         self.last = nn.Conv2d(widths[0], branches * channels, 1, groups=branches)
         if agnostic_skip:
             with torch.no_grad():
