@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from dxai.models.blocks import channels_last
 from dxai.models.checkpoint import freeze
 from dxai.models.decomposer import Decomposer
 from dxai.models.discriminator import Discriminator
+from dxai.models.generator import Generator
 from dxai.params import DecomposeParams
 from dxai.training import losses
 from dxai.training.world import World
@@ -87,7 +90,8 @@ def build_networks(
     Raises
     ------
     ValueError
-        If the joint classifier is asked of a discriminator with a single head.
+        If the joint classifier is asked of a discriminator with a single head, or compiling
+        without a compiler.
     """
     if classifier is None and params.discriminator_heads != "class":
         raise ValueError("classifier joint: needs run.decompose.discriminator_heads: class")
@@ -108,8 +112,8 @@ def build_networks(
         {"params": decomposer.mapping.parameters(), "lr": params.lr_mapping},
     ]
     if classifier is not None:
-        freeze(classifier).to(device)
-    return Networks(
+        channels_last(freeze(classifier)).to(device)
+    networks = Networks(
         decomposer,
         discriminator,
         freeze(copy.deepcopy(decomposer)),
@@ -118,6 +122,15 @@ def build_networks(
         torch.optim.Adam(groups, **adam),
         torch.optim.Adam(discriminator.parameters(), **adam),
     )
+    if params.compile:  # after the copies: only what is trained runs often enough to pay
+        _compile(decomposer.generator, device)
+    return networks
+
+
+def _compile(generator: Generator, device: torch.device | str) -> None:
+    if torch.device(device).type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ValueError("run.decompose.compile: found no C++ compiler (g++, or what CXX names)")
+    generator.pair = torch.compile(generator.pair)  # type: ignore[method-assign]
 
 
 def generator_settings(params: DecomposeParams) -> dict[str, Any]:
