@@ -11,6 +11,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -56,11 +57,11 @@ class Case:
         return params_of("textures", self.profile).decompose
 
     def networks(self, params: DecomposeParams | None = None) -> Networks:
-        """Untrained networks; the classifier is the profile's ResNet-18."""
-        options = params_of("textures", self.profile).classifiers["resnet18"].options
+        """Untrained networks; the classifier is the profile's first."""
+        spec = next(iter(params_of("textures", self.profile).classifiers.values()))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            classifier = build_classifier("resnet18", 1, CLASSES, self.size, **options)
+            classifier = build_classifier(spec.arch, 1, CLASSES, self.size, **spec.options)
         return build_networks(params or self.params, 1, CLASSES, self.size, classifier, seed=0)
 
 
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     for case in map(Case.of, args.cases):
         if args.peak:
             print(peak_bytes(case, args.peak == "plain", args.batch))
@@ -94,15 +96,18 @@ def report(case: Case, rounds: int, switches: bool) -> None:
     jobs: dict[str, Callable[[], object]] = {
         name: cycle(case, *variant) for name, variant in variants.items()
     }
-    jobs["convolutions alone"] = convolutions(jobs["ours"])
-    seconds = {k: v / params.r1_every for k, v in in_turns(jobs, rounds).items()}
+    jobs["convolutions"] = convolutions(jobs["ours"], torch.channels_last)
+    jobs["plain convolutions"] = convolutions(jobs["plain"], torch.contiguous_format)
+    # One thread: its processor time does not count what else the machine does.
+    measured = in_turns(jobs, rounds, time.process_time)
+    seconds = {k: v / params.r1_every for k, v in measured.items()}
     for name, value in seconds.items():
         print(
             f"{title}: {name:<18} {1 / value:8.3f} steps/s; "
             f"{value / seconds['ours']:5.2f} times the time of ours",
             flush=True,
         )
-    alone = seconds["ours"] / seconds["convolutions alone"]
+    alone = seconds["ours"] / seconds["convolutions"]
     print(f"{title}: ours takes {alone:.2f} times the time of its convolutions", flush=True)
     ours_memory, plain_memory = (memory_per_image(case, which) for which in ("ours", "plain"))
     print(
@@ -179,21 +184,24 @@ def _described(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _made(value: Any) -> Any:
-    """A tensor of a shape, in the memory format of the networks; anything else as it is."""
+def _made(value: Any, memory_format: torch.memory_format) -> Any:
+    """A tensor of a shape; anything else as it is."""
     if not isinstance(value, torch.Size):
         return list(value) if isinstance(value, tuple) else value
     made = torch.randn(value)
-    return made.contiguous(memory_format=torch.channels_last) if made.dim() == 4 else made
+    return made.contiguous(memory_format=memory_format) if made.dim() == 4 else made
 
 
-def convolutions(run: Callable[[], object]) -> Callable[[], object]:
+def convolutions(
+    run: Callable[[], object], memory_format: torch.memory_format
+) -> Callable[[], object]:
     """A function that does the convolutions of `run`, as often as it does, and nothing else."""
     run()  # the first step makes the optimisers' state
     with Convolutions() as seen:
         run()
     calls = [
-        (function, [_made(v) for v in values], n) for (function, values), n in seen.calls.items()
+        (function, [_made(value, memory_format) for value in values], count)
+        for (function, values), count in seen.calls.items()
     ]
 
     def alone() -> None:
