@@ -40,21 +40,26 @@ CONVOLUTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A profile's networks at a size of images."""
+    """A profile's networks at a size of images, and how many of them; 0: the profile's batch."""
 
     profile: str
     size: int
+    batch: int = 0
 
     @classmethod
     def of(cls, text: str) -> Case:
-        """From `PROFILE:SIZE`."""
-        profile, size = text.split(":")
-        return cls(profile, int(size))
+        """From `PROFILE:SIZE` or `PROFILE:SIZE:BATCH`."""
+        profile, *numbers = text.split(":")
+        return cls(profile, *map(int, numbers))
 
     @property
     def params(self) -> DecomposeParams:
-        """The profile's settings of the decomposition."""
-        return params_of("textures", self.profile).decompose
+        """The profile's settings of the decomposition, with this batch."""
+        params = params_of("textures", self.profile).decompose
+        return dataclasses.replace(params, batch_size=self.batch or params.batch_size)
+
+    def __str__(self) -> str:
+        return f"{self.profile} {self.size} px, {self.params.batch_size} images"
 
     def networks(self, params: DecomposeParams | None = None) -> Networks:
         """Untrained networks; the classifier is the profile's first."""
@@ -68,23 +73,22 @@ class Case:
 def main() -> None:
     """Print everything about each case."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("cases", nargs="*", default=CASES, metavar="PROFILE:SIZE")
+    parser.add_argument("cases", nargs="*", default=CASES, metavar="PROFILE:SIZE[:BATCH]")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over this many")
     parser.add_argument("--switches", action="store_true", help="each saving switched off alone")
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     for case in map(Case.of, args.cases):
         if args.peak:
-            print(peak_bytes(case, args.peak == "plain", args.batch))
+            print(peak_bytes(case, args.peak == "plain"))
         else:
             report(case, args.rounds, args.switches)
 
 
 def report(case: Case, rounds: int, switches: bool) -> None:
     """Print losses, steps per second, roofline and memory of one case."""
-    params, title = case.params, f"{case.profile} {case.size} px"
+    params, title = case.params, str(case)
     ours, plain = losses_of(case, plain=False), losses_of(case, plain=True)
     apart = max(abs(ours[k] - plain[k]) / max(abs(ours[k]), 1e-6) for k in ours)
     print(f"{title}: losses of two steps differ by at most {apart:.1e} of their value", flush=True)
@@ -133,16 +137,14 @@ def contiguous(networks: Networks) -> Networks:
     return networks
 
 
-def stepper(
-    case: Case, savings: Savings, nchw: bool, batch_size: int = 0
-) -> Callable[[int], dict[str, Tensor]]:
+def stepper(case: Case, savings: Savings, nchw: bool) -> Callable[[int], dict[str, Tensor]]:
     """A function that takes step number `step`, always with the same images."""
     params = case.params
     networks = contiguous(case.networks()) if nchw else case.networks()
     assert networks.classifier is not None
     if not savings.frozen:  # the classifier gathers gradients too
         networks.classifier.requires_grad_(True)
-    batch = images(batch_size or params.batch_size, case.size)
+    batch = images(params.batch_size, case.size)
     drawn = draw(params, 0, 0, batch.labels, CLASSES)
     x, y = batch.images, batch.labels
     return lambda step: train_step(networks, params, x, y, drawn, step, savings=savings)
@@ -165,16 +167,35 @@ def losses_of(case: Case, plain: bool) -> dict[str, float]:
 
 # ------------------------------------------------------------------------------------ roofline
 class Convolutions(TorchDispatchMode):
-    """Counts the convolutions that run inside it, by operator and arguments."""
+    """Counts the convolutions that run inside it, by operator and arguments, and what they cost.
+
+    Attributes
+    ----------
+    calls : Counter
+        Of (operator, arguments), where a tensor is described by its shape.
+    operations : int
+        Multiplications and additions.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[tuple[Any, tuple[Any, ...]]] = Counter()
+        self.operations = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if str(func) in CONVOLUTIONS:
-            self.calls[func, tuple(_described(value) for value in args)] += 1
-        return func(*args, **kwargs or {})
+        result = func(*args, **kwargs or {})
+        if str(func) not in CONVOLUTIONS:
+            return result
+        self.calls[func, tuple(_described(value) for value in args)] += 1
+        # Each product of a pixel of the output with the weights that lead to its channel.
+        if str(func) == CONVOLUTIONS[0]:
+            output, weight, products = result, args[1], 1
+        elif str(func) == CONVOLUTIONS[1]:
+            output, weight, products = args[0], args[2], sum(args[-1][:2])
+        else:  # R1 asks for the gradients by the gradient and by the weights
+            output, weight, products = args[3], args[4], 2
+        self.operations += 2 * products * output.numel() * weight.numel() // weight.shape[0]
+        return result
 
 
 def _described(value: Any) -> Any:
@@ -215,19 +236,19 @@ def convolutions(
 # ------------------------------------------------------------------------------------ memory
 def memory_per_image(case: Case, which: str) -> float:
     """Bytes by which the peak of a step grows with each image of the batch."""
-    whole = case.params.batch_size
+    few, more = case.params.batch_size // 4, case.params.batch_size // 2
     peaks = {}
-    for batch in (whole // 2, whole):
-        command = [sys.executable, "-m", "benchmarks.step", f"{case.profile}:{case.size}"]
-        command += ["--peak", which, "--batch", str(batch)]
+    for batch in (few, more):
+        command = [sys.executable, "-m", "benchmarks.step", f"{case.profile}:{case.size}:{batch}"]
+        command += ["--peak", which]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[batch] = int(done.stdout)
-    return (peaks[whole] - peaks[whole // 2]) / (whole - whole // 2)
+    return (peaks[more] - peaks[few]) / (more - few)
 
 
-def peak_bytes(case: Case, plain: bool, batch_size: int) -> int:
+def peak_bytes(case: Case, plain: bool) -> int:
     """Peak resident memory of this process in a step with R1, once the optimisers have state."""
-    step = stepper(case, NONE if plain else ALL, plain, batch_size)
+    step = stepper(case, NONE if plain else ALL, plain)
     step(0)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     step(0)

@@ -274,23 +274,24 @@ def train_step(
         Unweighted losses by name (scalars), `total` and `total_d`, of this worker's part.
     """
     with torch.set_grad_enabled(savings.one_pass):
-        blended = _blends(networks, params, x, y, drawn, savings)
+        blended = blends(networks, params, x, y, drawn, savings)
     logged = _update_discriminator(networks, params, x, y, drawn, blended, step, world, savings)
     if not savings.one_pass:
-        blended = _blends(networks, params, x, y, drawn, savings)
+        blended = blends(networks, params, x, y, drawn, savings)
     logged |= _update_generator(networks, params, x, y, drawn, blended, world, savings)
-    _average(networks, params, step)
+    average(networks, params, step)
     return {name: value.detach() for name, value in logged.items()}
 
 
-def _blends(
+def blends(
     networks: Networks,
     params: DecomposeParams,
     x: Tensor,
     y: Tensor,
     drawn: Draws,
-    savings: Savings,
+    savings: Savings = ALL,
 ) -> Blended:
+    """What the generator makes of a batch, in float32."""
     mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
     styles = mapping(drawn.latent_y, y), mapping(drawn.latent_other, drawn.other)
     with _precision(params, x):
@@ -373,13 +374,13 @@ def _update_generator(
     savings: Savings,
 ) -> dict[str, Tensor]:
     distinct, blend_y, blend_other = blended
-    blends, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
+    both, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
     # Gradients pass through both networks and need not gather in their weights.
     networks.discriminator.requires_grad_(not savings.frozen)
     classify = networks.classifier or networks.discriminator
     with _precision(params, x):
-        heads = networks.discriminator(blends).float()
-        logits = heads if networks.classifier is None else classify(blends).float()
+        heads = networks.discriminator(both).float()
+        logits = heads if networks.classifier is None else classify(both).float()
     terms = {
         "adv": losses.adversarial_real(_head(params, heads, targets)),
         "class": losses.class_fake(logits, targets),
@@ -408,7 +409,8 @@ def _update_generator(
 
 
 @torch.no_grad()
-def _average(networks: Networks, params: DecomposeParams, step: int) -> None:
+def average(networks: Networks, params: DecomposeParams, step: int) -> None:
+    """Move the averaged weights towards the current ones, after step `step`."""
     decay = min(params.ema, (1 + step) / (10 + step)) if params.ema_warmup else params.ema
     pairs = (
         (networks.average, networks.decomposer),
