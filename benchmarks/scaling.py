@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from benchmarks.speed import CLASSES, images, in_turns
 from benchmarks.step import Case, Convolutions
@@ -143,7 +144,7 @@ def saved_bytes(run: Callable[[], object]) -> int:
     seen: dict[int, Tensor] = {}
 
     def pack(value: Tensor) -> Tensor:
-        if not isinstance(value, torch.nn.Parameter):
+        if not isinstance(value, Parameter) and not isinstance(value._base, Parameter):
             seen[value.untyped_storage().data_ptr()] = value
         return value
 

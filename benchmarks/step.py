@@ -29,13 +29,8 @@ from dxai.training.step import ALL, Networks, Savings, build_networks, draw, tra
 
 CASES = ("paper:64", "quick:64", "quick:32")
 NONE = Savings(one_pass=False, real_once=False, frozen=False)
-PAGE = 4096
-CONVOLUTIONS = (
-    "aten.convolution.default",
-    "aten.convolution_backward.default",
-    "aten._convolution_double_backward.default",
-)
-"""What every convolution of a step ends in: forward, gradients, gradients of gradients."""
+CONVOLUTIONS = ("aten.convolution.default", "aten.convolution_backward.default")
+"""What every convolution of a step ends in; gradients of gradients are made of both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,10 +185,8 @@ class Convolutions(TorchDispatchMode):
         # Each product of a pixel of the output with the weights that lead to its channel.
         if str(func) == CONVOLUTIONS[0]:
             output, weight, products = result, args[1], 1
-        elif str(func) == CONVOLUTIONS[1]:
+        else:  # the gradients by the image and by the weights, where they are asked for
             output, weight, products = args[0], args[2], sum(args[-1][:2])
-        else:  # R1 asks for the gradients by the gradient and by the weights
-            output, weight, products = args[3], args[4], 2
         self.operations += 2 * products * output.numel() * weight.numel() // weight.shape[0]
         return result
 
