@@ -11,18 +11,18 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.speed import CLASSES, images, in_turns
 from benchmarks.step import Case, Convolutions
 from dxai.training import losses
 from dxai.training.step import Networks, average, blends, draw, train_step
 
-PROFILED = ("paper:64", "quick:32")
+PROFILED = ("paper:256:1", "paper:64:2", "quick:32")
 SIZED = ("quick:32", "standard:64", "paper:256")
 WORKERS = (8, 64)
 MIB = 2**20
@@ -47,8 +47,9 @@ LINKS = (
     Link("100 Gb/s", 12.5e9, 10e-6),
     Link("NVLink", 200e9, 3e-6),
 )
-GPU_FLOPS = 20e12
-"""Assumed, not measured: what one GPU does in these small convolutions."""
+GPU_FLOPS, GPU_LAUNCH = 20e12, 5e-6
+"""Assumed, not measured: what a GPU does a second in such convolutions, and the seconds that each
+operator costs at least because it has to be started."""
 
 
 def main() -> None:
@@ -91,7 +92,6 @@ def profile(case: Case, rounds: int) -> None:
     for name in ("G", "D real and R1", "D fake", "D passed", "C passed"):
         kept = saved_bytes(jobs[name]) / batch_size
         print(f"{title}: kept for the way back, {name:<14} {kept / MIB:8.2f} MiB an image")
-    print(f"{title}: {flops(jobs['step with R1']) / 1e9:.1f} GFLOP a step with R1", flush=True)
 
 
 def parts(case: Case) -> dict[str, Callable[[], object]]:
@@ -153,11 +153,17 @@ def saved_bytes(run: Callable[[], object]) -> int:
     return sum(value.untyped_storage().nbytes() for value in seen.values())
 
 
-def flops(run: Callable[[], object]) -> int:
-    """Floating-point operations of the convolutions; nothing else counts beside them."""
-    with Convolutions() as seen:
-        run()
-    return seen.operations
+class Operators(TorchDispatchMode):
+    """Counts the operators that compute something: all but views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        returned = [value.alias_info for value in func._schema.returns]
+        self.count += not any(alias and not alias.is_write for alias in returned)
+        return func(*args, **kwargs or {})
 
 
 # ------------------------------------------------------------------------------------ workers
@@ -184,20 +190,23 @@ def bandwidth(case: Case) -> None:
     each = ", ".join(f"{name} {size / MIB:.2f}" for name, size in sizes.items())
     print(f"{title}: gradients {total / MIB:.2f} MiB ({each})")
     few = min(batch_size, 2)
-    batch = images(few, case.size)
-    drawn = draw(case.params, 0, 0, batch.labels, CLASSES)
-
-    def step(number: int) -> Any:
-        return train_step(networks, case.params, batch.images, batch.labels, drawn, number)
-
+    jobs = parts(dataclasses.replace(case, batch=few))
+    work, started = {}, {}
+    for name in ("step with R1", "step", "optimisers"):
+        with Convolutions() as seen, Operators() as all_seen:
+            jobs[name]()
+        work[name], started[name] = seen.operations * batch_size / few, all_seen.count
     rare = case.params.r1_every
-    operations = flops(lambda: step(0))
-    if rare > 1:
-        operations = (operations + (rare - 1) * flops(lambda: step(1))) / rare
-    operations *= batch_size / few
-    gpu = operations / GPU_FLOPS
-    print(f"{title}: {operations / 1e9:.0f} GFLOP a step of {batch_size} images: {gpu * 1e3:.1f} ms"
-          f" at an assumed {GPU_FLOPS / 1e12:.0f} TFLOP/s")  # fmt: skip
+    flops, launches = (
+        (count["step with R1"] + (rare - 1) * count["step"]) / rare for count in (work, started)
+    )
+    launches -= started["optimisers"]  # on a GPU these are a few fused ones
+    gpu = max(flops / GPU_FLOPS, launches * GPU_LAUNCH)
+    print(
+        f"{title}: a step of {batch_size} images is {flops / 1e9:.0f} GFLOP and {launches:.0f} "
+        f"operators: {1e3 * flops / GPU_FLOPS:.1f} or {1e3 * launches * GPU_LAUNCH:.1f} ms of an "
+        "assumed GPU, whichever is longer"
+    )
     for link in LINKS:
         for workers in WORKERS:
             spent = exchange(link, sizes, workers)
