@@ -1,6 +1,6 @@
-"""How fast training, explaining and evaluating are, each beside a plain way of doing the same.
+"""How fast explaining and evaluating are, each beside a plain way of doing the same.
 
-Run as `python -m benchmarks.speed`; see benchmarks/README.md.
+Run as `python -m benchmarks.speed`; see benchmarks/README.md. Training: benchmarks/step.py.
 """
 
 from __future__ import annotations
@@ -20,17 +20,8 @@ from dxai.explain.decomposition import DXAI
 from dxai.models.checkpoint import freeze
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
-from dxai.params import DecomposeParams, EvaluateParams, Params, load_params
-from dxai.training import losses
-from dxai.training.step import (
-    Draws,
-    Networks,
-    blend,
-    build_networks,
-    draw,
-    generator_settings,
-    train_step,
-)
+from dxai.params import EvaluateParams, Params, load_params
+from dxai.training.step import generator_settings
 from dxai.types import Batch
 
 CLASSES = 3
@@ -45,72 +36,10 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     torch.manual_seed(0)
-    training(params.decompose, args.size, args.rounds)
     classifier = build_classifier("resnet18", 1, CLASSES, args.size, width=16)
     batch = images(args.images, args.size)
     explaining(params, classifier, batch, args.rounds)
     evaluating(params, classifier, batch, args.rounds)
-
-
-def training(params: DecomposeParams, size: int, rounds: int) -> None:
-    """Steps per second, beside a step that shares nothing."""
-    batch = images(params.batch_size, size)
-
-    def stepper(step: Callable[..., object]) -> Callable[[], object]:
-        classifier = build_classifier("resnet18", 1, CLASSES, size, width=16)
-        networks = build_networks(params, 1, CLASSES, size, classifier, seed=0)
-        drawn = draw(params, 0, 0, batch.labels, CLASSES)
-        # Step 0 takes the R1 penalty, step 1 does not unless every step does.
-        return lambda: [
-            step(networks, params, batch.images, batch.labels, drawn, number) for number in (0, 1)
-        ]
-
-    seconds = in_turns({"ours": stepper(train_step), "plain": stepper(plain_step)}, rounds)
-    print(
-        f"training: {2 / seconds['ours']:.2f} steps/s; an unshared forward "
-        f"{2 / seconds['plain']:.2f} steps/s; ratio {seconds['plain'] / seconds['ours']:.2f}"
-    )
-
-
-def plain_step(
-    networks: Networks, params: DecomposeParams, x: Tensor, y: Tensor, drawn: Draws, step: int
-) -> None:
-    """The same update with a generator pass for each style and each of D and G, a discriminator
-    pass of the real images for each blend, and weight gradients wherever autograd puts them."""
-
-    def blends() -> tuple[Tensor, Tensor, Tensor]:
-        mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
-        psi_y = generator(x, mapping(drawn.latent_y, y))
-        psi_other = generator(x, mapping(drawn.latent_other, drawn.other))
-        return psi_y[:, 0], *blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
-
-    def head(images: Tensor, labels: Tensor) -> Tensor:
-        heads = networks.discriminator(images)
-        return heads[:, 0] if heads.shape[1] == 1 else heads.gather(1, labels[:, None])[:, 0]
-
-    _, blend_y, blend_other = blends()
-    loss = torch.zeros(())
-    for fake, labels in ((blend_y, y), (blend_other, drawn.other)):
-        real = x.detach().requires_grad_()
-        value = head(real, y)
-        loss = loss + losses.adversarial_real(value) + losses.adversarial_fake(head(fake, labels))
-        if step % params.r1_every == 0:
-            loss = loss + params.r1_every * losses.r1_penalty(value, real)
-    networks.optimiser_d.zero_grad()
-    loss.backward()
-    networks.optimiser_d.step()
-
-    assert networks.classifier is not None
-    networks.classifier.requires_grad_(True)
-    distinct, blend_y, blend_other = blends()
-    loss = params.lambda_rec * losses.reconstruction(x, blend_y, blend_other)
-    loss = loss + params.lambda_dis_rec * losses.distinct_reconstruction(x, blend_y, distinct)
-    for fake, labels in ((blend_y, y), (blend_other, drawn.other)):
-        loss = loss + params.lambda_adv * losses.adversarial_real(head(fake, labels))
-        loss = loss + params.lambda_class * losses.class_fake(networks.classifier(fake), labels)
-    networks.optimiser.zero_grad()
-    loss.backward()
-    networks.optimiser.step()
 
 
 def explaining(params: Params, classifier: nn.Module, batch: Batch, rounds: int) -> None:
@@ -200,15 +129,19 @@ def images(count: int, size: int) -> Batch:
     return Batch(pixels, torch.arange(count) % CLASSES, torch.arange(count), names, names)
 
 
-def in_turns(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def in_turns(
+    jobs: dict[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Median seconds of each job, all jobs taken in turns, after one round to warm up."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         for name, job in jobs.items():
-            began = time.perf_counter()
+            began = clock()
             job()
             if turn:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

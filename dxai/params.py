@@ -215,6 +215,10 @@ class DecomposeParams:
         Decay of the weight average that is kept; with warm-up min(ema, (1 + t) / (10 + t)).
     checkpoint_every, log_every, panel_every : int
         Steps between two checkpoints, log lines, sample panels.
+    precision : {'float32', 'bf16'}
+        In which networks compute; weights, losses and the R1 penalty are float32 always.
+    compile : bool
+        Compile the generator (`torch.compile`), which takes a C++ compiler and a minute.
     """
 
     steps: int = 300_000
@@ -253,6 +257,8 @@ class DecomposeParams:
     checkpoint_every: int = 1000
     log_every: int = 100
     panel_every: int = 5000
+    precision: Literal["float32", "bf16"] = "float32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         positive(self, "steps", "batch_size", "branch_width", "branch_max_width", "coarsest")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.models.blocks import DecoderBlock, EncoderBlock
+from dxai.models.blocks import DecoderBlock, EncoderBlock, InstanceNorm
 
 
 class Generator(nn.Module):
@@ -37,6 +37,9 @@ class Generator(nn.Module):
     normalise_input : bool
         Instance-normalise the input image, which throws away its global colour.
     """
+
+    memory_format = torch.channels_last
+    """Of all features: grouped convolutions are several times faster in it."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class Generator(nn.Module):
             for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.styles = 1 + len(self.decoder)
-        self.last_norm = nn.InstanceNorm2d(widths[0], affine=True)
+        self.last_norm = InstanceNorm(widths[0])
         self.last = nn.Conv2d(widths[0], branches * channels, 1, groups=branches)
         if agnostic_skip:
             with torch.no_grad():
@@ -84,7 +87,7 @@ class Generator(nn.Module):
         """Features of x (B, C, H, W) from fine to coarse; they know no style."""
         if self.normalise_input:
             x = F.instance_norm(x)
-        features = [self.stem(x.to(memory_format=torch.channels_last))]
+        features = [self.stem(x.to(memory_format=self.memory_format))]
         for block in self.encoder:
             features.append(block(features[-1]))
         features[-1] = self.bottleneck(features[-1])

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
+import shutil
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from dxai.models.blocks import channels_last
 from dxai.models.checkpoint import freeze
 from dxai.models.decomposer import Decomposer
 from dxai.models.discriminator import Discriminator
+from dxai.models.generator import Generator
 from dxai.params import DecomposeParams
 from dxai.training import losses
 from dxai.training.world import World
@@ -87,7 +90,8 @@ def build_networks(
     Raises
     ------
     ValueError
-        If the joint classifier is asked of a discriminator with a single head.
+        If the joint classifier is asked of a discriminator with a single head, or compiling
+        without a compiler.
     """
     if classifier is None and params.discriminator_heads != "class":
         raise ValueError("classifier joint: needs run.decompose.discriminator_heads: class")
@@ -108,8 +112,8 @@ def build_networks(
         {"params": decomposer.mapping.parameters(), "lr": params.lr_mapping},
     ]
     if classifier is not None:
-        freeze(classifier).to(device)
-    return Networks(
+        channels_last(freeze(classifier)).to(device)
+    networks = Networks(
         decomposer,
         discriminator,
         freeze(copy.deepcopy(decomposer)),
@@ -118,6 +122,15 @@ def build_networks(
         torch.optim.Adam(groups, **adam),
         torch.optim.Adam(discriminator.parameters(), **adam),
     )
+    if params.compile:  # after the copies: only what is trained runs often enough to pay
+        _compile(decomposer.generator, device)
+    return networks
+
+
+def _compile(generator: Generator, device: torch.device | str) -> None:
+    if torch.device(device).type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ValueError("run.decompose.compile: found no C++ compiler (g++, or what CXX names)")
+    generator.pair = torch.compile(generator.pair)  # type: ignore[method-assign]
 
 
 def generator_settings(params: DecomposeParams) -> dict[str, Any]:
@@ -195,6 +208,38 @@ def blend(
     return blend_y, blend_other
 
 
+@dataclass(frozen=True)
+class Savings:
+    """What a step does once instead of twice, or not at all, without changing a loss.
+
+    Switched off only to be measured (benchmarks/step.py).
+
+    Attributes
+    ----------
+    one_pass : bool
+        One pass of the generator serves both updates, and one of its encoder both styles.
+    real_once : bool
+        The discriminator sees a real image once, and not once for each blend.
+    frozen : bool
+        The discriminator gathers no gradients in its weights while the generator is updated.
+    """
+
+    one_pass: bool = True
+    real_once: bool = True
+    frozen: bool = True
+
+
+ALL = Savings()
+
+
+class Blended(NamedTuple):
+    """psi_1^y and the two blends of Eq. 5, each (B, C, H, W)."""
+
+    distinct: Tensor
+    y: Tensor
+    other: Tensor
+
+
 def train_step(
     networks: Networks,
     params: DecomposeParams,
@@ -203,10 +248,9 @@ def train_step(
     drawn: Draws,
     step: int,
     world: World = ALONE,
+    savings: Savings = ALL,
 ) -> dict[str, Tensor]:
     """Update discriminator, generator, mapping network and averages with one batch.
-
-    One forward pass of the generator serves both updates.
 
     Parameters
     ----------
@@ -221,24 +265,51 @@ def train_step(
     world : World
         The workers that share the batch, of which x and y are this one's part; gradients are
         averaged over them.
+    savings : Savings
+        All of them but in a benchmark.
 
     Returns
     -------
     dict of Tensor
         Unweighted losses by name (scalars), `total` and `total_d`, of this worker's part.
     """
-    decomposer = networks.decomposer
-    style_y = decomposer.mapping(drawn.latent_y, y)
-    style_other = decomposer.mapping(drawn.latent_other, drawn.other)
-    psi_y, psi_other = decomposer.generator.pair(x, style_y, style_other)
-    blend_y, blend_other = blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
-
-    logged = _update_discriminator(networks, params, x, y, drawn, blend_y, blend_other, step, world)
-    logged |= _update_generator(
-        networks, params, x, y, drawn, psi_y[:, 0], blend_y, blend_other, world
-    )
-    _average(networks, params, step)
+    with torch.set_grad_enabled(savings.one_pass):
+        blended = blends(networks, params, x, y, drawn, savings)
+    logged = _update_discriminator(networks, params, x, y, drawn, blended, step, world, savings)
+    if not savings.one_pass:
+        blended = blends(networks, params, x, y, drawn, savings)
+    logged |= _update_generator(networks, params, x, y, drawn, blended, world, savings)
+    average(networks, params, step)
     return {name: value.detach() for name, value in logged.items()}
+
+
+def blends(
+    networks: Networks,
+    params: DecomposeParams,
+    x: Tensor,
+    y: Tensor,
+    drawn: Draws,
+    savings: Savings = ALL,
+) -> Blended:
+    """What the generator makes of a batch, in float32."""
+    mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
+    styles = mapping(drawn.latent_y, y), mapping(drawn.latent_other, drawn.other)
+    with _precision(params, x):
+        if savings.one_pass:
+            psi_y, psi_other = generator.pair(x, *styles)
+        else:
+            psi_y, psi_other = generator(torch.cat([x, x]), torch.cat(styles)).chunk(2)
+    psi_y, psi_other = psi_y.float(), psi_other.float()
+    return Blended(psi_y[:, 0], *blend(psi_y, psi_other, drawn.alpha, params.zero_distinction))
+
+
+def _precision(params: DecomposeParams, x: Tensor, exact: bool = False) -> torch.autocast:
+    """Where networks run as `params.precision` says, or, if `exact`, in float32.
+
+    What comes out goes through `float()`: losses, blends and averages are float32 always.
+    """
+    wanted = params.precision == "bf16" and not exact
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=wanted)
 
 
 def _head(params: DecomposeParams, heads: Tensor, y: Tensor) -> Tensor:
@@ -254,16 +325,21 @@ def _update_discriminator(
     x: Tensor,
     y: Tensor,
     drawn: Draws,
-    blend_y: Tensor,
-    blend_other: Tensor,
+    blended: Blended,
     step: int,
     world: World,
+    savings: Savings,
 ) -> dict[str, Tensor]:
+    targets = torch.cat([y, drawn.other])
+    if not savings.real_once:
+        x, y = torch.cat([x, x]), torch.cat([y, y])
     penalise = params.r1 > 0 and step % params.r1_every == 0
     real = x.detach().requires_grad_(penalise)
-    heads = networks.discriminator(real)
-    fake = networks.discriminator(torch.cat([blend_y, blend_other]).detach())
-    fake = _head(params, fake, torch.cat([y, drawn.other]))
+    with _precision(params, x, exact=penalise):  # gradients of gradients need the digits
+        heads = networks.discriminator(real).float()
+    with _precision(params, x):
+        fake = networks.discriminator(torch.cat([blended.y, blended.other]).detach()).float()
+    fake = _head(params, fake, targets)
     terms = {
         "adv_real": losses.adversarial_real(_head(params, heads, y)),
         "adv_fake": losses.adversarial_fake(fake),
@@ -273,8 +349,8 @@ def _update_discriminator(
         if networks.classifier is None:
             terms["kld"] = losses.class_fake(heads, y)
         else:
-            with torch.no_grad():
-                logits = networks.classifier(x)
+            with torch.no_grad(), _precision(params, x):
+                logits = networks.classifier(x).float()
             terms["kld"] = losses.distribution_kl(heads, logits, params.kld_direction)
         total = total + params.lambda_kld * terms["kld"]
     if penalise:
@@ -293,17 +369,18 @@ def _update_generator(
     x: Tensor,
     y: Tensor,
     drawn: Draws,
-    distinct: Tensor,
-    blend_y: Tensor,
-    blend_other: Tensor,
+    blended: Blended,
     world: World,
+    savings: Savings,
 ) -> dict[str, Tensor]:
-    blends, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
-    # Gradients pass through both networks and must not gather in their weights.
-    networks.discriminator.requires_grad_(False)
-    heads = networks.discriminator(blends)
+    distinct, blend_y, blend_other = blended
+    both, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
+    # Gradients pass through both networks and need not gather in their weights.
+    networks.discriminator.requires_grad_(not savings.frozen)
     classify = networks.classifier or networks.discriminator
-    logits = heads if networks.classifier is None else classify(blends)
+    with _precision(params, x):
+        heads = networks.discriminator(both).float()
+        logits = heads if networks.classifier is None else classify(both).float()
     terms = {
         "adv": losses.adversarial_real(_head(params, heads, targets)),
         "class": losses.class_fake(logits, targets),
@@ -319,7 +396,9 @@ def _update_generator(
         + params.lambda_dis_rec * terms["dis_rec"]
     )
     if params.lambda_neutral:
-        terms["neutral"] = losses.neutrality(classify(x - distinct))
+        with _precision(params, x):
+            undecided = classify(x - distinct).float()
+        terms["neutral"] = losses.neutrality(undecided)
         total = total + params.lambda_neutral * terms["neutral"]
     networks.optimiser.zero_grad(set_to_none=True)
     total.backward()
@@ -330,7 +409,8 @@ def _update_generator(
 
 
 @torch.no_grad()
-def _average(networks: Networks, params: DecomposeParams, step: int) -> None:
+def average(networks: Networks, params: DecomposeParams, step: int) -> None:
+    """Move the averaged weights towards the current ones, after step `step`."""
     decay = min(params.ema, (1 + step) / (10 + step)) if params.ema_warmup else params.ema
     pairs = (
         (networks.average, networks.decomposer),

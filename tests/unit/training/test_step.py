@@ -1,12 +1,14 @@
 import dataclasses
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.step import NONE, contiguous
 from dxai.models.classifiers import build_classifier
 from dxai.params import DecomposeParams
-from dxai.training.step import blend, build_networks, draw, train_step
+from dxai.training.step import ALL, blend, build_networks, draw, train_step
 
 SMALL = DecomposeParams(
     steps=10,
@@ -206,6 +208,54 @@ def test_gradients_of_one_shared_forward_equal_two_separate_ones():
     (separate[0].square().mean() + separate[1].abs().mean()).backward()
     for a, b in zip(nets.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("switched", ["one_pass", "real_once", "frozen", "NCHW", "all"])
+def test_savings_leave_losses_and_weights_as_they_are(switched):
+    params = dataclasses.replace(SMALL, lambda_neutral=1.0)
+    fast, slow = networks(params), networks(params)
+    savings = ALL
+    if switched in ("NCHW", "all"):
+        contiguous(slow)
+    if switched == "all":
+        savings = NONE
+        slow.classifier.requires_grad_(True)
+    elif switched != "NCHW":
+        savings = dataclasses.replace(ALL, **{switched: False})
+    x, y = batch()
+    for step in range(2):
+        drawn = draw(params, 0, step, y, 3)
+        expected = train_step(slow, params, x, y, drawn, step, savings=savings)
+        found = train_step(fast, params, x, y, drawn, step)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    # Adam divides by the size of the gradient: where that is rounding, the sign is chance.
+    pairs = zip(fast.average.parameters(), slow.average.parameters(), strict=True)
+    apart = torch.cat([(a - b).abs().flatten() for a, b in pairs])
+    assert apart.quantile(0.99) < 1e-6
+
+
+def test_bf16_changes_the_digits_and_leaves_r1_alone():
+    half = dataclasses.replace(SMALL, precision="bf16")
+    exact, rounded = run(SMALL, 1)[1], run(half, 1)[1]
+    assert torch.equal(rounded["r1"], exact["r1"])
+    assert not torch.equal(rounded["rec"], exact["rec"])
+    for name, value in exact.items():
+        assert rounded[name].dtype == torch.float32
+        torch.testing.assert_close(rounded[name], value, rtol=0.02, atol=0.02)
+    assert all(p.dtype == torch.float32 for p in networks(half).decomposer.parameters())
+
+
+def test_compiling_without_a_compiler_says_so(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
+        networks(dataclasses.replace(SMALL, compile=True))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+def test_a_compiled_generator_gives_the_same_losses():
+    plain, compiled = run(SMALL, 2)[1], run(dataclasses.replace(SMALL, compile=True), 2)[1]
+    torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-5)
 
 
 def test_a_classifier_in_training_mode_is_put_into_eval():

@@ -1,0 +1,254 @@
+"""How fast a training step is, beside the same modules without its savings and beside its own
+convolutions alone, and how much memory it takes.
+
+Run as `python -m benchmarks.step [PROFILE:SIZE ..]`; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.samples import params_of
+from benchmarks.speed import CLASSES, images, in_turns
+from dxai.models.classifiers import build_classifier
+from dxai.params import DecomposeParams
+from dxai.training.step import ALL, Networks, Savings, build_networks, draw, train_step
+
+CASES = ("paper:64", "quick:64", "quick:32")
+NONE = Savings(one_pass=False, real_once=False, frozen=False)
+CONVOLUTIONS = ("aten.convolution.default", "aten.convolution_backward.default")
+"""What every convolution of a step ends in; gradients of gradients are made of both."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A profile's networks at a size of images, and how many of them; 0: the profile's batch."""
+
+    profile: str
+    size: int
+    batch: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> Case:
+        """From `PROFILE:SIZE` or `PROFILE:SIZE:BATCH`."""
+        profile, *numbers = text.split(":")
+        return cls(profile, *map(int, numbers))
+
+    @property
+    def params(self) -> DecomposeParams:
+        """The profile's settings of the decomposition, with this batch."""
+        params = params_of("textures", self.profile).decompose
+        return dataclasses.replace(params, batch_size=self.batch or params.batch_size)
+
+    def __str__(self) -> str:
+        return f"{self.profile} {self.size} px, {self.params.batch_size} images"
+
+    def networks(self, params: DecomposeParams | None = None) -> Networks:
+        """Untrained networks; the classifier is the profile's first."""
+        spec = next(iter(params_of("textures", self.profile).classifiers.values()))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            classifier = build_classifier(spec.arch, 1, CLASSES, self.size, **spec.options)
+        return build_networks(params or self.params, 1, CLASSES, self.size, classifier, seed=0)
+
+
+def main() -> None:
+    """Print everything about each case."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("cases", nargs="*", default=CASES, metavar="PROFILE:SIZE[:BATCH]")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over this many")
+    parser.add_argument("--switches", action="store_true", help="each saving switched off alone")
+    parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for case in map(Case.of, args.cases):
+        if args.peak:
+            print(peak_bytes(case, args.peak == "plain"))
+        else:
+            report(case, args.rounds, args.switches)
+
+
+def report(case: Case, rounds: int, switches: bool) -> None:
+    """Print losses, steps per second, roofline and memory of one case."""
+    params, title = case.params, str(case)
+    ours, plain = losses_of(case, plain=False), losses_of(case, plain=True)
+    apart = max(abs(ours[k] - plain[k]) / max(abs(ours[k]), 1e-6) for k in ours)
+    print(f"{title}: losses of two steps differ by at most {apart:.1e} of their value", flush=True)
+    variants: dict[str, tuple[Savings, bool]] = {"ours": (ALL, False), "plain": (NONE, True)}
+    if switches:
+        variants |= {"NCHW": (ALL, True)}
+        for field in dataclasses.fields(Savings):
+            variants[f"no {field.name}"] = (dataclasses.replace(ALL, **{field.name: False}), False)
+    jobs: dict[str, Callable[[], object]] = {
+        name: cycle(case, *variant) for name, variant in variants.items()
+    }
+    jobs["convolutions"] = convolutions(jobs["ours"], torch.channels_last)
+    jobs["plain convolutions"] = convolutions(jobs["plain"], torch.contiguous_format)
+    # One thread: its processor time does not count what else the machine does.
+    measured = in_turns(jobs, rounds, time.process_time)
+    seconds = {k: v / params.r1_every for k, v in measured.items()}
+    for name, value in seconds.items():
+        print(
+            f"{title}: {name:<18} {1 / value:8.3f} steps/s; "
+            f"{value / seconds['ours']:5.2f} times the time of ours",
+            flush=True,
+        )
+    alone = seconds["ours"] / seconds["convolutions"]
+    print(f"{title}: ours takes {alone:.2f} times the time of its convolutions", flush=True)
+    ours_memory, plain_memory = (memory_per_image(case, which) for which in ("ours", "plain"))
+    print(
+        f"{title}: {ours_memory / 2**20:.1f} MiB an image; plain {plain_memory / 2**20:.1f} MiB",
+        flush=True,
+    )
+
+
+def contiguous(networks: Networks) -> Networks:
+    """Every network in the usual memory format, NCHW."""
+    parts = (
+        networks.decomposer,
+        networks.discriminator,
+        networks.average,
+        networks.average_discriminator,
+        networks.classifier,
+    )
+    for part in parts:
+        assert part is not None
+        part.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    for decomposer in (networks.decomposer, networks.average):
+        decomposer.generator.memory_format = torch.contiguous_format
+    return networks
+
+
+def stepper(case: Case, savings: Savings, nchw: bool) -> Callable[[int], dict[str, Tensor]]:
+    """A function that takes step number `step`, always with the same images."""
+    params = case.params
+    networks = contiguous(case.networks()) if nchw else case.networks()
+    assert networks.classifier is not None
+    if not savings.frozen:  # the classifier gathers gradients too
+        networks.classifier.requires_grad_(True)
+    batch = images(params.batch_size, case.size)
+    drawn = draw(params, 0, 0, batch.labels, CLASSES)
+    x, y = batch.images, batch.labels
+    return lambda step: train_step(networks, params, x, y, drawn, step, savings=savings)
+
+
+def cycle(case: Case, savings: Savings, nchw: bool) -> Callable[[], object]:
+    """As many steps as lie between two R1 penalties, the first with it."""
+    step = stepper(case, savings, nchw)
+    return lambda: [step(number) for number in range(case.params.r1_every)]
+
+
+def losses_of(case: Case, plain: bool) -> dict[str, float]:
+    """Losses of two steps from equal weights."""
+    step = stepper(case, NONE, True) if plain else stepper(case, ALL, False)
+    found = {}
+    for number in (0, 1):
+        found |= {f"{name} {number}": float(value) for name, value in step(number).items()}
+    return found
+
+
+# ------------------------------------------------------------------------------------ roofline
+class Convolutions(TorchDispatchMode):
+    """Counts the convolutions that run inside it, by operator and arguments, and what they cost.
+
+    Attributes
+    ----------
+    calls : Counter
+        Of (operator, arguments), where a tensor is described by its shape.
+    operations : int
+        Multiplications and additions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[tuple[Any, tuple[Any, ...]]] = Counter()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **kwargs or {})
+        if str(func) not in CONVOLUTIONS:
+            return result
+        self.calls[func, tuple(_described(value) for value in args)] += 1
+        # Each product of a pixel of the output with the weights that lead to its channel.
+        if str(func) == CONVOLUTIONS[0]:
+            output, weight, products = result, args[1], 1
+        else:  # the gradients by the image and by the weights, where they are asked for
+            output, weight, products = args[0], args[2], sum(args[-1][:2])
+        self.operations += 2 * products * output.numel() * weight.numel() // weight.shape[0]
+        return result
+
+
+def _described(value: Any) -> Any:
+    """A tensor as its shape, a list as a tuple: what can be counted."""
+    if isinstance(value, Tensor):
+        return value.shape
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _made(value: Any, memory_format: torch.memory_format) -> Any:
+    """A tensor of a shape; anything else as it is."""
+    if not isinstance(value, torch.Size):
+        return list(value) if isinstance(value, tuple) else value
+    made = torch.randn(value)
+    return made.contiguous(memory_format=memory_format) if made.dim() == 4 else made
+
+
+def convolutions(
+    run: Callable[[], object], memory_format: torch.memory_format
+) -> Callable[[], object]:
+    """A function that does the convolutions of `run`, as often as it does, and nothing else."""
+    run()  # the first step makes the optimisers' state
+    with Convolutions() as seen:
+        run()
+    calls = [
+        (function, [_made(value, memory_format) for value in values], count)
+        for (function, values), count in seen.calls.items()
+    ]
+
+    def alone() -> None:
+        for function, values, count in calls:
+            for _ in range(count):
+                function(*values)
+
+    return alone
+
+
+# ------------------------------------------------------------------------------------ memory
+def memory_per_image(case: Case, which: str) -> float:
+    """Bytes by which the peak of a step grows with each image of the batch."""
+    few, more = case.params.batch_size // 4, case.params.batch_size // 2
+    peaks = {}
+    for batch in (few, more):
+        command = [sys.executable, "-m", "benchmarks.step", f"{case.profile}:{case.size}:{batch}"]
+        command += ["--peak", which]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[batch] = int(done.stdout)
+    return (peaks[more] - peaks[few]) / (more - few)
+
+
+def peak_bytes(case: Case, plain: bool) -> int:
+    """Peak resident memory of this process in a step with R1, once the optimisers have state."""
+    step = stepper(case, NONE if plain else ALL, plain)
+    step(0)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    step(0)
+    status = Path("/proc/self/status").read_text()
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(kilobytes) * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.scaling import Link, saved_bytes
+from benchmarks.step import Case, Convolutions, convolutions
+
+
+def penalised(network, x):
+    (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+
+
+def test_every_convolution_of_a_gradient_of_a_gradient_is_counted():
+    network, x = nn.Conv2d(2, 4, 3, padding=1), torch.randn(5, 2, 8, 8, requires_grad=True)
+    with Convolutions() as seen:
+        network(x).sum().backward()
+    once = 2 * (5 * 4 * 8 * 8) * (2 * 3 * 3)  # output pixels by the weights that lead to each
+    assert seen.operations == 3 * once
+    assert sorted(seen.calls.values()) == [1, 1]
+    with Convolutions() as seen:
+        penalised(network, x)
+    # Forward, by the image; and by the gradient and by the weights on R1's way back.
+    assert sum(seen.calls.values()) == 4
+    assert seen.operations == 4 * once
+
+
+def test_the_convolutions_alone_are_those_of_the_step():
+    network, x = nn.Conv2d(2, 4, 3, padding=1), torch.randn(5, 2, 8, 8, requires_grad=True)
+    alone = convolutions(lambda: penalised(network, x), torch.channels_last)
+    with Convolutions() as expected:
+        penalised(network, x)
+    with Convolutions() as found:
+        alone()
+    assert found.calls == expected.calls
+
+
+def test_saved_bytes_are_those_of_the_tensors_that_backward_needs():
+    x = torch.randn(6, 10, requires_grad=True)
+    assert saved_bytes(lambda: x.exp()) == 4 * 60
+    assert saved_bytes(lambda: nn.functional.linear(x, nn.Parameter(torch.ones(3, 10)))) == 4 * 60
+
+
+def test_a_ring_of_two_sends_everything_once_and_a_long_one_twice():
+    link = Link("", bandwidth=1e6, latency=0.0)
+    assert link.all_reduce(1e6, 1) == 0
+    assert link.all_reduce(1e6, 2) == pytest.approx(1)
+    assert link.all_reduce(1e6, 10**6) == pytest.approx(2, rel=1e-4)
+    assert Link("", 1e6, 0.1).all_reduce(0, 3) == pytest.approx(0.4)
+
+
+def test_a_case_is_a_profile_a_size_and_perhaps_a_batch():
+    assert str(Case.of("quick:32")) == "quick 32 px, 8 images"
+    assert Case.of("paper:64:2").params.batch_size == 2
