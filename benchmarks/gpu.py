@@ -1,0 +1,114 @@
+"""The decomposition of a profile on a GPU: speed, memory and use of the card by precision.
+
+Run as `python -m benchmarks.gpu DATASET`; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dxai.datasets import ShardedDataset, prepare
+from dxai.params import DecomposeParams, load_params
+from dxai.profiles import select_profile
+from dxai.training import sampling
+from dxai.training.jobs import DecompositionJob
+from dxai.training.step import draw, train_step
+
+PRECISIONS = {"float32": ("float32", False), "tf32": ("float32", True), "bf16": ("bf16", True)}
+"""`decompose.precision`, and whether float32 products may be rounded to TF32."""
+PEAKS = {"H100": (67, 495, 989), "H200": (67, 495, 989), "A100": (19.5, 156, 312)}
+"""Dense TFLOP/s by precision, from the data sheets (SXM)."""
+
+
+def main() -> None:
+    """Print a row for each precision."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", help="a dataset of params.yaml's catalogue")
+    parser.add_argument("--source", type=Path, help="its images (default: what params.yaml says)")
+    parser.add_argument("--profile", default="standard")
+    parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
+    parser.add_argument("--batch", type=int, help="images a step (default: the profile's)")
+    parser.add_argument("--steps", type=int, default=100, help="timed of each precision")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    overrides = {"prepare.image_size": str(args.size)}
+    if args.batch:
+        overrides["decompose.batch_size"] = str(args.batch)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        copy = folder / "params.yaml"
+        copy.write_text(Path("params.yaml").read_text())
+        select_profile(copy, args.profile, [args.dataset], overrides=overrides)
+        params = load_params(copy)
+        if args.source:
+            dataset = params.dataset(args.dataset)
+            dataset = dataclasses.replace(dataset, source=str(args.source.absolute()))
+            params = dataclasses.replace(params, datasets={args.dataset: dataset})
+        prepare(args.dataset, params, folder / "data", folder / "unfinished")
+        # C = D: no classifier has to be trained first.
+        settings = dataclasses.replace(
+            params.decompose_for(args.dataset), discriminator_heads="class"
+        )
+        print(f"{card}, {args.size} px, batch {settings.batch_size}, profile {args.profile}")
+        for name in PRECISIONS:
+            measure(name, settings, folder / "data", device, card, args.steps)
+
+
+def measure(
+    name: str, settings: DecomposeParams, data: Path, device: torch.device, card: str, steps: int
+) -> None:
+    """Train some steps and print how that went."""
+    precision, tf32 = PRECISIONS[name]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    settings = dataclasses.replace(settings, precision=precision)
+    train = ShardedDataset(data, "train")
+    networks = DecompositionJob(str(data), settings, None, 0).networks(train, device)
+    order = sampling.Order.over(train, 0, settings.batch_size)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    warm_up = max(3, steps // 10)
+    seconds, flops, losses = [], 0, {}
+    batches = sampling.ahead(train, order, range(warm_up + steps))
+    for step, batch in enumerate(batches):
+        wait(device)
+        began = time.perf_counter()
+        drawn = draw(settings, 0, step, batch.labels, len(train.class_names)).to(device)
+        x, y = batch.images.to(device), batch.labels.to(device)
+        if step == 0:
+            with FlopCounterMode(display=False) as counter:
+                losses = train_step(networks, settings, x, y, drawn, step)
+            flops = counter.get_total_flops()
+        else:
+            losses = train_step(networks, settings, x, y, drawn, step)
+        wait(device)
+        if step >= warm_up:
+            seconds.append(time.perf_counter() - began)
+    each = statistics.median(seconds)
+    row = f"{name:8} {1 / each:8.2f} steps/s  {settings.batch_size / each:8.1f} images/s"
+    if device.type == "cuda":
+        row += f"  {torch.cuda.max_memory_allocated() / 2**30:6.2f} GiB"
+    known = [peaks for part, peaks in PEAKS.items() if part in card]
+    row += f"  {flops / each / 1e12:7.3f} TFLOP/s"
+    if known:
+        share = flops / each / 1e12 / known[0][list(PRECISIONS).index(name)]
+        row += f" ({share:.1%} of the card's)"
+    print(row + f"  loss {float(losses['total']):.3f}", flush=True)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()
