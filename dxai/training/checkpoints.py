@@ -170,7 +170,10 @@ class Checkpoint:
         def read() -> dict[int, Manifest]:
             found = {}
             for path in system.glob(f"{root}/step-*.json"):
-                content = system.cat_file(path)
+                try:
+                    content = system.cat_file(path)
+                except FileNotFoundError:  # just dropped: a killed run's last step may overlap
+                    continue
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     manifest = Manifest.read(json.loads(content))
                     if self._path(manifest.step).stem == Path(path).stem:
