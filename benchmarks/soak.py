@@ -1,6 +1,7 @@
 """Kill what runs a training, again and again at random, and see whether it ends as if undisturbed.
 
-Run as `make soak` or `python -m benchmarks.soak --kills 24`; see benchmarks/README.md.
+Run as `make soak` or `python -m benchmarks.soak --kills 24`. A line is printed for each kill, and
+soak.json, in the folder of `--out`, keeps all of them.
 """
 
 from __future__ import annotations
