@@ -11,9 +11,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from dxai.datasets import ShardedDataset, prepare
 from dxai.params import DecomposeParams, load_params
@@ -84,9 +86,9 @@ def measure(
         drawn = draw(settings, 0, step, batch.labels, len(train.class_names)).to(device)
         x, y = batch.images.to(device), batch.labels.to(device)
         if step == 0:
-            with FlopCounterMode(display=False) as counter:
+            with Flops() as counter:
                 losses = train_step(networks, settings, x, y, drawn, step)
-            flops = counter.get_total_flops()
+            flops = counter.total
         else:
             losses = train_step(networks, settings, x, y, drawn, step)
         wait(device)
@@ -102,6 +104,22 @@ def measure(
         share = flops / each / 1e12 / known[0][list(PRECISIONS).index(name)]
         row += f" ({share:.1%} of the card's)"
     print(row + f"  loss {float(losses['total']):.3f}", flush=True)
+
+
+class Flops(TorchDispatchMode):
+    """Counts floating-point operations; torch's own counter does not bear R1's inner gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def wait(device: torch.device) -> None:
