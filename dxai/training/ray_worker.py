@@ -140,6 +140,8 @@ class Relay(threading.Thread):
                 told = time.monotonic()
                 self._tell("say", {"text": self.wait})
             if self._wants_a_stop() and not asked:
+                if not started:  # there is nothing to save; Ray ends what this process began
+                    os._exit(1)
                 asked = True
                 ray.get(self.desk.ask_to_stop.remote())
             time.sleep(0.1)
