@@ -229,7 +229,7 @@ def convolutions(
 # ------------------------------------------------------------------------------------ memory
 def memory_per_image(case: Case, which: str) -> float:
     """Bytes by which the peak of a step grows with each image of the batch."""
-    few, more = case.params.batch_size // 4, case.params.batch_size // 2
+    few, more = max(1, case.params.batch_size // 4), max(2, case.params.batch_size // 2)
     peaks = {}
     for batch in (few, more):
         command = [sys.executable, "-m", "benchmarks.step", f"{case.profile}:{case.size}:{batch}"]

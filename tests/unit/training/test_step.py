@@ -252,6 +252,7 @@ def test_compiling_without_a_compiler_says_so(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 def test_a_compiled_generator_gives_the_same_losses():
     plain, compiled = run(SMALL, 2)[1], run(dataclasses.replace(SMALL, compile=True), 2)[1]
