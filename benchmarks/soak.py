@@ -137,8 +137,8 @@ class Soak:
             same = training.result(3600) == expected
             self.equal += same
             print(f"training {len(self.made) - 1} is {'' if same else 'NOT '}equal", flush=True)
-            left = training.leftovers()
-            assert not left, left
+            # What Ray had begun when its watcher was killed notices that within a minute or so.
+            wait_for(lambda t=training: not t.leftovers(), "the end of all", SLOW)
             if not plan:
                 return
 
@@ -188,6 +188,7 @@ class Soak:
             if kill.planned == "start":
                 self._leave(training)  # a start to be disturbed
                 time.sleep(self.chance.uniform(0, 12))
+                wait_for(lambda k=kill: self._victim(training, k), f"a {kill.victim}", SLOW)
             elif not self._moment(training, kill.planned):
                 return  # it has ended
             if training.process is None or training.process.poll() is not None:
@@ -236,9 +237,12 @@ class Soak:
         training.wait()
         training.start()
 
+    def _victim(self, training: Training, kill: Kill) -> int | None:
+        return training.pid if kill.victim == "stage" else training.find(kill.victim)
+
     def _hit(self, training: Training, kill: Kill) -> bool:
         """Kill, if there is such a process just now, and find what it was doing."""
-        victim = training.pid if kill.victim == "stage" else training.find(kill.victim)
+        victim = self._victim(training, kill)
         if victim is None:
             return False
         worker = training.find("worker")

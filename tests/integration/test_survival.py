@@ -119,9 +119,20 @@ def test_a_training_survives_kills_of_everything_that_runs_it(
         assert last < saved <= continued < LAST, training.said()
         assert continued == saved or kind == "trainer"  # the worker goes on for a moment
         last = saved
+    # Whoever watches: what is left saves, ends by itself, and the next run goes on.
+    go_on(training, len(kills) + 1)
+    told = training.step()
+    os.kill(training.pid, signal.SIGKILL)
+    training.wait()
+    wait_for(lambda: not training.leftovers(), "the end of all processes")
+    last = training.saved()
+    assert last >= told
+    training.params = dataclasses.replace(training.params, executor="local")
+    training.start()
     assert training.result() == undisturbed.result()
+    assert training.continued()[-1] == last
     assert not training.half_written()
-    scores = {row["step"]: row["numbers"]["psnr_db"] for row in training.events("row")}
+    scores = {row["step"]: row["numbers"]["psnr_db"] for row in undisturbed.events("row")}
     saved_at = range(SETTINGS.checkpoint_every, LAST + 1, SETTINGS.checkpoint_every)
     best = max(saved_at, key=lambda step: (scores[step], step))
     assert kept(training) == {LAST - SETTINGS.checkpoint_every, LAST, best}
