@@ -299,17 +299,22 @@ def blends(
             psi_y, psi_other = generator.pair(x, *styles)
         else:
             psi_y, psi_other = generator(torch.cat([x, x]), torch.cat(styles)).chunk(2)
-    psi_y, psi_other = psi_y.float(), psi_other.float()
+    psi_y, psi_other = _exact(psi_y), _exact(psi_other)
     return Blended(psi_y[:, 0], *blend(psi_y, psi_other, drawn.alpha, params.zero_distinction))
 
 
 def _precision(params: DecomposeParams, x: Tensor, exact: bool = False) -> torch.autocast:
     """Where networks run as `params.precision` says, or, if `exact`, in float32.
 
-    What comes out goes through `float()`: losses, blends and averages are float32 always.
+    What comes out goes through `_exact`: losses, blends and averages are float32 always.
     """
     wanted = params.precision == "bf16" and not exact
     return torch.autocast(x.device.type, torch.bfloat16, enabled=wanted)
+
+
+def _exact(values: Tensor) -> Tensor:
+    """bf16 as float32; float64, in which runs are compared, stays what it is."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _head(params: DecomposeParams, heads: Tensor, y: Tensor) -> Tensor:
@@ -336,9 +341,9 @@ def _update_discriminator(
     penalise = params.r1 > 0 and step % params.r1_every == 0
     real = x.detach().requires_grad_(penalise)
     with _precision(params, x, exact=penalise):  # gradients of gradients need the digits
-        heads = networks.discriminator(real).float()
+        heads = _exact(networks.discriminator(real))
     with _precision(params, x):
-        fake = networks.discriminator(torch.cat([blended.y, blended.other]).detach()).float()
+        fake = _exact(networks.discriminator(torch.cat([blended.y, blended.other]).detach()))
     fake = _head(params, fake, targets)
     terms = {
         "adv_real": losses.adversarial_real(_head(params, heads, y)),
@@ -350,7 +355,7 @@ def _update_discriminator(
             terms["kld"] = losses.class_fake(heads, y)
         else:
             with torch.no_grad(), _precision(params, x):
-                logits = networks.classifier(x).float()
+                logits = _exact(networks.classifier(x))
             terms["kld"] = losses.distribution_kl(heads, logits, params.kld_direction)
         total = total + params.lambda_kld * terms["kld"]
     if penalise:
@@ -379,8 +384,8 @@ def _update_generator(
     networks.discriminator.requires_grad_(not savings.frozen)
     classify = networks.classifier or networks.discriminator
     with _precision(params, x):
-        heads = networks.discriminator(both).float()
-        logits = heads if networks.classifier is None else classify(both).float()
+        heads = _exact(networks.discriminator(both))
+        logits = heads if networks.classifier is None else _exact(classify(both))
     terms = {
         "adv": losses.adversarial_real(_head(params, heads, targets)),
         "class": losses.class_fake(logits, targets),
@@ -397,7 +402,7 @@ def _update_generator(
     )
     if params.lambda_neutral:
         with _precision(params, x):
-            undecided = classify(x - distinct).float()
+            undecided = _exact(classify(x - distinct))
         terms["neutral"] = losses.neutrality(undecided)
         total = total + params.lambda_neutral * terms["neutral"]
     networks.optimiser.zero_grad(set_to_none=True)
