@@ -273,8 +273,6 @@ def test_one_worker_on_ray_is_the_plain_loop(make: Any, folder: Path, tmp_path: 
     assert len(rows[0]) == len(rows[1]) == len(here["history"])
     for row, other in zip(*rows, strict=True):
         same(row["numbers"], other["numbers"])
-    # Neither Ray's files nor those of a killed process are left.
-    assert {path.suffix for path in (tmp_path / "kept/there").iterdir()} == {".json", ".pt"}
 
 
 @pytest.mark.slow
@@ -301,7 +299,7 @@ def test_an_error_on_a_worker_is_told_once_and_not_tried_again(
 ) -> None:
     data = tmp_path / "textures"
     shutil.copytree(folder, data)
-    for path in data.glob("train-*.parquet"):
+    for path in data.glob("train-0*.parquet"):
         path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(TrainingError) as caught:
         launch(decomposition(data), "t", "x", tmp_path / "work", params(tmp_path, "ray", workers=2))

@@ -413,6 +413,7 @@ def test_the_weights_are_those_of_one_worker(name: str, size: int, workers: Work
             assert row.keys() == other.keys()
             assert ("r1" in row) == (step % SETTINGS[name][1].get("r1_every", 1) == 0)
             for key in row:
+                assert row[key].dtype == torch.float64  # nowhere on the way was it less
                 torch.testing.assert_close(row[key], other[key], rtol=1e-6, atol=1e-9)
 
 
