@@ -61,7 +61,10 @@ def main(dataset: str, classifier: str, seed_text: str) -> None:
     with atomic_folder(stages.DECOMPOSITIONS / dataset / classifier / str(seed)) as temporary:
         save_decomposer(temporary / "model.pt", networks.average, info, explained, explained_info)
         pd.DataFrame(history).to_csv(temporary / "history.csv", index=False)
-        shutil.copytree(stages.WORK / name / "panels", temporary / "panels")
+        panels = temporary / "panels"
+        panels.mkdir()
+        if (stages.WORK / name / "panels").is_dir():  # not if another machine drew them
+            shutil.copytree(stages.WORK / name / "panels", panels, dirs_exist_ok=True)
         write_json(temporary / "metrics.json", metrics(networks, history, settings, seed))
     checkpoint.remove()
     shutil.rmtree(stages.WORK / name, ignore_errors=True)
