@@ -118,6 +118,7 @@ def same(found: Any, wanted: Any) -> None:
         assert found == wanted
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_next_run_goes_on(folder: Path, tmp_path: Path) -> None:
     """The program ends as if the signal had ended it."""
     long = decomposition(folder, steps=100_000, checkpoint_every=100_000, log_every=1)

@@ -368,17 +368,42 @@ def test_the_classifiers_stage_ends_with_one_line(folder: Path, tmp_path: Path) 
     assert_ended_well(root, stage(root, "classifier", "explained"), 32, "network")
 
 
+def with_model(root: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose classifier has been trained."""
+    monkeypatch.syspath_prepend(str(root))
+    net = build_classifier("mine:Overflows", 1, 3, 16, after=after)
+    info = {"arch": "mine:Overflows", "options": {"after": after}, "channels": 1, "image_size": 16}
+    info |= {"class_names": ["brick", "grass", "gravel"], "value_range": [-1.0, 1.0]}
+    save_classifier(root / "artifacts/classifiers/textures/mine/explained/model.pt", net, info)
+    return root
+
+
+@pytest.mark.slow
 def test_the_decompositions_stage_ends_with_one_line(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = project(folder, tmp_path, after=9)
-    monkeypatch.syspath_prepend(str(root))
-    net = build_classifier("mine:Overflows", 1, 3, 16, after=9)
-    info = {"arch": "mine:Overflows", "options": {"after": 9}, "channels": 1, "image_size": 16}
-    info |= {"class_names": ["brick", "grass", "gravel"], "value_range": [-1.0, 1.0]}
-    place = root / "artifacts/classifiers/textures/mine/explained/model.pt"
-    save_classifier(place, net, info)
+    root = with_model(project(folder, tmp_path, after=9), 9, monkeypatch)
     assert_ended_well(root, stage(root, "decompose", "0"), 4, "networks")
+
+
+@pytest.mark.slow
+def test_a_complete_training_is_taken_over_where_its_pictures_are_not(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended on another machine, which was lost before it wrote the result."""
+    root = with_model(project(folder, tmp_path, after=10**6), 10**6, monkeypatch)
+    path = root / "params.yaml"
+    path.write_text(path.read_text().replace("storage: .work/checkpoints", "storage: kept"))
+    (root / "artifacts/decompositions").write_text("in the way")
+    assert stage(root, "decompose", "0").returncode == 1
+    assert list((root / "kept").rglob("step-000000009.pt"))
+    shutil.rmtree(root / ".work")
+    (root / "artifacts/decompositions").unlink()
+    done = stage(root, "decompose", "0")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = root / "artifacts/decompositions/textures/mine/0"
+    assert len((result / "history.csv").read_text().splitlines()) > 1
+    assert not (root / "kept").exists() or not list((root / "kept").iterdir())
 
 
 def assert_ended_well(
