@@ -83,6 +83,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
 def test_a_training_in_this_process_is_the_plain_loop(
     make: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    torch.set_num_threads(1)  # as `params` says
     job = make(folder)
     plain = Checkpoint(tmp_path / "x")
     job.run(torch.device("cpu"), plain, test_loop.Seen(), module.World())

@@ -378,9 +378,7 @@ class Workers:
 
 SIZES = [2, pytest.param(4, marks=pytest.mark.slow)]
 CASES = [
-    *((name, 2) for name in SOME),
-    *(pytest.param(name, 2, marks=pytest.mark.slow) for name in OTHERS),
-    *(pytest.param(name, 4, marks=pytest.mark.slow) for name in SETTINGS),
+    *(pytest.param(name, size, marks=pytest.mark.slow) for size in (2, 4) for name in SETTINGS),
 ]
 
 
