@@ -188,19 +188,25 @@ class Soak:
             if kill.planned == "start":
                 self._leave(training)  # a start to be disturbed
                 time.sleep(self.chance.uniform(0, 12))
-                wait_for(lambda k=kill: self._victim(training, k), f"a {kill.victim}", SLOW)
-            elif not self._moment(training, kill.planned):
-                return  # it has ended
-            if training.process is None or training.process.poll() is not None:
-                return
-            starts = training.starts()
-            kill.round, kill.step, kill.saved = (
-                len(self.made) - 1,
-                training.step(),
-                training.saved(),
-            )
-            if not self._hit(training, kill):
+            # Looked up before: a checkpoint is written faster than processes are listed.
+            ended = self._ended(training)
+            wait_for(lambda k=kill, e=ended: self._victim(training, k) or e(), "a victim", SLOW)
+            victim = self._victim(training, kill)
+            if victim is None:
+                if ended():
+                    return
                 continue
+            if kill.planned != "start" and not self._moment(training, kill.planned):
+                return  # it has ended
+            starts = training.starts()
+            kill.round, kill.step = len(self.made) - 1, training.step()
+            kill.saved = training.saved()
+            kill.phase = "write" if training.half_written() else ""
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:  # lost with what was killed before
+                continue
+            kill.phase = kill.phase or self._phase(training, kill)
             at = time.time()
             plan.pop(0)
             self.done.append(kill)
@@ -240,22 +246,11 @@ class Soak:
     def _victim(self, training: Training, kill: Kill) -> int | None:
         return training.pid if kill.victim == "stage" else training.find(kill.victim)
 
-    def _hit(self, training: Training, kill: Kill) -> bool:
-        """Kill, if there is such a process just now, and find what it was doing."""
-        victim = self._victim(training, kill)
-        if victim is None:
-            return False
-        worker = training.find("worker")
-        os.kill(victim, signal.SIGKILL)
-        if worker is None or kill.planned == "start":
-            kill.phase = "start"
-        elif training.half_written():
-            kill.phase = "write"
-        elif kill.saved and f"step-{training.saved():09d}.json" not in self._stored():
-            kill.phase = "upload"
-        else:
-            kill.phase = "step"
-        return True
+    def _phase(self, training: Training, kill: Kill) -> str:
+        if kill.planned == "start":
+            return "start"
+        sent = not kill.saved or f"step-{kill.saved:09d}.json" in self._stored()
+        return "step" if sent else "upload"
 
     def _stored(self) -> set[str]:
         number = len(self.made) - 1
