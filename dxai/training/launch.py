@@ -110,7 +110,7 @@ def launch(
                 if params.executor == "local":
                     run_here(task, console)
                 else:
-                    _watch(_with_data_at_hand(task), console)
+                    _watch(_with_data_at_hand(task, console), console)
             except Stopped:
                 stop.answer()
         state = checkpoint.load()
@@ -143,13 +143,14 @@ def choose_device(params: TrainingParams) -> torch.device:
     return torch.device(params.device)
 
 
-def _with_data_at_hand(task: Task) -> Task:
+def _with_data_at_hand(task: Task, console: Console) -> Task:
     """With object storage, workers read the data from there too, each machine caching it once."""
     if "://" not in task.params.storage or "://" in task.job.data:
         return task
     folder = Path(task.job.data)
     version = digest((folder / "manifest.json").read_text())
     url = f"{task.params.storage.rstrip('/')}/prepared/{folder.name}-{version}"
+    console.tell("say", text=f"workers read the data from {url}")
     publish(folder, url)
     return dataclasses.replace(task, job=dataclasses.replace(task.job, data=url))
 
@@ -221,7 +222,7 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
     theirs.close()
     try:
         ours.send_bytes(pickle.dumps((task, address)))
-        _listen(ours, process, task.params.hang_seconds, console)
+        _listen(ours, task.params.hang_seconds, console)
         if address:  # let it say good-bye
             process.wait(END_SECONDS)
     except (EOFError, ConnectionError):
@@ -234,9 +235,7 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
         processes.end_session(process.pid, process.poll)
 
 
-def _listen(
-    link: Connection, process: subprocess.Popen[bytes], hang_seconds: float, console: Console
-) -> None:
+def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
     """Pass on what is told, until the training ends or falls silent."""
     console.heard, limit = time.monotonic(), max(START_SECONDS, hang_seconds)
     asked: float | None = None

@@ -242,7 +242,7 @@ def run_config(task: Task) -> tuple[RunConfig, Path | None]:
         wrapped = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(system))
         book = RunConfig(
             name=name,
-            storage_path=f"{root}/ray",
+            storage_path=f"{root}/{task.checkpoint.folder.name}/ray",
             storage_filesystem=wrapped,
             failure_config=failures,
         )
