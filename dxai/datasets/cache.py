@@ -16,7 +16,7 @@ from typing import Any
 
 from dxai.datasets.base import DataError
 from dxai.datasets.format import MANIFEST, sha256
-from dxai.datasets.source import open_url, refuse_credentials, with_retries
+from dxai.datasets.source import open_url, refuse_credentials, send_file, with_retries
 from dxai.files import atomic, read_json
 
 
@@ -44,7 +44,7 @@ def publish(folder: Path, url: str) -> None:
         def send(content: Path = content, name: str = name) -> None:
             there = f"{root}/{name}"
             if not system.exists(there) or system.info(there)["size"] != content.stat().st_size:
-                system.put_file(str(content), there)
+                send_file(system, content, there)
 
         with_retries(send, f"{url}/{name}: cannot be sent")
 

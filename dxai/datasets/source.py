@@ -32,6 +32,10 @@ S3_OPTIONS: dict[str, Any] = {
 }
 """How s3fs is opened; a server that says nothing is given up after two minutes."""
 
+SEND_SECONDS, SEND_RATE = 30.0, 1e6
+"""An upload may take this long, and a second more for so many bytes: of what it sends, nobody says
+that it arrives, so S3_OPTIONS cannot notice a server that stops taking it."""
+
 T = TypeVar("T")
 
 
@@ -287,6 +291,13 @@ def open_url(url: str) -> tuple[Any, str]:
         raise DataError(f"{url}: {_reason(error)}") from error
     system.retries = 1  # of s3fs; see S3_OPTIONS
     return system, path.rstrip("/")
+
+
+def send_file(system: Any, file: Path, path: str) -> None:
+    """Put a file into a file system of `open_url`; a `TimeoutError` if it takes too long."""
+    limit = SEND_SECONDS + file.stat().st_size / SEND_RATE
+    waits = {"timeout": limit} if getattr(system, "async_impl", False) else {}
+    system.put_file(str(file), path, **waits)
 
 
 def with_retries(call: Callable[[], T], what: str) -> T:

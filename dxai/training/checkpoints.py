@@ -18,7 +18,7 @@ import torch
 
 from dxai.datasets import DataError
 from dxai.datasets.format import sha256
-from dxai.datasets.source import open_url, with_retries
+from dxai.datasets.source import open_url, send_file, with_retries
 from dxai.files import atomic, read_json, write_json
 from dxai.models.checkpoint import write_tensors
 
@@ -205,7 +205,7 @@ class Checkpoint:
         system, root = open_url(self.mirror)
         path = self._path(manifest.step)
         where = f"{self.mirror}/{path.name}"
-        self._tried(lambda: system.put_file(str(path), f"{root}/{path.name}"), f"{where}: not sent")
+        self._tried(lambda: send_file(system, path, f"{root}/{path.name}"), f"{where}: not sent")
         written = path.with_suffix(".json")
         self._tried(
             lambda: system.pipe_file(f"{root}/{written.name}", written.read_bytes()),

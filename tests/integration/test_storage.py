@@ -269,6 +269,8 @@ class SpoiledUpload(s3.Proxy):
 
 SIZE = 500_000
 """Numbers in a checkpoint whose transfer is spoiled: 2 MB."""
+LARGE = 4_000_000
+"""16 MB: more than the buffers on the way take, so that who sends it has to wait."""
 
 
 @pytest.fixture
@@ -278,6 +280,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         "config_kwargs": source.S3_OPTIONS["config_kwargs"] | {"read_timeout": 1}
     }
     monkeypatch.setattr(source, "S3_OPTIONS", options)
+    monkeypatch.setattr(source, "SEND_SECONDS", 2.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -286,9 +289,10 @@ def test_an_upload_that_breaks_off_is_sent_again(
     fault: Any, server: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"s3://{server.bucket()}/checkpoints"
+    monkeypatch.setattr(source, "SEND_RATE", 1e7)
     with SpoiledUpload(server, fault, after=1_000_000, times=2) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
-        Checkpoint(tmp_path / "x", url).save(state(1, SIZE), 1)
+        Checkpoint(tmp_path / "x", url).save(state(1, LARGE), 1)
         assert proxy.spoiled == 2
     s3.use(monkeypatch, server.endpoint)
     assert step_of(Checkpoint(tmp_path / "y/x", url)) == 1
