@@ -26,26 +26,19 @@ import torch
 
 from dxai import stages
 from dxai.files import read_json, write_json
-from dxai.params import DecomposeParams, TrainingParams
+from dxai.params import TrainingParams
 from dxai.training.jobs import DecompositionJob
 from dxai.training.launch import launch
+from tests.unit.training.test_loop import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = DecomposeParams(
+SETTINGS = dataclasses.replace(
+    SMALL,
     steps=150,
-    batch_size=4,
-    branches=2,
-    branch_width=3,
-    coarsest=8,
-    mapping_width=8,
-    style_dim=8,
     discriminator_width=32,  # 6 MB a checkpoint, to be found while it is written
-    alpha_per="image",
-    r1_every=2,
     checkpoint_every=5,
     log_every=1,
     panel_every=50,
-    lr=1e-3,
 )
 """About 20 steps a second on one core at 16 px."""
 TRAINING = TrainingParams(cpus_per_worker=1, device="cpu")

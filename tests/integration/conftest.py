@@ -19,6 +19,7 @@ import pytest
 
 from dxai.profiles import select_profile
 from infra.prefect_api import Prefect
+from tests import s3
 
 ROOT = Path(__file__).resolve().parents[2]
 AUDIT = """
@@ -189,6 +190,18 @@ def finished(make_project: Callable[..., Project]) -> Project:
     run = project.deployment_run("profile=smoke")
     assert run.returncode == 0, run.stdout + project.log(project.flow_runs()[0]["id"])
     return project
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[s3.Server]:
+    with s3.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rclone() -> Iterator[s3.Server]:
+    with s3.rclone() as server:
+        yield server
 
 
 def wait_for(ready: Callable[[], Any], seconds: float = 60.0) -> Any:

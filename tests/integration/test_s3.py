@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,18 +46,6 @@ DRAWN = {d["layout"]: d for d in CATALOGUE.values() if LAYOUTS[d["layout"]].draw
 FORK = multiprocessing.get_context("fork")
 NEVER = 3600.0
 """A pause between two tries that no test lives to see the end of."""
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[s3.Server]:
-    with s3.moto() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rclone() -> Iterator[s3.Server]:
-    with s3.rclone() as server:
-        yield server
 
 
 @pytest.fixture(params=["moto", "rclone"])

@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,6 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = dataclasses.replace(test_loop.SMALL, lambda_class=0.0, steps=8)
 NAME = "decompose-textures-0123"
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[s3.Server]:
-    with s3.moto() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def rclone() -> Iterator[s3.Server]:
-    with s3.rclone() as server:
-        yield server
 
 
 @pytest.fixture(params=["moto", "rclone"])
