@@ -376,7 +376,7 @@ class Workers:
         return processes
 
 
-SIZES = [2, pytest.param(4, marks=pytest.mark.slow)]
+SIZES = [pytest.param(size, marks=pytest.mark.slow) for size in (2, 4)]
 CASES = [
     *(pytest.param(name, size, marks=pytest.mark.slow) for size in (2, 4) for name in SETTINGS),
 ]
@@ -415,6 +415,7 @@ def test_the_weights_are_those_of_one_worker(name: str, size: int, workers: Work
                 torch.testing.assert_close(row[key], other[key], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_what_is_compared_moves(workers: Workers) -> None:
     """Every setting, and every tensor of its state, went a way of its own."""
     (found,) = workers(1, "some")
