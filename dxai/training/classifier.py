@@ -18,10 +18,8 @@ from dxai.params import ClassifierParams
 from dxai.training import sampling
 from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.watching import Stopped, Watcher
-from dxai.training.world import World
+from dxai.training.world import ALONE, World
 from dxai.types import Batch
-
-ALONE = World()
 
 
 def train_classifier(

@@ -29,7 +29,7 @@ from dxai.params import TrainingParams
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.jobs import Job
 from dxai.training.watching import Console, Stopped, StopRequest
-from dxai.training.world import World
+from dxai.training.world import ALONE
 
 START_SECONDS = 180.0
 """How long Ray may take until it says something."""
@@ -123,7 +123,7 @@ def run_here(task: Task, console: Console) -> None:
     if task.params.workers > 1:
         raise ValueError(f"training.workers is {task.params.workers}; executor: local has one")
     prepare_torch(task.params)
-    task.job.run(choose_device(task.params), task.checkpoint, console, World())
+    task.job.run(choose_device(task.params), task.checkpoint, console, ALONE)
 
 
 def prepare_torch(params: TrainingParams) -> None:

@@ -19,14 +19,13 @@ from dxai.training import sampling
 from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.step import Networks, draw, train_step
 from dxai.training.watching import Stopped, Watcher
-from dxai.training.world import World
+from dxai.training.world import ALONE, World
 from dxai.types import Batch, Decomposition
 
 PANEL_IMAGES = 12
 """Validation images behind the sample panels and the logged PSNR."""
 LOOK_EVERY = 20
 """Steps between two looks at the losses of a GPU, which has to be waited for."""
-ALONE = World()
 
 
 class NonFiniteLoss(ValueError):

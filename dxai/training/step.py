@@ -23,9 +23,8 @@ from dxai.models.discriminator import Discriminator
 from dxai.models.generator import Generator
 from dxai.params import DecomposeParams
 from dxai.training import losses
-from dxai.training.world import World
+from dxai.training.world import ALONE, World
 
-ALONE = World()
 GENERATOR_FIELDS = (
     "branches",
     "branch_width",

@@ -109,6 +109,10 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradients[0])
 
 
+ALONE = World()
+"""The world of a single worker."""
+
+
 class _SharedStatistics(_BatchNorm):
     """A batch norm whose statistics, while training, are those of all workers' images."""
 
