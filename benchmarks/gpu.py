@@ -58,7 +58,8 @@ def main() -> None:
         prepare(args.dataset, params, folder / "data", folder / "unfinished")
         # C = D: no classifier has to be trained first.
         settings = dataclasses.replace(
-            params.decompose_for(args.dataset), discriminator_heads="class"
+            params.decompose_for(args.dataset, next(iter(params.classifiers))),
+            discriminator_heads="class",
         )
         print(f"{card}, {args.size} px, batch {settings.batch_size}, profile {args.profile}")
         for name in PRECISIONS:

@@ -61,7 +61,7 @@ def main() -> None:
     torch.set_num_threads(1)
     params = params_of(DATASET, args.profile)
     base = dataclasses.replace(
-        params.decompose_for(DATASET),
+        params.decompose_for(DATASET, next(iter(params.classifiers))),
         steps=args.steps,
         log_every=args.steps,
         panel_every=args.steps,

@@ -98,7 +98,7 @@ def measure(
     if not decompose:
         return found
     began, seed = time.monotonic(), params.seeds[0]
-    wanted = params.decompose_for(name)
+    wanted = params.decompose_for(name, next(iter(params.classifiers)))
     networks = build_networks(wanted, *shape, freeze(classifier), seed)
     checkpoint = Checkpoint(folder / "decomposition")
     history = train(networks, wanted, data, validation, seed, checkpoint, console)

@@ -97,7 +97,7 @@ def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_table(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     table = commands.add_parser("table", help="print a result table")
     table.add_argument(
-        "path", nargs="?", default="results/table1.csv", help="a CSV table (%(default)s)"
+        "path", nargs="?", default="results/tables/table1.csv", help="a CSV table (%(default)s)"
     )
     table.set_defaults(run=_table)
 

@@ -10,6 +10,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -96,11 +97,18 @@ class ClassifierSpec:
         Keyword arguments of the constructor.
     weights : str or None
         A file with trained weights; None trains the network here.
+    overrides : dict
+        What its decomposition needs otherwise than the profile: `decompose`, a mapping of settings.
     """
 
     arch: str
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=OPTIONAL)
+
+    def __post_init__(self) -> None:
+        for stage in self.overrides:
+            choose("overrides", stage, ("decompose",))
 
 
 @dataclass(frozen=True)
@@ -342,6 +350,10 @@ class EvaluateParams:
         Resamples behind every 95% interval.
     latents : int
         Styles drawn for an image, whose decompositions are averaged.
+    uncertainty : int
+        Styles drawn for an image to see how far its class-distinct part depends on them; 0: none.
+    deletion_fill : float
+        What a deleted pixel becomes in Table 2, in [-1, 1].
     seed : int
         Of the latents, of every method's draws, and of the resampling.
     """
@@ -351,10 +363,49 @@ class EvaluateParams:
     beta_steps: int = 10
     bootstrap: int = 2000
     latents: int = 1
+    uncertainty: int = 8
+    deletion_fill: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "batch_size", "beta_steps", "bootstrap", "latents")
+        if self.uncertainty == 1 or self.uncertainty < 0:
+            raise ParamsError(f"uncertainty is {self.uncertainty}; it must be 0, or 2 or more")
+        if not -1 <= self.deletion_fill <= 1:
+            raise ParamsError(f"deletion_fill is {self.deletion_fill}; it must lie in [-1, 1]")
+
+
+@dataclass(frozen=True)
+class RepeatParams:
+    """Which classifiers are explained with further seeds: for intervals over seeds, and Table 4.
+
+    Attributes
+    ----------
+    classifiers : list of str
+        Names from `classifiers`.
+    seeds : list of int
+        Seeds of the decomposition beside those of `run.seeds`.
+    """
+
+    classifiers: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AblationParams:
+    """Decompositions with something changed, to show what it is good for (Figs. 6, 12 and 14).
+
+    Attributes
+    ----------
+    datasets, classifiers : list of str
+        What they are trained on and explain, with the first seed; names from the run.
+    variants : dict
+        Name of an ablation to the settings of `decompose` that it changes.
+    """
+
+    datasets: list[str] = field(default_factory=list)
+    classifiers: list[str] = field(default_factory=list)
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -366,7 +417,9 @@ class Params:
     profile : str
         Name of the profile that the values come from.
     seeds : list of int
-        Seeds of the decomposition, each of which is trained and scored.
+        Seeds of the decomposition, each of which is trained and scored for every classifier.
+    repeat : RepeatParams
+        Further seeds for some of the classifiers.
     datasets, classifiers : dict
         Name to settings.
     joint : dict
@@ -374,16 +427,20 @@ class Params:
         they are trained by the stage `decompose`, on which their baselines therefore depend.
     methods : dict
         Rows of Table 1 beside ours, name to that method's own settings.
+    ablations : AblationParams
+        Decompositions with something changed.
     prepare, classifier, decompose, training, evaluate
         Settings of the stages.
     """
 
     profile: str
     seeds: list[int]
+    repeat: RepeatParams
     datasets: dict[str, DatasetParams]
     classifiers: dict[str, ClassifierSpec]
     joint: dict[str, ClassifierSpec]
     methods: dict[str, dict[str, Any]]
+    ablations: AblationParams
     prepare: PrepareParams
     classifier: ClassifierParams
     decompose: DecomposeParams
@@ -405,12 +462,28 @@ class Params:
                     )
         for method in self.methods:
             choose("run.methods", method, METHODS)
+        for name in self.repeat.classifiers:
+            choose("run.repeat.classifiers", name, self.classifiers)
+        if twice := set(self.seeds) & set(self.repeat.seeds):
+            raise ParamsError(f"run.repeat.seeds has {min(twice)}, which run.seeds has already")
+        for name in self.ablations.datasets:
+            choose("run.ablations.datasets", name, self.datasets)
+        for name in self.ablations.classifiers:
+            choose("run.ablations.classifiers", name, self.classifiers)
+        for name in self.ablations.variants:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ParamsError(
+                    f"run.ablations.variants has {name!r}; it takes letters, digits and _, "
+                    "and starts with a letter"
+                )
         for name in self.datasets:
-            for stage in (self.classifier_for(name), self.decompose_for(name)):
-                if stage.batch_size % self.training.workers:
+            sizes = [self.classifier_for(name).batch_size]
+            sizes += [self.decompose_for(name, c, v).batch_size for c, v in self._decompositions()]
+            for size in sizes:
+                if size % self.training.workers:
                     raise ParamsError(
                         f"run.training.workers is {self.training.workers}; it must divide both "
-                        f"batch sizes, of which one is {stage.batch_size}"
+                        f"batch sizes, of which one is {size}"
                     )
 
     @property
@@ -426,14 +499,63 @@ class Params:
         """How a classifier of this dataset is trained."""
         return self._overridden(ClassifierParams, "classifier", dataset)
 
-    def decompose_for(self, dataset: str) -> DecomposeParams:
-        """How a decomposition on this dataset is trained."""
-        return self._overridden(DecomposeParams, "decompose", dataset)
+    def decompose_for(
+        self, dataset: str, classifier: str, variant: str | None = None
+    ) -> DecomposeParams:
+        """How a decomposition is trained: the profile, and what these change in it.
 
-    def _overridden(self, kind: type[T], stage: str, dataset: str) -> T:
-        wanted = self.dataset(dataset).overrides.get(stage, {})
-        merged = dataclasses.asdict(getattr(self, stage)) | wanted
-        return parse(kind, merged, f"run.datasets.{dataset}.overrides.{stage}")
+        Raises
+        ------
+        ParamsError
+            For an unknown name, naming the valid ones.
+        """
+        spec = self.classifier_spec(classifier)
+        further = [(f"run.classifiers.{classifier}.overrides.decompose", spec.overrides)]
+        if variant is not None:
+            choose("ablation", variant, self.ablations.variants)
+            changed = {"decompose": self.ablations.variants[variant]}
+            further.append((f"run.ablations.variants.{variant}", changed))
+        return self._overridden(DecomposeParams, "decompose", dataset, further)
+
+    def seeds_of(self, classifier: str) -> list[int]:
+        """Every seed that this classifier is explained with, the first one first."""
+        further = self.repeat.seeds if classifier in self.repeat.classifiers else []
+        return [*self.seeds, *further]
+
+    def variants_of(self, dataset: str, classifier: str) -> list[str]:
+        """The ablations of this dataset and classifier."""
+        wanted = self.ablations
+        chosen = dataset in wanted.datasets and classifier in wanted.classifiers
+        return list(wanted.variants) if chosen else []
+
+    def decomposition(
+        self, dataset: str, classifier: str, name: str
+    ) -> tuple[DecomposeParams, int]:
+        """Settings and seed of a decomposition, which goes by its seed or by its ablation."""
+        if name.isdigit():
+            return self.decompose_for(dataset, classifier), int(name)
+        return self.decompose_for(dataset, classifier, name), self.seeds[0]
+
+    def _decompositions(self) -> Iterator[tuple[str, str | None]]:
+        for classifier in self.explained:
+            yield classifier, None
+        for classifier in self.ablations.classifiers:
+            for variant in self.ablations.variants:
+                yield classifier, variant
+
+    def _overridden(
+        self,
+        kind: type[T],
+        stage: str,
+        dataset: str,
+        further: Iterable[tuple[str, dict[str, dict[str, Any]]]] = (),
+    ) -> T:
+        settings = getattr(self, stage)
+        first = (f"run.datasets.{dataset}.overrides.{stage}", self.dataset(dataset).overrides)
+        for where, overrides in (first, *further):
+            merged = dataclasses.asdict(settings) | overrides.get(stage, {})
+            settings = parse(kind, merged, where)
+        return settings
 
     def classifier_spec(self, name: str) -> ClassifierSpec:
         """The settings of one classifier of this run."""

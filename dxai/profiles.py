@@ -84,6 +84,7 @@ def select_profile(
         value["methods"] = _pick("methods", methods, [value.get("methods"), base.get("methods")])
     if seeds is not None:
         value["seeds"] = list(dict.fromkeys(seeds))
+    value |= {key: _within(value, key) for key in ("repeat", "ablations") if key in value}
     for key, setting in (overrides or {}).items():
         value = _override(value, key, setting)
     parse(Params, value, "run")
@@ -121,6 +122,17 @@ def _pick(what: str, names: Iterable[str], known: list[dict[str, Any] | None]) -
     for entries in reversed(known):
         merged |= entries or {}
     return {name: merged[choose(what, name, merged)] for name in names}
+
+
+def _within(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """`repeat` or `ablations` without what the run no longer has, or has anyway."""
+    block = dict(value[key])
+    for names in ("datasets", "classifiers"):
+        if names in block:
+            block[names] = [name for name in block[names] if name in value[names]]
+    if "seeds" in block:
+        block["seeds"] = [seed for seed in block["seeds"] if seed not in value["seeds"]]
+    return block
 
 
 def _override(value: dict[str, Any], key: str, setting: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from dxai.files import read_json
 from dxai.params import Params
-from dxai.stages import CLASSIFIERS, DECOMPOSITIONS, OUTCOMES, RESULTS
+from dxai.stages import CLASSIFIERS, DECOMPOSITIONS, OUTCOMES, RESULTS, TABLES
 
 OURS = "dxai"
 CURVES = {
@@ -108,8 +108,8 @@ def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
 
 
 def _whole(root: Path, params: Params) -> Record:
-    rows = _read_csv(root / RESULTS / "table1.csv")
-    names = ["table1.csv", "table6.csv", "metrics.json", "report.html"]
+    rows = _read_csv(root / TABLES / "table1.csv")
+    names = ["tables/table1.csv", "tables/table6.csv", "metrics.json", "report.html"]
     files = [root / RESULTS / name for name in names] + [root / "params.yaml", root / "dvc.lock"]
     return Record(
         params.profile,
@@ -127,9 +127,9 @@ def _of_classifier(root: Path, params: Params, dataset: str, name: str) -> Itera
     # With C = D the decomposition trains what it explains.
     for role in ("explained", "twin") if name in params.classifiers else ("twin",):
         yield _classifier(root / CLASSIFIERS / place / role, f"{place}/{role}", role, tags)
-    for seed in params.seeds:
+    for seed in params.seeds_of(name):
         yield _decomposition(root / DECOMPOSITIONS / place / str(seed), f"{place}", seed, tags)
-    for item in [*params.methods, *(f"{OURS}-{seed}" for seed in params.seeds)]:
+    for item in [*params.methods, *(f"{OURS}-{seed}" for seed in params.seeds_of(name))]:
         summary = read_json(root / OUTCOMES / place / item / "summary.json")
         for row in summary["rows"]:
             yield _method(row, f"{place}", tags | {"seed": str(summary["seed"])})

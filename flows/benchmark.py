@@ -22,7 +22,7 @@ Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 PARAMS = Path("params.yaml")
-TABLE_1 = Path("results/table1.csv")
+TABLE_1 = Path("results/tables/table1.csv")
 REPORT = Path("results/report.html")
 CLUSTER = Path(".work/cluster")
 

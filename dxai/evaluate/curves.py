@@ -49,13 +49,25 @@ class Curve:
 
         Curves with the same groups and seed are resampled alike, so their differences are paired.
         """
-        names, member = np.unique(np.asarray(self.groups), return_inverse=True)
-        sums = np.zeros((len(names), len(self.levels)))
-        np.add.at(sums, member, self.correct.astype(float))
-        sizes = np.bincount(member, minlength=len(names)).astype(float)
-        rng = draws.generator(seed, "bootstrap")
-        weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-        return (weights @ sums) / (weights @ sizes)[:, None]
+        return resampled_means(self.correct, self.groups, resamples, seed)
+
+
+def resampled_means(
+    values: np.ndarray, groups: Sequence[str], resamples: int, seed: int
+) -> np.ndarray:
+    """Means of (N, L) values in each bootstrap resample of the groups, (R, L); NaN has no part.
+
+    The same groups and seed are resampled alike.
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    known = np.isfinite(values)
+    sums, sizes = (np.zeros((len(names), values.shape[1])) for _ in range(2))
+    np.add.at(sums, member, np.where(known, values, 0).astype(float))
+    np.add.at(sizes, member, known.astype(float))
+    rng = draws.generator(seed, "bootstrap")
+    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    with np.errstate(invalid="ignore"):
+        return (weights @ sums) / (weights @ sizes)
 
 
 def area(levels: np.ndarray, accuracy: np.ndarray) -> np.ndarray:

@@ -2,8 +2,103 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the class-distinct parts of a batch.
+
+    Attributes
+    ----------
+    masks : Tensor
+        (B, 1, H, W), in [0, 1]: which share of each pixel belongs to what makes the class; NaN
+        for an image of which it is not known.
+    difference : Tensor
+        (B, C, H, W): the image less the image without what makes its class; NaN likewise.
+    """
+
+    masks: Tensor
+    difference: Tensor
+
+
+def localise(heat: Tensor, part: Tensor, known: Known) -> dict[str, Tensor]:
+    """Every measure of a batch, each (B,), NaN where it is not defined for an image.
+
+    Parameters
+    ----------
+    heat : Tensor
+        (B, 1 or C, H, W): the map itself, or psi_distinct.
+    part : Tensor
+        (B, C, H, W): psi_distinct.
+    known : Known
+
+    Returns
+    -------
+    dict
+        `pointing`, `average_precision`, `energy_inside`, `mask_area` of the map against the mask
+        (which counts as known if it covers at least half of some pixel), and `correlation` of the
+        part with the known difference.
+    """
+    missing = torch.full((len(part),), torch.nan, dtype=torch.float64)
+    inside = known.masks >= 0.5
+    there = inside.flatten(1).any(1)
+    differs = (known.difference.nan_to_num() != 0).flatten(1).any(1)
+    masks = known.masks.nan_to_num()
+    return {
+        "pointing": torch.where(there, pointing(heat, inside), missing),
+        "average_precision": torch.where(there, average_precision(heat, inside), missing),
+        "energy_inside": torch.where(there, energy_inside(heat, masks), missing),
+        "mask_area": torch.where(there, masks.double().mean((1, 2, 3)), missing),
+        "correlation": torch.where(
+            differs, correlation(part, known.difference.nan_to_num()), missing
+        ),
+    }
+
+
+def pointing(heat: Tensor, inside: Tensor) -> Tensor:
+    """The pointing game (Zhang et al. 2018): 1 where the largest |heat| lies in the region: (B,).
+
+    Parameters
+    ----------
+    heat : Tensor
+        (B, 1 or C, H, W); its absolute values are averaged over channels.
+    inside : Tensor
+        (B, 1, H, W), bool. Chance is its share of the area.
+    """
+    peak = heat.abs().mean(1).flatten(1).argmax(1)
+    return inside.flatten(1).gather(1, peak[:, None])[:, 0].double()
+
+
+def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
+    """Area under precision against recall of the pixels in order of |heat|, without a threshold.
+
+    Equal pixels come together, as in scikit-learn's ``average_precision_score``.
+
+    Parameters
+    ----------
+    heat, inside : Tensor
+        As in `pointing`. Chance is the region's share of the area.
+
+    Returns
+    -------
+    Tensor
+        (B,), in [0, 1]; 0 for an empty region.
+    """
+    scores = heat.abs().mean(1).flatten(1).double().numpy()
+    found = []
+    for values, truth in zip(scores, inside.flatten(1).numpy(), strict=True):
+        order = np.argsort(-values, kind="stable")
+        values, hits = values[order], np.cumsum(truth[order])
+        last = np.append(values[1:] != values[:-1], True)  # the last of each run of equals
+        precision = (hits / np.arange(1, len(hits) + 1))[last]
+        recall = hits[last] / max(hits[-1], 1)
+        found.append(float(np.sum(np.diff(recall, prepend=0.0) * precision)))
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def energy_inside(part: Tensor, masks: Tensor) -> Tensor:

@@ -5,12 +5,19 @@ Shapes: B images, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dxai import draws
+
 ENERGIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Removed energy ||gamma psi||^2 / ||x||^2 of the guard `auc_energy`."""
+DELETED = (0.0, 0.05, 0.1, 0.15, 0.2)
+"""Shares of an image's pixels that are deleted (Table 2)."""
 
 
 def part_from_heatmap(heatmap: Tensor, images: Tensor, sign: str) -> Tensor:
@@ -30,12 +37,16 @@ def part_from_heatmap(heatmap: Tensor, images: Tensor, sign: str) -> Tensor:
     Tensor
         (B, C, H, W); 0 where a heatmap is 0 everywhere.
     """
-    if sign not in ("signed", "relu"):
-        raise ValueError(f"unknown sign {sign!r}; valid are signed, relu")
-    if sign == "relu":
-        heatmap = heatmap.clamp(min=0)
+    heatmap = with_sign(heatmap, sign)
     peak = heatmap.abs().amax((1, 2, 3), keepdim=True)
     return heatmap / torch.where(peak > 0, peak, torch.ones_like(peak)) * images
+
+
+def with_sign(heatmap: Tensor, sign: str) -> Tensor:
+    """The map as it is ("signed"), or with 0 for what is negative ("relu", the paper's H >= 0)."""
+    if sign not in ("signed", "relu"):
+        raise ValueError(f"unknown sign {sign!r}; valid are signed, relu")
+    return heatmap.clamp(min=0) if sign == "relu" else heatmap
 
 
 def remove(images: Tensor, part: Tensor, betas: Tensor) -> Tensor:
@@ -52,6 +63,40 @@ def remove_energy(images: Tensor, part: Tensor, energies: Tensor) -> Tensor:
     ratio = _energy(images) / _energy(part).clamp(min=1e-12)
     gamma = (energies[:, None] * ratio).sqrt()
     return images - gamma[:, :, None, None, None] * part
+
+
+def delete(
+    images: Tensor, heat: Tensor, shares: Sequence[float], fill: float, index: Tensor, seed: int
+) -> Tensor:
+    """Images without the pixels that matter most to a map (Table 2): (L, B, C, H, W).
+
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W).
+    heat : Tensor
+        (B, 1 or C, H, W), a heatmap itself (not w x), or psi_distinct; pixels are ranked by the
+        mean of its absolute values over channels.
+    shares : sequence of float
+        L shares of the pixels, each rounded to a whole number of them.
+    fill : float
+        The value of a deleted pixel, in all channels.
+    index : Tensor
+        (B,), the place of each image in its split; with `seed` it decides between equal pixels.
+    seed : int
+        The run's seed.
+    """
+    ranks = heat.abs().mean(1).flatten(1).double().numpy()
+    pixels = ranks.shape[1]
+    rows = []
+    for values, i in zip(ranks, index.tolist(), strict=True):
+        ties = draws.generator(seed, "deletion ties", 0, i).permutation(pixels)
+        order = np.empty(pixels, dtype=np.int64)
+        order[np.lexsort((ties, -values))] = np.arange(pixels)
+        rows.append(order.reshape(heat.shape[2:]))
+    place = torch.from_numpy(np.stack(rows))[:, None]
+    counts = [round(share * pixels) for share in shares]
+    return torch.stack([torch.where(place < k, fill, images) for k in counts])
 
 
 def blur(part: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ kept per image, so that tables, intervals and other normalisations need no recom
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from torch import Tensor, nn
 
 from dxai.evaluate import removal
 from dxai.evaluate.curves import Curve, auc_interval
+from dxai.evaluate.localisation import Known, localise
 from dxai.params import EvaluateParams
 from dxai.types import Batch
 
-CURVES = ("beta", "energy", "transfer", "blur")
-"""Accuracy against beta; against removed energy; against beta by the twin; after a blur of psi."""
+CURVES = ("beta", "energy", "transfer", "blur", "deletion")
+"""Accuracy against beta; against removed energy; against beta by the twin; after a blur of psi;
+against the share of pixels that are deleted."""
+MEASURED = ("pointing", "average_precision", "energy_inside", "mask_area", "correlation")
+"""What is measured where it is known what makes the class (`dxai.evaluate.localisation`)."""
 
 
 class Scorer:
@@ -34,7 +39,9 @@ class Scorer:
     class_names : list of str
     params : EvaluateParams
     seed : int
-        Of the bootstrap.
+        Of the bootstrap, and of what decides between equal pixels.
+    curves : sequence of str
+        Which of `CURVES` are made.
     """
 
     def __init__(
@@ -44,7 +51,9 @@ class Scorer:
         class_names: list[str],
         params: EvaluateParams,
         seed: int,
+        curves: Sequence[str] = CURVES,
     ) -> None:
+        self.wanted = set(curves) - ({"transfer"} if twin is None else set())
         self.classifier, self.twin = classifier, twin
         self.class_names, self.params, self.seed = class_names, params, seed
         self.betas = torch.linspace(0, 1, params.beta_steps + 1)
@@ -59,6 +68,9 @@ class Scorer:
         batch: Batch,
         part: Tensor,
         reconstruction: Tensor | None = None,
+        heat: Tensor | None = None,
+        known: Known | None = None,
+        further: dict[str, Tensor] | None = None,
     ) -> None:
         """Score one batch.
 
@@ -71,37 +83,64 @@ class Scorer:
             psi_distinct, (B, C, H, W).
         reconstruction : Tensor, optional
             x_hat, (B, C, H, W), for methods that have one.
+        heat : Tensor, optional
+            (B, 1 or C, H, W): the map that the part was made of, after the rule for its sign;
+            default: the part itself. It ranks pixels, and is compared with what is known.
+        known : Known, optional
+            What is known of the class-distinct parts.
+        further : dict, optional
+            Other numbers of each image, name to (B,).
         """
-        x, energies = batch.images, torch.tensor(removal.ENERGIES)
-        without = removal.remove(x, part, self.betas)
-        beta = self._probabilities(self.classifier, without)
-        curves = {
-            "beta": (self.betas, beta),
-            "energy": (
-                energies,
-                self._probabilities(self.classifier, removal.remove_energy(x, part, energies)),
+        x = batch.images
+        heat = part if heat is None else heat
+        makers: dict[str, Callable[[], tuple[nn.Module | None, Any, Tensor]]] = {
+            "beta": lambda: (self.classifier, self.betas, without),
+            "energy": lambda: (
+                self.classifier,
+                removal.ENERGIES,
+                removal.remove_energy(x, part, torch.tensor(removal.ENERGIES)),
             ),
-            "blur": (
+            "transfer": lambda: (self.twin, self.betas, without),
+            "blur": lambda: (
+                self.classifier,
                 self.betas,
-                self._probabilities(
-                    self.classifier, removal.remove(x, removal.blur(part), self.betas)
+                removal.remove(x, removal.blur(part), self.betas),
+            ),
+            "deletion": lambda: (
+                self.classifier,
+                removal.DELETED,
+                removal.delete(
+                    x, heat, removal.DELETED, self.params.deletion_fill, batch.index, self.seed
                 ),
             ),
         }
-        if self.twin is not None:
-            curves["transfer"] = (self.betas, self._probabilities(self.twin, without))
-        for curve, (levels, probabilities) in curves.items():
-            self._frames.append(self._frame(method, sign, batch, curve, levels, probabilities))
-        entropy = torch.special.entr(beta[-1]).sum(1) / math.log(beta.shape[2])
+        without = removal.remove(x, part, self.betas)
+        answers = {}
+        for name in [name for name in CURVES if name in self.wanted]:
+            network, levels, images = makers[name]()
+            assert network is not None
+            answers[name] = self._probabilities(network, images)
+            levels = torch.as_tensor(levels)
+            self._frames.append(self._frame(method, sign, batch, name, levels, answers[name]))
+        last = answers["beta"][-1]
         columns = {
             "psnr_removed_db": removal.psnr(part),
             "mean_abs_distinct": part.abs().mean((1, 2, 3)),
-            "neutrality": entropy,
+            "neutrality": torch.special.entr(last).sum(1) / math.log(last.shape[1]),
+            **(further or {}),
         }
         if reconstruction is not None:
             columns["psnr_db"] = removal.psnr(x - reconstruction)
+        if known is not None:
+            columns |= localise(heat, part, known)
         frame = pd.DataFrame({name: value.numpy() for name, value in columns.items()})
-        self._images.append(frame.assign(method=method, sign=sign))
+        named = {"id": batch.ids, "group": batch.groups, "label": batch.labels.numpy()}
+        named |= {"index": batch.index.numpy(), "method": method, "sign": sign}
+        self._images.append(pd.DataFrame(named).join(frame))
+
+    def images(self) -> pd.DataFrame:
+        """One row an image, method and sign: what is not a matter of levels."""
+        return pd.concat(self._images, ignore_index=True)
 
     def outcomes(self) -> pd.DataFrame:
         """One row an image, method, sign, curve and level."""
@@ -114,9 +153,10 @@ class Scorer:
         found = set(outcomes["curve"])
         curves = {name: curve(outcomes, name) for name in CURVES if name in found}
         low, high = auc_interval(curves["beta"], self.params.bootstrap, self.seed)
-        images = pd.concat(self._images, ignore_index=True)
+        deletion = self._deletion(curves.get("deletion"))
+        images = self.images()
         images = images[(images["method"] == method) & (images["sign"] == sign)]
-        means = images.drop(columns=["method", "sign"]).mean()
+        means = images.drop(columns=["id", "group", "label", "index", "method", "sign"]).mean()
         return {
             "method": method,
             "sign": sign,
@@ -127,17 +167,30 @@ class Scorer:
             "auc": curves["beta"].auc,
             "auc_low": low,
             "auc_high": high,
-            "auc_energy": curves["energy"].auc,
-            "auc_transfer": curves["transfer"].auc if "transfer" in curves else None,
-            "auc_blur": curves["blur"].auc,
+            **{
+                f"auc_{name}": curves[name].auc if name in curves else None
+                for name in ("energy", "transfer", "blur")
+            },
+            **deletion,
             "psnr_db": _number(means.get("psnr_db")),
             "psnr_removed_db": float(means["psnr_removed_db"]),
             "mean_abs_distinct": float(means["mean_abs_distinct"]),
             "neutrality": float(means["neutrality"]),
+            "uncertainty": _number(means.get("uncertainty")),
+            **{name: _number(means.get(name)) for name in MEASURED},
+            "known": int(images.reindex(columns=MEASURED).notna().any(axis=1).sum()),
             "seconds_per_image": seconds_per_image,
             "curves": {name: self._drawn(value) for name, value in curves.items()},
             "probabilities": self._class_means(outcomes),
         }
+
+    def _deletion(self, curve: Curve | None) -> dict[str, float | None]:
+        """The area of Table 2 and its interval: not divided by the range, so at most 0.2."""
+        names = ("auc_deletion", "auc_deletion_low", "auc_deletion_high")
+        if curve is None:
+            return dict.fromkeys(names)
+        found = (curve.auc, *auc_interval(curve, self.params.bootstrap, self.seed))
+        return {n: v * removal.DELETED[-1] for n, v in zip(names, found, strict=True)}
 
     def _probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
         """Softmax output (L, B, c) for images (L, B, C, H, W), in bounded batches."""

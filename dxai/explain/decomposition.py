@@ -98,6 +98,32 @@ class DXAI:
             psi = psi + self.decomposer(images, target, latent).psi / self.latents
         return Decomposition(images, psi)
 
+    @torch.no_grad()
+    def spread(self, images: Tensor, target: Tensor, index: Tensor, draws: int) -> Tensor:
+        """How far the class-distinct part depends on the latent z.
+
+        Parameters
+        ----------
+        images, target, index : Tensor
+            As in `explain`.
+        draws : int
+            Latents drawn for each image.
+
+        Returns
+        -------
+        Tensor
+            (B, 1, H, W): standard deviation (ddof 0) over the draws, mean over channels.
+        """
+        total, squares = torch.zeros(()), torch.zeros(())
+        for k in range(draws):
+            found = self.decomposer(images, target, self.latent(index.tolist(), k))
+            part = found.distinct.double()
+            total, squares = total + part, squares + part.square()
+        if not draws:
+            return torch.zeros_like(images[:, :1])
+        variance = (squares / draws - (total / draws).square()).clamp_min(0)
+        return variance.sqrt().mean(1, keepdim=True).float()
+
     def latent(self, samples: Any, draw: int = 0) -> Tensor:
         """The latents z ~ N(0, I) of images by index, (B, latent_dim)."""
         size = (self.decomposer.latent_dim,)

@@ -5,6 +5,8 @@ Files hold tensors and plain values only and are read with `weights_only=True`.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +16,9 @@ from torch import nn
 from dxai.files import atomic
 from dxai.models.classifiers import Exported, build_classifier, rescaled
 from dxai.models.decomposer import Decomposer
+
+SNAPSHOTS = "snapshots.pt"
+"""Beside a decomposition's model.pt: its averaged weights at earlier steps of training."""
 
 
 class ModelError(ValueError):
@@ -102,6 +107,31 @@ def load_decomposer(
         raise ModelError(f"{path}: written for other settings: {error}") from None
     classifier, classifier_info = _classifier(content["classifier"], path)
     return freeze(decomposer), content["info"], classifier, classifier_info
+
+
+def load_snapshots(folder: Path | str) -> Iterator[tuple[int, Decomposer]]:
+    """A decomposition at each step of its training that was kept, the last one last.
+
+    Parameters
+    ----------
+    folder : path
+        Of the decomposition.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or its weights do not fit.
+    """
+    folder = Path(folder)
+    earlier = _load(folder / SNAPSHOTS, "snapshots")["steps"]
+    decomposer, info, _, _ = load_decomposer(folder)
+    last = copy.deepcopy(decomposer.state_dict())
+    for step, state in [*sorted(earlier.items()), (info["training"]["steps"], last)]:
+        try:
+            decomposer.load_state_dict(state)
+        except RuntimeError as error:
+            raise ModelError(f"{folder}: step {step} has other settings: {error}") from None
+        yield step, decomposer
 
 
 def freeze(network: nn.Module) -> Any:

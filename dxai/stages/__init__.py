@@ -13,6 +13,7 @@ CLASSIFIERS = Path("artifacts/classifiers")
 DECOMPOSITIONS = Path("artifacts/decompositions")
 OUTCOMES = Path("results/outcomes")
 RESULTS = Path("results")
+TABLES = Path("results/tables")
 WORK = Path(".work/checkpoints")
 UNFINISHED = Path(".work/prepare")
 """Unfinished work, outside the outputs that DVC deletes before a stage runs."""

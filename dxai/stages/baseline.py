@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dxai import stages
-from dxai.evaluate.removal import part_from_heatmap
+from dxai.evaluate.removal import part_from_heatmap, with_sign
 from dxai.explain.base import Explainer, build_explainer
 from dxai.params import choose, load_params
 from dxai.stages import scoring
@@ -45,7 +45,8 @@ def main(dataset: str, classifier: str, method: str) -> None:
             None,
             {},
         )
-    scoring.write(out, subject, subject.seed, rows, scorer, maps, time.monotonic() - began)
+    spent = time.monotonic() - began
+    scoring.write(out, subject, subject.seed, None, rows, scorer, maps, spent)
 
 
 def _score(
@@ -59,11 +60,13 @@ def _score(
         spent += time.perf_counter() - began
         maps.append(found.numpy())
         index.append(batch.index.numpy())
+        known = subject.known(batch)
         for sign in explainer.signs:
-            part = (
-                found if explainer.kind == "part" else part_from_heatmap(found, batch.images, sign)
-            )
-            scorer.add(explainer.name, sign, batch, part)
+            heat = part = found
+            if explainer.kind == "heatmap":
+                heat = with_sign(found, sign)
+                part = part_from_heatmap(found, batch.images, sign)
+            scorer.add(explainer.name, sign, batch, part, heat=heat, known=known)
     stored = {"index": np.concatenate(index), explainer.name: np.concatenate(maps)}
     each = spent / len(stored["index"])
     return [scorer.row(explainer.name, sign, each) for sign in explainer.signs], scorer, stored

@@ -13,7 +13,13 @@ from dxai import stages
 from dxai.datasets.format import sha256
 from dxai.datasets.shards import ShardedDataset
 from dxai.files import atomic_folder, write_json
-from dxai.models.checkpoint import freeze, load_classifier, save_decomposer
+from dxai.models.checkpoint import (
+    SNAPSHOTS,
+    freeze,
+    load_classifier,
+    save_decomposer,
+    write_tensors,
+)
 from dxai.params import JOINT, load_params
 from dxai.stages.classifier import fingerprint
 from dxai.stages.following import followed
@@ -22,10 +28,14 @@ from dxai.training.launch import launch
 from dxai.training.step import Networks, generator_settings
 
 
-def main(dataset: str, classifier: str, seed_text: str) -> None:
-    """Write artifacts/decompositions/<dataset>/<classifier>/<seed>/."""
-    params, seed = load_params(), int(seed_text)
-    spec, settings = params.classifier_spec(classifier), params.decompose_for(dataset)
+def main(dataset: str, classifier: str, decomposition: str) -> None:
+    """Write artifacts/decompositions/<dataset>/<classifier>/<decomposition>/.
+
+    A decomposition goes by its seed, or by the name of an ablation.
+    """
+    params = load_params()
+    spec = params.classifier_spec(classifier)
+    settings, seed = params.decomposition(dataset, classifier, decomposition)
     folder = stages.DATA / dataset
     data = ShardedDataset(folder, "train")
     frozen, frozen_info, frozen_hash = None, None, JOINT
@@ -33,7 +43,7 @@ def main(dataset: str, classifier: str, seed_text: str) -> None:
         path = stages.CLASSIFIERS / dataset / classifier / "explained" / "model.pt"
         _, frozen_info = load_classifier(path)
         frozen, frozen_hash = path.read_bytes(), sha256(path)
-    title = f"decompose {dataset} {classifier} {seed}"
+    title = f"decompose {dataset} {classifier} {decomposition}"
     name = f"{title.replace(' ', '-')}-{fingerprint(folder, settings, frozen_hash, seed)}"
     job = DecompositionJob(str(folder.absolute()), settings, frozen, seed)
     with followed(stages.WORK / name, params.training):
@@ -58,8 +68,9 @@ def main(dataset: str, classifier: str, seed_text: str) -> None:
         "profile": params.profile,
         "seed": seed,
     }
-    with atomic_folder(stages.DECOMPOSITIONS / dataset / classifier / str(seed)) as temporary:
+    with atomic_folder(stages.DECOMPOSITIONS / dataset / classifier / decomposition) as temporary:
         save_decomposer(temporary / "model.pt", networks.average, info, explained, explained_info)
+        write_tensors(temporary / SNAPSHOTS, {"kind": "snapshots", "steps": state["snapshots"]})
         pd.DataFrame(history).to_csv(temporary / "history.csv", index=False)
         panels = temporary / "panels"
         panels.mkdir()
@@ -104,4 +115,4 @@ def metrics(
 
 
 if __name__ == "__main__":
-    stages.run_stage(main, "dataset", "classifier", "seed")
+    stages.run_stage(main, "dataset", "classifier", "decomposition")

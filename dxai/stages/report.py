@@ -24,7 +24,7 @@ def main() -> None:
     page = build_report(params, FOLDERS)
     with atomic(stages.RESULTS / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    table = pd.read_csv(stages.RESULTS / "table1.csv")
+    table = pd.read_csv(stages.TABLES / "table1.csv")
     failed = table[table["status"] == "failed"]
     if not failed.empty:
         stage = {name: "joint_baseline" for name in params.joint}

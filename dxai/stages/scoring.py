@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from dxai import stages
 from dxai.datasets.shards import ShardedDataset
-from dxai.evaluate.scores import Scorer, chosen_images
+from dxai.evaluate.localisation import Known
+from dxai.evaluate.scores import CURVES, Scorer, chosen_images
 from dxai.files import atomic_folder, write_json
 from dxai.models.checkpoint import load_classifier, load_decomposer
 from dxai.params import JOINT, Params
@@ -36,10 +38,24 @@ class Subject:
         """Of everything that is drawn while evaluating."""
         return self.params.evaluate.seed
 
-    def scorer(self) -> Scorer:
+    def scorer(self, curves: Sequence[str] = CURVES) -> Scorer:
         """A scorer for these images."""
-        evaluate = self.params.evaluate
-        return Scorer(self.classifier, self.twin, self.data.class_names, evaluate, self.seed)
+        evaluate, names = self.params.evaluate, self.data.class_names
+        return Scorer(self.classifier, self.twin, names, evaluate, self.seed, curves)
+
+    def known(self, batch: Batch) -> Known:
+        """What is known of the class-distinct parts of these images; NaN where it is not."""
+        missing = torch.full_like(batch.images, torch.nan)
+        masks, difference = missing[:, :1].clone(), missing
+        places = batch.index.tolist()
+        for kept, column in ((masks, "mask"), (difference, "neutral")):
+            at = [i for i, place in enumerate(places) if self.data.encoded(place, column)]
+            if not at:
+                continue
+            found = [places[i] for i in at]
+            read = self.data.masks if column == "mask" else self.data.neutral
+            kept[at] = read(found) if column == "mask" else batch.images[at] - read(found)
+        return Known(masks, difference)
 
     def batches(self, title: str) -> Iterator[Batch]:
         """The chosen test images, with progress."""
@@ -52,7 +68,9 @@ class Subject:
             progress.update(done)
 
 
-def subject(params: Params, dataset: str, classifier: str, seed: int) -> Subject:
+def subject(
+    params: Params, dataset: str, classifier: str, seed: int, with_twin: bool = True
+) -> Subject:
     """Load what is scored.
 
     `seed` names the decomposition whose discriminator is the classifier, for C = D.
@@ -68,7 +86,7 @@ def subject(params: Params, dataset: str, classifier: str, seed: int) -> Subject
     fitting = (data.class_names, data.image_size, data.channels)
     if (info["class_names"], info["image_size"], info["channels"]) != fitting:
         raise ValueError(f"{root}: trained for other classes or images than {dataset} has")
-    has_twin = (root / "twin" / "model.pt").exists()
+    has_twin = with_twin and (root / "twin" / "model.pt").exists()
     twin = load_classifier(root / "twin")[0] if has_twin else None
     return Subject(params, dataset, classifier, data, explained, twin)
 
@@ -77,16 +95,22 @@ def write(
     out: Path,
     subject: Subject,
     seed: int,
+    steps: int | None,
     rows: list[dict[str, Any]],
     scorer: Scorer | None,
     attributions: dict[str, np.ndarray],
     seconds: float,
 ) -> None:
-    """Write one folder of results/outcomes/: outcomes.parquet, attributions.npz, summary.json."""
+    """Write one folder of results/outcomes/.
+
+    In it `outcomes.parquet` (images and levels), `images.parquet` (images), `attributions.npz`
+    and `summary.json`.
+    """
     params = subject.params
     with atomic_folder(out) as temporary:
         if scorer is not None:
             scorer.outcomes().to_parquet(temporary / "outcomes.parquet", index=False)
+            scorer.images().to_parquet(temporary / "images.parquet", index=False)
             np.savez_compressed(temporary / "attributions.npz", **attributions)  # type: ignore[arg-type]
         write_json(
             temporary / "summary.json",
@@ -95,7 +119,7 @@ def write(
                 "classifier": subject.name,
                 "seed": seed,
                 "profile": params.profile,
-                "steps": params.decompose_for(subject.dataset).steps,
+                "steps": steps,
                 "class_names": subject.data.class_names,
                 "images": len(chosen_images(len(subject.data), params.evaluate.images)),
                 "rows": rows,

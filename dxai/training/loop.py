@@ -22,8 +22,12 @@ from dxai.training.watching import Stopped, Watcher
 from dxai.training.world import ALONE, World
 from dxai.types import Batch, Decomposition
 
+Snapshots = dict[int, dict[str, Tensor]]
+"""Step to the averaged weights after it."""
 PANEL_IMAGES = 12
 """Validation images behind the sample panels and the logged PSNR."""
+EARLIER = (1 / 300_000, 1 / 30, 1 / 3)
+"""When snapshots are kept, as shares of all steps: those of Table 4 before the last one."""
 LOOK_EVERY = 20
 """Steps between two looks at the losses of a GPU, which has to be waited for."""
 
@@ -80,7 +84,8 @@ def train(
     share = world.share(params.batch_size)
     first = world.rank == 0
     state = world.from_first(checkpoint.load() if first else None)
-    start, history, sums, spent = _resume(networks, state)
+    start, history, sums, spent, snapshots = _resume(networks, state)
+    kept = snapshot_steps(params.steps)
     watcher.tell("start", step=start, total=params.steps, images=params.batch_size)
     shown = _panel_batch(validation)
     began = time.monotonic() - spent
@@ -96,6 +101,8 @@ def train(
             unseen.append(train_step(networks, params, x, y, drawn, step, world))
             done = step + 1
             due = _due(params, done)
+            if done in kept and first:
+                snapshots[done] = _copy(networks.average.state_dict())
             if device.type == "cuda" and len(unseen) < LOOK_EVERY and not any(due.values()):
                 continue
             losses, stopping = _look(unseen, world, first and watcher.stopping)
@@ -123,6 +130,7 @@ def train(
                     "networks": networks.state_dict(),
                     "history": history,
                     "sums": sums,
+                    "snapshots": snapshots,
                     "seconds": time.monotonic() - began,
                 }
                 checkpoint.save(content, done, history[-1]["psnr_db"] if history else 0.0)
@@ -134,11 +142,24 @@ def train(
 
 def _resume(
     networks: Networks, state: dict[str, Any] | None
-) -> tuple[int, list[dict[str, Any]], dict[str, list[Tensor]], float]:
+) -> tuple[int, list[dict[str, Any]], dict[str, list[Tensor]], float, Snapshots]:
     if state is None:
-        return 0, [], {}, 0.0
+        return 0, [], {}, 0.0, {}
     networks.load_state_dict(state["networks"])
-    return state["step"], state["history"], state["sums"], state["seconds"]
+    rest = (state["sums"], state["seconds"], state["snapshots"])
+    return state["step"], state["history"], *rest
+
+
+def snapshot_steps(steps: int) -> list[int]:
+    """After which steps the averaged weights are kept, beside those after the last (Table 4).
+
+    1, 10,000 and 100,000 of the paper's 300,000 steps, scaled to this number.
+    """
+    return sorted({max(1, round(share * steps)) for share in EARLIER} - {steps})
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
 def _due(params: DecomposeParams, done: int) -> dict[str, bool]:

@@ -32,7 +32,7 @@ def artifacts(project: Project) -> dict[str, Any]:
 
 
 def table(project: Project) -> list[dict[str, str]]:
-    with (project.root / "results/table1.csv").open(newline="") as file:
+    with (project.root / "results/tables/table1.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 

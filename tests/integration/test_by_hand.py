@@ -197,7 +197,7 @@ torch.save(network.state_dict(), "mine.pt")
 def test_a_users_folder_and_classifier_are_explained_without_an_edit(own: Project) -> None:
     done = own.run("dvc", "repro")
     assert done.returncode == 0, done.stdout
-    with (own.root / "results/table1.csv").open(newline="") as file:
+    with (own.root / "results/tables/table1.csv").open(newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert float(rows["dxai"]["accuracy"]) > 0.9  # the given weights are used
     assert rows["lrp"]["status"] == "ok"

@@ -252,7 +252,8 @@ rank, line, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 params = load_params()
 prepare_torch(params.training)
 torch.distributed.init_process_group("gloo", f"file://{line}", rank=rank, world_size=2)
-job = DecompositionJob("data/prepared/textures", params.decompose_for("textures"), None, 0)
+settings = params.decompose_for("textures", "joint")
+job = DecompositionJob("data/prepared/textures", settings, None, 0)
 job.run(torch.device("cpu"), Checkpoint(folder), Watcher(), World(rank, 2))
 """
 """One of two workers that share each batch, without Ray."""

@@ -118,7 +118,9 @@ def test_a_dataset_overrides_what_it_needs_otherwise(tmp_path):
     overrides = {"classifier": {"noise": 0.0}, "decompose": {"steps": 7}}
     params = load_params(changed(tmp_path, datasets__textures__overrides=overrides))
     assert params.classifier_for("textures") == dataclasses.replace(params.classifier, noise=0.0)
-    assert params.decompose_for("textures") == dataclasses.replace(params.decompose, steps=7)
+    assert params.decompose_for("textures", "resnet18") == dataclasses.replace(
+        params.decompose, steps=7
+    )
     assert load_params(FILE).classifier_for("textures") == load_params(FILE).classifier
 
 

@@ -102,12 +102,12 @@ def test_tables_and_report_are_artifacts_of_the_parent(root: Path, runs: pd.Data
     names = {item.path for item in mlflow.MlflowClient().list_artifacts(run)}
     assert {"table1.csv", "table1.json", "table6.csv", "metrics.json", "dvc.lock"} <= names
     table = mlflow.load_table("table1.json", run_ids=[run])
-    written = pd.read_csv(root / "results/table1.csv")
+    written = pd.read_csv(root / "results/tables/table1.csv")
     assert list(table["method"]) == list(written["method"])
 
 
 def test_each_training_and_each_row_is_a_child(root: Path, runs: pd.DataFrame) -> None:
-    rows = pd.read_csv(root / "results/table1.csv")
+    rows = pd.read_csv(root / "results/tables/table1.csv")
     found = children(runs)
     assert dict(found["tags.kind"].value_counts()) == {
         "classifier": 2,

@@ -80,7 +80,7 @@ def build_report(params: Params, folders: Folders) -> str:
         params=params,
         settings=yaml.safe_dump(dataclasses.asdict(params), sort_keys=False, allow_unicode=True),
         sections=[_section(i, c, params, folders, drawer) for i, c in enumerate(cells, 1)],
-        table6=read_table(folders.results / "table6.csv"),
+        table6=read_table(folders.results / "tables" / "table6.csv"),
         paper1=paper.TABLE1,
         paper6=paper.TABLE6,
         paper_methods=[m for m in STYLES if any(m in row for row in paper.TABLE1.values())],
@@ -130,7 +130,7 @@ def _section(number: int, cell: Cell, params: Params, folders: Folders, drawer: 
     ends = [row[k] for row in cell.rows for k in ("auc", "auc_low", "auc_high")]
     known = [value for value in ends if value is not None] or [0.0, 1.0]
     place = Path(cell.dataset) / cell.classifier
-    seeds = {s: folders.decompositions / place / str(s) for s in params.seeds}
+    seeds = {s: folders.decompositions / place / str(s) for s in params.seeds_of(cell.classifier)}
     return Section(
         name=f"{cell.dataset} · {cell.classifier}",
         anchor=f"cell-{number}",
@@ -170,10 +170,13 @@ def stage_times(params: Params, folders: Folders) -> list[tuple[str, float]]:
             for role in ("explained", "twin"):
                 folder = folders.classifiers / place / role
                 found.append((f"classifier {place} {role}", read_optional(folder / "metrics.json")))
-            for seed in params.seeds:
+            for seed in params.seeds_of(classifier):
                 folder = folders.decompositions / place / str(seed)
                 found.append((f"decompose {place} {seed}", read_optional(folder / "metrics.json")))
-            for name in [*params.methods, *(f"{OURS}-{seed}" for seed in params.seeds)]:
+            for name in [
+                *params.methods,
+                *(f"{OURS}-{seed}" for seed in params.seeds_of(classifier)),
+            ]:
                 summary = read_optional(folders.outcomes / place / name / "summary.json")
                 found.append((f"evaluate {place} {name}", summary))
     return [(name, values["seconds"]) for name, values in found if values.get("seconds")]

@@ -126,7 +126,7 @@ class Cell:
 
 def read_cells(folders: Folders, datasets: list[str], classifiers: list[str]) -> list[Cell]:
     """One cell for each dataset and classifier that has rows in table1.csv."""
-    table = read_table(folders.results / "table1.csv")
+    table = read_table(folders.results / "tables" / "table1.csv")
     deltas = read_optional(folders.results / "metrics.json").get("ours_minus_best_baseline", {})
     cells = []
     for dataset in datasets:

@@ -84,11 +84,13 @@ class Outline(HTMLParser):
 def changed(run: Run, tmp_path: Path, change: Callable[[pd.DataFrame], Any]) -> Run:
     """The run with another table1.csv; without charts and examples, which take seconds."""
     params, folders = run
-    table = pd.read_csv(folders.results / "table1.csv")
+    table = pd.read_csv(folders.results / "tables" / "table1.csv")
     change(table)
     tmp_path.joinpath("results").mkdir()
-    table.to_csv(tmp_path / "results/table1.csv", index=False)
-    (tmp_path / "results/table6.csv").write_bytes((folders.results / "table6.csv").read_bytes())
+    table.to_csv(tmp_path / "results/tables/table1.csv", index=False)
+    (tmp_path / "results/tables/table6.csv").write_bytes(
+        (folders.results / "tables" / "table6.csv").read_bytes()
+    )
     none = tmp_path / "none"
     return params, Folders(folders.prepared, none, none, none, tmp_path / "results")
 
