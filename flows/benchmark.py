@@ -15,7 +15,7 @@ from pydantic import Field
 from dxai import lifeline
 from dxai.params import METHODS, load_params
 from dxai.profiles import select_profile
-from flows.stages import Group, StageFailed, groups, reproduce
+from flows.stages import Group, StageFailed, groups, lanes, reproduce
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
@@ -105,7 +105,11 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
 def run_group(group: Group, environment: dict[str, str]) -> None:
     """One group of stages, with every line they print in the task's log."""
     logger = get_run_logger()
-    reproduce(group.targets, lambda line: logger.info("%s", line), environment=environment)
+
+    def log(line: str) -> None:
+        logger.info("%s", line)
+
+    reproduce(group.targets, log, environment=environment, at_once=lanes())
 
 
 @task(cache_policy=NO_CACHE)

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -13,7 +13,10 @@ from threading import Thread
 from typing import Any
 
 from dxai import files, processes
+from dxai.params import load_params
 
+MOST_LANES = 4
+"""Items that run at once at most: each holds a process with PyTorch in it."""
 GRACE = 5.0
 """Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
 
@@ -78,17 +81,30 @@ def _group(target: str) -> str:
     return target.split("@")[0]
 
 
+def lanes(cores: int | None = None) -> int:
+    """How many items of a stage run at once on this machine: as many as it has room to train.
+
+    Each of them gets the threads of one training.
+    """
+    training = load_params().training
+    room = (cores or os.cpu_count() or 1) // (training.workers * training.cpus_per_worker)
+    return max(1, min(room, MOST_LANES))
+
+
 def reproduce(
     targets: Iterable[str],
     log: Callable[[str], None],
     root: Path | str = ".",
     environment: dict[str, str] | None = None,
+    at_once: int = 1,
 ) -> None:
     """Bring `targets` up to date with `dvc repro --single-item`, passing on each line it prints.
 
-    `environment` is what the stages find in theirs beside this process's own.
+    `environment` is what the stages find in theirs beside this process's own. Targets that do not
+    need each other may run `at_once`, each in its share of the threads; the first that fails ends
+    the others, which keep what is finished.
 
-    DVC and the stage that it runs are a process group of their own, which is gone when this
+    Every DVC and the stage that it runs are a process group of their own, which is gone when this
     returns or raises, whatever the reason.
 
     Raises
@@ -99,37 +115,78 @@ def reproduce(
     targets = list(targets)
     for pid in prune_locks(root):
         log(f"cleared the DVC locks of process {pid}, which is no more")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
-        cwd=root,
-        env=_environment() | (environment or {}),
-        stdin=subprocess.DEVNULL,
-        # A pipe, so that a stage whose flow was killed ends at its next line, not hours later.
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        process_group=0,
-    )
-    # A DVC that is killed (memory, for example) would leave its stage running, and us reading.
-    Thread(target=_end_with_leader, args=(process,), daemon=True).start()
+    count = min(at_once, len(targets))
+    threads = {} if count == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    environment = _environment() | threads | (environment or {})
+    begun: list[_Lane] = []
     try:
-        outcome = _Outcome(", ".join(targets))
-        for line in map(str.rstrip, process.stdout or ()):
-            outcome.read(line)
-            if line and not _HINTS.match(line):
-                log(line)
-        if process.wait() != 0:
-            raise StageFailed(outcome.stage, outcome.reason(process.returncode))
+        for share in (targets[first::count] for first in range(count)):
+            begun.append(_Lane(share, log, root, environment))
+        while any(lane.is_alive() for lane in begun):
+            for lane in begun:
+                lane.join(0.1)
+                lane.check()
+        for lane in begun:
+            lane.check()
     finally:
-        processes.end_group(process.pid, grace=GRACE, poll=process.poll)
-        if process.stdout is not None:
-            process.stdout.close()
+        for lane in begun:
+            lane.end()
 
 
-def _end_with_leader(process: subprocess.Popen[str]) -> None:
-    process.wait()
-    processes.end_group(process.pid, grace=GRACE)
+class _Lane(Thread):
+    """One `dvc repro`, which reads what it prints."""
+
+    def __init__(
+        self,
+        targets: Sequence[str],
+        log: Callable[[str], None],
+        root: Path | str,
+        environment: dict[str, str],
+    ) -> None:
+        super().__init__(daemon=True)
+        self.log, self.outcome = log, _Outcome(", ".join(targets))
+        self.failure: StageFailed | None = None
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            # A pipe, so that a stage whose flow was killed ends at its next line, not hours later.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            process_group=0,
+        )
+        # A DVC that is killed (memory, for example) would leave its stage running, and us reading.
+        Thread(target=self._end_with_leader, daemon=True).start()
+        self.start()
+
+    def run(self) -> None:
+        """Read to the end."""
+        for line in map(str.rstrip, self.process.stdout or ()):
+            self.outcome.read(line)
+            if line and not _HINTS.match(line):
+                self.log(line)
+        if self.process.wait() != 0:
+            reason = self.outcome.reason(self.process.returncode)
+            self.failure = StageFailed(self.outcome.stage, reason)
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self.failure is not None:
+            raise self.failure
+
+    def end(self) -> None:
+        """End DVC and its stage, if they still run."""
+        processes.end_group(self.process.pid, grace=GRACE, poll=self.process.poll)
+        self.join(GRACE)
+        if self.process.stdout is not None and not self.is_alive():
+            self.process.stdout.close()
+
+    def _end_with_leader(self) -> None:
+        self.process.wait()
+        processes.end_group(self.process.pid, grace=GRACE)
 
 
 class _Outcome:
