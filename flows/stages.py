@@ -145,7 +145,7 @@ class _Lane(Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.log, self.outcome = log, _Outcome(", ".join(targets))
-        self.failure: StageFailed | None = None
+        self.failure: BaseException | None = None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
             cwd=root,
@@ -163,14 +163,17 @@ class _Lane(Thread):
         self.start()
 
     def run(self) -> None:
-        """Read to the end."""
-        for line in map(str.rstrip, self.process.stdout or ()):
-            self.outcome.read(line)
-            if line and not _HINTS.match(line):
-                self.log(line)
-        if self.process.wait() != 0:
-            reason = self.outcome.reason(self.process.returncode)
-            self.failure = StageFailed(self.outcome.stage, reason)
+        """Read to the end; what goes wrong is raised by `check`, in the thread that waits."""
+        try:
+            for line in map(str.rstrip, self.process.stdout or ()):
+                self.outcome.read(line)
+                if line and not _HINTS.match(line):
+                    self.log(line)
+            if self.process.wait() != 0:
+                reason = self.outcome.reason(self.process.returncode)
+                raise StageFailed(self.outcome.stage, reason)
+        except BaseException as error:
+            self.failure = error
 
     def check(self) -> None:
         """Raise what went wrong."""

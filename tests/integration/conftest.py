@@ -99,6 +99,11 @@ class Project:
         """Change what params.yaml says is run."""
         select_profile(self.root / "params.yaml", **wanted)
 
+    def narrow(self, **wanted: Any) -> None:
+        """The same, with one frozen classifier, one joint, and nothing repeated or ablated."""
+        overrides = {"ablations.variants": "{}"} | wanted.pop("overrides", {})
+        self.select(classifiers=["simple", "joint"], overrides=overrides, **wanted)
+
     def flow_runs(self) -> list[dict[str, Any]]:
         """All runs, the newest first."""
         return self.api.call("flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})

@@ -70,7 +70,8 @@ def test_the_run_is_in_mlflow(finished: Project) -> None:
     params = load_params(finished.root / "params.yaml")
     assert dict(children["tags.kind"].value_counts()) == {
         "classifier": 2 * len(params.classifiers) + len(params.joint),
-        "decomposition": len(params.explained) * len(params.seeds),
+        "decomposition": len([s for name in params.explained for s in params.seeds_of(name)])
+        + len(params.ablations.variants),
         "method": len(table(finished)),
     }
     for row in table(finished):
@@ -191,7 +192,8 @@ def test_a_failed_stage_fails_the_run_and_the_next_run_resumes(finished: Project
         )
         assert "nowhere.pt" in run["state"]["message"]
         log = project.log(run["id"])
-        assert log.count("Running stage 'classifier@") == 1  # its input is wrong: no second try
+        # Its input is wrong: no second try, and whatever ran beside it was ended.
+        assert log.count("Running stage 'classifier@textures-simple-explained'") == 1
         assert "Stage 'prepare@textures-few' didn't change" in log.replace(
             "textures'", "textures-few'"
         )

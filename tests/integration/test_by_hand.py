@@ -30,7 +30,7 @@ def running(output: str) -> set[str]:
 def project(make_project: Callable[..., Project], finished: Project) -> Project:
     """A copy of the finished project, without servers, and with fewer methods."""
     project = make_project(finished)
-    project.select(methods=["ig", "gradcam", "lime"])
+    project.narrow(methods=["ig", "gradcam", "lime"])
     done = project.run("dvc", "repro")
     assert running(done.stdout) == {"tables", "report"}, done.stdout
     return project
@@ -57,11 +57,11 @@ def test_dvc_shows_metrics_parameters_and_plots(project: Project) -> None:
         ),
         (
             {"seeds": [0, 1]},
-            r"(joint_)?(decompose|ours)@textures-\w+-1|tables|report",
+            r"(joint_)?(decompose|ours)@textures-\w+-1|cross@textures-simple-simple-1|tables|report",
         ),
         (
             {"overrides": {"decompose.lambda_rec": "3.0"}},
-            r"(joint_)?(decompose|ours)@textures-\w+-\d|joint_baseline@.*|tables|report",
+            r"(joint_)?(decompose|ours)@textures-\w+-\d|joint_baseline@.*|cross@.*|tables|report",
         ),
     ],
 )
@@ -127,7 +127,10 @@ def outputs(root: Path) -> dict[Path, int | None]:
 def test_a_stage_called_wrongly_says_how(project: Project) -> None:
     done = project.run("dxai.stages.decompose", "textures")
     assert done.returncode == 1
-    assert done.stdout.strip() == "usage: python -m dxai.stages.decompose DATASET CLASSIFIER SEED"
+    assert (
+        done.stdout.strip()
+        == "usage: python -m dxai.stages.decompose DATASET CLASSIFIER DECOMPOSITION"
+    )
     done = project.run("dxai.stages.baseline", "textures", "simple", "grad_cam")
     assert re.fullmatch(r"error: method: unknown 'grad_cam'; valid are gradcam, .*\n", done.stdout)
 
@@ -153,6 +156,8 @@ RUN = """run:
   classifiers:
     mine: {arch: "own_network:build", options: {width: 6, value_range: [0, 1]}, weights: mine.pt}
   joint: {}
+  repeat: {classifiers: [], seeds: []}
+  ablations: {datasets: [], classifiers: [], variants: {}}
   methods: {lrp: {}, gradcam: {layer: null}}
 """
 

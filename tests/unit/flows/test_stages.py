@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.stages import Group, StageFailed, groups, prune_locks, reproduce
+from dxai.profiles import select_profile
+from flows.stages import Group, StageFailed, groups, lanes, prune_locks, reproduce
 
 PIPELINE = """
 stages:
@@ -101,6 +103,48 @@ def test_a_failed_stage_is_named_with_its_own_words(
         log_of(pipeline, "part@a", "part@b")
     assert said in str(failure.value)
     assert failure.value.by_input == by_input
+
+
+def test_items_run_at_once_each_with_its_share_of_the_threads(pipeline: Path) -> None:
+    # Each waits for the other: one after the other they would never end.
+    other = "touch here-${item}; until [ -e here-a ] && [ -e here-b ]; do sleep 0.1; done"
+    write(pipeline, f"{other}; echo $OMP_NUM_THREADS threads; {COPY}")
+    lines: list[str] = []
+    reproduce(["part@a", "part@b"], lines.append, pipeline, at_once=2)
+    assert {"made a", "made b"} <= set(lines)
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert lines.count(f"{share} threads") == 2
+    skipped = log_of(pipeline, "part@a", "part@b")
+    assert not any(line.startswith("Running") for line in skipped)
+
+
+def test_the_first_failure_ends_what_runs_beside_it(pipeline: Path) -> None:
+    failing = "if [ ${item} = a ]; then echo 'error: no'; exit 1; fi"
+    write(
+        pipeline,
+        f"echo $$ > pid-${{item}}; until [ -e pid-b ]; do sleep 0.1; done; {failing}; sleep 600",
+    )
+    began = time.monotonic()
+    with pytest.raises(StageFailed, match="stage part@a failed: error: no"):
+        reproduce(["part@a", "part@b"], lambda line: None, pipeline, at_once=2)
+    assert time.monotonic() - began < 60
+    assert_ended(int((pipeline / "pid-b").read_text()))
+    write(pipeline, COPY)
+    assert "made b" in log_of(pipeline, "part@a", "part@b")  # nothing is left locked
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads", "expected"),
+    [(2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 1), (16, 2, 2, 4), (64, 1, 1, 4)],
+)
+def test_as_many_items_as_there_is_room_to_train(
+    tmp_path: Path, monkeypatch, cores: int, workers: int, threads: int, expected: int
+) -> None:
+    shutil.copy("params.yaml", tmp_path)
+    overrides = {"training.workers": str(workers), "training.cpus_per_worker": str(threads)}
+    select_profile(tmp_path / "params.yaml", overrides=overrides)
+    monkeypatch.chdir(tmp_path)
+    assert lanes(cores) == expected
 
 
 def test_python_in_a_stage_is_the_one_that_runs_the_flow(pipeline: Path) -> None:
