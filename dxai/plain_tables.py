@@ -26,7 +26,7 @@ Row = dict[str, str]
 
 
 def format_table(path: Path | str) -> str:
-    """A CSV table as text: Table 1 in groups with its claim, any other as it is.
+    """A CSV table as text: Table 1 in groups with its claim, claims in short, any other as it is.
 
     Raises
     ------
@@ -42,10 +42,27 @@ def format_table(path: Path | str) -> str:
         ) from None
     if not rows:
         raise ValueError(f"{path}: the table is empty")
+    if {"claim", "holds"} <= rows[0].keys():
+        return _claims(rows)
     if not {"method", "auc", "status"} <= rows[0].keys():
         return _aligned([list(rows[0]), *(list(row.values()) for row in rows)])
     cells = itertools.groupby(rows, key=lambda row: (row["dataset"], row["classifier"]))
     return "\n\n".join(_table1(dataset, name, list(cell)) for (dataset, name), cell in cells)
+
+
+def _claims(rows: list[Row]) -> str:
+    lines = [["table", "dataset / classifier", "claim", "against", "ours", "other", "difference"]]
+    lines[0] += ["95% interval", "seeds", "verdict"]
+    for row in rows:
+        place = f"{row['dataset']} / {row['classifier']}"
+        numbers = [_number(row[name], 3) for name in ("ours_value", "other_value")]
+        interval = f"[{float(row['delta_low']):+.3f}, {float(row['delta_high']):+.3f}]"
+        low = float(row["delta_low"])
+        verdict = "holds" if row["holds"] == "True" else "reversed" if low > 0 else "undecided"
+        delta = f"{float(row['delta']):+.3f}"
+        named = [row["table"], place, row["claim"], row["other"]]
+        lines.append([*named, *numbers, delta, interval, row["seeds"], verdict])
+    return _aligned(lines, left=4)
 
 
 def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
@@ -92,13 +109,13 @@ def _number(text: str, digits: int) -> str:
     return f"{float(text):.{digits}f}" if text else "-"
 
 
-def _aligned(lines: list[list[str]]) -> str:
-    """Columns under their headings, the first two to the left, numbers to the right."""
+def _aligned(lines: list[list[str]], left: int = 2) -> str:
+    """Columns under their headings, the first `left` to the left, numbers to the right."""
     width = [max(map(len, column)) for column in itertools.zip_longest(*lines, fillvalue="")]
     rule = ["-" * n for n in width]
     return "\n".join(
         "  ".join(
-            text.ljust(n) if place < 2 else text.rjust(n)
+            text.ljust(n) if place < left else text.rjust(n)
             for place, (text, n) in enumerate(zip(line, width, strict=False))
         ).rstrip()
         for line in [lines[0], rule, *lines[1:]]

@@ -175,10 +175,12 @@ def cancel(server: Prefect, run: dict[str, Any]) -> None:
 
 
 def conclude(place: Place, seconds: float) -> None:
-    """Table 1, and where everything is."""
-    say("\n" + format_table(place.root / "results/tables/table1.csv"))
+    """Table 1, what is claimed of all tables, and where everything is."""
+    tables = place.root / "results/tables"
+    say("\n" + format_table(tables / "table1.csv"))
+    say("\n" + format_table(tables / "claims.csv"))
     say(f"\nreport   {place.root / 'results/report.html'}")
-    say(f"table    {place.root / 'results/tables/table1.csv'}")
+    say(f"tables   {tables}")
     before = "" if services.running(place, "mlflow") else "make up, then "
     say(f"MLflow   {before}{place.url('mlflow')} (data: {place.tracking_uri})")
     say(f"done in  {seconds:.0f} s")
