@@ -178,7 +178,8 @@ def conclude(place: Place, seconds: float) -> None:
     """Table 1, what is claimed of all tables, and where everything is."""
     tables = place.root / "results/tables"
     say("\n" + format_table(tables / "table1.csv"))
-    say("\n" + format_table(tables / "claims.csv"))
+    if len((tables / "claims.csv").read_text().splitlines()) > 1:
+        say("\n" + format_table(tables / "claims.csv"))
     say(f"\nreport   {place.root / 'results/report.html'}")
     say(f"tables   {tables}")
     before = "" if services.running(place, "mlflow") else "make up, then "

@@ -57,7 +57,7 @@ def all_claims(
         *_diagonals(cross, params),
         *_stability(stability, params),
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("table", kind="stable")
 
 
 def best_baseline(rows: pd.DataFrame, column: str = "auc") -> pd.Series | None:
