@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,12 +13,15 @@ import pandas as pd
 
 from dxai.datasets.base import SPLITS, Listing, Load, Sample, Unit
 from dxai.datasets.writer import Target, write_dataset
-from dxai.evaluate.removal import ENERGIES
+from dxai.evaluate import tables
+from dxai.evaluate.claims import all_claims
+from dxai.evaluate.removal import DELETED, ENERGIES
 from dxai.evaluate.report import Folders
-from dxai.evaluate.tables import TABLE1_COLUMNS, TABLE6_COLUMNS
-from dxai.files import write_json
+from dxai.evaluate.scores import CURVES
+from dxai.files import read_json, write_json
 from dxai.params import (
     METHODS,
+    AblationParams,
     ClassifierParams,
     ClassifierSpec,
     DatasetParams,
@@ -25,6 +29,7 @@ from dxai.params import (
     EvaluateParams,
     Params,
     PrepareParams,
+    RepeatParams,
     TrainingParams,
 )
 
@@ -45,30 +50,61 @@ AREAS = {
     "shuffled": 0.64,
     "random_phase": 0.98,
 }
+LOCALISED = {
+    "pointing": 0.8,
+    "average_precision": 0.4,
+    "energy_inside": 0.3,
+    "mask_area": 0.07,
+    "correlation": 0.35,
+}
 
 
-def small_params(seeds: Sequence[int] = (0,)) -> Params:
-    """A run with one dataset and one classifier."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "two_branches": {"branches": 2},
+    "no_distinct_reconstruction": {"lambda_dis_rec": 0.0},
+    "no_zero_distinction": {"zero_distinction": False},
+}
+STEPS = (1, 50, 500, 1500)
+"""Of which a decomposition is kept."""
+
+
+def small_params(seeds: Sequence[int] = (0,), rich: bool = False) -> Params:
+    """A run with one dataset and one classifier; a rich one has two, and all that comes besides."""
+    datasets = {"textures": DatasetParams("textures", "data/textures.md", 1)}
+    classifiers = {"resnet18": ClassifierSpec("resnet18")}
+    if rich:
+        datasets["brats"] = DatasetParams("brats", "sample", 1)
+        classifiers["simple"] = ClassifierSpec("simple")
     return Params(
         profile="made-up",
         seeds=list(seeds),
-        datasets={"textures": DatasetParams("textures", "data/textures.md", 1)},
-        classifiers={"resnet18": ClassifierSpec("resnet18")},
-        joint={},
+        repeat=RepeatParams(["resnet18"], [max(seeds) + 1]) if rich else RepeatParams(),
+        datasets=datasets,
+        classifiers=classifiers,
+        joint={"joint": ClassifierSpec("joint")} if rich else {},
         methods={name: {} for name in METHODS} | {"lime": {"samples": 100, "segments": 30}},
+        ablations=AblationParams(["textures"], ["resnet18"], VARIANTS if rich else {}),
         prepare=PrepareParams(image_size=SIZE),
         classifier=ClassifierParams(),
         decompose=DecomposeParams(steps=1500),
         training=TrainingParams(),
-        evaluate=EvaluateParams(),
+        evaluate=EvaluateParams(bootstrap=200),
     )
 
 
 def write_results(
-    root: Path, class_names: Sequence[str] = CLASSES, channels: int = 1, seeds: Sequence[int] = (0,)
+    root: Path,
+    class_names: Sequence[str] = CLASSES,
+    channels: int = 1,
+    seeds: Sequence[int] = (0,),
+    rich: bool = False,
 ) -> tuple[Params, Folders]:
-    """Everything that the report reads, below `root`; LRP is unsupported, LIME has failed."""
-    params = small_params(seeds)
+    """Everything that the report reads, below `root`; LRP is unsupported, LIME has failed.
+
+    A rich run has every table of the paper: two datasets, of which the second knows what makes
+    its classes, two classifiers and C = D, further seeds, ablations and stability.
+    """
+    params = small_params(seeds, rich)
     folders = Folders(
         root / "prepared",
         root / "classifiers",
@@ -76,20 +112,26 @@ def write_results(
         root / "outcomes",
         root / "results",
     )
-    table: list[dict[str, Any]] = []
     for dataset in params.datasets:
-        images, labels = _dataset(folders.prepared / dataset, dataset, class_names, channels)
-        for classifier in params.classifiers:
+        made = _dataset(folders.prepared / dataset, dataset, class_names, channels)
+        for classifier in params.explained:
             place = Path(dataset) / classifier
-            for name in [*params.methods, *(f"dxai-{seed}" for seed in seeds)]:
-                table += _outcomes(
-                    folders.outcomes / place / name, params, images, labels, list(class_names)
-                )
+            ours = params.seeds_of(classifier)
+            names = [*params.methods, *(f"dxai-{seed}" for seed in ours)]
+            names += [f"dxai-{variant}" for variant in params.variants_of(dataset, classifier)]
+            for name in names:
+                _outcomes(folders.outcomes / place / name, params, *made, list(class_names))
             for role in ("explained", "twin"):
                 _classifier(folders.classifiers / place / role)
-            for seed in seeds:
+            for seed in ours:
                 _decomposition(folders.decompositions / place / str(seed))
-    _tables(folders.results, table, params)
+        if rich:
+            for trained, scorer in itertools.product(params.classifiers, repeat=2):
+                for seed in params.seeds_of(trained):
+                    _cross(folders.outcomes / dataset / trained / f"dxai-{seed}", scorer)
+            for classifier in params.repeat.classifiers:
+                _stability(folders.outcomes / dataset / classifier / "stability", params, made[0])
+    _tables(folders, params, rich)
     return params, folders
 
 
@@ -127,40 +169,78 @@ def _sample_of(unit: Unit, load: Load) -> Iterator[Sample]:
 
 def _outcomes(
     folder: Path, params: Params, images: np.ndarray, labels: np.ndarray, class_names: list[str]
-) -> list[dict[str, Any]]:
-    """One method's outcomes; returns its rows of table1.csv."""
+) -> None:
+    """What a stage `baseline` or `ours` writes."""
     folder.mkdir(parents=True)
     ours = folder.name.startswith("dxai-")
-    seed = int(folder.name.removeprefix("dxai-")) if ours else params.seeds[0]
+    name = folder.name.removeprefix("dxai-")
+    seed = int(name) if ours and name.isdigit() else params.seeds[0]
     methods = ["dxai", "shuffled", "random_phase"] if ours else [folder.name]
     rows = [
-        _row(method, sign, seed, labels, class_names)
+        _row(method, sign, seed, labels, class_names, folder.parts[-3])
         for method in methods
         for sign in _signs(method)
     ]
-    frames = [
-        _frame(row, labels, class_names)
-        for row in rows
-        if row["status"] == "ok" and row["method"] in AREAS
-    ]
-    if frames:
+    scored = [row for row in rows if row["status"] == "ok"]
+    if scored:
+        frames = [_frame(row, labels, class_names) for row in scored]
         pd.concat(frames).to_parquet(folder / "outcomes.parquet", index=False)
+        pd.concat([_images(row, labels) for row in scored]).to_parquet(
+            folder / "images.parquet", index=False
+        )
         np.savez(folder / "attributions.npz", **_attributions(methods, images))
     summary = {
         "dataset": folder.parts[-3],
         "classifier": folder.parts[-2],
         "seed": seed,
         "profile": params.profile,
-        "steps": params.decompose.steps,
+        "steps": params.decompose.steps if ours else None,
         "class_names": class_names,
         "images": len(labels),
         "rows": rows,
         "seconds": 12.5 + len(folder.name),
     }
     write_json(folder / "summary.json", summary)
-    shared = {k: summary[k] for k in ("dataset", "classifier", "seed", "profile", "steps")}
-    delta = {"delta_low": -0.09, "delta_high": -0.02}
-    return [shared | row | (delta if row["method"] == "dxai" else {}) for row in rows]
+
+
+def _cross(ours: Path, scorer: str) -> None:
+    """What a stage `cross` writes: as `ours` was scored, or worse by another classifier."""
+    folder = ours.with_name(f"{ours.name}-by-{scorer}")
+    folder.mkdir()
+    outcomes = pd.read_parquet(ours / "outcomes.parquet")
+    outcomes = outcomes[(outcomes["method"] == "dxai") & (outcomes["curve"] == "beta")]
+    if scorer != ours.parent.name:
+        outcomes["prediction"] = outcomes["label"]
+    outcomes.to_parquet(folder / "outcomes.parquet", index=False)
+    summary = read_json(ours / "summary.json")
+    row = summary["rows"][0]
+    shared = {key: summary[key] for key in ("dataset", "seed", "steps", "profile", "images")}
+    about = {"trained": ours.parent.name, "scorer": scorer, "row": row}
+    write_json(folder / "cross.json", shared | about)
+
+
+def _stability(folder: Path, params: Params, images: np.ndarray) -> None:
+    """What a stage `stability` writes."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    frames, maps = [], {}
+    for method, step in [("dxai", s) for s in STEPS] + [("gradcam", 0), ("internal_influence", 0)]:
+        std = (0.35 / (1 + step) ** 0.3 if step else 0.02) + rng.uniform(0, 0.02, len(images))
+        frame = {"method": method, "step": step or None, "index": np.arange(len(images))}
+        frame |= {"id": [f"image {i}" for i in range(len(images))]}
+        frame |= {"group": [f"g{i // 2}" for i in range(len(images))]}
+        frame |= {"std": std, "normalised": std / 2 if step else 8 * std}
+        frames.append(pd.DataFrame(frame).astype({"step": "Int64"}))
+        if step:
+            shown = rng.uniform(0, 2 * std.mean(), images[:6].shape)
+            maps[f"step-{step}"] = shown.astype(np.float32)
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "images.parquet", index=False)
+    np.savez_compressed(folder / "maps.npz", **maps)
+    about = {"dataset": folder.parts[-3], "classifier": folder.parts[-2]}
+    about |= {"profile": params.profile, "layers": ["layer3.1", "layer4.0", "layer4.1"]}
+    seeds = params.seeds_of(folder.parts[-2])
+    about |= {"seeds": seeds, "images": len(images), "steps": list(STEPS)}
+    write_json(folder / "stability.json", about)
 
 
 def _signs(method: str) -> tuple[str, ...]:
@@ -170,7 +250,7 @@ def _signs(method: str) -> tuple[str, ...]:
 
 
 def _row(
-    method: str, sign: str, seed: int, labels: np.ndarray, class_names: list[str]
+    method: str, sign: str, seed: int, labels: np.ndarray, class_names: list[str], dataset: str
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method, "sign": sign, "status": "ok", "reason": ""}
     if method == "lrp":
@@ -178,6 +258,7 @@ def _row(
     if method == "lime":
         return row | {"status": "failed", "reason": "RuntimeError: not enough segments"}
     area = AREAS[method] + 0.004 * seed + (0.003 if sign == "relu" else 0)
+    known = dataset == "brats" and method not in ("shuffled", "random_phase")
     return row | {
         "images": len(labels),
         "accuracy": 0.98,
@@ -187,12 +268,18 @@ def _row(
         "auc_energy": min(area + 0.05, 1),
         "auc_transfer": area - 0.02 if method == "dxai" else area,
         "auc_blur": 0.97 if method == "naive" else min(area + 0.04, 1.0),
+        "auc_deletion": 0.2 * area,
+        "auc_deletion_low": 0.2 * (area - 0.03),
+        "auc_deletion_high": 0.2 * (area + 0.025),
         "psnr_db": 25.8 if method == "dxai" else None,
         "psnr_removed_db": 14.2,
         "mean_abs_distinct": 0.213,
         "neutrality": 0.25,
+        "uncertainty": 0.08 if method == "dxai" else None,
+        **{name: value if known else None for name, value in LOCALISED.items()},
+        "known": len(labels) if known else 0,
         "seconds_per_image": 0.004,
-        "curves": {name: _curve(name, area) for name in ("beta", "energy", "transfer", "blur")},
+        "curves": {name: _curve(name, area) for name in CURVES},
         "probabilities": {
             name: [
                 _probabilities(k, beta, area, len(class_names)) for beta in np.linspace(0, 1, 11)
@@ -203,7 +290,7 @@ def _row(
 
 
 def _curve(name: str, area: float) -> dict[str, list[float]]:
-    level = np.array(ENERGIES) if name == "energy" else np.linspace(0, 1, 11)
+    level = np.array({"energy": ENERGIES, "deletion": DELETED}.get(name, np.linspace(0, 1, 11)))
     accuracy = 0.98 * np.clip(1 - 2.5 * (1 - area) * (level / level[-1]) ** 1.5, 0.02, 1)
     low, high = np.clip(accuracy - 0.04, 0, 1), np.clip(accuracy + 0.03, 0, 1)
     values = {"level": level, "accuracy": accuracy, "low": low, "high": high}
@@ -222,16 +309,35 @@ def _probabilities(label: int, beta: float, area: float, classes: int) -> list[f
 
 
 def _frame(row: dict[str, Any], labels: np.ndarray, class_names: list[str]) -> pd.DataFrame:
+    """Outcomes of the curves that tables are made of: as many images go wrong as the curve says."""
     lines = []
-    for i, label in enumerate(labels):
-        for beta, p in zip(
-            row["curves"]["beta"]["level"], row["probabilities"][class_names[label]], strict=True
-        ):
-            line = {"id": f"image {i}", "group": f"g{i // 2}", "label": int(label), "index": i}
-            line |= {"method": row["method"], "sign": row["sign"], "curve": "beta", "level": beta}
-            line |= {"prediction": int(np.argmax(p))} | {f"p{k}": v for k, v in enumerate(p)}
-            lines.append(line)
+    for curve in ("beta", "deletion"):
+        drawn = row["curves"][curve]
+        for i, label in enumerate(labels):
+            shown = row["probabilities"][class_names[label]]
+            for k, level in enumerate(drawn["level"]):
+                right = k == 0 or (i * 7 % len(labels)) < drawn["accuracy"][k] * len(labels)
+                line = {"id": f"image {i}", "group": f"g{i // 2}", "label": int(label), "index": i}
+                line |= {"method": row["method"], "sign": row["sign"], "curve": curve}
+                line |= {"level": level, "prediction": int(label if right else 1 - min(label, 1))}
+                lines.append(line | {f"p{j}": v for j, v in enumerate(shown[k])})
     return pd.DataFrame(lines)
+
+
+def _images(row: dict[str, Any], labels: np.ndarray) -> pd.DataFrame:
+    """What is measured of each image: what the row says, and a little more or less."""
+    size = len(labels)
+    about = {
+        "id": [f"image {i}" for i in range(size)],
+        "group": [f"g{i // 2}" for i in range(size)],
+    }
+    about |= {"label": labels, "index": np.arange(size)}
+    about |= {"method": row["method"], "sign": row["sign"]}
+    names = ("psnr_removed_db", "mean_abs_distinct", "neutrality", "psnr_db", *LOCALISED)
+    wanted = [*names, "uncertainty"] if row["method"] == "dxai" else names
+    vary = np.linspace(0.9, 1.1, size)
+    values = {k: np.full(size, np.nan) if row[k] is None else row[k] * vary for k in wanted}
+    return pd.DataFrame(about | values)
 
 
 def _attributions(methods: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
@@ -244,6 +350,7 @@ def _attributions(methods: list[str], images: np.ndarray) -> dict[str, np.ndarra
     if "dxai" in methods:
         maps["agnostic"] = images - maps["dxai"]
         maps["reconstruction"] = images + rng.normal(0, 0.05, images.shape)
+        maps["spread"] = np.abs(rng.normal(0, 0.02, images[:, :1].shape))
     return {k: v if k == "index" else v.astype(np.float16) for k, v in maps.items()}
 
 
@@ -260,7 +367,8 @@ def _classifier(folder: Path) -> None:
     }
     folder.mkdir(parents=True)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    write_json(folder / "metrics.json", {"test_accuracy": 0.98, "seconds": 54.0, "seed": 0})
+    metrics = {"test_accuracy": 0.98, "test_images": 150, "seconds": 54.0, "seed": 0}
+    write_json(folder / "metrics.json", metrics)
 
 
 def _decomposition(folder: Path) -> None:
@@ -276,17 +384,52 @@ def _decomposition(folder: Path) -> None:
     write_json(folder / "metrics.json", {"steps": 1500, "seconds": 461.0, "seed": 0})
 
 
-def _tables(folder: Path, rows: list[dict[str, Any]], params: Params) -> None:
-    folder.mkdir(parents=True)
-    frame = pd.DataFrame(rows).reindex(columns=list(TABLE1_COLUMNS))
-    frame.to_csv(folder / "table1.csv", index=False)
-    accuracies = [
-        [dataset, classifier, 0, params.profile, 150, 0.98, 0.95, 0.995, None]
-        for dataset in params.datasets
-        for classifier in params.classifiers
+def _tables(folders: Folders, params: Params, rich: bool) -> None:
+    """What the stage `tables` writes, made by its own functions."""
+    settings = params.evaluate
+    cells = [folders.outcomes / d / c for d in params.datasets for c in params.explained]
+    places = [
+        cell / name
+        for cell in cells
+        for name in [*(f"dxai-{s}" for s in params.seeds_of(cell.name)), *params.methods]
     ]
-    pd.DataFrame(accuracies, columns=list(TABLE6_COLUMNS)).to_csv(
-        folder / "table6.csv", index=False
-    )
-    deltas = {f"{r[0]}/{r[1]}": {"delta_low": -0.09, "delta_high": -0.02} for r in accuracies}
-    write_json(folder / "metrics.json", {"ours_minus_best_baseline": deltas})
+    cross = sorted(folders.outcomes.glob("*/*/dxai-*-by-*"))
+    stability = sorted(folders.outcomes.glob("*/*/stability"))
+    named = [(d, c) for d in params.datasets for c in params.classifiers]
+    trained = [folders.classifiers / d / c / "explained" for d, c in named]
+    if rich:
+        named += [(d, "discriminator") for d in params.datasets]
+        trained += [folders.classifiers / d / "joint" / "twin" for d in params.datasets]
+    place = folders.outcomes / "textures" / "resnet18"
+    changed = [place / f"dxai-{name}" for name in params.variants_of("textures", "resnet18")]
+    found = all_claims(places, cross, stability, settings)
+    frames = {
+        "table1": tables.table1(places, settings),
+        "table2": tables.table2(places),
+        "table3": tables.table3(cross, settings),
+        "table4": tables.table4(stability, settings),
+        "table5": _counts(folders, params),
+        "table6": tables.table6(trained, named, params.profile),
+        "ablations": tables.ablations(changed, place / f"dxai-{params.seeds[0]}", settings),
+        "localisation": tables.localisation(places),
+        "per_class": tables.per_class(places, settings),
+        "per_image": tables.per_image(places),
+        "claims": found,
+    }
+    (folders.results / "tables").mkdir(parents=True)
+    for name, frame in frames.items():
+        path = folders.results / "tables" / f"{name}.csv"
+        frame.to_csv(path, index=False, float_format="%.6g")
+    metrics = tables.metrics(frames["table1"], frames["table6"], found)
+    write_json(folders.results / "metrics.json", metrics)
+
+
+def _counts(folders: Folders, params: Params) -> pd.DataFrame:
+    """Table 5 of sets whose layout is none of the registry's."""
+    rows = []
+    for name, dataset in params.datasets.items():
+        manifest = read_json(folders.prepared / name / "manifest.json")
+        sums = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
+        about = {"dataset": name, "source": dataset.source, "groups_test": sums["test"] // 2}
+        rows.append(about | {"classes": len(manifest["class_names"])} | sums)
+    return pd.DataFrame(rows).reindex(columns=list(tables.TABLE5_COLUMNS))
