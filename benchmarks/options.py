@@ -14,22 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks.samples import params_of
 from benchmarks.speed import CLASSES, images, in_turns
 from benchmarks.step import Case
-from dxai.datasets import ShardedDataset, prepare
-from dxai.evaluate.scores import Scorer
-from dxai.explain.decomposition import DXAI
-from dxai.models.checkpoint import freeze
-from dxai.models.classifiers import build_classifier
-from dxai.params import DecomposeParams, Params
-from dxai.training.checkpoints import Checkpoint
-from dxai.training.classifier import initial_seed, train_classifier
-from dxai.training.loop import train
-from dxai.training.step import build_networks, draw, train_step
-from dxai.training.watching import Watcher
+from benchmarks.tuning import results
+from dxai.datasets import prepare
+from dxai.params import DecomposeParams
+from dxai.training.step import draw, train_step
 
 DATASET = "textures"
 BASE = "as it is"
@@ -79,10 +71,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(DATASET, params, folder / "data", folder / "work")
-        classifier = trained_classifier(params, folder)
+        explained = next(iter(params.classifiers))
         for seed in args.seeds:
             for name, wanted in settings.items():
-                found = result(params, wanted, seed, classifier, folder, name)
+                (found,) = results(params, DATASET, explained, wanted, seed, folder, [])
                 print(json.dumps({"option": name, "seed": seed} | found), flush=True)
 
 
@@ -95,48 +87,6 @@ def steps(case: Case, params: DecomposeParams) -> Any:
         train_step(networks, params, batch.images, batch.labels, drawn, number)
         for number in range(CYCLE)
     ]
-
-
-def trained_classifier(params: Params, folder: Path) -> nn.Module:
-    """The profile's first classifier, trained as the pipeline trains it."""
-    data, validation = (ShardedDataset(folder / "data", split) for split in ("train", "validation"))
-    settings, spec = params.classifier_for(DATASET), next(iter(params.classifiers.values()))
-    torch.manual_seed(initial_seed(settings.seed))
-    shape = (data.channels, len(data.class_names), data.image_size)
-    network = build_classifier(spec.arch, *shape, **spec.options)
-    checkpoint = Checkpoint(folder / "classifier")
-    train_classifier(network, settings, data, validation, settings.seed, checkpoint, Watcher())
-    return freeze(network)
-
-
-def result(
-    params: Params,
-    wanted: DecomposeParams,
-    seed: int,
-    classifier: nn.Module,
-    folder: Path,
-    name: str,
-) -> dict[str, Any]:
-    """AUC with its interval and x_hat in dB, on all validation images, of one training."""
-    data, validation = (ShardedDataset(folder / "data", split) for split in ("train", "validation"))
-    shape = (data.channels, len(data.class_names), data.image_size)
-    networks = build_networks(wanted, *shape, classifier, seed)
-    checkpoint = Checkpoint(folder / f"{name}-{seed}")
-    history = train(networks, wanted, data, validation, seed, checkpoint, Watcher())
-    scorer = Scorer(classifier, None, data.class_names, params.evaluate, params.evaluate.seed)
-    info = {
-        "channels": data.channels,
-        "class_names": data.class_names,
-        "image_size": data.image_size,
-    }
-    explainer = DXAI(networks.average, info, classifier, params.evaluate.seed)
-    for batch in validation.batches(params.evaluate.batch_size):
-        found = explainer.explain(batch.images, batch.labels, batch.index)
-        scorer.add("dxai", "part", batch, found.distinct, found.reconstruction)
-    row = scorer.row("dxai", "part", None)
-    return {key: round(row[key], 3) for key in ("auc", "auc_low", "auc_high", "psnr_db")} | {
-        "minutes": round(history[-1]["seconds"] / 60, 1)
-    }
 
 
 if __name__ == "__main__":
