@@ -126,30 +126,39 @@ class Store:
 
     def fill(self, run: str, record: Record) -> None:
         """Log what a record holds."""
-        self.params(run, record.params)
-        self.metrics(run, [(0, record.numbers), *record.curves])
+        self.numbers(run, record.params, [(0, record.numbers), *record.curves])
         for path in record.files:
             self.client.log_artifact(run, str(path))
-        if record.table:
-            self.client.log_table(run, record.table, "table1.json")
+        for name, folder in record.folders.items():
+            self.client.log_artifacts(run, str(folder), name)
+        for name, rows in record.tables.items():
+            if rows:
+                columns = {column: [row[column] for row in rows] for column in rows[0]}
+                self.client.log_table(run, columns, f"{name}.json")
         self.panels(run, record.panels)
         if record.model:
             self.model(run, *record.model)
 
     def metrics(self, run: str, steps: list[tuple[int, Numbers]]) -> None:
-        """Log numbers at steps, a thousand a call (MLflow's limit)."""
+        """Log numbers at steps."""
+        self.numbers(run, {}, steps)
+
+    def numbers(self, run: str, params: dict[str, str], steps: list[tuple[int, Numbers]]) -> None:
+        """Log settings and numbers at steps in as few calls as MLflow's limits allow.
+
+        A call takes 100 settings of 6,000 letters each, and with them up to 900 numbers.
+        """
         now = int(time.time() * 1000)
+        settings = [Param(key, value[:6000]) for key, value in params.items()]
         metrics = [
             Metric(key, value, now, step) for step, values in steps for key, value in values.items()
         ]
-        for start in range(0, len(metrics), 1000):
-            self.client.log_batch(run, metrics=metrics[start : start + 1000])
-
-    def params(self, run: str, params: dict[str, str]) -> None:
-        """Log settings, a hundred a call and 6,000 letters each (MLflow's limits)."""
-        items = [Param(key, value[:6000]) for key, value in params.items()]
-        for start in range(0, len(items), 100):
-            self.client.log_batch(run, params=items[start : start + 100])
+        for call in range(max(-(-len(settings) // 100), -(-len(metrics) // 900))):
+            self.client.log_batch(
+                run,
+                metrics=metrics[900 * call : 900 * (call + 1)],
+                params=settings[100 * call : 100 * (call + 1)],
+            )
 
     def tags(self, run: str, tags: dict[str, str]) -> None:
         """Set tags."""
