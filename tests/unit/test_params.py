@@ -73,7 +73,7 @@ def changed(tmp_path, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"stepz": 3}, r"run: unknown 'stepz'; valid are classifier, classifiers, .*seeds"),
+        ({"stepz": 3}, r"run: unknown 'stepz'; valid are ablations, classifier, classifiers, .*seeds"),
         ({"decompose__stepz": 3}, r"run\.decompose: unknown 'stepz'; valid are agnostic_skip,"),
         ({"decompose__steps": None}, r"run\.decompose: missing steps"),
         ({"decompose__steps": "many"}, r"run\.decompose\.steps is 'many'; it must be of type int"),
