@@ -19,6 +19,8 @@ ORDER = (OURS, *BASELINES, *OUTSIDE)
 BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"
 """Colours that the colour-blind tell apart (Okabe and Ito), and a gray for controls."""
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GRAY)
+"""Of the first, second .. of several things that have no style of their own."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Single pictures: images, parts and heatmaps as 8-bit RGB, and as PNG.
+"""Single pictures: images, parts and heatmaps as 8-bit RGB, and as small files.
 
 Images are (C, H, W), C = 1 or 3, in [-1, 1]; pictures are (H, W, 3) uint8.
 """
@@ -13,6 +13,8 @@ from PIL import Image
 POSITIVE = np.array([213, 94, 0], dtype=np.float64)
 NEGATIVE = np.array([0, 114, 178], dtype=np.float64)
 """Vermillion and blue: told apart by the colour-blind."""
+LOSSLESS = 48
+"""Side up to which a picture is kept as it is, pixels."""
 
 
 def picture(image: np.ndarray) -> np.ndarray:
@@ -39,13 +41,22 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return _bytes((1 - opacity) * gray + opacity * colour)
 
 
-def png(pixels: np.ndarray, largest: int = 128) -> bytes:
-    """A picture as PNG, reduced if its side is above `largest` pixels."""
+def magnitude(values: np.ndarray, scale: float) -> np.ndarray:
+    """Values (C, H, W) of at least 0, their mean over channels: 0 is black, `scale` is white."""
+    shown = 255 * np.asarray(values, dtype=np.float64).mean(0, keepdims=True) / scale
+    return _rgb(np.repeat(shown, 3, axis=0))
+
+
+def encoded(pixels: np.ndarray, largest: int = 96) -> bytes:
+    """A picture as a small file: PNG up to 48 pixels, above that reduced to `largest`, as WebP."""
     image = Image.fromarray(pixels)
-    if max(image.size) > largest:
-        image.thumbnail((largest, largest))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    if max(image.size) <= LOSSLESS:
+        gray = (pixels == pixels[..., :1]).all()
+        (image.convert("L") if gray else image).save(buffer, "PNG", optimize=True)
+    else:
+        image.thumbnail((largest, largest))
+        image.save(buffer, "WEBP", quality=85)
     return buffer.getvalue()
 
 

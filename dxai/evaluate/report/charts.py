@@ -1,8 +1,7 @@
-"""The charts of the report, each with a heading and a description in words."""
+"""Which charts the report has, each with a heading and a description in words."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from dxai.evaluate import figures
-from dxai.evaluate.names import OURS, style
-from dxai.evaluate.report.inline import inline_svg
+from dxai.evaluate.layouts import Row
+from dxai.evaluate.names import OURS, STYLES, style
+from dxai.evaluate.report import plots
 from dxai.evaluate.report.results import Cell, read_history
 
 CURVES = {
@@ -20,106 +19,165 @@ CURVES = {
     "energy": ("Accuracy against removed energy", "removed energy, ‖γψ‖² / ‖x‖²"),
     "transfer": ("Against β, scored by the second classifier", "β"),
     "blur": ("Against β, after a 3×3 blur of ψ_distinct", "β"),
+    "deletion": ("Accuracy while pixels are deleted (Table 2)", "share of the pixels"),
 }
 LOSSES = {
     "Adversarial losses": ("loss/adv", "loss/d_real", "loss/d_fake", "loss/r1"),
     "Class losses": ("loss/class", "loss/kld", "loss/neutral"),
     "Reconstruction losses": ("loss/rec", "loss/dis_rec"),
-    "PSNR of x̂ on validation images": ("psnr_db",),
 }
+NONE = Markup()
 BARS = 5
 """Values of beta in Fig. 9."""
+CLASSES = 4
+"""Classes that have a chart of their own in it, and images in the examples."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart with its heading."""
+    """One chart with its heading, and a legend unless it shares one."""
 
     title: str
     svg: Markup
+    legend: Markup = NONE
 
 
-class Drawer:
-    """Turns charts into elements of one page."""
+@dataclass(frozen=True)
+class Charts:
+    """Charts with one legend in common."""
 
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
-
-    def chart(self, title: str, svg: bytes, words: str) -> Chart:
-        """The chart, described as the title and `words`."""
-        return Chart(title, inline_svg(svg, f"{title}. {words}", f"c{next(self._numbers)}-"))
+    charts: list[Chart]
+    legend: Markup = NONE
 
 
-def curve_charts(cell: Cell, seed: int, best: str | None, drawer: Drawer) -> list[Chart]:
+def curve_charts(cell: Cell, seed: int, best: str | None) -> Charts:
     """Accuracy while the class-distinct part is removed, by each way of removing it."""
-    charts = []
+    charts: list[Chart] = []
+    shared: dict[str, plots.Series] = {}
     for name, (title, xlabel) in CURVES.items():
-        lines = cell.curves(name, seed)
-        if lines:
-            bands = [OURS] if best is None else [OURS, best]
-            words = ", ".join(f"{style(m).label} {lines[m]['accuracy'][-1]:.2f}" for m in lines)
-            svg = figures.curves(lines, xlabel, bands)
-            charts.append(drawer.chart(title, svg, f"At the right end: {words}"))
-    return charts
+        found = cell.curves(name, seed)
+        if not found:
+            continue
+        order = [*(m for m in STYLES if m in found), *(m for m in found if m not in STYLES)]
+        series = [_curve(method, found[method], method in (OURS, best)) for method in order]
+        shared |= {s.name: s for s in series}
+        ends = ", ".join(f"{style(m).label} {found[m]['accuracy'][-1]:.2f}" for m in order)
+        words = f"{title}. At the right end: {ends}"
+        x = found[order[0]]["level"]
+        svg = plots.lines(x, series, xlabel, "accuracy of the classifier", words, (0, 1.03))
+        charts.append(Chart(title, svg))
+    return Charts(charts, plots.legend(shared.values()) if charts else NONE)
 
 
-def bar_charts(cell: Cell, seed: int, drawer: Drawer) -> list[Chart]:
+def _curve(method: str, line: dict[str, Any], band: bool) -> plots.Series:
+    bounds = {"low": line["low"], "high": line["high"]} if band else {}
+    return plots.of_method(method, line["accuracy"], **bounds)
+
+
+def bar_charts(cell: Cell, seed: int) -> Charts:
     """Fig. 9 for ours: mean probabilities of the images of each class."""
     summary = cell.summaries.get(f"{OURS}-{seed}", {})
     row: dict[str, Any] = next((r for r in summary.get("rows", []) if r["method"] == OURS), {})
     if not row.get("probabilities"):
-        return []
+        return Charts([])
     levels = row["curves"]["beta"]["level"]
     shown = np.linspace(0, len(levels) - 1, min(BARS, len(levels))).round().astype(int)
     names = summary["class_names"]
     charts = []
-    for name in [n for n in names if n in row["probabilities"]]:
-        values = [row["probabilities"][name][i] for i in shown]
-        svg = figures.probability_bars(names, [levels[i] for i in shown], values)
+    for name in [n for n in names if n in row["probabilities"]][:CLASSES]:
+        values = np.array([row["probabilities"][name][i] for i in shown])
         ends = (dict(zip(names, values[i], strict=True)) for i in (0, -1))
         words = "; ".join(
             f"β = {beta:g}: " + ", ".join(f"{n} {p:.2f}" for n, p in end.items())
             for beta, end in zip((levels[0], levels[-1]), ends, strict=True)
         )
-        charts.append(drawer.chart(f"Images of class {name}", svg, words))
-    return charts
+        title = f"Images of class {name}"
+        svg = plots.bars(names, [levels[i] for i in shown], values, "β", f"{title}. {words}")
+        charts.append(Chart(title, svg))
+    return Charts(charts, plots.bar_legend(names))
 
 
-def training_charts(
-    classifier: Path, decompositions: dict[int, Path], drawer: Drawer
-) -> list[Chart]:
-    """How the classifier and each seed's decomposition were trained; what was not logged is absent.
+def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[Chart]:
+    """How the classifier and the decomposition were trained; what was not logged is absent.
 
     Parameters
     ----------
     classifier : Path
         Folder of the explained classifier.
     decompositions : dict
-        Seed to folder.
+        Seed to folder. Losses are those of the first, x_hat that of every one.
     """
     columns = ("train_accuracy", "validation_accuracy")
-    charts = _chart(classifier, "Classifier: accuracy", "epoch", columns, "accuracy", drawer)
-    for seed, folder in decompositions.items():
-        suffix = f", seed {seed}" if len(decompositions) > 1 else ""
-        for title, losses in LOSSES.items():
-            ylabel = "dB" if losses == ("psnr_db",) else "loss"
-            charts += _chart(folder, title + suffix, "step", losses, ylabel, drawer)
+    history = read_history(classifier / "history.csv")
+    charts = _history(history, "Classifier: accuracy", "epoch", columns, "accuracy")
+    histories = {s: read_history(f / "history.csv") for s, f in decompositions.items()}
+    for title, losses in LOSSES.items():
+        for seed, history in list(histories.items())[:1]:
+            suffix = f", seed {seed}" if len(histories) > 1 else ""
+            charts += _history(history, title + suffix, "step", losses, "loss")
+    psnr = {f"seed {s}": h["psnr_db"] for s, h in histories.items() if _logged(h.get("psnr_db"))}
+    steps = next((h["step"] for h in histories.values() if "step" in h), None)
+    alike = {n: v for n, v in psnr.items() if steps is not None and len(v) == len(steps)}
+    if steps is not None and alike:
+        title = "PSNR of x̂ on validation images"
+        charts.append(_chart(title, steps, alike, "step", "dB"))
     return charts
 
 
-def _chart(
-    folder: Path, title: str, x: str, columns: tuple[str, ...], ylabel: str, drawer: Drawer
+def stability_chart(rows: list[Row]) -> Chart | None:
+    """Deviation over seeds as training goes on (Table 4), a line a dataset and classifier."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["method"] == OURS:
+            found.setdefault(f"{row['dataset']} · {row['classifier']}", []).append(row)
+    steps = sorted({row["step"] for of in found.values() for row in of})
+    if len(steps) < 2:
+        return None
+    series = []
+    for place, (name, of) in enumerate(found.items()):
+        by = {row["step"]: row for row in of}
+        columns = {
+            key: [_number(by[s][key]) if s in by else np.nan for s in steps]
+            for key in ("std", "std_low", "std_high")
+        }
+        line = plots.of_place(name, place, columns["std"], marked=True)
+        bounds = {"low": columns["std_low"], "high": columns["std_high"]}
+        whole = np.isfinite([*bounds["low"], *bounds["high"]]).all()
+        looks = (line.colour, line.marker, line.dash, line.width)
+        series.append(plots.Series(name, line.values, *looks, **(bounds if whole else {})))
+    title = "Deviation over seeds against the training step"
+    ends = ", ".join(f"{s.name} {s.values[0]:.3f} to {s.values[-1]:.3f}" for s in series)
+    top = max(max(s.high or s.values) for s in series)
+    words = f"{title}. From the first to the last step: {ends}"
+    limits = (0.0, 1.05 * float(top))
+    svg = plots.lines(steps, series, "training step", "deviation", words, limits, log=True)
+    return Chart(title, svg, plots.legend(series))
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _history(
+    history: dict[str, np.ndarray], title: str, x: str, columns: tuple[str, ...], ylabel: str
 ) -> list[Chart]:
-    history = read_history(folder / "history.csv")
-    found = {name: history[name] for name in columns if _logged(history.get(name))}
+    found = {_plain(name): history[name] for name in columns if _logged(history.get(name))}
     if x not in history or not found:
         return []
-    series: dict[str, Any] = {_plain(name): values for name, values in found.items()}
-    if len(series) == 1 and ylabel == "loss":
-        ylabel = f"{next(iter(series))} loss"
-    svg = figures.training_curves(history[x], series, x, ylabel)
-    words = ", ".join(f"{name} {_last(values):.3g}" for name, values in series.items())
-    return [drawer.chart(title, svg, f"At the end: {words}")]
+    return [_chart(title, history[x], found, x, ylabel)]
+
+
+def _chart(
+    title: str, x: np.ndarray, found: dict[str, np.ndarray], xlabel: str, ylabel: str
+) -> Chart:
+    steps = plots.thinned(x)
+    series = [
+        plots.of_place(name, place, plots.thinned(values), marked=len(steps) <= 15)
+        for place, (name, values) in enumerate(found.items())
+    ]
+    ends = ", ".join(f"{name} {_last(values):.3g}" for name, values in found.items())
+    svg = plots.lines(steps, series, xlabel, ylabel, f"{title}. At the end: {ends}")
+    return Chart(title, svg, plots.legend(series))
 
 
 def _logged(values: np.ndarray | None) -> bool:

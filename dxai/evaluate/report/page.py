@@ -13,32 +13,45 @@ import yaml
 
 from dxai.datasets import ShardedDataset
 from dxai.evaluate import paper
-from dxai.evaluate.names import OURS, STYLES, style
-from dxai.evaluate.report.charts import Chart, Drawer, bar_charts, curve_charts, training_charts
-from dxai.evaluate.report.inline import data_uri
-from dxai.evaluate.report.panels import Panel, build_panels
+from dxai.evaluate.layouts import (
+    MEASURES,
+    Row,
+    Rows,
+    Table,
+    all_tables,
+    fixed,
+    per_class,
+    read_tables,
+    signed,
+)
+from dxai.evaluate.names import OURS
+from dxai.evaluate.report import plots
+from dxai.evaluate.report.charts import (
+    Chart,
+    Charts,
+    bar_charts,
+    curve_charts,
+    stability_chart,
+    training_charts,
+)
+from dxai.evaluate.report.inline import picture_uri
+from dxai.evaluate.report.measures import Measured, localised, uncertain
+from dxai.evaluate.report.panels import Examples, Panel, deviations
 from dxai.evaluate.report.results import (
     Cell,
     Folders,
     read_cells,
     read_optional,
-    read_table,
     scored_images,
 )
 from dxai.evaluate.report.rows import Claim, Group, make_claim, make_groups
+from dxai.evaluate.report.views import Anchors, View, make_matrix, make_view
 from dxai.params import Params
 from dxai.progress import clock
 
-TEMPLATE = "report.html.jinja"
-SET_NAMES = {
-    "afhq": "AFHQ",
-    "celeba": "CelebA",
-    "dota": "DOTA",
-    "brats": "BraTS",
-    "peppers": "Peppers",
-    "tomatoes": "Tomatoes",
-    "apples": "Apples",
-}
+TEMPLATE = "page.html.jinja"
+OPEN = 3
+"""Up to so many sections of a dataset and classifier have their details open."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,19 @@ class Section:
     facts: list[str]
     claim: Claim | None
     groups: list[Group]
+    printed: bool
     axis: tuple[float, float]
-    curves: list[Chart]
-    bars: list[Chart]
+    curves: Charts
+    bars: Charts
     panels: list[Panel]
+    naive: list[Panel]
+    uncertainty: list[Panel]
+    uncertain: list[Measured]
+    localised: list[Measured]
+    classes: Table | None
+    worst: list[Panel]
+    variants: list[Panel]
+    deviations: list[Panel]
     training: list[Chart]
 
 
@@ -72,19 +94,22 @@ def build_report(params: Params, folders: Folders) -> str:
     ValueError
         If a table or a dataset is missing or damaged.
     """
-    drawer = Drawer()
-    cells = read_cells(folders, list(params.datasets), list(params.explained))
+    tables = read_tables(folders.results / "tables")
+    cells = read_cells(params, folders, tables)
+    anchors = {(c.dataset, c.classifier): f"cell-{k}" for k, c in enumerate(cells, 1)}
+    sections = [_section(cell, anchors, params, folders) for cell in cells]
     times = stage_times(params, folders)
     template = _environment().get_template(TEMPLATE)
     return template.render(
         params=params,
         settings=yaml.safe_dump(dataclasses.asdict(params), sort_keys=False, allow_unicode=True),
-        sections=[_section(i, c, params, folders, drawer) for i, c in enumerate(cells, 1)],
-        table6=read_table(folders.results / "tables" / "table6.csv"),
-        paper1=paper.TABLE1,
-        paper6=paper.TABLE6,
-        paper_methods=[m for m in STYLES if any(m in row for row in paper.TABLE1.values())],
-        set_names=SET_NAMES,
+        matrix=make_matrix(cells, anchors),
+        tables=_views(tables, folders, sections, anchors),
+        stability=stability_chart(tables["table4"]),
+        sections=sections,
+        opened=len(sections) <= OPEN,
+        measures=MEASURES,
+        hatchings=plots.hatchings(),
         times=times,
         total=math.fsum(seconds for _, seconds in times),
     )
@@ -98,24 +123,26 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"fixed": fixed, "signed": signed, "uri": data_uri, "clock": clock, "label": _label}
+    filters = {"fixed": fixed, "signed": signed, "uri": picture_uri, "clock": clock}
     environment.filters.update(filters)
     return environment
 
 
-def fixed(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals; a dash if there is none."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """The same with its sign."""
-    text = fixed(value, digits)
-    return text.replace("-", "−") if text.startswith(("-", "–")) else f"+{text}"
-
-
-def _label(method: str) -> str:
-    return style(method).label
+def _views(
+    tables: Rows, folders: Folders, sections: list[Section], anchors: Anchors
+) -> dict[str, View]:
+    """Name of a table to what the page shows of it; those without lines are left out."""
+    panels = {section.anchor for section in sections if section.panels or section.curves.charts}
+    leading = {
+        place: f"{anchor}-curves" if anchor in panels else anchor
+        for place, anchor in anchors.items()
+    }
+    return {
+        table.name: make_view(table, folders.results / "tables" / f"{name}.csv", leading)
+        for name, found in all_tables(tables).items()
+        for table in found
+        if table.lines
+    }
 
 
 def _axis(values: list[float]) -> tuple[float, float]:
@@ -124,28 +151,39 @@ def _axis(values: list[float]) -> tuple[float, float]:
     return min(math.floor(min(values) * 10), high - 1) / 10, high / 10
 
 
-def _section(number: int, cell: Cell, params: Params, folders: Folders, drawer: Drawer) -> Section:
+def _section(cell: Cell, anchors: Anchors, params: Params, folders: Folders) -> Section:
     data = ShardedDataset(folders.prepared / cell.dataset, "test")
-    seed, best = params.seeds[0], cell.best_baseline()
+    seed, best = cell.seeds[0], cell.best_baseline()
     ends = [row[k] for row in cell.rows for k in ("auc", "auc_low", "auc_high")]
     known = [value for value in ends if value is not None] or [0.0, 1.0]
     place = Path(cell.dataset) / cell.classifier
-    seeds = {s: folders.decompositions / place / str(s) for s in params.seeds_of(cell.classifier)}
+    seeds = {s: folders.decompositions / place / str(s) for s in cell.seeds}
+    examples = Examples(cell, data)
+    ablated: list[Row] = cell.tables["ablations"]
     return Section(
-        name=f"{cell.dataset} · {cell.classifier}",
-        anchor=f"cell-{number}",
-        facts=_facts(cell, data, seed),
+        name=cell.name,
+        anchor=anchors[cell.dataset, cell.classifier],
+        facts=_facts(cell, data),
         claim=make_claim(cell),
         groups=make_groups(cell, params),
+        printed=cell.dataset in paper.TABLE1,
         axis=_axis(known),
-        curves=curve_charts(cell, seed, best["method"] if best else None, drawer),
-        bars=bar_charts(cell, seed, drawer),
-        panels=build_panels(cell, data, seed),
-        training=training_charts(folders.classifiers / place / "explained", seeds, drawer),
+        curves=curve_charts(cell, seed, best["method"] if best else None),
+        bars=bar_charts(cell, seed),
+        panels=examples.methods(),
+        naive=examples.naive(),
+        uncertainty=examples.uncertainty(),
+        uncertain=uncertain(cell, data.class_names, params.evaluate),
+        localised=localised(cell, params.evaluate),
+        classes=per_class(cell.tables["per_class"]) if cell.tables["per_class"] else None,
+        worst=examples.worst(),
+        variants=examples.variants(ablated) if ablated else [],
+        deviations=deviations(cell, data),
+        training=training_charts(folders.classifiers / place / "explained", seeds),
     )
 
 
-def _facts(cell: Cell, data: ShardedDataset, seed: int) -> list[str]:
+def _facts(cell: Cell, data: ShardedDataset) -> list[str]:
     """What the numbers of a cell rest on."""
     row = next((r for r in cell.rows if r["images"] is not None), None)
     size = f"{data.image_size}×{data.image_size} pixels"
@@ -154,10 +192,13 @@ def _facts(cell: Cell, data: ShardedDataset, seed: int) -> list[str]:
         f"{size}, {'gray' if data.channels == 1 else 'RGB'}",
     ]
     if row is not None:
-        scored = scored_images(cell.folder / f"{OURS}-{seed}")
+        scored = scored_images(cell.first)
         groups = len({data.groups[i] for i in scored}) or len(set(data.groups))
         facts.append(f"{row['images']:.0f} test images in {groups} independent groups")
         facts.append(f"accuracy of the classifier on them {fixed(row['accuracy'])}")
+    steps = {r["steps"] for r in cell.ours() if r["steps"] is not None}
+    facts += [f"{step:,.0f} training steps" for step in sorted(steps)]
+    facts.append(f"{'seed' if len(cell.seeds) == 1 else 'seeds'} {', '.join(map(str, cell.seeds))}")
     return facts
 
 
@@ -170,13 +211,12 @@ def stage_times(params: Params, folders: Folders) -> list[tuple[str, float]]:
             for role in ("explained", "twin"):
                 folder = folders.classifiers / place / role
                 found.append((f"classifier {place} {role}", read_optional(folder / "metrics.json")))
-            for seed in params.seeds_of(classifier):
-                folder = folders.decompositions / place / str(seed)
-                found.append((f"decompose {place} {seed}", read_optional(folder / "metrics.json")))
-            for name in [
-                *params.methods,
-                *(f"{OURS}-{seed}" for seed in params.seeds_of(classifier)),
-            ]:
+            names = [*map(str, params.seeds_of(classifier))]
+            names += params.variants_of(dataset, classifier)
+            for name in names:
+                folder = folders.decompositions / place / name
+                found.append((f"decompose {place} {name}", read_optional(folder / "metrics.json")))
+            for name in [*params.methods, *(f"{OURS}-{name}" for name in names)]:
                 summary = read_optional(folders.outcomes / place / name / "summary.json")
                 found.append((f"evaluate {place} {name}", summary))
     return [(name, values["seconds"]) for name, values in found if values.get("seconds")]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from dxai.evaluate.layouts import Row, Rows
 from dxai.evaluate.names import BASELINES, OURS
 from dxai.files import read_json
-
-TEXT = frozenset(["dataset", "classifier", "method", "sign", "profile", "status", "reason"])
+from dxai.params import Params
 
 
 @dataclass(frozen=True)
@@ -27,36 +26,6 @@ class Folders:
     decompositions: Path = Path("artifacts/decompositions")
     outcomes: Path = Path("results/outcomes")
     results: Path = Path("results")
-
-
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV table: text columns as they are, numbers as float, empty and NaN as None.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, or a number is none.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [
-                {key: _value(key, text, path) for key, text in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; run the stages before first") from None
-
-
-def _value(key: str, text: str, path: Path) -> Any:
-    if key in TEXT:
-        return text or ""
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"{path}: {key} is {text!r}, not a number") from None
-    return number if math.isfinite(number) else None
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
@@ -78,22 +47,37 @@ class Cell:
 
     Attributes
     ----------
-    rows : list of dict
-        Its rows of table1.csv.
+    tables : dict
+        Its rows of each table that names dataset and classifier.
     folder : Path
         results/outcomes/<dataset>/<classifier>.
+    seeds : list of int
+        Of its decompositions, the first one first.
     summaries : dict
-        Name of a folder in it to its summary.json.
-    difference : dict
-        `delta`, `delta_low`, `delta_high` of ours (mean of its seeds) less the best baseline.
+        Name of a folder in it to its summary.json; neither ablations nor what others scored.
     """
 
     dataset: str
     classifier: str
-    rows: list[dict[str, Any]]
+    tables: Rows
     folder: Path
+    seeds: list[int]
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    difference: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As it is called on the page."""
+        return f"{self.dataset} · {self.classifier}"
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its rows of table1.csv."""
+        return self.tables["table1"]
+
+    @property
+    def first(self) -> Path:
+        """The folder of the first decomposition's outcomes."""
+        return self.folder / f"{OURS}-{self.seeds[0]}"
 
     def primary(self, method: str) -> str | None:
         """The sign of the method's own rule, whose row comes first in the table."""
@@ -124,20 +108,23 @@ class Cell:
         }
 
 
-def read_cells(folders: Folders, datasets: list[str], classifiers: list[str]) -> list[Cell]:
+def read_cells(params: Params, folders: Folders, tables: Rows) -> list[Cell]:
     """One cell for each dataset and classifier that has rows in table1.csv."""
-    table = read_table(folders.results / "tables" / "table1.csv")
-    deltas = read_optional(folders.results / "metrics.json").get("ours_minus_best_baseline", {})
     cells = []
-    for dataset in datasets:
-        for classifier in classifiers:
-            rows = [r for r in table if (r["dataset"], r["classifier"]) == (dataset, classifier)]
+    for dataset in params.datasets:
+        for classifier in params.explained:
+            place, seeds = (dataset, classifier), params.seeds_of(classifier)
+            own = {
+                name: [r for r in rows if (r["dataset"], r.get("classifier")) == place]
+                for name, rows in tables.items()
+            }
+            if not own["table1"]:
+                continue
             folder = folders.outcomes / dataset / classifier
-            summaries = {p.parent.name: read_json(p) for p in folder.glob("*/summary.json")}
-            difference = deltas.get(f"{dataset}/{classifier}", {})
-            if rows:
-                ordered = dict(sorted(summaries.items()))
-                cells.append(Cell(dataset, classifier, rows, folder, ordered, difference))
+            names = [*params.methods, *(f"{OURS}-{seed}" for seed in seeds)]
+            found = {name: read_optional(folder / name / "summary.json") for name in names}
+            summaries = {name: summary for name, summary in found.items() if summary}
+            cells.append(Cell(*place, own, folder, seeds, summaries))
     return cells
 
 
@@ -150,13 +137,41 @@ def scored_images(folder: Path) -> np.ndarray:
         return file["index"].astype(int)
 
 
-def read_attributions(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
-    """Each map of attributions.npz, float32, for the images at these places of the split.
+class Maps:
+    """Attributions of some images, each file read once.
 
-    Empty unless the file has all of them.
+    Parameters
+    ----------
+    folder : Path
+        results/outcomes/<dataset>/<classifier>.
+    at : iterable of int
+        Places in the test split of the images that may be asked for.
     """
+
+    def __init__(self, folder: Path, at: Iterable[int]) -> None:
+        self.folder, self.at = folder, sorted(set(at))
+        self._found: dict[str, dict[str, np.ndarray]] = {}
+        self._probabilities: dict[tuple[str, str, str], dict[int, tuple[float, float]]] = {}
+
+    def of(self, name: str, key: str, at: list[int]) -> np.ndarray | None:
+        """One array of the folder `name` for these images, float32; None unless it has all."""
+        if name not in self._found:
+            self._found[name] = _read_maps(self.folder / name, self.at)
+        maps = self._found[name].get(key)
+        return None if maps is None else maps[np.searchsorted(self.at, at)]
+
+    def change(self, name: str, method: str, sign: str, place: int) -> str:
+        """How an image's probability of its own class goes from beta = 0 to beta = 1."""
+        key = (name, method, sign)
+        if key not in self._probabilities:
+            self._probabilities[key] = _own_class(self.folder / name, method, sign, self.at)
+        ends = self._probabilities[key].get(place)
+        return "" if ends is None else f"p {ends[0]:.2f} → {ends[1]:.2f}"
+
+
+def _read_maps(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
     index = scored_images(folder)
-    if not np.isin(at, index).all() or not at:
+    if not at or not np.isin(at, index).all():
         return {}
     rows = [int(np.argmax(index == place)) for place in at]
     with np.load(folder / "attributions.npz") as file:
@@ -164,16 +179,24 @@ def read_attributions(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
         return {name: file[name][rows].astype(np.float32) for name in names}
 
 
-def true_class_probability(
-    folder: Path, method: str, sign: str, index: list[int]
-) -> dict[int, dict[float, float]]:
-    """Image to beta to the probability of its own class in x - beta psi_distinct."""
+def _own_class(
+    folder: Path, method: str, sign: str, at: list[int]
+) -> dict[int, tuple[float, float]]:
+    """Image to the probability of its own class in x and in x - psi_distinct."""
     path = folder / "outcomes.parquet"
     if not path.is_file():
         return {}
     where = [("curve", "=", "beta"), ("method", "=", method), ("sign", "=", sign)]
-    table = pq.read_table(path, filters=[*where, ("index", "in", index)])
+    rows = pq.read_table(path, filters=[*where, ("index", "in", at)]).to_pylist()
     found: dict[int, dict[float, float]] = {}
-    for row in table.to_pylist():
+    for row in rows:
         found.setdefault(row["index"], {})[row["level"]] = row[f"p{row['label']}"]
-    return found
+    return {place: (p[min(p)], p[max(p)]) for place, p in found.items()}
+
+
+def read_images(folder: Path, method: str, sign: str) -> pd.DataFrame:
+    """What was measured of each image by one method; empty if there is no such file."""
+    path = folder / "images.parquet"
+    if not path.is_file():
+        return pd.DataFrame()
+    return pd.read_parquet(path, filters=[("method", "=", method), ("sign", "=", sign)])

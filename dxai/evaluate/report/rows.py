@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dxai.evaluate import paper
+from dxai.evaluate.layouts import BEST, against, fixed, verdict
 from dxai.evaluate.names import BASELINES, OURS, OUTSIDE, STYLES, style
 from dxai.evaluate.report.results import Cell
 from dxai.params import Params
@@ -29,7 +30,7 @@ class Row:
     best : set of str
         Columns in which no other row of the claim is lower.
     paper : str
-        The paper's AUC over its five sets, from lowest to highest.
+        The paper's AUC on its set of this name.
     """
 
     values: dict[str, Any]
@@ -72,22 +73,28 @@ class Claim:
 
     Attributes
     ----------
-    ours : float
-        AUC, the mean over `seeds` seeds.
+    ours, interval : float, str
+        AUC, the mean over `seeds` seeds, on so many images in independent groups.
     best, best_auc
         The baseline with the lowest AUC.
     difference, low, high : float or None
         Ours less the best baseline, and the 95% interval of this paired difference.
+    verdict : str
+        What the interval says.
     checks : list of Check
     """
 
     ours: float
+    interval: str
     seeds: int
+    images: int
+    groups: int
     best: str
     best_auc: float
     difference: float
     low: float | None
     high: float | None
+    verdict: str
     checks: list[Check]
 
     @property
@@ -95,32 +102,25 @@ class Claim:
         """How many guards and controls do not agree."""
         return sum(not check.agrees for check in self.checks)
 
-    @property
-    def verdict(self) -> str:
-        """What the interval says: better, worse or undecided; unknown without one."""
-        if self.low is None or self.high is None:
-            return "unknown"
-        if self.high < 0:
-            return "better"
-        return "worse" if self.low > 0 else "undecided"
-
 
 def make_claim(cell: Cell) -> Claim | None:
-    """The claim of one cell; None unless ours and a baseline were scored."""
-    ours, best = cell.ours(), cell.best_baseline()
-    if not ours or best is None:
+    """The claim of Table 1 on one cell; None unless ours and a baseline were scored."""
+    found = (c for c in cell.tables["claims"] if c["table"] == 1 and c["claim"] == BEST)
+    claim = next(found, None)
+    if claim is None:
         return None
-    own = _mean(ours, "auc")
-    # A row's own interval is that of its seed alone.
-    delta = cell.difference or (ours[0] if len(ours) == 1 else {})
     return Claim(
-        ours=own,
-        seeds=len(ours),
-        best=_with_sign(cell, best),
-        best_auc=best["auc"],
-        difference=own - best["auc"],
-        low=delta.get("delta_low"),
-        high=delta.get("delta_high"),
+        ours=claim["ours_value"],
+        seeds=int(claim["seeds"]),
+        images=int(claim["images"]),
+        groups=int(claim["groups"]),
+        interval=f"[{fixed(claim['ours_low'])}, {fixed(claim['ours_high'])}]",
+        best=against(claim),
+        best_auc=claim["other_value"],
+        difference=claim["delta"],
+        low=claim["delta_low"],
+        high=claim["delta_high"],
+        verdict=verdict(claim),
         checks=_checks(cell),
     )
 
@@ -184,19 +184,19 @@ def _lowest(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def _row(values: dict[str, Any], params: Params, lowest: dict[str, float]) -> Row:
     method = values["method"]
-    figures = [row[method] for row in paper.TABLE1.values() if method in row]
+    printed = paper.TABLE1.get(values["dataset"], {}).get(method)
     return Row(
         values=values,
         label=style(method).label,
-        settings=_settings(method, params),
+        settings=_settings(values, params),
         best=frozenset(c for c, low in lowest.items() if values[c] == low),
-        paper=f"{min(figures):.2f}–{max(figures):.2f}" if figures else "",
+        paper=fixed(printed),
     )
 
 
-def _settings(method: str, params: Params) -> str:
+def _settings(values: dict[str, Any], params: Params) -> str:
     """The budget behind a row, for example `samples 100, segments 30`."""
-    if method == OURS:
-        return f"{params.decompose.steps:,} steps"
-    chosen = params.methods.get(method, {})
+    if values["steps"] is not None:
+        return f"{values['steps']:,.0f} steps"
+    chosen = params.methods.get(values["method"], {})
     return ", ".join(f"{key} {value}" for key, value in chosen.items() if value is not None)
