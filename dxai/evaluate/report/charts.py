@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +141,12 @@ def stability_chart(rows: list[Row]) -> Chart | None:
             for key in ("std", "std_low", "std_high")
         }
         line = plots.of_place(name, place, columns["std"], marked=True)
-        bounds = {"low": columns["std_low"], "high": columns["std_high"]}
-        whole = np.isfinite([*bounds["low"], *bounds["high"]]).all()
-        looks = (line.colour, line.marker, line.dash, line.width)
-        series.append(plots.Series(name, line.values, *looks, **(bounds if whole else {})))
+        if np.isfinite([*columns["std_low"], *columns["std_high"]]).all():
+            line = replace(line, low=columns["std_low"], high=columns["std_high"])
+        series.append(line)
     title = "Deviation over seeds against the training step"
     ends = ", ".join(f"{s.name} {s.values[0]:.3f} to {s.values[-1]:.3f}" for s in series)
-    top = max(max(s.high or s.values) for s in series)
+    top = np.nanmax([s.values if s.high is None else s.high for s in series])
     words = f"{title}. From the first to the last step: {ends}"
     limits = (0.0, 1.05 * float(top))
     svg = plots.lines(steps, series, "training step", "deviation", words, limits, log=True)

@@ -95,7 +95,7 @@ class Examples:
                 return []
             image = self._image(place).numpy()
             rest = Tile(tiles.encoded(tiles.picture(image - part)), "x − ψ", "naive, agnostic")
-            columns = [self._input(place), Column("Naive: agnostic", [rest])]
+            columns: list[Column | None] = [self._input(place), Column("Naive: agnostic", [rest])]
             columns += [self._of(NAIVE, NAIVE, place, "Naive: distinct"), *self._parts(place)[:2]]
             panels.append(self._panel(label, place, columns))
         return panels
@@ -119,7 +119,7 @@ class Examples:
         panels = []
         for row in self.worst_rows:
             place, best = int(row["index"]), row["best_baseline"]
-            columns = [self._input(place), *self._parts(place)]
+            columns: list[Column | None] = [self._input(place), *self._parts(place)]
             columns += [self._of(best, best, place)] if best else []
             title = f"{row['class']}: area {fixed(row['ours'])}"
             title += f", {style(best).label} {fixed(row['baseline'])}" if best else ""

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from dxai.evaluate.names import BLACK, COLOURS, OURS, style
 
 WIDTH, HEIGHT = 360, 232
-LEFT, RIGHT, TOP, BOTTOM = 46, 350, 10, 192
+LEFT, RIGHT, TOP, BOTTOM = 46, 342, 10, 192
 """The frame of the axes."""
 MOST_POINTS = 150
 DASHES = {"-": "", "--": "6 3", "-.": "6 3 1.5 3", ":": "1.5 3"}

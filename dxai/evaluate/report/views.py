@@ -97,17 +97,22 @@ def make_view(table: Table, path: Path, anchors: Anchors) -> View:
 
 
 def _entries(table: Table, line: Line, anchors: Anchors) -> Iterable[Entry]:
+    """The cells of a line; in a table of the paper every number leads somewhere, else the line."""
+    each = table.name.startswith("table")
     for place, (column, text) in enumerate(zip(table.columns, line.cells, strict=True)):
         dataset = column.dataset or line.dataset
         anchor = anchors.get((dataset, column.classifier or line.classifier))
-        leads = column.kind == "value" and text != NONE and anchor is not None
+        leads = column.kind == "value" and text != NONE if each else place == 0
         value, bracket, interval = text.partition(" [")
         if column.kind != "value":
             value, bracket, interval = text, "", ""
         yield Entry(
-            value, bracket.strip() + interval, f"#{anchor}" if leads else "", column.kind,
-            place in line.best,
-        )  # fmt: skip
+            text=value,
+            interval=bracket.strip() + interval,
+            href=f"#{anchor}" if leads and anchor else "",
+            kind=column.kind,
+            best=place in line.best,
+        )
 
 
 def _csv(path: Path) -> str:
