@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent
 # Before anything imports torch, mlflow or prefect; subprocesses inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +21,17 @@ for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
     os.environ.pop(variable, None)  # a developer's own servers are not ours to write to
 # Started with `&` we would ignore Ctrl-C, and so would every program that a test stops with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+SHARED = {"test_benchmark.py", "test_by_hand.py", "test_training.py"}
+"""Files of tests/integration that go on from one finished project, which takes minutes to make."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n`, tests of one file, and of files that share something long, stay together."""
+    for item in items:
+        name = "finished" if item.path.name in SHARED else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 def require_program(name: str) -> str:
