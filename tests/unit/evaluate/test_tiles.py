@@ -33,7 +33,25 @@ def test_an_overlay_is_vermillion_blue_or_the_image_itself() -> None:
     assert shown[2].tolist() == [128, 128, 128]
 
 
-def test_png_reads_back_and_large_ones_are_reduced() -> None:
+def test_magnitudes_go_from_black_to_white() -> None:
+    shown = tiles.magnitude(np.array([[[0.0, 0.2, 0.4]], [[0.0, 0.2, 0.4]]]), 0.4)
+    assert shown.shape == (1, 3, 3) and shown[0, :, 1].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_small_pictures_are_kept_as_they_are(gray: bool) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(tiles.png(pixels)))), pixels)
-    assert Image.open(io.BytesIO(tiles.png(np.zeros((500, 500, 3), np.uint8)))).size == (128, 128)
+    pixels = np.repeat(pixels[..., :1], 3, axis=-1) if gray else pixels
+    file = tiles.encoded(pixels)
+    assert file.startswith(b"\x89PNG")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(file)).convert("RGB")), pixels)
+    assert len(file) < 1200 if gray else len(file) > 3000, "one channel is kept once"
+
+
+def test_large_pictures_are_reduced_and_look_alike() -> None:
+    y, x = np.mgrid[:256, :256]
+    pixels = np.stack([x, y, 255 - x], -1).astype(np.uint8)
+    file = tiles.encoded(pixels)
+    found = Image.open(io.BytesIO(file))
+    assert (found.format, found.size) == ("WEBP", (96, 96)) and len(file) < 3000
+    assert np.abs(np.asarray(found)[48, 48].astype(int) - [128, 128, 127]).max() < 12
