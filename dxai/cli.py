@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_table(commands)
     _add_track(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -107,6 +108,24 @@ def _add_track(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     track.set_defaults(run=_track)
 
 
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="what two runs in MLflow did otherwise",
+        description="Settings, data and code that differ, and every cell of Tables 1-4 and 6 that "
+        "does, those first that differ by more than the intervals of both runs explain.",
+        epilog="A RUN is an id or the beginning of one, a name (the newest run of that name), or "
+        "`latest`; NAME~1 is the one before it.",
+    )
+    for name, what in (("before", "the run to start from"), ("after", "the run to compare")):
+        compare.add_argument(name, metavar="RUN", help=what)
+    compare.add_argument("--all", action="store_true", help="print cells that are the same, too")
+    compare.add_argument(
+        "--format", choices=("text", "markdown", "json"), default="text", help="(%(default)s)"
+    )
+    compare.set_defaults(run=_compare)
+
+
 def _override(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
@@ -149,4 +168,14 @@ def _track(options: argparse.Namespace) -> int:
     from dxai import tracking
 
     print(f"MLflow run {tracking.track()}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from dxai import tracking
+    from dxai.compare import compare
+    from dxai.plain_comparison import FORMATS
+
+    found = compare(tracking.read_run(options.before), tracking.read_run(options.after))
+    print(FORMATS[options.format](found, options.all))
     return 0

@@ -1,8 +1,9 @@
 """A run in MLflow, made from the files that the stages wrote: the only home of `import mlflow`.
 
-One experiment; a parent run with the headline numbers; a child for each training and for each
-evaluated method, tagged alike, so that they line up in searches and on the compare page. What DVC
-skipped is logged all the same, since the run's result rests on it.
+One experiment; a parent run with the cells of all tables (`dxai.cells` names them), the claims and
+the tables themselves; a child for each training, evaluated method, ablation and cell of Table 3,
+tagged alike, so that they line up in searches and on the compare page. What DVC skipped is logged
+all the same, since the run's result rests on it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +27,11 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 
+from dxai.cells import TABLES, cells
+from dxai.compare import LoggedRun
+from dxai.files import read_json
 from dxai.params import Params, load_params
 from dxai.records import Numbers, Record, read_records
 from dxai.stages import run_stage
@@ -102,6 +108,36 @@ def download_model(source: str) -> Path:
             raise ValueError(f"{source}: no model in MLflow ({store.uri}): {error}") from None
 
 
+def read_run(spec: str) -> LoggedRun:
+    """What a benchmark's parent run says of itself.
+
+    Parameters
+    ----------
+    spec : str
+        A run's name (the newest finished run of this name) or `latest`, with `~N` for the one N
+        before it; or a run's id, or four letters or more that only this id begins with.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run, or no table in it.
+    """
+    with open_store(Path.cwd()) as store:
+        run = store.find(spec)
+        tags = run.data.tags
+        started = datetime.fromtimestamp(run.info.start_time / 1000)
+        return LoggedRun(
+            run.info.run_id,
+            run.info.run_name,
+            f"{started:%Y-%m-%d %H:%M}",
+            run.data.params,
+            {k.removeprefix("data."): v for k, v in tags.items() if k.startswith("data.")},
+            tags.get("git_commit"),
+            {"yes": True, "no": False}.get(tags.get("git_dirty", "")),
+            cells(store.tables(run.info.run_id)),
+        )
+
+
 @dataclass(frozen=True)
 class Store:
     """The experiment in an MLflow store."""
@@ -138,6 +174,37 @@ class Store:
         self.panels(run, record.panels)
         if record.model:
             self.model(run, *record.model)
+
+    def find(self, spec: str) -> Run:
+        """The parent run that `spec` names; see `read_run`."""
+        runs = self.client.search_runs(
+            [self.experiment], "tags.kind = 'benchmark'", order_by=["attributes.start_time DESC"]
+        )
+        finished = [run for run in runs if run.info.status == "FINISHED"]
+        name, _, back = spec.partition("~")
+        named = [run for run in finished if name in ("latest", run.info.run_name)]
+        if re.fullmatch(r"\d*", back) and int(back or 0) < len(named):
+            return named[int(back or 0)]
+        known = [run for run in runs if len(spec) >= 4 and run.info.run_id.startswith(spec)]
+        if len(known) == 1:
+            return known[0]
+        if known:
+            raise ValueError(f"{spec}: several runs begin so: {_listed(known)}")
+        latest = f"the latest are {_listed(runs)}" if runs else "none is logged yet"
+        raise ValueError(f"{spec}: no such run in MLflow ({self.uri}); {latest}")
+
+    def tables(self, run: str) -> dict[str, list[dict[str, Any]]]:
+        """The tables with cells that a run has, by name."""
+        names = {item.path for item in self.client.list_artifacts(run)}
+        found = {}
+        for name in TABLES:
+            if f"{name}.json" in names:
+                table = read_json(self.client.download_artifacts(run, f"{name}.json"))
+                rows = table["data"]
+                found[name] = [dict(zip(table["columns"], row, strict=True)) for row in rows]
+        if not found:
+            raise ValueError(f"{run}: this run has no tables; `dxai track` logs what is here anew")
+        return found
 
     def metrics(self, run: str, steps: list[tuple[int, Numbers]]) -> None:
         """Log numbers at steps."""
@@ -218,6 +285,11 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
             for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
                 client.set_terminated(run.info.run_id, "KILLED")
         yield Store(client, uri, experiment)
+
+
+def _listed(runs: list[Run]) -> str:
+    """The first five of these runs, as `<id> (<name>)`."""
+    return ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
 
 
 def _load(kind: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
