@@ -119,7 +119,10 @@ class Examples:
         panels = []
         for row in self.worst_rows:
             place, best = int(row["index"]), row["best_baseline"]
-            columns: list[Column | None] = [self._input(place), *self._parts(place)]
+            parts = self._parts(place)
+            if not parts:
+                return []
+            columns: list[Column | None] = [self._input(place), *parts]
             columns += [self._of(best, best, place)] if best else []
             title = f"{row['class']}: area {fixed(row['ours'])}"
             title += f", {style(best).label} {fixed(row['baseline'])}" if best else ""
