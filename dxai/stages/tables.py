@@ -9,6 +9,7 @@ import pandas as pd
 from dxai import stages
 from dxai.evaluate import tables
 from dxai.evaluate.claims import all_claims
+from dxai.evaluate.exports import write_exports
 from dxai.evaluate.names import OURS
 from dxai.files import atomic, atomic_folder, write_json
 from dxai.params import Params, load_params
@@ -42,6 +43,7 @@ def main() -> None:
     with atomic_folder(stages.TABLES) as temporary:
         for name, frame in tabled.items():
             frame.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
+        write_exports(temporary)
     with atomic(stages.RESULTS / "curves.csv") as temporary:
         tables.curves(folders).to_csv(temporary, index=False, float_format="%.6g")
     metrics = tables.metrics(tabled["table1"], tabled["table6"], found)
