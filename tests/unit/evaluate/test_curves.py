@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from dxai.evaluate.curves import Curve, area, auc_interval, interval, paired_difference
+from dxai.evaluate.curves import (
+    Curve,
+    area,
+    auc_interval,
+    interval,
+    paired_difference,
+    resampled_means,
+)
 
 LEVELS = np.linspace(0, 1, 11)
 
@@ -88,3 +95,25 @@ def test_paired_difference_refuses_other_images():
 
 def test_interval_is_the_percentiles():
     assert interval(np.arange(1001.0)) == (25.0, 975.0)
+
+
+def test_resampled_means_leave_out_what_is_nan():
+    rng = np.random.default_rng(0)
+    values = rng.random((40, 2))
+    values[:, 1][::2] = np.nan
+    groups = [f"g{i // 4}" for i in range(40)]
+    found = resampled_means(values, groups, 3000, 0)
+    assert found.shape == (3000, 2)
+    np.testing.assert_allclose(found.mean(0), np.nanmean(values, 0), atol=0.02)
+    # Each group has 4 values in one column and 2 in the other: the same as those alone.
+    few = resampled_means(values[1::2], groups[1::2], 3000, 0)
+    np.testing.assert_allclose(found[:, 1], few[:, 1])
+    spread = values[:, 0].reshape(10, 4).mean(1).std() / np.sqrt(10)
+    assert found[:, 0].std() == pytest.approx(spread, rel=0.1)
+
+
+def test_a_resample_in_which_nothing_is_known_is_nan_and_no_part_of_the_interval():
+    values = np.array([[1.0], [np.nan]])
+    found = resampled_means(values, ["a", "b"], 200, 0)
+    assert 20 < np.isnan(found).sum() < 80  # b is drawn twice in a quarter of them
+    assert interval(found[:, 0]) == (1, 1)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dxai.evaluate.scores import CURVES, Scorer, chosen_images, curve
+from dxai.evaluate.localisation import Known
+from dxai.evaluate.scores import CURVES, MEASURED, Scorer, chosen_images, curve
 from dxai.params import EvaluateParams
 from dxai.types import Batch
 
@@ -31,9 +32,10 @@ def batch(values, labels=None):
     return Batch(images, labels, torch.arange(n), [f"i{k}" for k in range(n)], ["g"] * n)
 
 
-def scorer(**params):
+def scorer(threshold=0.0, curves=CURVES, twin=True, **params):
     settings = EvaluateParams(batch_size=3, bootstrap=50, **params)
-    return Scorer(Brightness(), Brightness(0.3), ["dark", "bright"], settings, seed=0)
+    other = Brightness(0.3) if twin else None
+    return Scorer(Brightness(threshold), other, ["dark", "bright"], settings, 0, curves)
 
 
 def test_every_curve_of_a_part_whose_effect_is_known():
@@ -99,7 +101,7 @@ def test_outcomes_hold_what_the_curves_are_made_of():
     found.add("a", "relu", images, images.images)
     found.add("a", "signed", images, images.images * 2)
     outcomes = found.outcomes()
-    assert len(outcomes) == 2 * 2 * (11 + 6 + 11 + 11)
+    assert len(outcomes) == 2 * 2 * (11 + 6 + 11 + 11 + 5)
     assert set(outcomes["curve"]) == set(CURVES)
     np.testing.assert_allclose(outcomes[["p0", "p1"]].sum(axis=1), 1, rtol=1e-5)
     signed = curve(outcomes[outcomes["sign"] == "signed"], "beta")
@@ -113,3 +115,95 @@ def test_chosen_images_are_spread_evenly():
     chosen = chosen_images(100, 10)
     assert len(set(chosen.tolist())) == 10
     assert (chosen[0], chosen[-1]) == (0, 99)
+
+
+def test_deletion_by_hand():
+    """Images of 0.5 are bright above 0.46: until more than 8% of their pixels are black (0)."""
+    found = scorer(threshold=0.46)
+    images = batch([0.5] * 3)
+    square = torch.full((3, 1, 20, 20), 0.5)
+    images = Batch(square, images.labels, images.index, images.ids, images.groups)
+    heat = torch.arange(400.0).reshape(1, 1, 20, 20).expand(3, -1, -1, -1)
+    found.add("m", "relu", images, torch.zeros_like(square), heat=heat)
+    row = found.row("m", "relu", None)
+    drawn = row["curves"]["deletion"]
+    assert drawn["level"] == [0, 0.05, 0.1, 0.15, 0.2]
+    assert drawn["accuracy"] == [1, 1, 0, 0, 0]
+    assert row["auc_deletion"] == pytest.approx(0.05 + 0.05 / 2)
+    assert row["auc_deletion_low"] <= row["auc_deletion"] <= row["auc_deletion_high"]
+
+
+@pytest.mark.parametrize(("fill", "area"), [(0.5, 0.2), (-1.0, 0.025)])
+def test_deletion_has_a_ceiling_and_depends_on_what_is_filled_in(fill, area):
+    found = scorer(threshold=0.46, deletion_fill=fill)
+    images = batch([0.5] * 3)
+    square = torch.full((3, 1, 20, 20), 0.5)
+    images = Batch(square, images.labels, images.index, images.ids, images.groups)
+    found.add("m", "relu", images, torch.rand(3, 1, 20, 20))
+    assert found.row("m", "relu", None)["auc_deletion"] == pytest.approx(area)
+
+
+def test_pixels_are_ranked_by_the_map_not_by_the_part():
+    """The part of a map is the map times the image: here 0 where the map is largest."""
+    found = scorer(threshold=0.1)
+    pixels = torch.zeros(1, 1, 4, 5)
+    pixels[0, 0, 0, :4] = 1.0  # the mean is 0.2; without two of them 0.1
+    images = Batch(pixels, torch.tensor([1]), torch.tensor([0]), ["i"], ["g"])
+    heat = torch.where(pixels > 0, 1.0, 2.0)
+    found.add("map", "relu", images, heat / 2 * pixels, heat=heat)
+    found.add("part", "part", images, heat / 2 * pixels)
+    assert found.row("map", "relu", None)["auc_deletion"] == pytest.approx(0.2)
+    assert found.row("part", "part", None)["auc_deletion"] < 0.15
+
+
+def test_every_image_has_its_row():
+    found = scorer()
+    images = batch([0.5, -0.25, 0.75])
+    masks = torch.zeros(3, 1, 4, 4)
+    masks[0, 0, :2] = 1
+    masks[2] = torch.nan
+    difference = torch.full((3, 1, 4, 4), torch.nan)
+    part = images.images * torch.tensor([1.0, 1, 0.5])[:, None, None, None]
+    further = {"uncertainty": torch.tensor([0.1, 0.2, 0.6])}
+    known = Known(masks, difference)
+    found.add("m", "part", images, part, images.images, known=known, further=further)
+    found.add("n", "relu", images, part)
+    table = found.images()
+    assert len(table) == 6
+    named = ["id", "group", "label", "index", "method", "sign"]
+    measured = ["psnr_removed_db", "mean_abs_distinct", "neutrality", "uncertainty", "psnr_db"]
+    assert list(table) == [*named, *measured, *MEASURED]
+    ours, other = table[table["method"] == "m"], table[table["method"] == "n"]
+    assert ours["mean_abs_distinct"].tolist() == [0.5, 0.25, 0.375]
+    assert ours["psnr_removed_db"][0] == pytest.approx(10 * math.log10(4 / 0.25), abs=1e-3)
+    assert ours["psnr_db"].tolist() == pytest.approx([120] * 3, abs=1e-3)
+    assert ours["neutrality"].tolist() == pytest.approx([1, 1, 0], abs=1e-6)
+    assert ours["energy_inside"].tolist() == pytest.approx([0.5, np.nan, np.nan], nan_ok=True)
+    assert other[["uncertainty", "psnr_db", *MEASURED]].isna().all(axis=None)
+    row = found.row("m", "part", None)
+    assert row["uncertainty"] == pytest.approx(0.3)
+    assert (row["known"], row["energy_inside"], row["mask_area"]) == (1, 0.5, 0.5)
+    assert row["correlation"] is None
+    assert found.row("n", "relu", None)["known"] == 0
+
+
+def test_only_the_curves_that_are_wanted():
+    found = scorer(curves=["beta", "deletion"])
+    images = batch([0.5, -0.25])
+    found.add("m", "part", images, images.images)
+    row = found.row("m", "part", None)
+    assert set(found.outcomes()["curve"]) == set(row["curves"]) == {"beta", "deletion"}
+    assert (row["auc_energy"], row["auc_transfer"], row["auc_blur"]) == (None, None, None)
+    assert row["auc_deletion"] is not None
+    found = scorer(curves=["beta"])
+    found.add("m", "part", images, images.images)
+    assert found.row("m", "part", None)["auc_deletion"] is None
+
+
+def test_without_a_twin_there_is_no_transfer():
+    found = scorer(twin=False)
+    images = batch([0.5, -0.25])
+    found.add("m", "part", images, images.images)
+    row = found.row("m", "part", None)
+    assert set(row["curves"]) == set(CURVES) - {"transfer"}
+    assert row["auc_transfer"] is None
