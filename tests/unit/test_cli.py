@@ -33,10 +33,14 @@ def test_help_answers_at_once() -> None:
     # Below 0.5 s on a quiet machine; torch alone takes more than 2.
     assert time.monotonic() - began < 2
     assert result.returncode == 0
-    assert all(command in result.stdout for command in ("use", "explain", "table", "track"))
+    assert all(
+        command in result.stdout for command in ("use", "explain", "table", "track", "compare")
+    )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["explain", "--help"], ["compare", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom dxai.cli import main\n"
@@ -62,6 +66,8 @@ def test_version() -> None:
         (["explain", "--model", "m"], "IMAGE"),
         (["use", "quick", "--set", "steps"], "KEY=VALUE"),
         (["use", "--seeds", "a"], "--seeds"),
+        (["compare", "latest"], "RUN"),
+        (["compare", "latest~1", "latest", "--format", "html"], "markdown"),
     ],
 )
 def test_wrong_usage(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,37 +20,49 @@ from PIL import Image
 
 from dxai import tracking
 from dxai.explain.decomposition import DXAI
+from dxai.files import read_json, write_json
 from dxai.models.checkpoint import load_classifier, save_classifier, save_decomposer
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
 from dxai.params import Params
-from tests.fixtures import CLASSES, SIZE, write_results
+from dxai.records import LOGGED
+from tests.fixtures import CLASSES, SIZE, STEPS, VARIANTS, write_results
 
 CELL = Path("textures/resnet18")
+INFO = {"arch": "simple", "options": {}, "channels": 1, "image_size": SIZE}
+INFO |= {"class_names": list(CLASSES), "value_range": [-1.0, 1.0]}
+SETTINGS = {"channels": 1, "classes": len(CLASSES), "image_size": SIZE, "branches": 2}
+SETTINGS |= {"branch_width": 2, "branch_max_width": 4, "mapping_width": 8}
 
 
-def write_project(root: Path) -> Params:
+def write_project(root: Path, rich: bool = False) -> Params:
     """Results in the folders of a project, with small networks that were never trained."""
-    params, folders = write_results(root)
+    params, folders = write_results(root, rich=rich)
     (root / "artifacts").mkdir()
+    (root / "data").mkdir()
+    folders.prepared.rename(root / "data/prepared")
     folders.classifiers.rename(root / "artifacts/classifiers")
     folders.decompositions.rename(root / "artifacts/decompositions")
     folders.outcomes.rename(root / "results/outcomes")
-    info = {"arch": "simple", "options": {}, "channels": 1, "image_size": SIZE}
-    info |= {"class_names": list(CLASSES), "value_range": [-1.0, 1.0]}
-    settings = {"channels": 1, "classes": len(CLASSES), "image_size": SIZE, "branches": 2}
-    settings |= {"branch_width": 2, "branch_max_width": 4, "mapping_width": 8}
+    if not rich:  # a rich one has it
+        ours = root / "results/outcomes" / CELL / "dxai-0"
+        row = read_json(ours / "summary.json")["rows"][0]
+        write_json(ours.with_name("dxai-0-by-resnet18") / "cross.json", {"row": row})
+    for variant in params.ablations.variants:
+        place = root / "artifacts/decompositions" / CELL
+        shutil.copytree(place / "0", place / variant)
     torch.manual_seed(0)
     for role in ("explained", "twin"):
         network = build_classifier("simple", 1, len(CLASSES), SIZE)
-        path = root / "artifacts/classifiers" / CELL / role / "model.pt"
-        save_classifier(path, network, info)
-    folder = root / "artifacts/decompositions" / CELL / "0"
-    about = info | {"settings": settings}
-    save_decomposer(folder / "model.pt", Decomposer(**settings), about, network, info)
-    (folder / "panels").mkdir()
-    for step in (250, 500):
-        Image.new("L", (8, 8), step % 256).save(folder / f"panels/step-{step:06d}.png")
+        for path in (root / "artifacts/classifiers").glob(f"*/*/{role}"):
+            save_classifier(path / "model.pt", network, INFO)
+    decomposer = Decomposer(**SETTINGS)
+    for folder in (root / "artifacts/decompositions").glob("*/*/*"):
+        about = INFO | {"settings": SETTINGS}
+        save_decomposer(folder / "model.pt", decomposer, about, network, INFO)
+        (folder / "panels").mkdir()
+        for step in (250, 500):
+            Image.new("L", (8, 8), step % 256).save(folder / f"panels/step-{step:06d}.png")
     (root / "dvc.lock").write_text("schema: '2.0'\n")
     return params
 
@@ -63,7 +78,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(root: Path) -> pd.DataFrame:
+def rich(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """A project with every table, of which one dataset was run, logged to the store of `root`."""
+    folder = tmp_path_factory.mktemp("rich")
+    whole = write_project(folder, rich=True)
+    some = {name: whole.methods[name] for name in ("ig", "gradcam")}
+    datasets = {"textures": whole.datasets["textures"]}
+    params = dataclasses.replace(whole, datasets=datasets, methods=some, joint={})
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/.work/mlflow.db"
+    tracking.log_benchmark(folder, params, "rich")
+    os.environ.pop("MLFLOW_TRACKING_URI")
+    return folder, params
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path, rich: tuple[Path, Params]) -> pd.DataFrame:
     """Every run, the oldest first."""
     frame = mlflow.search_runs(experiment_names=["dxai"], order_by=["attributes.start_time"])
     assert isinstance(frame, pd.DataFrame)
@@ -84,12 +113,21 @@ def history(run: str, metric: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in points)
 
 
-def test_headline_metrics_are_on_the_parent(runs: pd.DataFrame) -> None:
+def table(root: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(root / f"results/tables/{name}.csv")
+
+
+def test_headline_metrics_are_on_the_parent(root: Path, runs: pd.DataFrame) -> None:
     run = parent(runs)
-    assert run["metrics.auc/textures/resnet18/dxai"] == pytest.approx(0.84)
-    assert run["metrics.auc/textures/resnet18/ig"] == pytest.approx(0.99)  # signed, not 0.993
-    assert run["metrics.delta_high/textures/resnet18"] == pytest.approx(-0.02)
+    rows = table(root, "table1").set_index(["method", "sign"])
+    for name, key in (
+        ("dxai", ("dxai", "part")),
+        ("ig", ("ig", "signed")),
+        ("ig-relu", ("ig", "relu")),
+    ):
+        assert run[f"metrics.auc/textures/resnet18/{name}"] == pytest.approx(rows.loc[key, "auc"])
     assert run["metrics.psnr_db/textures/resnet18"] == pytest.approx(25.8)
+    assert run["metrics.accuracy/textures/resnet18"] == pytest.approx(0.98)
     assert "metrics.auc/textures/resnet18/lime" not in run.dropna()  # it failed
     assert run["params.decompose.steps"] == "1500"
     assert run["params.methods.lime.samples"] == "100"
@@ -97,22 +135,138 @@ def test_headline_metrics_are_on_the_parent(runs: pd.DataFrame) -> None:
     assert len(run["tags.dvc_lock"]) == 64
 
 
-def test_tables_and_report_are_artifacts_of_the_parent(root: Path, runs: pd.DataFrame) -> None:
-    run = parent(runs)["run_id"]
-    names = {item.path for item in mlflow.MlflowClient().list_artifacts(run)}
-    assert {"table1.csv", "table1.json", "table6.csv", "metrics.json", "dvc.lock"} <= names
-    table = mlflow.load_table("table1.json", run_ids=[run])
-    written = pd.read_csv(root / "results/tables/table1.csv")
-    assert list(table["method"]) == list(written["method"])
+def test_the_data_is_a_tag(root: Path, runs: pd.DataFrame) -> None:
+    manifest = root / "data/prepared/textures/manifest.json"
+    expected = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert parent(runs)["tags.data.textures"] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "place", "column"),
+    [
+        ("table1", "auc", ("dataset", "classifier", "method"), "auc"),
+        ("table2", "deletion", ("dataset", "classifier", "method"), "auc_deletion"),
+        ("table3", "cross", ("dataset", "trained", "scorer"), "auc"),
+        ("table6", "accuracy", ("dataset", "classifier"), "test_accuracy"),
+    ],
+)
+def test_each_cell_of_a_table_is_a_metric(
+    rich: tuple[Path, Params],
+    runs: pd.DataFrame,
+    name: str,
+    metric: str,
+    place: tuple[str, ...],
+    column: str,
+) -> None:
+    rows = table(rich[0], name).dropna(subset=column)
+    if "sign" in rows:  # the first one of each method
+        rows = rows[rows["sign"] == rows.groupby(list(place))["sign"].transform("first")]
+    expected = rows.groupby(list(place))[column].mean()
+    assert len(expected) >= 6
+    run = parent(runs, "rich").dropna()
+    for names, value in expected.items():
+        assert run["/".join([f"metrics.{metric}", *names])] == pytest.approx(value)
+
+
+def test_table_4_is_a_curve_over_the_training(
+    rich: tuple[Path, Params], runs: pd.DataFrame
+) -> None:
+    rows = table(rich[0], "table4")
+    rows = rows[(rows["dataset"] == "textures") & (rows["classifier"] == "resnet18")]
+    for metric, column in (("std", "std"), ("std_normalised", "normalised")):
+        name = f"{metric}/textures/resnet18"
+        points = history(parent(runs, "rich")["run_id"], f"{name}/dxai")
+        ours = rows[rows["method"] == "dxai"]
+        assert [step for step, _ in points] == list(STEPS) == list(ours["step"])
+        assert [value for _, value in points] == pytest.approx(list(ours[column]))
+        (other,) = history(parent(runs, "rich")["run_id"], f"{name}/gradcam")
+        (expected,) = rows[rows["method"] == "gradcam"][column]
+        assert other == (0, pytest.approx(expected))
+
+
+def test_each_claim_is_a_metric(rich: tuple[Path, Params], runs: pd.DataFrame) -> None:
+    claims = table(rich[0], "claims")
+    assert set(claims["table"]) == {1, 2, 3, 4}
+    run = parent(runs, "rich").dropna()
+    names = [name for name in run.index if name.startswith("metrics.delta/")]
+    assert len(names) == len(claims)  # none has the name of another
+    for kind in ("delta", "delta_low", "delta_high"):
+        values = [run[name.replace("delta", kind, 1)] for name in names]
+        assert sorted(values) == pytest.approx(sorted(claims[kind]))
+    first = claims[(claims["table"] == 1) & (claims["claim"].str.contains("baseline"))].iloc[0]
+    name = f"delta/table1/{first['dataset']}/{first['classifier']}/best_baseline"
+    assert run[f"metrics.{name}"] == pytest.approx(first["delta"])
+
+
+def test_tables_and_report_are_artifacts_of_the_parent(
+    rich: tuple[Path, Params], runs: pd.DataFrame
+) -> None:
+    run = parent(runs, "rich")["run_id"]
+    client = mlflow.MlflowClient()
+    names = {item.path for item in client.list_artifacts(run)}
+    assert {"metrics.json", "dvc.lock"} <= names
+    files = {item.path for item in client.list_artifacts(run, "tables")}
+    written = {path.name for path in (rich[0] / "results/tables").iterdir()}
+    assert files == {f"tables/{name}" for name in written} and len(written) >= 11
+    for name in LOGGED:
+        logged = mlflow.load_table(f"{name}.json", run_ids=[run])
+        rows = table(rich[0], name)
+        assert list(logged.columns[: len(rows.columns)]) == list(rows.columns)
+        assert len(logged) == len(rows) > 0
+        for column in rows.select_dtypes("number"):
+            assert logged[column].astype(float).tolist() == pytest.approx(
+                rows[column].astype(float).tolist(), nan_ok=True
+            )
+
+
+def test_empty_tables_are_no_error(root: Path, runs: pd.DataFrame) -> None:
+    """A quick run has one seed and one classifier: no stability, nothing known of the images."""
+    for name in ("table3", "table4", "localisation"):
+        assert table(root, name).empty
+    run = parent(runs)
+    names = {item.path for item in mlflow.MlflowClient().list_artifacts(run["run_id"])}
+    assert {"table1.json", "table6.json"} <= names
+    assert not {"table3.json", "table4.json", "localisation.json"} & names
+    assert not [name for name in run.dropna().index if name.startswith("metrics.std")]
+
+
+def test_what_goes_beyond_table_1_has_children(
+    rich: tuple[Path, Params], runs: pd.DataFrame
+) -> None:
+    folder, params = rich
+    found = children(runs, "rich")
+    seeds = {name: len(params.seeds_of(name)) for name in params.classifiers}
+    assert dict(found["tags.kind"].value_counts()) == {
+        "classifier": 2 * 2,
+        "decomposition": sum(seeds.values()) + len(VARIANTS),
+        "method": 2 * 3 + 3 * sum(seeds.values()),  # ig has two signs; ours has two controls
+        "ablation": len(VARIANTS),
+        "cross": 2 * sum(seeds.values()),
+        "stability": 1,
+    }
+    assert set(found["tags.variant"].dropna()) == set(VARIANTS)
+    rows = table(folder, "ablations").set_index("variant")
+    for variant in VARIANTS:
+        child = found.loc[f"{CELL}/dxai-{variant}"]
+        for column in ("auc", "delta", "delta_low", "delta_high"):
+            assert child[f"metrics.{column}"] == pytest.approx(rows.loc[variant, column], rel=1e-4)
+    assert found.loc[f"{CELL}/dxai-two_branches", "params.changed.branches"] == "2"
+    assert found.loc[f"{CELL}/decomposition-two_branches", "params.changed.branches"] == "2"
+    cross = found.loc["textures/resnet18/dxai-1-by-simple"]
+    assert (cross["tags.scorer"], cross["tags.seed"]) == ("simple", "1")
+    assert len(history(cross["run_id"], "accuracy_vs_beta")) == 11
+    stability = found.loc["textures/resnet18/stability"]["run_id"]
+    assert [step for step, _ in history(stability, "std/dxai")] == list(STEPS)
 
 
 def test_each_training_and_each_row_is_a_child(root: Path, runs: pd.DataFrame) -> None:
-    rows = pd.read_csv(root / "results/tables/table1.csv")
+    rows = table(root, "table1")
     found = children(runs)
     assert dict(found["tags.kind"].value_counts()) == {
         "classifier": 2,
         "decomposition": 1,
         "method": len(rows),
+        "cross": 1,
     }
     assert set(found["tags.benchmark"]) == {parent(runs)["run_id"]}
     assert set(found["tags.dataset"]) == {"textures"}
@@ -187,7 +341,9 @@ def test_the_same_model_is_kept_once(runs: pd.DataFrame) -> None:
     assert len(trained) == 3
     assert set(first.loc[trained, "tags.model_of_run"]) == set(first.loc[trained, "run_id"])
     assert list(second.loc[trained, "tags.model_of_run"]) == list(first.loc[trained, "run_id"])
-    assert len(mlflow.search_logged_models(output_format="list")) == 3
+    own = {*first["run_id"], *second["run_id"]}
+    logged = mlflow.search_logged_models(output_format="list")
+    assert len([model for model in logged if model.source_run_id in own]) == 3
 
 
 @pytest.mark.parametrize("form", ["{}", "runs:/{}", "runs:/{}/model.pt"])
