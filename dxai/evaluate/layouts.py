@@ -289,7 +289,7 @@ def table4_normalised(rows: list[Row]) -> Table:
         Column("Classifier", kind="text"),
         *(Column(label, "measured") for label in labels),
         *(Column(label, "paper", "paper") for label in labels),
-        Column("Constant maps"),
+        Column("Constant maps", kind="text"),
     ]
     note = [
         "The deviation divided by each image's range: ours over seeds after all steps, the others "
@@ -693,14 +693,16 @@ def _about(rows: Sequence[Row], title: str, key: str) -> list[str]:
         every: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
         for row in known:
             place = " ".join(row[name] for name in names)
-            found.setdefault(place, {})[_shown(row[key])] = None
+            found.setdefault(place, {})[_shown(key, row[key])] = None
             whole = (row.get("dataset", ""), row.get("classifier", ""))
-            every.setdefault(place, {}).setdefault(whole, {})[_shown(row[key])] = None
+            every.setdefault(place, {}).setdefault(whole, {})[_shown(key, row[key])] = None
         if all(len({tuple(v) for v in of.values()}) == 1 for of in every.values()):
             break
     texts = [f"{place} {', '.join(values)}".strip() for place, values in found.items()]
     return [f"{title}: {'; '.join(texts)}."]
 
 
-def _shown(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, float) else str(value)
+def _shown(key: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if key == "seed" else f"{value:,.0f}"

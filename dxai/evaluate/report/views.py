@@ -11,6 +11,7 @@ import pandas as pd
 
 from dxai.evaluate.exports import latex, markdown
 from dxai.evaluate.layouts import (
+    BEST,
     NONE,
     WORST,
     Column,
@@ -25,6 +26,7 @@ from dxai.evaluate.layouts import (
 from dxai.evaluate.names import CONTROLS
 from dxai.evaluate.report.inline import file_uri
 from dxai.evaluate.report.results import Cell
+from dxai.evaluate.report.rows import Claim, make_claim
 
 Anchors = Mapping[tuple[str, str], str]
 """Dataset and classifier to the id of their section."""
@@ -153,23 +155,37 @@ class Matrix:
 def make_matrix(cells: list[Cell], anchors: Anchors) -> Matrix:
     """Every claim of the run at a glance."""
     claims = [claim for cell in cells for claim in cell.tables["claims"]]
-    keys = sorted({(int(c["table"]), c["claim"]) for c in claims}, key=lambda key: key[0])
+    found_keys = dict.fromkeys((int(c["table"]), c["claim"]) for c in claims)
+    keys = sorted(found_keys, key=lambda key: key[0])
     lines = []
     for cell in cells:
         anchor, found = anchors[cell.dataset, cell.classifier], cell.tables["claims"]
+        doubts = _doubts(make_claim(cell))
         marks = [
-            [_mark(c, anchor) for c in found if (c["table"], c["claim"]) == key] for key in keys
+            [
+                _mark(c, anchor, doubts if key == (1, BEST) else "")
+                for c in found
+                if (c["table"], c["claim"]) == key
+            ]
+            for key in keys
         ]
         lines.append((cell.name, anchor, marks))
     return Matrix(keys, lines)
 
 
-def _mark(claim: Row, anchor: str) -> Mark:
+def _doubts(claim: Claim | None) -> str:
+    """How many guards do not agree with Table 1."""
+    if claim is None or not claim.doubts:
+        return ""
+    return f"; {claim.doubts} of {len(claim.checks)} guards disagree"
+
+
+def _mark(claim: Row, anchor: str, doubts: str) -> Mark:
     words = verdict(claim)
     other = "its control" if claim["other"] == CONTROLS[-1] else against(claim)
     seeds = "seed" if claim["seeds"] == 1 else "seeds"
     images = f"{claim['images']:.0f} images in {claim['groups']:.0f} groups"
     detail = f"ours {ours(claim)}, {other} {claim['other_value']:.3f}; "
-    detail += f"{claim['seeds']:.0f} {seeds}, {images}"
+    detail += f"{claim['seeds']:.0f} {seeds}, {images}{doubts}"
     href = f"#{anchor}" if claim["table"] == 1 else f"#table{claim['table']:.0f}"
     return Mark(SYMBOLS[words], words, difference(claim), detail, href, words.replace(" ", "-"))
