@@ -121,7 +121,10 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         compare.add_argument(name, metavar="RUN", help=what)
     compare.add_argument("--all", action="store_true", help="print cells that are the same, too")
     compare.add_argument(
-        "--format", choices=("text", "markdown", "json"), default="text", help="(%(default)s)"
+        "--format",
+        choices=("text", "markdown", "json"),
+        default="text",
+        help="default: %(default)s",
     )
     compare.set_defaults(run=_compare)
 
