@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +110,7 @@ class Examples:
             scale = tiles.scale_of(spread)
             shown = tiles.encoded(tiles.magnitude(spread, scale))
             column = Column("Deviation over z", [Tile(shown, f"0 to {scale:.2g}", "deviation")])
-            columns = [self._input(place), *self._parts(place)[1:2], column]
+            columns = [self._input(place), *self._parts(place, overlaid=False)[1:2], column]
             panels.append(self._panel(label, place, columns))
         return panels
 
@@ -119,7 +119,7 @@ class Examples:
         panels = []
         for row in self.worst_rows:
             place, best = int(row["index"]), row["best_baseline"]
-            parts = self._parts(place)
+            parts = self._parts(place, overlaid=False)
             if not parts:
                 return []
             columns: list[Column | None] = [self._input(place), *parts]
@@ -167,7 +167,7 @@ class Examples:
         image = self._image(place).numpy()
         return Column("Input", [Tile(tiles.encoded(tiles.picture(image)), "x", "the input")])
 
-    def _parts(self, place: int, name: str | None = None) -> list[Column]:
+    def _parts(self, place: int, name: str | None = None, overlaid: bool = True) -> list[Column]:
         """Class-agnostic, class-distinct, and their sum; nothing if they were not kept."""
         name = name or self.cell.first.name
         distinct = self._map(name, OURS, place)
@@ -180,8 +180,10 @@ class Examples:
                 shown = Tile(tiles.encoded(tiles.picture(part)), symbol, title)
                 columns.append(Column(title, [shown], ours=True))
         change = self.maps.change(name, OURS, "part", place)
-        shown_part = self._part("Class-distinct", place, distinct, change, ours=True)
-        return [*columns[:1], shown_part, *columns[1:]]
+        part_of = self._part("Class-distinct", place, distinct, change, ours=True)
+        if not overlaid:
+            part_of = replace(part_of, tiles=part_of.tiles[:1])
+        return [*columns[:1], part_of, *columns[1:]]
 
     def _of(self, method: str, name: str, place: int, title: str = "") -> Column | None:
         """A method's map, or nothing if it has none."""

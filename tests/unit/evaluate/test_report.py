@@ -318,10 +318,10 @@ def test_charts_and_examples_are_those_of_the_run(page: str) -> None:
     [
         # Two images: x, two parts and an overlay of naive and of ours.
         ("The naive optimisation beside", 2 * 7, ["(Fig. 11)", "Naive: agnostic", "p 0.97 → 0.02"]),
-        ("Uncertainty over z", 3 * 4, ["Deviation over z", "0.080 [", "8 draws"]),
+        ("Uncertainty over z", 3 * 3, ["Deviation over z", "0.080 [", "8 draws"]),
         ("Localisation: does it mark", 0, ["0.800 [", "0.070 ["]),
         ("Each class alone", 0, ["brick", "grass", "gravel"]),
-        ("The worst explained images", 6 * 7, ["area 0.7", "Grad-CAM 0.8"]),
+        ("The worst explained images", 6 * 6, ["area 0.7", "Grad-CAM 0.8"]),
         ("Training", 0, ["Classifier: accuracy", "seed 1"]),
     ],
 )  # fmt: skip
