@@ -29,7 +29,7 @@ from dxai.profiles import select_profile
 from dxai.training import sampling
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import best_epoch, train_classifier
-from dxai.training.loop import NonFiniteLoss, train
+from dxai.training.loop import NonFiniteLoss, snapshot_steps, train
 from dxai.training.step import Networks, build_networks
 from dxai.training.watching import Stopped, Watcher
 from tests.prepared import PROJECT, prepared_textures
@@ -155,6 +155,38 @@ def test_an_interrupted_training_continues_to_the_same_numbers(
     assert_equal_weights(undisturbed.discriminator, continued.discriminator)
     assert without_seconds(second) == without_seconds(history)
     assert again.of("panel")[-1] == seen.of("panel")[-1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        (300_000, [1, 10_000, 100_000]),  # Table 4, with those after the last step
+        (1500, [1, 50, 500]),
+        (20, [1, 7]),
+        (3, [1]),
+        (1, []),
+    ],
+)
+def test_snapshots_are_those_of_table_4_scaled(steps: int, kept: list[int]) -> None:
+    assert snapshot_steps(steps) == kept
+
+
+def test_snapshots_survive_an_interruption_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    run(folder, Checkpoint(tmp_path / "a"))
+    with pytest.raises(Stopped):  # between the two steps after which weights are kept
+        run(folder, Checkpoint(tmp_path / "b"), watcher=Seen(stop_after=1))
+    run(folder, Checkpoint(tmp_path / "b"))
+    whole, resumed = (Checkpoint(tmp_path / name).load() for name in ("a", "b"))
+    assert whole is not None and resumed is not None
+    assert sorted(whole["snapshots"]) == sorted(resumed["snapshots"]) == snapshot_steps(6) == [1, 2]
+    for step, state in whole["snapshots"].items():
+        assert state.keys() == resumed["snapshots"][step].keys()
+        assert all(torch.equal(v, resumed["snapshots"][step][k]) for k, v in state.items())
+    first, second = (whole["snapshots"][step] for step in (1, 2))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert all(value.device.type == "cpu" for value in first.values())
+    once, _ = run(folder, Checkpoint(tmp_path / "c"), dataclasses.replace(SMALL, steps=2))
+    assert all(torch.equal(v, second[k]) for k, v in once.average.state_dict().items())
 
 
 def test_what_is_told(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""Scoring by another classifier, stability over seeds, and the tables made of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dxai.datasets.shards import ShardedDataset
+from dxai.evaluate.scores import chosen_images
+from dxai.explain.base import build_explainer
+from dxai.explain.decomposition import DXAI
+from dxai.files import read_json
+from dxai.models.checkpoint import load_classifier, load_snapshots
+from dxai.profiles import select_profile
+from dxai.stages import baseline, classifier, cross, decompose, ours, stability, tables
+from dxai.training.loop import snapshot_steps
+from tests.prepared import PROJECT, prepared_textures
+
+NAMES = ("simple", "resnet18")
+IMAGES, STEPS = 6, 6
+CHANGED = {
+    "classifier.epochs": "1",
+    "decompose.steps": str(STEPS),
+    "decompose.batch_size": "4",
+    "evaluate.images": str(IMAGES),
+    "evaluate.batch_size": "4",
+    "evaluate.bootstrap": "50",
+    "training.executor": "local",
+    "repeat": "{classifiers: [simple, resnet18], seeds: [3]}",
+    "ablations.variants": "{two_branches: {branches: 2}}",
+}
+OUTCOMES = Path("results/outcomes/textures")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Textures, two classifiers and their decompositions with two seeds, trained for an instant."""
+    root = tmp_path_factory.mktemp("project")
+    prepared_textures(root / "data/prepared")
+    (root / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
+    select_profile(root / "params.yaml", "smoke", None, NAMES, ["random"], [0], CHANGED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name in NAMES:
+            classifier.main("textures", name, "explained")
+            for seed in ("0", "3"):
+                decompose.main("textures", name, seed)
+                ours.main("textures", name, seed)
+        for scorer in NAMES:
+            for seed in ("0", "3"):
+                cross.main("textures", "resnet18", scorer, seed)
+        stability.main("textures", "resnet18")
+        stability.main("textures", "simple")
+    return root
+
+
+@pytest.fixture
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def beta(folder: Path) -> pd.DataFrame:
+    """Outcomes of ours on the curve of Table 1, in order."""
+    outcomes = pd.read_parquet(folder / "outcomes.parquet")
+    outcomes = outcomes[(outcomes["method"] == "dxai") & (outcomes["curve"] == "beta")]
+    return outcomes.sort_values(["level", "index"]).reset_index(drop=True)
+
+
+def test_scored_by_its_own_classifier_nothing_changes(inside: Path) -> None:
+    same = beta(OUTCOMES / "resnet18/dxai-3-by-resnet18")
+    pd.testing.assert_frame_equal(same, beta(OUTCOMES / "resnet18/dxai-3"))
+
+
+def test_scored_by_another_one(inside: Path) -> None:
+    folder = OUTCOMES / "resnet18/dxai-0-by-simple"
+    found = beta(folder)
+    data = ShardedDataset(Path("data/prepared/textures"), "test")
+    batch = data.batch(chosen_images(len(data), IMAGES))
+    network, _ = load_classifier("artifacts/classifiers/textures/simple/explained")
+    with np.load(OUTCOMES / "resnet18/dxai-0/attributions.npz") as kept:
+        assert kept["index"].tolist() == batch.index.tolist()
+        part = torch.from_numpy(kept["dxai"])
+    for level in (0.0, 0.3, 1.0):
+        expected = network(batch.images - level * part).softmax(1)
+        rows = found[found["level"] == level]
+        np.testing.assert_allclose(rows[["p0", "p1", "p2"]], expected, atol=1e-5)
+    about = read_json(folder / "cross.json")
+    assert (about["trained"], about["scorer"], about["seed"]) == ("resnet18", "simple", 0)
+    assert (about["images"], about["steps"]) == (IMAGES, STEPS)
+    accuracy = (found["prediction"] == found["label"]).groupby(found["level"]).mean()
+    assert about["row"]["curves"]["beta"]["accuracy"] == pytest.approx(accuracy.tolist())
+
+
+def parts(step: int) -> np.ndarray:
+    """psi_distinct of both seeds after a step, for the images that are scored."""
+    data = ShardedDataset(Path("data/prepared/textures"), "test")
+    batch = data.batch(chosen_images(len(data), IMAGES))
+    found = []
+    for seed in (0, 3):
+        place = Path(f"artifacts/decompositions/textures/resnet18/{seed}")
+        explainer = DXAI.load(place, seed=0)
+        for kept, decomposer in load_snapshots(place):
+            if kept == step:
+                explainer.decomposer = decomposer
+                found.append(explainer.attribute(batch.images, batch.labels, batch.index))
+    return torch.stack(found).double().numpy()
+
+
+@pytest.mark.parametrize("step", [*snapshot_steps(STEPS), STEPS])
+def test_stability_is_the_deviation_over_seeds(inside: Path, step: int) -> None:
+    images = pd.read_parquet(OUTCOMES / "resnet18/stability/images.parquet")
+    rows = images[(images["method"] == "dxai") & (images["step"] == step)]
+    maps = parts(step)
+    assert maps.shape == (2, IMAGES, 1, 16, 16)
+    half = np.abs(maps[0] - maps[1]) / 2
+    np.testing.assert_allclose(rows["std"], half.mean((1, 2, 3)), rtol=1e-3, atol=1e-7)
+    reach = maps.max((0, 2, 3, 4)) - maps.min((0, 2, 3, 4))
+    np.testing.assert_allclose(rows["normalised"], rows["std"] / reach, rtol=1e-3)
+    with np.load(OUTCOMES / "resnet18/stability/maps.npz") as kept:
+        np.testing.assert_allclose(kept[f"step-{step}"], half, rtol=1e-3, atol=1e-6)
+
+
+def test_layers_are_compared_after_the_rule_for_the_sign(inside: Path) -> None:
+    images = pd.read_parquet(OUTCOMES / "resnet18/stability/images.parquet")
+    assert set(images["method"]) == {"dxai", "gradcam", "internal_influence"}
+    rows = images[images["method"] == "gradcam"]
+    assert len(rows) == IMAGES and rows["step"].isna().all()
+    data = ShardedDataset(Path("data/prepared/textures"), "test")
+    batch = data.batch(rows["index"].to_numpy())
+    network, _ = load_classifier("artifacts/classifiers/textures/resnet18/explained")
+    maps = [
+        build_explainer("gradcam", network, {"layer": layer}).attribute(batch.images, batch.labels)
+        for layer in ("layer3.1", "layer4.0", "layer4.1")
+    ]
+    expected = np.std(torch.stack(maps).clamp(min=0).double().numpy(), axis=0).mean((1, 2, 3))
+    np.testing.assert_allclose(rows["std"], expected, rtol=1e-3, atol=1e-9)
+
+
+def test_a_network_without_three_layers_in_a_row_has_ours_alone(inside: Path) -> None:
+    images = pd.read_parquet(OUTCOMES / "simple/stability/images.parquet")
+    assert set(images["method"]) == {"dxai"}
+    about = read_json(OUTCOMES / "simple/stability/stability.json")
+    assert (about["seeds"], about["layers"]) == ([0, 3], [])
+    assert about["steps"] == [*snapshot_steps(STEPS), STEPS]
+
+
+@pytest.mark.slow
+def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside: Path) -> None:
+    decompose.main("textures", "simple", "two_branches")
+    ours.main("textures", "simple", "two_branches")
+    explainer = DXAI.load("artifacts/decompositions/textures/simple/two_branches")
+    assert explainer.info["training"]["branches"] == 2
+    assert explainer.info["seed"] == 0
+    summary = read_json(OUTCOMES / "simple/dxai-two_branches/summary.json")
+    assert summary["rows"][0]["method"] == "dxai"
+    for name in NAMES:
+        baseline.main("textures", name, "random")
+        for scorer in NAMES:
+            for seed in ("0", "3"):
+                cross.main("textures", name, scorer, seed)
+    tables.main()
+    read = {path.stem: pd.read_csv(path) for path in Path("results/tables").glob("*.csv")}
+    assert len(read["table1"]) == 2 * (2 * 3 + 1)
+    assert len(read["table3"]) == 4 and (read["table3"]["seeds"] == 2).all()
+    assert len(read["table4"]) == 2 * 3 + 2
+    assert read["ablations"]["variant"].tolist() == ["as it is", "two_branches"]
+    assert set(read["claims"]["table"]) == {1, 2, 3, 4}
+    assert len(read["per_image"]) == 2 * IMAGES
+    assert set(read_json(Path("results/metrics.json"))["claims"]) == {
+        "table1", "table2", "table3", "table4",
+    }  # fmt: skip
