@@ -15,7 +15,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from dxai.params import load_params
+from dxai.params import Params, load_params
 from flows.stages import groups
 from infra.prefect_api import ApiError
 from tests.integration.conftest import Project, wait_for
@@ -73,12 +73,19 @@ def test_the_run_is_in_mlflow(finished: Project) -> None:
         "decomposition": len([s for name in params.explained for s in params.seeds_of(name)])
         + len(params.ablations.variants),
         "method": len(table(finished)),
+        "ablation": len(params.ablations.variants),
+        "cross": len(params.classifiers) * len(seeds_of_frozen(params)),
+        "stability": len(params.repeat.classifiers),
     }
     for row in table(finished):
         same = [children[f"tags.{name}"] == row[name] for name in ("classifier", "method", "sign")]
         (auc,) = children[same[0] & same[1] & same[2]]["metrics.auc"]
         assert auc == pytest.approx(float(row["auc"] or "nan"), rel=1e-4, nan_ok=True)
     assert parent["tags.git_commit"] == git(finished, "rev-parse", "HEAD")
+
+
+def seeds_of_frozen(params: Params) -> list[int]:
+    return [seed for name in params.classifiers for seed in params.seeds_of(name)]
 
 
 def test_dvc_changed_no_ignore_file(finished: Project) -> None:
