@@ -1,6 +1,7 @@
-"""How fast explaining and evaluating are, each beside a plain way of doing the same.
+"""How fast explaining is, beside Captum's Integrated Gradients, and what a row of scores costs.
 
-Run as `python -m benchmarks.speed`; see benchmarks/README.md. Training: benchmarks/step.py.
+Run as `python -m benchmarks.speed`; see benchmarks/README.md. The whole evaluation:
+benchmarks/evaluation.py; training: benchmarks/step.py.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dxai.evaluate import removal
 from dxai.evaluate.scores import Scorer
 from dxai.explain.base import build_explainer
 from dxai.explain.decomposition import DXAI
@@ -39,7 +40,7 @@ def main() -> None:
     classifier = build_classifier("resnet18", 1, CLASSES, args.size, width=16)
     batch = images(args.images, args.size)
     explaining(params, classifier, batch, args.rounds)
-    evaluating(params, classifier, batch, args.rounds)
+    evaluating(params, classifier, batch)
 
 
 def explaining(params: Params, classifier: nn.Module, batch: Batch, rounds: int) -> None:
@@ -59,40 +60,8 @@ def explaining(params: Params, classifier: nn.Module, batch: Batch, rounds: int)
         )
 
 
-def evaluating(params: Params, classifier: nn.Module, batch: Batch, rounds: int) -> None:
-    """Seconds of the beta curve of every method, beside one-image batches that attribute again
-    for each beta."""
-    betas = torch.linspace(0, 1, params.evaluate.beta_steps + 1)
-    few = images(8, batch.images.shape[-1])
-    for name in ("dxai", "gradcam", "ig"):
-        if name == "dxai":
-            find = DXAI(*small_decomposition(params, few), classifier).attribute
-        else:
-            find = build_explainer(name, classifier, params.methods[name], 0).attribute
-
-        def part(images: Tensor, labels: Tensor, find=find, name=name) -> Tensor:  # type: ignore[no-untyped-def]
-            found = find(images, labels)
-            return found if name == "dxai" else removal.part_from_heatmap(found, images, "relu")
-
-        def ours(part=part) -> None:  # type: ignore[no-untyped-def]
-            found = part(few.images, few.labels)
-            flat = removal.remove(few.images, found, betas).flatten(0, 1)
-            with torch.no_grad():
-                classifier(flat)
-
-        def plain(part=part) -> None:  # type: ignore[no-untyped-def]
-            for i in range(len(few.ids)):
-                for beta in betas:
-                    x, y = few.images[i : i + 1], few.labels[i : i + 1]
-                    with torch.no_grad():
-                        classifier(x - beta * part(x, y))
-
-        seconds = in_turns({"ours": ours, "plain": plain}, max(2, rounds // 2))
-        print(
-            f"evaluating: {name:<19} {seconds['ours'] / len(few.ids):8.4f} s/image; "
-            f"image by image {seconds['plain'] / len(few.ids):8.4f}; "
-            f"ratio {seconds['plain'] / seconds['ours']:.1f}"
-        )
+def evaluating(params: Params, classifier: nn.Module, batch: Batch) -> None:
+    """Seconds of every curve of one row of the table, with guards and intervals."""
     settings = EvaluateParams(batch_size=params.evaluate.batch_size, bootstrap=2000)
     scorer = Scorer(classifier, classifier, [str(i) for i in range(CLASSES)], settings, 0)
 
@@ -102,22 +71,25 @@ def evaluating(params: Params, classifier: nn.Module, batch: Batch, rounds: int)
 
     seconds = in_turns({"all curves": whole}, 2)
     print(
-        f"evaluating: all four curves, guards and intervals "
+        f"evaluating: all five curves, guards and intervals "
         f"{seconds['all curves'] / len(batch.ids):.4f} s/image and row"
     )
 
 
 def decomposition_job(params: Params, classifier: nn.Module, batch: Batch) -> Callable[[], object]:
     """Explaining `batch` with an untrained decomposition."""
-    explainer = DXAI(*small_decomposition(params, batch), classifier)
+    explainer = DXAI(*small_decomposition(params, batch, ["a", "b", "c"]), classifier)
     return lambda: explainer.attribute(batch.images, batch.labels, batch.index)
 
 
-def small_decomposition(params: Params, batch: Batch) -> tuple[nn.Module, dict[str, object]]:
+def small_decomposition(
+    params: Params, batch: Batch, class_names: list[str]
+) -> tuple[Decomposer, dict[str, Any]]:
     """An untrained decomposer for images like those of `batch`, and its info."""
     channels, size = batch.images.shape[1:3]
-    decomposer = Decomposer(channels, CLASSES, size, **generator_settings(params.decompose))
-    info = {"image_size": size, "channels": channels, "class_names": ["a", "b", "c"]}
+    classes = len(class_names)
+    decomposer = Decomposer(channels, classes, size, **generator_settings(params.decompose))
+    info = {"image_size": size, "channels": channels, "class_names": class_names}
     return freeze(decomposer), info
 
 
@@ -133,14 +105,15 @@ def in_turns(
     jobs: dict[str, Callable[[], object]],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
+    warm_up: bool = True,
 ) -> dict[str, float]:
     """Median seconds of each job, all jobs taken in turns, after one round to warm up."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
-    for turn in range(rounds + 1):
+    for turn in range(rounds + warm_up):
         for name, job in jobs.items():
             began = clock()
             job()
-            if turn:
+            if turn >= warm_up:
                 times[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 

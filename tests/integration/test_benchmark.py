@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
 
 from dxai.params import Params, load_params
@@ -78,8 +79,9 @@ def test_the_run_is_in_mlflow(finished: Project) -> None:
         "stability": len(params.repeat.classifiers),
     }
     for row in table(finished):
-        same = [children[f"tags.{name}"] == row[name] for name in ("classifier", "method", "sign")]
-        (auc,) = children[same[0] & same[1] & same[2]]["metrics.auc"]
+        named = ("classifier", "method", "sign", "seed")
+        same = pd.concat([children[f"tags.{name}"] == row[name] for name in named], axis=1)
+        (auc,) = children[same.all(axis=1)]["metrics.auc"]
         assert auc == pytest.approx(float(row["auc"] or "nan"), rel=1e-4, nan_ok=True)
     assert parent["tags.git_commit"] == git(finished, "rev-parse", "HEAD")
 

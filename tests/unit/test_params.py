@@ -73,7 +73,10 @@ def changed(tmp_path, **values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"stepz": 3}, r"run: unknown 'stepz'; valid are ablations, classifier, classifiers, .*seeds"),
+        (
+            {"stepz": 3},
+            r"run: unknown 'stepz'; valid are ablations, classifier, classifiers, .*seeds",
+        ),
         ({"decompose__stepz": 3}, r"run\.decompose: unknown 'stepz'; valid are agnostic_skip,"),
         ({"decompose__steps": None}, r"run\.decompose: missing steps"),
         ({"decompose__steps": "many"}, r"run\.decompose\.steps is 'many'; it must be of type int"),
@@ -161,3 +164,125 @@ def test_every_field_is_documented():
     for kind in (DecomposeParams, EvaluateParams, ClassifierParams, PrepareParams, Params):
         for field in dataclasses.fields(kind):
             assert field.name in kind.__doc__, f"{kind.__name__}.{field.name}"
+
+
+VARIANTS = {"two_branches": {"branches": 2}, "narrow": {"branch_width": 4, "steps": 9}}
+
+
+def rich(tmp_path, **values):
+    """The file with two classifiers, further seeds for one of them, and ablations of the other."""
+    catalogue = DOCUMENT["catalogue"]["classifiers"]
+    settings = {
+        "classifiers": {name: catalogue[name] for name in ("resnet18", "simple")},
+        "seeds": [5, 0],
+        "repeat": {"classifiers": ["simple"], "seeds": [1, 2]},
+        "ablations": {
+            "datasets": ["textures"], "classifiers": ["resnet18"], "variants": VARIANTS,
+        },
+    }  # fmt: skip
+    return load_params(changed(tmp_path, **(settings | values)))
+
+
+def test_further_seeds_are_those_of_some_classifiers(tmp_path):
+    params = rich(tmp_path)
+    assert params.seeds_of("resnet18") == [5, 0]
+    assert params.seeds_of("simple") == [5, 0, 1, 2]
+    assert load_params(FILE).seeds_of("resnet18") == load_params(FILE).seeds
+
+
+def test_ablations_are_those_of_some_datasets_and_classifiers(tmp_path):
+    params = rich(tmp_path)
+    assert params.variants_of("textures", "resnet18") == sorted(VARIANTS)
+    assert params.variants_of("textures", "simple") == []
+    assert params.variants_of("brats", "resnet18") == []
+
+
+def test_a_decomposition_goes_by_its_seed_or_by_its_ablation(tmp_path):
+    params = rich(tmp_path)
+    plain = params.decompose_for("textures", "resnet18")
+    assert params.decomposition("textures", "resnet18", "2") == (plain, 2)
+    settings, seed = params.decomposition("textures", "resnet18", "narrow")
+    assert settings == dataclasses.replace(plain, branch_width=4, steps=9)
+    assert seed == 5  # the first one
+    with pytest.raises(ParamsError, match="ablation: unknown 'wide'; valid are narrow, two_bran"):
+        params.decomposition("textures", "resnet18", "wide")
+    with pytest.raises(ParamsError, match=r"classifier: unknown 'vgg'; valid are .*simple"):
+        params.decomposition("textures", "vgg", "0")
+
+
+def test_a_dataset_a_classifier_and_an_ablation_override_in_this_order(tmp_path):
+    spec = DOCUMENT["catalogue"]["classifiers"]["simple"]
+    params = rich(
+        tmp_path,
+        datasets__textures__overrides={"decompose": {"steps": 7, "branches": 4, "lr": 0.25}},
+        classifiers={
+            "simple": spec | {"overrides": {"decompose": {"steps": 8, "branches": 5}}},
+            "resnet18": spec,
+        },
+        ablations={
+            "datasets": ["textures"], "classifiers": ["simple"], "variants": VARIANTS,
+        },
+    )  # fmt: skip
+    shared = dataclasses.replace(params.decompose, lr=0.25)
+    of = params.decompose_for
+    assert of("textures", "resnet18") == dataclasses.replace(shared, steps=7, branches=4)
+    assert of("textures", "simple") == dataclasses.replace(shared, steps=8, branches=5)
+    assert of("textures", "simple", "two_branches") == dataclasses.replace(
+        shared, steps=8, branches=2
+    )
+    assert of("textures", "simple", "narrow") == dataclasses.replace(
+        shared, steps=9, branches=5, branch_width=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"repeat": {"classifiers": ["vgg"], "seeds": [1]}},
+            r"run\.repeat\.classifiers: unknown 'vgg'; valid are resnet18, simple",
+        ),
+        (
+            {"repeat": {"classifiers": ["simple"], "seeds": [7, 5]}},
+            r"run\.repeat\.seeds has 5, which run\.seeds has already",
+        ),
+        ({"repeat": {"classifiers": []}}, r"run\.repeat: missing seeds"),
+        (
+            {"ablations__datasets": ["afhq"]},
+            r"run\.ablations\.datasets: unknown 'afhq'; valid are textures",
+        ),
+        (
+            {"ablations__classifiers": ["joint"]},
+            r"run\.ablations\.classifiers: unknown 'joint'; valid are resnet18, simple",
+        ),
+        ({"ablations__variants": {"2": {}}}, r"run\.ablations\.variants has '2'; it takes letters"),
+        ({"ablations__variants": {"a-b": {}}}, r"run\.ablations\.variants has 'a-b'"),
+        (
+            {"ablations__variants": {"odd": {"stepz": 1}}},
+            r"run\.ablations\.variants\.odd: unknown 'stepz'; valid are agnostic_skip,",
+        ),
+        (
+            {"ablations__variants": {"odd": {"branches": 1}}},
+            r"run\.ablations\.variants\.odd: branches is 1; it takes at least 2",
+        ),
+        (
+            {"classifiers__simple__overrides": {"classifier": {"noise": 0.0}}},
+            r"run\.classifiers\.simple: overrides: unknown 'classifier'; valid are decompose",
+        ),
+        (
+            {"classifiers__simple__overrides": {"decompose": {"stepz": 1}}},
+            r"run\.classifiers\.simple\.overrides\.decompose: unknown 'stepz'; valid are agn",
+        ),
+        ({"evaluate__uncertainty": 1}, r"uncertainty is 1; it must be 0, or 2 or more"),
+        ({"evaluate__deletion_fill": 2.0}, r"deletion_fill is 2\.0; it must lie in \[-1, 1\]"),
+    ],
+)
+def test_what_does_not_fit_the_run_is_named(tmp_path, values, message):
+    with pytest.raises(ParamsError, match=message):
+        rich(tmp_path, **values)
+
+
+def test_workers_must_divide_the_batch_of_every_ablation(tmp_path):
+    variants = {"odd": {"batch_size": 3}}
+    with pytest.raises(ParamsError, match=r"workers is 2; it must divide both .* one is 3"):
+        rich(tmp_path, ablations__variants=variants, training__workers=2)

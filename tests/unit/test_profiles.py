@@ -116,9 +116,47 @@ def test_methods_come_back_with_the_profiles_settings(file: Path) -> None:
     assert load_params(file).methods == {"lime": lime, "random": {}}
 
 
+def test_what_is_repeated_and_ablated_is_what_the_run_has(file: Path) -> None:
+    select_profile(file, "full")
+    whole = load_params(file)
+    assert whole.repeat.classifiers and whole.repeat.seeds and whole.ablations.datasets
+    select_profile(file, "full", datasets=["brats"], classifiers=["simple"], seeds=[2, 5])
+    params = load_params(file)
+    assert (params.repeat.classifiers, params.repeat.seeds) == ([], [1])
+    assert (params.ablations.datasets, params.ablations.classifiers) == ([], [])
+    assert params.ablations.variants == whole.ablations.variants
+    select_profile(file, "full", datasets=["brats", "textures"], classifiers=["resnet18", "simple"])
+    params = load_params(file)
+    assert (params.repeat, params.ablations) == (whole.repeat, whole.ablations)
+
+
+def test_what_is_repeated_may_be_named_at_once(file: Path) -> None:
+    select_profile(
+        file,
+        "quick",
+        classifiers=["simple", "resnet18"],
+        overrides={
+            "repeat": "{classifiers: [simple], seeds: [1, 2]}",
+            "ablations.datasets": "[textures]",
+            "ablations.classifiers": "[simple]",
+            "ablations.variants": "{two_branches: {branches: 2}}",
+        },
+    )
+    params = load_params(file)
+    assert params.seeds_of("simple") == [*params.seeds, 1, 2]
+    assert params.variants_of("textures", "simple") == ["two_branches"]
+    select_profile(file, classifiers=["resnet18"])
+    params = load_params(file)
+    assert (params.repeat.classifiers, params.ablations.classifiers) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        ({"overrides": {"repeat.classifiers": "[vgg]"}}, ["repeat.classifiers", "vgg", "resnet18"]),
+        ({"overrides": {"repeat.seeds": "[0]"}}, ["repeat.seeds", "0"]),
+        ({"overrides": {"ablations.datasets": "[cats]"}}, ["ablations.datasets", "textures"]),
+        ({"overrides": {"ablations.variants.2b": "{}"}}, ["2b"]),
         ({"profile": "huge"}, ["huge", "quick"]),
         ({"datasets": ["cats"]}, ["cats", "textures"]),
         ({"classifiers": ["vgg"]}, ["vgg", "resnet18"]),

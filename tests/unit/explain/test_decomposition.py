@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -71,6 +72,41 @@ def test_several_latents_are_averaged(path, images):
     several, one = DXAI.load(path, latents=3), DXAI.load(path)
     psi = [one.decomposer(images, target, several.latent(range(4), draw)).psi for draw in range(3)]
     torch.testing.assert_close(several.explain(images, target).psi, torch.stack(psi).mean(0))
+
+
+@pytest.mark.parametrize("draws", [2, 5])
+def test_the_spread_is_numpys_deviation_over_the_latents(path, images, draws):
+    explainer, target = DXAI.load(path), torch.tensor([0, 1, 2, 0])
+    index = torch.tensor([7, 3, 9, 1])
+    found = explainer.spread(images, target, index, draws)
+    assert found.shape == (4, 1, 16, 16) and found.dtype == torch.float32
+    parts = [
+        explainer.decomposer(images, target, explainer.latent(index.tolist(), k)).psi[:, 0]
+        for k in range(draws)
+    ]
+    expected = np.std(torch.stack(parts).double().numpy(), axis=0).mean(1, keepdims=True)
+    assert expected.max() > 1e-6
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-8)
+
+
+def test_the_first_latent_is_the_one_that_explains(path, images):
+    explainer, target, index = DXAI.load(path), torch.zeros(4, dtype=torch.long), torch.arange(4)
+    first = explainer.decomposer(images, target, explainer.latent(index.tolist(), 0)).distinct
+    torch.testing.assert_close(explainer.attribute(images, target, index), first)
+
+
+def test_without_spread(path, images):
+    explainer, target = DXAI.load(path), torch.zeros(4, dtype=torch.long)
+    assert explainer.spread(images, target, torch.arange(4), 0).abs().max() == 0
+    one = explainer.spread(images, target, torch.arange(4), 1)
+    assert one.abs().max() < 1e-6  # a single draw agrees with itself
+
+
+def test_the_spread_of_an_image_does_not_depend_on_its_batch(path, images):
+    explainer, target, index = DXAI.load(path), torch.tensor([0, 1, 2, 0]), torch.arange(4) + 3
+    whole = explainer.spread(images, target, index, 3)
+    alone = explainer.spread(images[2:3], target[2:3], index[2:3], 3)
+    torch.testing.assert_close(alone, whole[2:3], rtol=1e-3, atol=1e-6)
 
 
 def test_the_seed_chooses_the_latent(path):
