@@ -17,8 +17,27 @@ EPSILON = 1e-5
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """Put weights into the memory format in which grouped convolutions are several times faster."""
+    """Put weights into the memory format in which grouped convolutions are several times faster.
+
+    A network that keeps its own format (`default_format`) stays as it is.
+    """
+    if getattr(network, "keeps_format", False):
+        return network
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def default_format(network: nn.Module) -> nn.Module:
+    """Keep a user's network, and what it is given, in PyTorch's default memory format.
+
+    Code like ``x.view(len(x), -1)`` refuses any other.
+    """
+    network.keeps_format = True  # type: ignore[assignment]
+    network.register_forward_pre_hook(_contiguous)
+    return network
+
+
+def _contiguous(network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a.contiguous() if isinstance(a, Tensor) else a for a in arguments)
 
 
 class _Normalise(torch.autograd.Function):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dxai.files import atomic
+from dxai.models.blocks import default_format
 from dxai.models.classifiers import Exported, build_classifier, rescaled
 from dxai.models.decomposer import Decomposer
 
@@ -180,7 +181,7 @@ def _classifier(
     try:
         if info["arch"] == "torch.export":
             program = next(value for name, value in state.items() if name.endswith("program"))
-            return freeze(rescaled(Exported(program), value_range)), info
+            return freeze(default_format(rescaled(Exported(program), value_range))), info
         network = build_classifier(
             info["arch"],
             info["channels"],

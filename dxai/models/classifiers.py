@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dxai.models.blocks import default_format
 from dxai.models.discriminator import Discriminator
 
 
@@ -218,6 +219,8 @@ def build_classifier(
         if weights is not None:
             load_weights(network, weights, f"classifier {arch}")
     network = rescaled(network, value_range)
+    if arch not in CLASSIFIERS:
+        default_format(network)
     check_classifier(network, arch, channels, classes, image_size)
     return network
 

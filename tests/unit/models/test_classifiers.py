@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from dxai.models.blocks import channels_last
 from dxai.models.checkpoint import (
     ModelError,
     load_classifier,
@@ -103,6 +105,28 @@ def test_a_users_network_with_weights_and_value_range(user_module, tmp_path):
     torch.testing.assert_close(network(x), trained((x + 1) / 2))
     with pytest.raises(ValueError, match=r"weights\.pt: does not fit"):
         build_classifier(user_module, 1, 2, 8, weights, hidden=4)
+
+
+VIEWING = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4 * 36, 2)
+    def forward(self, x):
+        return self.head(self.conv(x).view(len(x), -1))  # refuses channels_last features
+"""
+
+
+def test_a_users_network_keeps_its_memory_format(tmp_path, monkeypatch):
+    (tmp_path / "viewing_network.py").write_text(VIEWING)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = channels_last(build_classifier("viewing_network:Net", 3, 2, 8))
+    x = torch.randn(2, 3, 8, 8)
+    expected = network(x)
+    for asked in (network, copy.deepcopy(network)):
+        found = asked(x.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_network_that_does_not_fit_the_dataset_is_refused(user_module):
