@@ -8,7 +8,10 @@ import pytest
 
 from dxai.plain_tables import format_table
 
-COLUMNS = "table,dataset,classifier,claim,other,ours_value,other_value,delta,delta_low,delta_high,seeds,holds"
+COLUMNS = (
+    "table,dataset,classifier,claim,other,ours_value,other_value,"
+    "delta,delta_low,delta_high,seeds,holds"
+)
 
 
 @pytest.mark.parametrize(
