@@ -29,10 +29,10 @@ down: ## stop what `make up` started
 
 test: venv ## every test; as root on Debian, what they need is installed (a missing program skips)
 	@.ci/programs
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadgroup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-quick: venv ## the tests one runs all day, under 3 minutes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 soak: venv ## kill what runs a training at random, 24 times; it must end as if undisturbed
 	$(BIN)/python -m benchmarks.soak --kills 24

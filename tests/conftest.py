@@ -6,10 +6,10 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent
 # Before anything imports torch, mlflow or prefect; subprocesses inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,16 +22,21 @@ for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
 # Started with `&` we would ignore Ctrl-C, and so would every program that a test stops with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
 SHARED = {"test_benchmark.py", "test_by_hand.py", "test_training.py"}
 """Files of tests/integration that go on from one finished project, which takes minutes to make."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n`, tests of one file, and of files that share something long, stay together."""
-    for item in items:
-        name = "finished" if item.path.name in SHARED else item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(name))
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "finished" if Path(file).name in SHARED else file
+
+    return Together(config, log)
 
 
 def require_program(name: str) -> str:

@@ -79,7 +79,7 @@ class Project:
             text=True,
         )
 
-    def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
         """The same, to its end."""
         with self.start(*arguments) as process:
             output, _ = process.communicate(timeout=timeout)
