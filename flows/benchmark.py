@@ -15,7 +15,7 @@ from pydantic import Field
 from dxai import lifeline
 from dxai.params import METHODS, load_params
 from dxai.profiles import select_profile
-from flows.stages import Group, StageFailed, groups, lanes, reproduce
+from flows.stages import Group, StageFailed, groups, lanes, out_of_date, reproduce
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
@@ -75,15 +75,19 @@ def full_benchmark(
 def reproduce_all(environment: dict[str, str]) -> None:
     """Run every group, with something added to the environment of its stages."""
     parts = groups()
+    stale = out_of_date(target for group in parts for target in group.targets)
+    known: set[str] | None = stale  # until something runs, on which others may depend
     for place, group in enumerate(parts, 1):
         items = f"{len(group.targets)} item{'s' * (len(group.targets) > 1)}"
         get_run_logger().info("part %d of %d: %s, %s", place, len(parts), group.name, items)
         try:
-            run_group.with_options(name=group.name)(group, environment)
+            run_group.with_options(name=group.name)(group, environment, known)
         except StageFailed:
             if group is parts[-1]:  # a method failed: its row says so, the others stand
                 record()
             raise
+        if stale.intersection(group.targets):
+            known = None
 
 
 def select(profile: str | None, *names: Any) -> None:
@@ -112,14 +116,14 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
     retry_condition_fn=worth_another_try,
     cache_policy=NO_CACHE,  # DVC is the cache
 )
-def run_group(group: Group, environment: dict[str, str]) -> None:
+def run_group(group: Group, environment: dict[str, str], stale: set[str] | None) -> None:
     """One group of stages, with every line they print in the task's log."""
     logger = get_run_logger()
 
     def log(line: str) -> None:
         logger.info("%s", line)
 
-    reproduce(group.targets, log, environment=environment, at_once=lanes())
+    reproduce(group.targets, log, environment=environment, at_once=lanes(), stale=stale)
 
 
 @task(cache_policy=NO_CACHE)

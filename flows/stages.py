@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -81,6 +81,24 @@ def _group(target: str) -> str:
     return target.split("@")[0]
 
 
+def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
+    """Those of `targets` that DVC would run.
+
+    Asked all at once, in this process: `dvc repro` takes most of a second for each target that it
+    skips.
+    """
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    wanted = set(targets)
+    with Repo(str(root)) as repo:
+        try:
+            with repo.lock:
+                return {s.name for s in repo.index.stages if s.name in wanted and s.changed()}
+        except LockError:  # of somebody else's DVC, for which ours will wait
+            return wanted
+
+
 def lanes(cores: int | None = None) -> int:
     """How many items of a stage run at once on this machine: as many as it has room to train.
 
@@ -97,8 +115,11 @@ def reproduce(
     root: Path | str = ".",
     environment: dict[str, str] | None = None,
     at_once: int = 1,
+    stale: Collection[str] | None = None,
 ) -> None:
     """Bring `targets` up to date with `dvc repro --single-item`, passing on each line it prints.
+
+    `stale` are those that are out of date, where that is known already.
 
     `environment` is what the stages find in theirs beside this process's own. Targets that do not
     need each other may run `at_once`, each in its share of the threads; the first that fails ends
@@ -115,6 +136,13 @@ def reproduce(
     targets = list(targets)
     for pid in prune_locks(root):
         log(f"cleared the DVC locks of process {pid}, which is no more")
+    stale = out_of_date(targets, root) if stale is None else stale
+    for target in targets:
+        if target not in stale:
+            log(f"Stage '{target}' didn't change, skipping")
+    targets = [target for target in targets if target in stale]
+    if not targets:
+        return
     count = min(at_once, len(targets))
     threads = {} if count == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
     environment = _environment() | threads | (environment or {})
