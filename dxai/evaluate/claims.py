@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dxai.evaluate import removal
-from dxai.evaluate.curves import Curve, area, interval, paired_difference, resampled_means
+from dxai.evaluate.curves import Curve, interval, mean_areas, paired_difference, resampled_means
 from dxai.evaluate.names import BASELINES, CONTROLS, OURS, style
 from dxai.evaluate.scores import curve
 from dxai.files import read_json
@@ -77,7 +77,7 @@ def read_curve(folder: Path, method: str, sign: str, name: str = "beta") -> Curv
     return curve(outcomes, name)
 
 
-def _cells(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]]:
+def by_cell(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]]:
     """Dataset and classifier to their folders and summaries."""
     cells: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:
@@ -89,7 +89,7 @@ def _cells(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, di
 
 def _against_baselines(folders: Sequence[Path], params: EvaluateParams) -> Iterator[dict[str, Any]]:
     """Tables 1 and 2: ours against the lowest baseline, and Table 1 against its control."""
-    for (dataset, classifier), members in _cells(folders).items():
+    for (dataset, classifier), members in by_cell(folders).items():
         rows = pd.DataFrame(
             [{"folder": f} | row for f, summary in members for row in summary["rows"]]
         )
@@ -187,10 +187,7 @@ def _difference(
     ours: Sequence[Curve], other: Sequence[Curve], params: EvaluateParams, scale: float = 1.0
 ) -> dict[str, Any]:
     delta, low, high = paired_difference(ours, other, params.bootstrap, params.seed)
-    samples = np.mean(
-        [area(c.levels, c.resampled(params.bootstrap, params.seed)) for c in ours], axis=0
-    )
-    own_low, own_high = interval(samples)
+    own_low, own_high = interval(mean_areas(ours, params.bootstrap, params.seed))
     return {
         "ours_value": scale * float(np.mean([c.auc for c in ours])),
         "ours_low": scale * own_low,

@@ -99,7 +99,12 @@ def interval(samples: np.ndarray) -> tuple[float, float]:
 
 def auc_interval(curve: Curve, resamples: int, seed: int) -> tuple[float, float]:
     """95% interval of the area, resampling groups."""
-    return interval(area(curve.levels, curve.resampled(resamples, seed)))
+    return interval(mean_areas([curve], resamples, seed))
+
+
+def mean_areas(curves: Sequence[Curve], resamples: int, seed: int) -> np.ndarray:
+    """The mean area of curves over the same images in each bootstrap resample, (R,)."""
+    return np.mean([area(c.levels, c.resampled(resamples, seed)) for c in curves], axis=0)
 
 
 def paired_difference(
@@ -121,9 +126,7 @@ def paired_difference(
     if len(set(names)) != 1:
         raise ValueError("a paired difference needs the same images in the same order")
 
-    def samples(curves: Sequence[Curve]) -> np.ndarray:
-        return np.mean([area(c.levels, c.resampled(resamples, seed)) for c in curves], axis=0)
-
     difference = np.mean([c.auc for c in ours]) - np.mean([c.auc for c in other])
-    low, high = interval(samples(ours) - samples(other))
+    ours_areas, other_areas = (mean_areas(c, resamples, seed) for c in (ours, other))
+    low, high = interval(ours_areas - other_areas)
     return float(difference), low, high

@@ -13,12 +13,12 @@ from scipy.stats import binomtest
 
 from dxai.datasets import LAYOUTS
 from dxai.evaluate import paper
-from dxai.evaluate.claims import best_baseline, read_curve, read_maps
+from dxai.evaluate.claims import best_baseline, by_cell, read_curve, read_maps
 from dxai.evaluate.curves import (
     Curve,
-    area,
     auc_interval,
     interval,
+    mean_areas,
     paired_difference,
     resampled_means,
 )
@@ -142,7 +142,7 @@ def table3(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
     rows = []
     for (dataset, trained, scorer), members in cells.items():
         curves = [read_curve(folder, OURS, "part") for folder, _ in members]
-        low, high = _mean_interval(curves, params)
+        low, high = interval(mean_areas(curves, params.bootstrap, params.seed))
         _, first = members[0]
         rows.append(
             {
@@ -369,12 +369,8 @@ def per_image(folders: Sequence[Path]) -> pd.DataFrame:
         [0, 1], the higher the worse; ours is the mean over seeds, as are the probabilities
         `before` and `after` all of it is removed, and the uncertainty over z.
     """
-    cells: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
-    for folder in folders:
-        summary = read_json(folder / "summary.json")
-        cells.setdefault((summary["dataset"], summary["classifier"]), []).append((folder, summary))
     frames = []
-    for (dataset, classifier), members in cells.items():
+    for (dataset, classifier), members in by_cell(folders).items():
         rows = pd.DataFrame([{"folder": f} | row for f, s in members for row in s["rows"]])
         ours = rows[(rows["method"] == OURS) & (rows["status"] == "ok")]
         if ours.empty:
@@ -420,12 +416,6 @@ def _uncertainty(folder: Path) -> np.ndarray:
     images = pd.read_parquet(folder / "images.parquet")
     images = images[images["method"] == OURS].sort_values("index")
     return images.reindex(columns=["uncertainty"])["uncertainty"].to_numpy(float)
-
-
-def _mean_interval(curves: Sequence[Curve], params: EvaluateParams) -> tuple[float, float]:
-    """95% interval of the mean area of several curves over the same images."""
-    samples = [area(c.levels, c.resampled(params.bootstrap, params.seed)) for c in curves]
-    return interval(np.mean(samples, axis=0))
 
 
 def curves(folders: Iterable[Path]) -> pd.DataFrame:
