@@ -139,15 +139,11 @@ def test_a_stage_called_wrongly_says_how(project: Project) -> None:
 OWN_NETWORK = '''
 import torch
 
-class Flat(torch.nn.Module):
-    def forward(self, x):
-        return x.view(len(x), -1)  # only what is contiguous
-
 def build(width):
     """A factory; images are expected in [0, 1]."""
     return torch.nn.Sequential(
         torch.nn.Conv2d(3, width, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2),
-        Flat(), torch.nn.Linear(4 * width, 2),
+        torch.nn.Flatten(), torch.nn.Linear(4 * width, 2),
     )
 '''
 CATALOGUE = """

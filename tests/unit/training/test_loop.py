@@ -378,6 +378,7 @@ def project(folder: Path, root: Path, after: int) -> Path:
     params["classifiers"] = {
         "mine": {"arch": "mine:Overflows", "options": options, "weights": None}
     }
+    params["repeat"]["classifiers"], params["ablations"]["classifiers"] = [], []
     (root / "params.yaml").write_text(yaml.safe_dump({"run": params}))
     (root / "mine.py").write_text(OVERFLOWS)
     return root
