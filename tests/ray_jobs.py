@@ -181,9 +181,10 @@ class Training:
         return events_of(self.root / "work/events.jsonl", kind)
 
     def step(self) -> int:
-        """The last step that was told; 0 before the first."""
+        """The last step that was told since it last started; 0 before the first."""
         rows = self.events("row")
-        return rows[-1]["step"] if rows else 0
+        started = max((event["time"] for event in self.events("start")), default=0.0)
+        return rows[-1]["step"] if rows and rows[-1]["time"] > started else 0
 
     def starts(self) -> int:
         """How often the training itself began, or went on."""
