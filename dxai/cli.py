@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_use(commands)
     _add_explain(commands)
     _add_table(commands)
+    _add_tables(commands)
     _add_track(commands)
     _add_compare(commands)
     return parser
@@ -103,6 +104,19 @@ def _add_table(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     table.set_defaults(run=_table)
 
 
+def _add_tables(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    tables = commands.add_parser(
+        "tables",
+        help="make some tables from the results that are here",
+        description="Without the stages that only other tables need; `dvc repro` makes them all.",
+    )
+    tables.add_argument("numbers", nargs="+", metavar="N", type=int, help="1 to 6, as in the paper")
+    tables.add_argument(
+        "--into", default=".work/tables", metavar="DIR", help="folder to replace (%(default)s)"
+    )
+    tables.set_defaults(run=_tables)
+
+
 def _add_track(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     track = commands.add_parser("track", help="log the results that are here to MLflow")
     track.set_defaults(run=_track)
@@ -164,6 +178,17 @@ def _table(options: argparse.Namespace) -> int:
     from dxai.plain_tables import format_table
 
     print(format_table(options.path))
+    return 0
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from dxai.params import choose, load_params
+    from dxai.stages.tables import MAKERS, write
+
+    names = [choose("table", f"table{number}", MAKERS) for number in options.numbers]
+    params, folder = load_params(), Path(options.into)
+    write(folder, {name: MAKERS[name](params) for name in names})
+    print("\n".join(str(folder / f"{name}.csv") for name in names))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,34 +19,12 @@ from dxai.params import Params, load_params
 def main() -> None:
     """Write results/tables/, curves.csv and metrics.json."""
     params = load_params()
-    folders, settings = outcome_folders(params), params.evaluate
-    cross, stability = cross_folders(params), stability_folders(params)
-    named = [(d, c) for d in params.datasets for c in params.classifiers]
-    trained = [stages.CLASSIFIERS / d / c / "explained" for d, c in named]
-    for dataset in params.datasets:  # C = D has a twin that is a discriminator trained alone
-        for joint in params.joint:
-            named.append((dataset, "discriminator"))
-            trained.append(stages.CLASSIFIERS / dataset / joint / "twin")
-    found = all_claims(folders, cross, stability, settings)
-    tabled = {
-        "table1": tables.table1(folders, settings),
-        "table2": tables.table2(folders),
-        "table3": tables.table3(cross, settings),
-        "table4": tables.table4(stability, settings),
-        "table5": tables.table5([stages.DATA / d for d in params.datasets], params),
-        "table6": tables.table6(trained, named, params.profile),
-        "ablations": ablations(params),
-        "localisation": tables.localisation(folders),
-        "per_class": tables.per_class(folders, settings),
-        "per_image": tables.per_image(folders),
-        "claims": found,
-    }
-    with atomic_folder(stages.TABLES) as temporary:
-        for name, frame in tabled.items():
-            frame.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
-        write_exports(temporary)
+    tabled = {name: make(params) for name, make in MAKERS.items()}
+    write(stages.TABLES, tabled)
     with atomic(stages.RESULTS / "curves.csv") as temporary:
-        tables.curves(folders).to_csv(temporary, index=False, float_format="%.6g")
+        curves = tables.curves(outcome_folders(params))
+        curves.to_csv(temporary, index=False, float_format="%.6g")
+    found = tabled["claims"]
     metrics = tables.metrics(tabled["table1"], tabled["table6"], found)
     write_json(stages.RESULTS / "metrics.json", metrics)
     for _, claim in found.iterrows():
@@ -57,6 +36,35 @@ def main() -> None:
             f"{'holds' if claim['holds'] else 'does not hold'}",
             flush=True,
         )
+
+
+def write(folder: Path, tabled: dict[str, pd.DataFrame]) -> None:
+    """Tables as CSV files of a folder, which is replaced.
+
+    Markdown and LaTeX come with them if all are there: one table refers to the other.
+    """
+    with atomic_folder(folder) as temporary:
+        for name, frame in tabled.items():
+            frame.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
+        if tabled.keys() == MAKERS.keys():
+            write_exports(temporary)
+
+
+def claims(params: Params) -> pd.DataFrame:
+    """Everything that is claimed."""
+    found = outcome_folders(params), cross_folders(params), stability_folders(params)
+    return all_claims(*found, params.evaluate)
+
+
+def accuracies(params: Params) -> pd.DataFrame:
+    """Table 6; C = D has a twin that is a discriminator trained alone."""
+    named = [(d, c) for d in params.datasets for c in params.classifiers]
+    trained = [stages.CLASSIFIERS / d / c / "explained" for d, c in named]
+    for dataset in params.datasets:
+        for joint in params.joint:
+            named.append((dataset, "discriminator"))
+            trained.append(stages.CLASSIFIERS / dataset / joint / "twin")
+    return tables.table6(trained, named, params.profile)
 
 
 def outcome_folders(params: Params) -> list[Path]:
@@ -102,6 +110,22 @@ def ablations(params: Params) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=list(tables.ABLATION_COLUMNS))
     return pd.concat(frames, ignore_index=True)
+
+
+MAKERS: dict[str, Callable[[Params], pd.DataFrame]] = {
+    "table1": lambda params: tables.table1(outcome_folders(params), params.evaluate),
+    "table2": lambda params: tables.table2(outcome_folders(params)),
+    "table3": lambda params: tables.table3(cross_folders(params), params.evaluate),
+    "table4": lambda params: tables.table4(stability_folders(params), params.evaluate),
+    "table5": lambda params: tables.table5([stages.DATA / d for d in params.datasets], params),
+    "table6": accuracies,
+    "ablations": ablations,
+    "localisation": lambda params: tables.localisation(outcome_folders(params)),
+    "per_class": lambda params: tables.per_class(outcome_folders(params), params.evaluate),
+    "per_image": lambda params: tables.per_image(outcome_folders(params)),
+    "claims": claims,
+}
+"""Every table by its name, made from what the other stages left."""
 
 
 if __name__ == "__main__":

@@ -84,7 +84,10 @@ def changed(tmp_path, **values):
         ({"decompose__steps": 0}, r"run\.decompose: steps is 0; it must be above 0"),
         ({"decompose__branches": 1}, r"branches is 1; it takes at least 2"),
         ({"decompose__alpha_per": "pixel"}, r"alpha_per: unknown 'pixel'; valid are batch, image"),
-        ({"decompose__lambda_kld": 1}, r"lambda_kld needs discriminator_heads: class"),
+        (
+            {"decompose__discriminator_heads": "single"},
+            r"lambda_kld needs discriminator_heads: class",
+        ),
         ({"methods": {"grad_cam": {}}}, r"run\.methods: unknown 'grad_cam'; valid are gradcam, "),
         ({"methods": {}}, r"run\.methods is empty"),
         ({"seeds": 0}, r"run\.seeds is 0; it must be a list"),
@@ -156,8 +159,8 @@ def test_files_that_are_none(tmp_path):
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     file = tmp_path / "params.yaml"
-    file.write_text(FILE.read_text().replace("lr: 5.0e-4", "lr: 5e-4"))
-    assert load_params(file).decompose.lr == 5e-4
+    file.write_text(FILE.read_text().replace("lr: 1.0e-3", "lr: 1e-3"))
+    assert load_params(file).decompose.lr == 1e-3
 
 
 def test_every_field_is_documented():
