@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from dxai.evaluate.names import OURS
+
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 """Name of a table to its rows; values are numbers, or text that spells them."""
@@ -51,6 +53,7 @@ class Column:
     place: tuple[str, ...]
     value: str
     bounds: str
+    better: str = "lower"
 
 
 METHOD = ("dataset", "classifier", "method")
@@ -60,7 +63,7 @@ COLUMNS = (
     Column("cross", "table3", ("dataset", "trained", "scorer"), "auc", "auc"),
     Column("std", "table4", METHOD, "std", "std"),
     Column("std_normalised", "table4", METHOD, "normalised", "normalised"),
-    Column("accuracy", "table6", ("dataset", "classifier"), "test_accuracy", "accuracy"),
+    Column("accuracy", "table6", ("dataset", "classifier"), "test_accuracy", "accuracy", "higher"),
 )
 TABLES = tuple(dict.fromkeys(column.table for column in COLUMNS))
 """The tables that have cells."""
@@ -73,6 +76,21 @@ def cells(tables: Tables) -> list[Cell]:
     paper; the others are `<method>-<sign>`.
     """
     return [cell for column in COLUMNS for cell in _of_column(column, tables.get(column.table, []))]
+
+
+def worse(name: str, difference: float) -> bool:
+    """Whether a cell that changed by `difference` says that we got worse.
+
+    Of a method that is not ours, and of ours scored by a classifier that it was not trained for,
+    no value is better than another.
+    """
+    metric, *place = name.split("/")
+    column = next(column for column in COLUMNS if column.metric == metric)
+    if column.place == METHOD and place[-1] != OURS:
+        return False
+    if metric == "cross" and place[1] != place[2]:
+        return False
+    return difference > 0 if column.better == "lower" else difference < 0
 
 
 def number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from dxai.cells import Cell
+from dxai.cells import Cell, worse
 
 
 class Verdict(Enum):
@@ -132,6 +132,16 @@ class Comparison:
         """How many cells there are of each verdict."""
         found = [cell.verdict for cell in self.cells]
         return {verdict: found.count(verdict) for verdict in Verdict}
+
+    @property
+    def worse(self) -> list[CellChange]:
+        """The cells in which ours, or a classifier, got worse by more than noise."""
+        return [
+            cell
+            for cell in self.cells
+            if cell.verdict is Verdict.OUTSIDE
+            and worse(cell.name.split("@")[0], cell.difference or 0)
+        ]
 
     @property
     def changed(self) -> list[CellChange]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import TextIO
+
+_BAR = re.compile(r" \[#{0,20} {0,20}\] (\d+)/(\d+) ")
 
 
 def clock(seconds: float) -> str:
@@ -12,6 +15,12 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def share(line: str) -> float | None:
+    """How much is done according to a line of `Progress`, 0 to 1; None if it is another line."""
+    found = _BAR.search(line)
+    return min(1.0, int(found[1]) / max(int(found[2]), 1)) if found else None
 
 
 class Progress:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 # Read when mlflow is imported; `1` would not be understood everywhere.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -123,19 +124,42 @@ def read_run(spec: str) -> LoggedRun:
         If there is no such run, or no table in it.
     """
     with open_store(Path.cwd()) as store:
-        run = store.find(spec)
-        tags = run.data.tags
-        started = datetime.fromtimestamp(run.info.start_time / 1000)
-        return LoggedRun(
-            run.info.run_id,
-            run.info.run_name,
-            f"{started:%Y-%m-%d %H:%M}",
-            run.data.params,
-            {k.removeprefix("data."): v for k, v in tags.items() if k.startswith("data.")},
-            tags.get("git_commit"),
-            {"yes": True, "no": False}.get(tags.get("git_dirty", "")),
-            cells(store.tables(run.info.run_id)),
-        )
+        return store.logged(store.find(spec))
+
+
+def accepted_before(run: str) -> LoggedRun | None:
+    """What a run is to be judged by: a finished one of the same profile that is older.
+
+    That is the newest that the gate accepted, else the newest that it did not refuse; None if there
+    is none.
+    """
+    with open_store(Path.cwd()) as store:
+        found = store.accepted_before(store.client.get_run(run))
+        return store.logged(found) if found else None
+
+
+def tag(run: str, tags: dict[str, str]) -> None:
+    """Set tags of a run."""
+    with open_store(Path.cwd()) as store:
+        store.tags(run, tags)
+
+
+def where() -> str:
+    """The store, without a password that may be in its address."""
+    uri = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ".work/mlflow.db"))
+    return uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()
+
+
+def page(run: str) -> str | None:
+    """Address of a run in MLflow's pages; None if no server is known that shows it.
+
+    The server is MLFLOW_TRACKING_URI, or what DXAI_MLFLOW_URL says where that is a database.
+    """
+    server = os.environ.get("DXAI_MLFLOW_URL") or where()
+    if not server.startswith("http"):
+        return None
+    with open_store(Path.cwd()) as store:
+        return f"{server.rstrip('/')}/#/experiments/{store.experiment}/runs/{run}"
 
 
 @dataclass(frozen=True)
@@ -177,9 +201,7 @@ class Store:
 
     def find(self, spec: str) -> Run:
         """The parent run that `spec` names; see `read_run`."""
-        runs = self.client.search_runs(
-            [self.experiment], "tags.kind = 'benchmark'", order_by=["attributes.start_time DESC"]
-        )
+        runs = self.benchmarks()
         finished = [run for run in runs if run.info.status == "FINISHED"]
         name, _, back = spec.partition("~")
         named = [run for run in finished if name in ("latest", run.info.run_name)]
@@ -192,6 +214,41 @@ class Store:
             raise ValueError(f"{spec}: several runs begin so: {_listed(known)}")
         latest = f"the latest are {_listed(runs)}" if runs else "none is logged yet"
         raise ValueError(f"{spec}: no such run in MLflow ({self.uri}); {latest}")
+
+    def accepted_before(self, run: Run) -> Run | None:
+        """See the function of this name."""
+        profile = run.data.tags.get("profile", "")
+        older = [
+            other
+            for other in self.benchmarks()
+            if other.info.status == "FINISHED"
+            and other.data.tags.get("profile") == profile
+            and other.info.start_time < run.info.start_time
+            and other.data.tags.get("gate") != "refused"
+        ]
+        accepted = [other for other in older if other.data.tags.get("gate") == "accepted"]
+        return next(iter(accepted or older), None)
+
+    def benchmarks(self) -> list[Run]:
+        """Every parent run, the newest first."""
+        return self.client.search_runs(
+            [self.experiment], "tags.kind = 'benchmark'", order_by=["attributes.start_time DESC"]
+        )
+
+    def logged(self, run: Run) -> LoggedRun:
+        """What a benchmark's parent run says of itself."""
+        tags = run.data.tags
+        started = datetime.fromtimestamp(run.info.start_time / 1000)
+        return LoggedRun(
+            run.info.run_id,
+            run.info.run_name,
+            f"{started:%Y-%m-%d %H:%M}",
+            run.data.params,
+            {k.removeprefix("data."): v for k, v in tags.items() if k.startswith("data.")},
+            tags.get("git_commit"),
+            {"yes": True, "no": False}.get(tags.get("git_dirty", "")),
+            cells(self.tables(run.info.run_id)),
+        )
 
     def tables(self, run: str) -> dict[str, list[dict[str, Any]]]:
         """The tables with cells that a run has, by name."""

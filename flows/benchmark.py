@@ -1,28 +1,44 @@
-"""The flow `dxai`: one Prefect task for each group of DVC stages, then the record of the run."""
+"""The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the record."""
 
 import csv
+import json
 import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import Flow, flow, get_run_logger, runtime, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.tasks import Task
 from pydantic import Field
 
-from dxai import lifeline
-from dxai.params import METHODS, load_params
+from dxai import lifeline, progress
+from dxai.params import METHODS, ParamsError, load_params
 from dxai.profiles import select_profile
+from flows import notice, workspace
 from flows.stages import Group, StageFailed, groups, lanes, out_of_date, reproduce
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Table = Annotated[int, Field(ge=1, le=6)]
 
 PARAMS = Path("params.yaml")
 TABLES = Path("results/tables")
+SOME_TABLES = Path(".work/tables")
 PUBLISHED = {
     "claims": "What the paper claims of each table, with what was measured.",
     "table1": "Table 1: AUC while the class-distinct part is removed, lower is better.",
@@ -33,11 +49,44 @@ PUBLISHED = {
     "table6": "Table 6: accuracy of the classifiers.",
 }
 """Tables that become artifacts of the run."""
+SCORED = ("baseline", "ours", "ours_repeat", "joint_baseline", "joint_ours")
+NEEDS = {
+    1: SCORED,
+    2: SCORED,
+    3: ("cross", "cross_repeat"),
+    4: ("stability",),
+    5: ("prepare",),
+    6: ("classifier", "joint_twin"),
+}
+"""Groups of stages whose results a table is made of."""
 REPORT = Path("results/report.html")
 CLUSTER = Path(".work/cluster")
+NOTICE = Path(".work/notice.json")
+"""What the run that wrote it has to tell when it ends."""
+PROGRESS_EVERY = 5.0
+"""Seconds between two updates of a progress bar."""
 
 
-@flow(name="dxai")
+class GateFailed(RuntimeError):
+    """The tables got worse by more than their noise."""
+
+
+def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
+    """Let the webhook know how the run ended; the address is in DXAI_WEBHOOK."""
+    noted = json.loads(NOTICE.read_text()) if NOTICE.exists() else {}
+    own = noted if noted.get("run") == str(flow_run.id) else {}
+    page = os.environ.get("PREFECT_UI_URL", os.environ.get("PREFECT_API_URL", "")[: -len("/api")])
+    table = TABLES / "table1.csv" if own else None
+    url = f"{page}/runs/flow-run/{flow_run.id}"
+    about = (flow_run.name, url, state.name or state.type.value, state.message or "")
+    body = notice.message(*about, table, own.get("changed", ""))
+    if said := notice.send(body):
+        print(said, flush=True)
+
+
+@flow(
+    name="dxai", on_completion=[tell], on_failure=[tell], on_crashed=[tell], on_cancellation=[tell]
+)
 def full_benchmark(
     profile: Name | None = None,
     datasets: Annotated[list[Name], Field(min_length=1)] | None = None,
@@ -45,6 +94,8 @@ def full_benchmark(
     methods: Annotated[list[Method], Field(min_length=1)] | None = None,
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = None,
     ray_address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$")] | None = None,
+    tables: Annotated[list[Table], Field(min_length=1)] | None = None,
+    gate: bool = False,
 ) -> None:
     """Bring every stage of dvc.yaml up to date, publish the tables and log the run to MLflow.
 
@@ -64,17 +115,34 @@ def full_benchmark(
     ray_address : str, optional
         HOST:PORT of the Ray cluster that trains; default: RAY_ADDRESS, or one on this machine,
         shared by all trainings of the run.
+    tables : list of int, optional
+        Only these tables of the paper, and the stages that they need; such a run is no benchmark
+        in MLflow, and makes no report.
+    gate : bool
+        Fail, after everything is published, if a cell of ours or an accuracy is worse than in the
+        last accepted run of this profile by more than their 95% intervals explain.
     """
-    select(profile, datasets, classifiers, methods, seeds)
-    with lifeline.hold(CLUSTER):
-        address = {"RAY_ADDRESS": ray_address} if ray_address else {}
-        reproduce_all({"DXAI_CLUSTER": str(CLUSTER.absolute())} | address)
-    record()
+    with workspace.alone(f"run {runtime.flow_run.name}", get_run_logger().info):
+        select(profile, datasets, classifiers, methods, seeds)
+        with lifeline.hold(CLUSTER):
+            address = {"RAY_ADDRESS": ray_address} if ray_address else {}
+            reproduce_all({"DXAI_CLUSTER": str(CLUSTER.absolute())} | address, tables)
+        if tables:
+            publish_some(tables)
+        else:
+            record(gate)
 
 
-def reproduce_all(environment: dict[str, str]) -> None:
+def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) -> None:
     """Run every group, with something added to the environment of its stages."""
-    parts = groups()
+    parts = groups(wanted={name for table in tables for name in NEEDS[table]} if tables else None)
+    names = {group.name for group in parts}
+    for table in tables or ():
+        if not names.intersection(NEEDS[table]):
+            raise ParamsError(
+                f"tables: nothing in the `run` block of {PARAMS} is part of Table {table}; "
+                "the profiles `full` and `smoke` have all of them"
+            )
     stale = out_of_date(target for group in parts for target in group.targets)
     known: set[str] | None = stale  # until something runs, on which others may depend
     for place, group in enumerate(parts, 1):
@@ -83,8 +151,10 @@ def reproduce_all(environment: dict[str, str]) -> None:
         try:
             run_group.with_options(name=group.name)(group, environment, known)
         except StageFailed:
-            if group is parts[-1]:  # a method failed: its row says so, the others stand
-                record()
+            if (
+                group is parts[-1] and not tables
+            ):  # a method failed: its row says so, the others stand
+                record(gate=False)
             raise
         if stale.intersection(group.targets):
             known = None
@@ -98,10 +168,11 @@ def select(profile: str | None, *names: Any) -> None:
     load_params(PARAMS)
 
 
-def record() -> None:
-    """Show the results where people look for them."""
+def record(gate: bool) -> None:
+    """Show the results where people look for them, and judge them if asked to."""
     publish()
-    track()
+    run = track()
+    judge(run, gate)
 
 
 def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
@@ -117,24 +188,57 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
     cache_policy=NO_CACHE,  # DVC is the cache
 )
 def run_group(group: Group, environment: dict[str, str], stale: set[str] | None) -> None:
-    """One group of stages, with every line they print in the task's log."""
-    logger = get_run_logger()
+    """One group of stages; each item that is out of date is a task within it."""
+    logger, context = get_run_logger(), copy_context()
 
     def log(line: str) -> None:
         logger.info("%s", line)
 
-    reproduce(group.targets, log, environment=environment, at_once=lanes(), stale=stale)
+    def watch(stage: str, lines: Iterator[str]) -> None:
+        log(f"Running stage '{stage}':")
+        # In a thread of `reproduce`, which knows nothing of this task.
+        context.copy().run(run_item.with_options(name=stage, task_run_name=stage), lines)
+
+    reproduce(
+        group.targets, log, environment=environment, at_once=lanes(), stale=stale, watch=watch
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def run_item(lines: Iterator[str]) -> None:
+    """One item: every line it prints in the task's log, and how far it is as a bar."""
+    bar = Bar(str(runtime.task_run.name))
+    logger = get_run_logger()
+    for line in lines:
+        logger.info("%s", line)
+        if (share := progress.share(line)) is not None:
+            bar.show(share)
+
+
+class Bar:
+    """A progress artifact of this task, which appears with the first progress there is."""
+
+    def __init__(self, stage: str) -> None:
+        self.key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower())
+        self.stage, self.shown = stage, -PROGRESS_EVERY
+        self.artifact: Any = None
+
+    def show(self, share: float) -> None:
+        """Move the bar, now and then."""
+        if share < 1 and time.monotonic() - self.shown < PROGRESS_EVERY:
+            return
+        self.shown = time.monotonic()
+        if self.artifact is None:
+            about = f"How far {self.stage} is."
+            self.artifact = create_progress_artifact(100 * share, key=self.key, description=about)
+        else:
+            update_progress_artifact(self.artifact, 100 * share)
 
 
 @task(cache_policy=NO_CACHE)
 def publish() -> None:
     """The tables, and where the report is, as artifacts of the run."""
-    for name, description in PUBLISHED.items():
-        with (TABLES / f"{name}.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        key = name.replace("table", "table-")
-        if rows:
-            create_table_artifact(rows, key=key, description=description)
+    publish_tables(TABLES, list(PUBLISHED))
     report = REPORT.resolve()
     create_markdown_artifact(
         f"The report with all tables and pictures: [{REPORT}]({report.as_uri()})\n\n"
@@ -144,11 +248,60 @@ def publish() -> None:
     )
 
 
+@task(cache_policy=NO_CACHE)
+def publish_some(tables: list[int]) -> None:
+    """Make some tables from what is there, and show them as artifacts of the run."""
+    numbers = [str(number) for number in tables]
+    subprocess.run(
+        [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(SOME_TABLES)], check=True
+    )
+    publish_tables(SOME_TABLES, [f"table{number}" for number in numbers])
+
+
+def publish_tables(folder: Path, names: list[str]) -> None:
+    """Tables that are CSV files as artifacts."""
+    for name in names:
+        with (folder / f"{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        if rows:
+            key = name.replace("table", "table-")
+            create_table_artifact(rows, key=key, description=PUBLISHED[name])
+
+
 @task(retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def track() -> None:
-    """The run in MLflow, from the result files: what DVC skipped shows in it too."""
+def track() -> str:
+    """The run in MLflow, from the result files: what DVC skipped shows in it too; its id."""
     from dxai import tracking  # MLflow takes seconds to import
 
-    tags = {"prefect.flow_run": str(runtime.flow_run.id)}
+    page = runtime.flow_run.ui_url or ""
+    tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}
+    tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
     run = tracking.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
-    get_run_logger().info("MLflow run %s in %s", run, os.environ.get("MLFLOW_TRACKING_URI"))
+    get_run_logger().info("MLflow run %s in %s", run, tracking.where())
+    if link := tracking.page(run):
+        create_link_artifact(link, f"MLflow run {run}", key="mlflow", description="The same run.")
+    return run
+
+
+@task(cache_policy=NO_CACHE)
+def judge(run: str, gate: bool) -> None:
+    """What changed since the last accepted run; `GateFailed` if ours got worse and that matters."""
+    from dxai import tracking
+    from dxai.compare import compare
+    from dxai.plain_comparison import as_markdown
+
+    before, after = tracking.accepted_before(run), tracking.read_run(run)
+    if before is None:
+        changed, worse = "Nothing to compare with: the first run of this profile.", []
+    else:
+        found = compare(before, after)
+        changed, worse = as_markdown(found), [cell.name for cell in found.worse]
+        create_markdown_artifact(changed, key="changes", description="Since the run before.")
+    NOTICE.write_text(json.dumps({"run": str(runtime.flow_run.id), "changed": changed}))
+    if gate:
+        tracking.tag(run, {"gate": "refused" if worse else "accepted"})
+    if worse and before is not None:
+        text = f"worse than run {before.name} beyond the noise: {', '.join(worse)}"
+        get_run_logger().warning("%s", text)
+        if gate:
+            raise GateFailed(text)

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -43,6 +43,11 @@ class Group:
     targets: tuple[str, ...]
 
 
+Watch = Callable[[str, Iterator[str]], None]
+"""Takes the name of a stage that begins, and what it prints: to its end, which raises `StageFailed`
+if the stage does."""
+
+
 class StageFailed(RuntimeError):
     """A stage that ended with an error; the text names it and repeats its error line.
 
@@ -57,8 +62,11 @@ class StageFailed(RuntimeError):
         self.by_input = reason.startswith("error:")
 
 
-def groups(root: Path | str = ".") -> list[Group]:
-    """Every group of dvc.yaml in an order that can be run, read from DVC's own graph."""
+def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> list[Group]:
+    """Every group of dvc.yaml in an order that can be run, read from DVC's own graph.
+
+    With `wanted`, names of groups, only those and what they need.
+    """
     from dvc.repo import Repo  # 0.3 s: not when the flow is merely loaded
 
     with Repo(str(root)) as repo:
@@ -70,11 +78,22 @@ def groups(root: Path | str = ".") -> list[Group]:
     for target in needs:  # in the order of dvc.yaml, which settles what the graph leaves open
         needed = {_group(other) for other in needs[target]} - {_group(target)}
         group_needs.setdefault(_group(target), set()).update(needed)
+    if wanted is not None:
+        kept = _with_needs(set(wanted) & group_needs.keys(), group_needs)
+        group_needs = {name: group_needs[name] for name in group_needs if name in kept}
     targets = list(TopologicalSorter(needs).static_order())
     return [
         Group(name, tuple(target for target in targets if _group(target) == name))
         for name in TopologicalSorter(group_needs).static_order()
     ]
+
+
+def _with_needs(wanted: set[str], needs: dict[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    while wanted:
+        found |= wanted
+        wanted = {needed for name in wanted for needed in needs[name]} - found
+    return found
 
 
 def _group(target: str) -> str:
@@ -116,10 +135,12 @@ def reproduce(
     environment: dict[str, str] | None = None,
     at_once: int = 1,
     stale: Collection[str] | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Bring `targets` up to date with `dvc repro --single-item`, passing on each line it prints.
 
-    `stale` are those that are out of date, where that is known already.
+    `stale` are those that are out of date, where that is known already. What a stage prints goes to
+    `watch`, in a thread of its own, and the rest to `log`; without a `watch` all of it does.
 
     `environment` is what the stages find in theirs beside this process's own. Targets that do not
     need each other may run `at_once`, each in its share of the threads; the first that fails ends
@@ -149,7 +170,7 @@ def reproduce(
     begun: list[_Lane] = []
     try:
         for share in (targets[first::count] for first in range(count)):
-            begun.append(_Lane(share, log, root, environment))
+            begun.append(_Lane(share, log, watch or _telling(log), root, environment))
         while any(lane.is_alive() for lane in begun):
             for lane in begun:
                 lane.join(0.1)
@@ -161,18 +182,45 @@ def reproduce(
             lane.end()
 
 
+def _telling(log: Callable[[str], None]) -> Watch:
+    def watch(stage: str, lines: Iterator[str]) -> None:
+        log(f"Running stage '{stage}':")
+        for line in lines:
+            log(line)
+
+    return watch
+
+
+class _Lines:
+    """Lines, of which the last can be put `back`."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self.lines, self.back = lines, list[str]()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return self.back.pop() if self.back else next(self.lines)
+
+
+def _is_news(line: str) -> bool:
+    return bool(line) and not _HINTS.match(line)
+
+
 class _Lane(Thread):
-    """One `dvc repro`, which reads what it prints."""
+    """One `dvc repro`, whose output is told stage by stage."""
 
     def __init__(
         self,
         targets: Sequence[str],
         log: Callable[[str], None],
+        watch: Watch,
         root: Path | str,
         environment: dict[str, str],
     ) -> None:
         super().__init__(daemon=True)
-        self.log, self.outcome = log, _Outcome(", ".join(targets))
+        self.log, self.watch, self.outcome = log, watch, _Outcome(", ".join(targets))
         self.failure: BaseException | None = None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
@@ -192,16 +240,33 @@ class _Lane(Thread):
 
     def run(self) -> None:
         """Read to the end; what goes wrong is raised by `check`, in the thread that waits."""
+        lines = _Lines(map(str.rstrip, self.process.stdout or ()))
         try:
-            for line in map(str.rstrip, self.process.stdout or ()):
+            while (line := next(lines, None)) is not None:
                 self.outcome.read(line)
-                if line and not _HINTS.match(line):
+                if stage := _RUNNING.match(line):
+                    self.watch(stage[1], self._of_stage(lines))
+                elif _is_news(line):
                     self.log(line)
-            if self.process.wait() != 0:
-                reason = self.outcome.reason(self.process.returncode)
-                raise StageFailed(self.outcome.stage, reason)
+            self._finish()
         except BaseException as error:
             self.failure = error
+
+    def _of_stage(self, lines: _Lines) -> Iterator[str]:
+        """What a stage prints; `StageFailed` if it is the last one and DVC ends with an error."""
+        for line in lines:
+            if _RUNNING.match(line):
+                lines.back.append(line)
+                return
+            self.outcome.read(line)
+            if _is_news(line):
+                yield line
+        self._finish()
+
+    def _finish(self) -> None:
+        if self.process.wait() != 0:
+            reason = self.outcome.reason(self.process.returncode)
+            raise StageFailed(self.outcome.stage, reason)
 
     def check(self) -> None:
         """Raise what went wrong."""

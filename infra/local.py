@@ -22,7 +22,7 @@ from dxai.params import ParamsError, choose, profile_names
 from dxai.plain_tables import format_table
 from infra import services
 from infra.prefect_api import FINAL, ApiError, Log, Prefect
-from infra.services import POOL, Place, ServiceError
+from infra.services import POOL, QUEUES, Place, ServiceError
 
 DEPLOYMENT = "dxai/full-benchmark"
 ALL = ("prefect", "worker", "mlflow")
@@ -50,7 +50,7 @@ def up(place: Place, names: tuple[str, ...], started: list[str]) -> Prefect:
         if name != "worker" and services.start(place, name):
             started.append(name)
     services.wait(place, "prefect", f"{server.url}/health", say)
-    server.ensure_pool(POOL)
+    server.ensure_pool(POOL, QUEUES)
     if services.start(place, "worker"):
         started.append("worker")
         clear_dead_runs(server)
@@ -87,7 +87,7 @@ def deploy(place: Place, server: Prefect) -> None:
 
 def clear_dead_runs(server: Prefect) -> None:
     """End in the server's book the runs whose worker was killed: nothing of them is left."""
-    for run in server.unfinished(DEPLOYMENT, ("PENDING", "RUNNING", "CANCELLING")):
+    for run in server.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
         say(f"run {run['name']}: its worker is gone, marked as crashed")
         server.set_state(run["id"], "CRASHED", "The worker was gone.")
 
@@ -142,9 +142,10 @@ def watch(place: Place, server: Prefect, run: str) -> dict[str, Any]:
             continue
         if ended:
             return state
-        if state["name"] == "AwaitingConcurrencySlot" and not waiting:
-            waiting = True
-            say("another run has this folder; this one starts when that has ended")
+        if state["type"] == "SCHEDULED" and not waiting:
+            for other in server.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
+                waiting = True
+                say(f"run {other['name']} has this folder; this one starts when that has ended")
         services.check(place, "worker")
         time.sleep(1)
 

@@ -10,6 +10,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,8 +40,8 @@ class Prefect:
 
     url: str
 
-    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """GET, or POST if there is a body.
+    def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+        """GET, or POST if there is a body, unless `method` is another one.
 
         Raises
         ------
@@ -53,6 +54,7 @@ class Prefect:
             f"{self.url}/{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
+            method=method,
         )
         deadline = time.monotonic() + BUSY_TIMEOUT
         while True:
@@ -72,12 +74,22 @@ class Prefect:
         except ApiError:
             return None
 
-    def ensure_pool(self, name: str) -> None:
-        """Create a process work pool unless there is one."""
+    def ensure_pool(self, name: str, queues: Sequence[str]) -> None:
+        """Create a process work pool unless there is one, for one run at a time.
+
+        Runs wait in `queues`, those of the first before those of the second.
+        """
         try:
-            self.call(f"work_pools/{name}")
+            pool = self.call(f"work_pools/{name}")
         except ApiError:
-            self.call("work_pools/", {"name": name, "type": "process"})
+            pool = self.call("work_pools/", {"name": name, "type": "process"})
+        if pool["concurrency_limit"] is None:
+            self.call(f"work_pools/{name}", {"concurrency_limit": 1}, "PATCH")
+        known = {queue["name"] for queue in self.call(f"work_pools/{name}/queues/filter", {})}
+        for priority, queue in enumerate(queues, 1):
+            if queue not in known:
+                body = {"name": queue, "priority": priority}
+                self.call(f"work_pools/{name}/queues", body)
 
     def workers_online(self, pool: str) -> bool:
         """Whether a worker of the pool has reported lately."""
@@ -105,12 +117,10 @@ class Prefect:
         wanted = {"flow_run_id": {"any_": [run]}, "key": {"any_": [key]}}
         return bool(self.call("artifacts/filter", {"artifacts": wanted}))
 
-    def unfinished(self, deployment: str, states: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Runs of a deployment that are in one of the states."""
-        flow, name = deployment.split("/")
+    def unfinished(self, pool: str, states: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Runs of a work pool's deployments that are in one of the states."""
         body = {
-            "flows": {"name": {"any_": [flow]}},
-            "deployments": {"name": {"any_": [name]}},
+            "work_pools": {"name": {"any_": [pool]}},
             "flow_runs": {"state": {"type": {"any_": list(states)}}},
         }
         return self.call("flow_runs/filter", body)

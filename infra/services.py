@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 PORTS = {"prefect": ("DXAI_PREFECT_PORT", 4250), "mlflow": ("DXAI_MLFLOW_PORT", 5050)}
 """Environment variable and default of each port; prefect.toml repeats the first default."""
 
-POOL = "dxai-local"
+POOL, QUEUES = "dxai-local", ("default", "nightly")
 START_TIMEOUT = 180.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 

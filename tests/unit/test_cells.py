@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dxai.cells import Cell, cells, number, plain
+from dxai.cells import Cell, cells, number, plain, worse
 
 PLACE = {"dataset": "d", "classifier": "c"}
 
@@ -79,3 +79,22 @@ def test_names_are_plain() -> None:
     assert plain("my set: 2") == "my_set__2"
     row = auc("ig", "signed", 0.9) | {"dataset": "a b"}
     assert cells({"table1": [row]})[0].name == "auc/a_b/c/ig"
+
+
+@pytest.mark.parametrize(
+    ("name", "worse_if"),
+    [
+        ("auc/d/c/dxai", "higher"),
+        ("deletion/d/c/dxai", "higher"),
+        ("std/d/c/dxai", "higher"),
+        ("cross/d/c/c", "higher"),
+        ("accuracy/d/c", "lower"),
+        ("auc/d/c/ig", "never"),
+        ("auc/d/c/dxai-relu", "never"),
+        ("cross/d/c/other", "never"),
+    ],
+)
+def test_which_way_a_cell_gets_worse(name: str, worse_if: str) -> None:
+    assert worse(name, +0.1) == (worse_if == "higher")
+    assert worse(name, -0.1) == (worse_if == "lower")
+    assert not worse(name, 0.0)

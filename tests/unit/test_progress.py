@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from dxai.progress import Progress, clock
+from dxai.progress import Progress, clock, share
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,16 @@ def test_the_last_step_gets_its_line_at_once():
     out = io.StringIO()
     Progress("t", 3, every=1000, stream=out).update(3)
     assert "3/3" in out.getvalue()
+
+
+@pytest.mark.parametrize("title", ["train", "prepare [x] 3/4", "decompose textures resnet18 0"])
+@pytest.mark.parametrize(("done", "total"), [(0, 7), (3, 7), (7, 7), (1, 100000), (0, 0)])
+def test_a_line_is_read_back(title, done, total):
+    out = io.StringIO()
+    Progress(title, total, every=0, stream=out).update(done, "loss 1/2")
+    assert share(out.getvalue()) == done / max(total, 1)
+
+
+@pytest.mark.parametrize("line", ["", "3/4 steps", "error: [###] is no file", "Running stage 'x'"])
+def test_other_lines_say_nothing_of_progress(line):
+    assert share(line) is None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,47 @@ def test_a_group_is_run_then_skipped_and_every_line_passed_on(pipeline: Path) ->
     second = log_of(pipeline, "part@a", "part@b")
     assert "Stage 'part@a' didn't change, skipping" in second
     assert not any(line.startswith("Running") for line in second)
+
+
+def test_what_a_stage_prints_is_told_apart(pipeline: Path) -> None:
+    told: list[tuple[str, list[str]]] = []
+    rest: list[str] = []
+    targets = ["part@a", "part@b", "report"]
+    watch = lambda stage, lines: told.append((stage, list(lines)))  # noqa: E731
+    reproduce(targets, rest.append, pipeline, watch=watch)
+    assert [stage for stage, _ in told] == targets
+    assert "made a" in told[0][1]
+    assert "made b" in told[1][1]
+    assert not any("made" in line or "Running" in line for line in rest)
+    reproduce(targets, rest.append, pipeline, watch=watch)
+    assert len(told) == 3  # what is up to date does not begin
+    assert "Stage 'report' didn't change, skipping" in rest
+
+
+def test_a_failure_is_that_of_the_stage_that_is_watched(pipeline: Path) -> None:
+    write(pipeline, "if [ ${item} = b ]; then echo 'error: no'; exit 1; fi; " + COPY)
+    ends: dict[str, str] = {}
+
+    def watch(stage: str, lines: Iterator[str]) -> None:
+        try:
+            list(lines)
+            ends[stage] = "well"
+        except StageFailed as error:
+            ends[stage] = str(error)
+            raise
+
+    with pytest.raises(StageFailed, match="part@b"):
+        reproduce(["part@a", "part@b"], lambda line: None, pipeline, watch=watch)
+    assert ends == {"part@a": "well", "part@b": "stage part@b failed: error: no"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [(["report"], ["part", "report"]), (["part"], ["part"]), ([], [])]
+)
+def test_only_what_is_wanted_and_what_it_needs(
+    pipeline: Path, wanted: list[str], expected: list[str]
+) -> None:
+    assert [group.name for group in groups(pipeline, wanted)] == expected
 
 
 def test_only_the_named_items_are_run(pipeline: Path) -> None:

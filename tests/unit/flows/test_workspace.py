@@ -1,0 +1,68 @@
+"""Two runs that want one folder, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+RUN = """
+import sys, time
+from flows import workspace
+workspace.LOOK_EVERY = 0.05
+with workspace.alone("run " + sys.argv[1], lambda text: print(text, flush=True)):
+    print("in", flush=True)
+    sys.stdin.read()
+print("out", flush=True)
+"""
+Run = subprocess.Popen[str]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Run]]:
+    begun: list[Run] = []
+
+    def run(name: str) -> Run:
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, name],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        begun.append(process)
+        return process
+
+    yield run
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def says(process: Run) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("end", ["itself", "killed"])
+def test_the_second_waits_and_names_the_first(start: Callable[[str], Run], end: str) -> None:
+    first = start("amber")
+    assert says(first) == "in"
+    second = start("blue")
+    assert says(second) == "waiting until run amber has ended, which runs in this folder"
+    time.sleep(0.3)
+    if end == "itself":
+        first.communicate()
+    else:
+        first.send_signal(signal.SIGKILL)
+    assert says(second) == "in"
+    third = start("coral")
+    assert "run blue" in says(third)
