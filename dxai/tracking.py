@@ -103,8 +103,12 @@ def download_model(source: str) -> Path:
     run, _, file = source.removeprefix("runs:/").partition("/")
     with open_store(Path.cwd()) as store:
         try:
-            owner = store.client.get_run(run).data.tags.get("model_of_run", run)
-            return Path(store.client.download_artifacts(owner, file or "model.pt"))
+            tags = store.client.get_run(run).data.tags
+            owner, wanted = tags.get("model_of_run", run), tags.get("model_sha256")
+            path = Path(store.client.download_artifacts(owner, file or "model.pt"))
+            if path.name == "model.pt" and wanted not in (None, _sha256(path)):
+                raise ValueError(f"{source}: its model.pt in MLflow is damaged; log the run again")
+            return path
         except (mlflow.MlflowException, OSError) as error:
             raise ValueError(f"{source}: no model in MLflow ({store.uri}): {error}") from None
 
@@ -303,7 +307,7 @@ class Store:
         The tag `model_of_run` names the run that has it, in two forms: `runs:/<id>/<kind>` for
         MLflow's loaders, and the artifact `model.pt`, which `dxai explain` reads.
         """
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = _sha256(path)
         same = f"tags.model_sha256 = '{digest}' and tags.model_logged = 'yes'"
         found = self.client.search_runs([self.experiment], same, max_results=1)
         owner = found[0].info.run_id if found else run
@@ -342,6 +346,10 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
             for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
                 client.set_terminated(run.info.run_id, "KILLED")
         yield Store(client, uri, experiment)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _listed(runs: list[Run]) -> str:

@@ -28,7 +28,7 @@ from pydantic import Field
 from dxai import lifeline, progress
 from dxai.params import METHODS, ParamsError, load_params
 from dxai.profiles import select_profile
-from flows import notice, workspace
+from flows import integrity, notice, workspace
 from flows.stages import Group, StageFailed, groups, lanes, out_of_date, reproduce
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -96,6 +96,7 @@ def full_benchmark(
     ray_address: Annotated[str, Field(pattern=r"^(auto|[^:/\s]+:\d+)$")] | None = None,
     tables: Annotated[list[Table], Field(min_length=1)] | None = None,
     gate: bool = False,
+    verify: bool = False,
 ) -> None:
     """Bring every stage of dvc.yaml up to date, publish the tables and log the run to MLflow.
 
@@ -121,9 +122,13 @@ def full_benchmark(
     gate : bool
         Fail, after everything is published, if a cell of ours or an accuracy is worse than in the
         last accepted run of this profile by more than their 95% intervals explain.
+    verify : bool
+        Hash everything that DVC keeps before anything starts; what is damaged is made again.
     """
     with workspace.alone(f"run {runtime.flow_run.name}", get_run_logger().info):
         select(profile, datasets, classifiers, methods, seeds)
+        if verify:
+            integrity.check(get_run_logger().warning)
         with lifeline.hold(CLUSTER):
             address = {"RAY_ADDRESS": ray_address} if ray_address else {}
             reproduce_all({"DXAI_CLUSTER": str(CLUSTER.absolute())} | address, tables)

@@ -38,6 +38,8 @@ STOP_SECONDS = 60.0
 END_SECONDS = 20.0
 """How long Ray may take to leave a cluster that is not ours."""
 LOG = "ray.log"
+METRICS = ".work/metrics"
+"""Folder of files for Prometheus, unless DXAI_METRICS names another."""
 SHARED = "DXAI_CLUSTER"
 """Environment variable: the folder of a cluster that is held for several trainings."""
 
@@ -104,7 +106,8 @@ def launch(
     state = checkpoint.load()
     if state is None or not state["complete"]:
         with StopRequest() as stop:
-            console = Console(title, folder.absolute(), stop)
+            metrics = Path(os.environ.get("DXAI_METRICS", METRICS)).absolute()
+            console = Console(title, folder.absolute(), stop, metrics)
             task = Task(job, checkpoint, params, name)
             try:
                 if params.executor == "local":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 from dxai.files import atomic
 from dxai.progress import Progress
+from dxai.training.metrics import Metrics
 
 EVENTS = "events.jsonl"
 
@@ -52,10 +54,19 @@ class Console(Watcher):
         Gets panels/step-000250.png, and events.jsonl: a line for each `start`, `row` and `panel`.
     stop : StopRequest, optional
         Where a stop comes from.
+    metrics : Path, optional
+        Folder that gets a file for Prometheus.
     """
 
-    def __init__(self, title: str, folder: Path, stop: StopRequest | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        folder: Path,
+        stop: StopRequest | None = None,
+        metrics: Path | None = None,
+    ) -> None:
         self.title, self.folder, self.stop = title, folder, stop
+        self.metrics = Metrics(metrics, title) if metrics else None
         self.heard = time.monotonic()
         self._progress = Progress(title, 0)
         self._images = 0
@@ -66,6 +77,8 @@ class Console(Watcher):
 
     def tell(self, kind: str, **content: Any) -> None:
         self.heard = time.monotonic()
+        if self.metrics:
+            self._measure(self.metrics, kind, content)
         if kind == "say":
             print(f"{self.title}: {content['text']}", flush=True)
         elif kind == "start":
@@ -85,6 +98,19 @@ class Console(Watcher):
                 temporary.write_bytes(content["png"])
             print(f"{self.title}: panel of step {content['step']}: {path}", flush=True)
             self._keep(kind, {"step": content["step"], "path": str(path)})
+
+    def _measure(self, metrics: Metrics, kind: str, content: dict[str, Any]) -> None:
+        if kind == "start":
+            metrics.set(steps=content["total"], steps_done=content["step"])
+            metrics.count_start()
+        elif kind == "step":
+            rate = self._progress.rate(content["done"]) * self._images
+            metrics.set(steps_done=content["done"], images_per_second=rate)
+        elif kind == "row":
+            metrics.set_row(content["numbers"])
+        over = kind == "step" and content["done"] >= self._progress.total
+        with contextlib.suppress(OSError):  # a full disk stops what needs it, not this
+            metrics.write(now=over or kind == "start")
 
     def _keep(self, kind: str, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

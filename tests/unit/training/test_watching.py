@@ -7,9 +7,11 @@ import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from dxai.training.watching import Console, StopRequest, Watcher
 
@@ -104,3 +106,35 @@ def test_in_a_thread_there_are_no_signals_to_take() -> None:
     thread.start()
     thread.join()
     assert found == [None]
+
+
+def test_prometheus_reads_how_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "5e3f")
+    console = Console("decompose x <y>", tmp_path / "a", None, tmp_path / "metrics")
+    console.tell("start", step=0, total=4, images=8)
+    (path,) = (tmp_path / "metrics").glob("*.prom")
+    console.tell("row", step=2, numbers={"step": 2, "loss/rec": 0.5})
+    console.tell("start", step=2, total=4, images=8)  # again, after a failure
+    console.tell("step", done=4, note="")
+    read = {
+        (sample.name, sample.labels.get("name")): sample
+        for family in text_string_to_metric_families(path.read_text())
+        for sample in family.samples
+    }
+    assert {s.labels["training"] for s in read.values()} == {"decompose x <y>"}
+    assert {s.labels["run"] for s in read.values()} == {"5e3f"}
+    values = {key: sample.value for key, sample in read.items()}
+    assert values["dxai_training_steps", None] == 4
+    assert values["dxai_training_steps_done", None] == 4
+    assert values["dxai_training_starts", None] == 2
+    assert values["dxai_training_number", "loss/rec"] == 0.5
+    assert values["dxai_training_images_per_second", None] > 0
+    assert time.time() - values["dxai_training_seen_timestamp_seconds", None] < 60
+
+
+def test_a_full_disk_for_metrics_is_no_reason_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text("a file, where a folder is wanted")
+    console = Console("t", tmp_path / "a", None, tmp_path / "metrics")
+    console.tell("start", step=0, total=4, images=8)
+    console.tell("step", done=4, note="")
+    assert (tmp_path / "a/events.jsonl").exists()
