@@ -358,6 +358,21 @@ def test_a_run_names_the_file_that_explains(
     )
 
 
+def test_a_damaged_model_is_not_used(
+    root: Path, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    run = children(runs).loc["textures/resnet18/decomposition-0"]["run_id"]
+    path = tracking.download_model(run)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        with pytest.raises(ValueError, match=f"{run}: its model.pt in MLflow is damaged"):
+            tracking.download_model(run)
+    finally:
+        path.write_bytes(whole)
+
+
 @pytest.mark.parametrize("source", ["0" * 32, "runs:/" + "0" * 32])
 def test_an_unknown_run_is_an_error(
     root: Path, source: str, monkeypatch: pytest.MonkeyPatch
