@@ -1,4 +1,4 @@
-"""What the files in infra/ for containers say: the image, compose and Kubernetes, as plain values."""
+"""What the files in infra/ for containers say: image, compose and Kubernetes, as plain values."""
 
 from __future__ import annotations
 
