@@ -1,4 +1,4 @@
-"""The commands of the compose file, with their environments and health checks, run without an engine.
+"""The compose file's commands, environments and health checks, run without an engine.
 
 What differs from containers: one host instead of names, free ports, folders instead of volumes, and
 an address of 127.0.0.0/8 for each node of Ray.
@@ -7,6 +7,7 @@ an address of 127.0.0.0/8 for each node of Ray.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -41,9 +42,12 @@ PATIENCE = 150.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One below those that the system gives away, so that it is still free when it is used."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -158,7 +162,7 @@ def stack() -> Iterator[Stack]:
     (folder / "bin/dxai-worker").symlink_to(ROOT / "infra/image/worker.sh")
     subprocess.run(["git", "clone", "--quiet", ROOT, folder / "source"], check=True)
     try:
-        with postgres(stack):
+        with Postgres(stack):
             for name in ORDER:
                 for other in stack.services[name].get("depends_on", {}):
                     assert other == "postgres" or other in stack.running
@@ -175,7 +179,7 @@ def stack() -> Iterator[Stack]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class postgres:  # noqa: N801
+class Postgres:
     """Debian's PostgreSQL, made ready by the very file that the container's first start runs."""
 
     def __init__(self, stack: Stack) -> None:
