@@ -219,7 +219,11 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     needed: dict[str, str] = {}
     optional: dict[str, str] = {}
     for name, dataset in run["datasets"].items():
-        needed[dataset["source"]] = f"the source of dataset {name}"
+        source = Path(dataset["source"])
+        if source.suffix.lower() == ".csv" and not (folder / source.parent).exists():
+            source = source.parent  # with the images that the table names
+        path = str(source) if "://" not in dataset["source"] else dataset["source"]
+        needed[path] = f"the source of dataset {name}"
     for name, spec in (run["classifiers"] | run.get("joint", {})).items():
         if weights := spec.get("weights"):
             needed[weights] = f"the weights of classifier {name}"
@@ -229,7 +233,8 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
             optional |= dict.fromkeys((f"{top}.py", top), f"the code of classifier {name}")
     linked, missing = [], []
     for path, what in (needed | optional).items():
-        if "://" in path or "${" in path or (folder / path).exists():
+        elsewhere = "://" in path or path.startswith("~") or "$" in path
+        if elsewhere or (folder / path).exists():
             continue
         inside = Path(os.path.normpath(folder / path)).is_relative_to(folder)
         if inside and (root / path).exists():
