@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tables(commands)
     _add_track(commands)
     _add_compare(commands)
+    _add_reproduce(commands)
     return parser
 
 
@@ -143,6 +144,47 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     compare.set_defaults(run=_compare)
 
 
+def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="compute a run in MLflow again, and compare",
+        description="Make a clone at the run's commit, with its uncommitted changes, settings and "
+        "package versions, run every stage in it from nothing, and compare each cell of the "
+        "tables and each output. Exit code 0: all cells are the same; 1: they are not. Ctrl-C "
+        "keeps what is finished, and the same command goes on.",
+        epilog="A RUN is named as for `dxai compare`.",
+    )
+    reproduce.add_argument("spec", metavar="RUN", help="the run")
+    reproduce.add_argument(
+        "--into", metavar="FOLDER", type=Path, help="where to; default: .work/reproduced/<id>"
+    )
+    reproduce.add_argument(
+        "--here-environment",
+        action="store_true",
+        help="use the packages that are installed, whichever the run had",
+    )
+    reproduce.add_argument(
+        "--from-cache",
+        action="store_true",
+        help="take what this project's DVC cache has, after checking its hash; compute the rest",
+    )
+    reproduce.add_argument(
+        "--tolerance",
+        metavar="X",
+        type=_tolerance,
+        default=0.0,
+        help="cells that differ by no more are the same (default: 0)",
+    )
+    reproduce.set_defaults(run=_reproduce)
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
+    return value
+
+
 def _override(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
@@ -207,3 +249,20 @@ def _compare(options: argparse.Namespace) -> int:
     found = compare(tracking.read_run(options.before), tracking.read_run(options.after))
     print(FORMATS[options.format](found, options.all))
     return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    import signal
+
+    from dxai.reproduce import as_text, reproduce
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after DVC has ended, not before
+    found = reproduce(
+        options.spec,
+        options.into,
+        options.here_environment,
+        options.from_cache,
+        lambda line: print(line, flush=True),
+    )
+    print(as_text(found, options.tolerance), flush=True)
+    return 1 if found.differing(options.tolerance) else 0

@@ -6,18 +6,17 @@ first is kept means that a run with a missing result is refused whole.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import hashlib
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from dxai import provenance
 from dxai.cells import cells, number, plain
 from dxai.evaluate.names import BASELINES, OURS
 from dxai.files import read_json
@@ -70,6 +69,8 @@ class Record:
         Settings under dotted names.
     files : list of Path
         To be kept as they are.
+    texts : dict
+        Name to content of further files.
     folders : dict
         Likewise: name to folder.
     panels : dict
@@ -88,6 +89,7 @@ class Record:
     curves: list[tuple[int, Numbers]] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    texts: dict[str, bytes] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
     panels: dict[int, Path] = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
@@ -128,13 +130,15 @@ def _whole(root: Path, params: Params, tables: dict[str, list[Row]]) -> Record:
     steps: dict[int, Numbers] = {}
     for cell in cells(tables):
         steps.setdefault(cell.step, {})[cell.name] = cell.value
+    version, texts = _version(root)
     return Record(
         params.profile,
-        {"kind": "benchmark", "profile": params.profile} | _version(root) | _data(root, params),
+        {"kind": "benchmark", "profile": params.profile} | version | _data(root, params),
         guards(tables["table1"]) | deltas(tables["claims"]),
         list(steps.items()),
         {key: str(value) for key, value in flat(dataclasses.asdict(params))},
         files=[root / name for name in names if (root / name).exists()],
+        texts=texts,
         folders={"tables": root / TABLES},
         tables=tables,
     )
@@ -337,15 +341,16 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _version(root: Path) -> dict[str, str]:
-    """Which code and which data: the commit, whether files differ from it, dvc.lock's hash."""
-    tags = {}
-    if (root / "dvc.lock").exists():
-        tags["dvc_lock"] = hashlib.sha256((root / "dvc.lock").read_bytes()).hexdigest()
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        tags["git_commit"] = _git(root, "rev-parse", "HEAD")
-        tags["git_dirty"] = "yes" if _git(root, "status", "--porcelain") else "no"
-    return tags
+def _version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Which code and environment: tags, and the files from which `dxai.reproduce` has both."""
+    tags = provenance.version_tags(root)
+    texts = {provenance.ENVIRONMENT: provenance.environment().encode()}
+    patch, left_out = provenance.uncommitted(root)
+    if patch:
+        texts[provenance.PATCH] = patch
+    if left_out:
+        tags["git_left_out"] = ", ".join(left_out[:20])
+    return tags, texts
 
 
 def _data(root: Path, params: Params) -> dict[str, str]:
@@ -356,8 +361,3 @@ def _data(root: Path, params: Params) -> dict[str, str]:
         for name, path in manifests.items()
         if path.exists()
     }
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
-    return done.stdout.strip()

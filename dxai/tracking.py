@@ -14,8 +14,9 @@ import hashlib
 import logging
 import os
 import re
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -166,6 +167,25 @@ def page(run: str) -> str | None:
         return f"{server.rstrip('/')}/#/experiments/{store.experiment}/runs/{run}"
 
 
+def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
+    """Copy what a run kept under these names, as far as it did, into a folder; returns its tags.
+
+    Raises
+    ------
+    ValueError
+        If the store does not give what it lists.
+    """
+    with open_store(Path.cwd()) as store:
+        kept = {item.path for item in store.client.list_artifacts(run)}
+        for name in names:
+            if name in kept:
+                try:
+                    store.client.download_artifacts(run, name, str(folder))
+                except (mlflow.MlflowException, OSError) as error:
+                    raise ValueError(f"{name} of run {run}: MLflow has lost it: {error}") from None
+        return store.client.get_run(run).data.tags
+
+
 @dataclass(frozen=True)
 class Store:
     """The experiment in an MLflow store."""
@@ -193,6 +213,10 @@ class Store:
         self.numbers(run, record.params, [(0, record.numbers), *record.curves])
         for path in record.files:
             self.client.log_artifact(run, str(path))
+        with tempfile.TemporaryDirectory() as place:
+            for name, content in record.texts.items():
+                Path(place, name).write_bytes(content)
+                self.client.log_artifact(run, str(Path(place, name)))
         for name, folder in record.folders.items():
             self.client.log_artifacts(run, str(folder), name)
         for name, rows in record.tables.items():
