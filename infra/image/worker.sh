@@ -17,6 +17,7 @@ export PREFECT_HOME=$project/.work/prefect
 export PYTHONPATH=$project # for the command `dxai`, whose code is here
 
 prefect work-pool create --type process --overwrite dxai-local
+prefect work-pool set-concurrency-limit dxai-local 1 # a run owns the folder
 prefect --no-prompt deploy --all
 
 finish() {
