@@ -20,8 +20,10 @@ import pytest
 from dxai.profiles import select_profile
 from infra.prefect_api import Prefect
 from tests import s3
+from tests.hooks import webhook
 
 ROOT = Path(__file__).resolve().parents[2]
+HOOK_SECRET = "T0K3N-that-only-the-environment-has"
 AUDIT = """
 import os, sys
 def _note(event, arguments):
@@ -44,11 +46,14 @@ class Project:
         Its folder.
     audit : Path
         Where its processes note the addresses that they connect to.
+    told : list of dict
+        What its webhook was sent.
     """
 
     root: Path
     audit: Path
     environment: dict[str, str] = field(default_factory=dict)
+    told: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         ports = free_ports(2)
@@ -89,11 +94,12 @@ class Project:
         """The launcher."""
         return self.run("infra.local", *arguments)
 
-    def deployment_run(self, *parameters: str) -> subprocess.CompletedProcess[str]:
+    def deployment_run(
+        self, *parameters: str, deployment: str = "full-benchmark"
+    ) -> subprocess.CompletedProcess[str]:
         """The command of the README."""
         options = [word for parameter in parameters for word in ("-p", parameter)]
-        name = "dxai/full-benchmark"
-        return self.run("prefect", "deployment", "run", name, "--watch", *options)
+        return self.run("prefect", "deployment", "run", f"dxai/{deployment}", "--watch", *options)
 
     def select(self, **wanted: Any) -> None:
         """Change what params.yaml says is run."""
@@ -187,14 +193,17 @@ def make_project(
 
 
 @pytest.fixture(scope="session")
-def finished(make_project: Callable[..., Project]) -> Project:
+def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
     """A project that is up and has run the profile `smoke` once, by the README's command."""
     project = make_project()
-    up = project.local("up")
-    assert up.returncode == 0, up.stdout
-    run = project.deployment_run("profile=smoke")
-    assert run.returncode == 0, run.stdout + project.log(project.flow_runs()[0]["id"])
-    return project
+    with webhook() as hook:
+        project.told = hook.got
+        project.environment["DXAI_WEBHOOK"] = f"{hook.url}/{HOOK_SECRET}"
+        up = project.local("up")
+        assert up.returncode == 0, up.stdout
+        run = project.deployment_run("profile=smoke")
+        assert run.returncode == 0, run.stdout + project.log(project.flow_runs()[0]["id"])
+        yield project
 
 
 @pytest.fixture(scope="module")

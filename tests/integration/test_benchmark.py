@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
@@ -10,7 +11,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
@@ -19,7 +22,7 @@ import pytest
 from dxai.params import Params, load_params
 from flows.stages import groups
 from infra.prefect_api import ApiError
-from tests.integration.conftest import Project, wait_for
+from tests.integration.conftest import HOOK_SECRET, Project, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -52,15 +55,55 @@ def test_the_table_is_an_artifact_and_the_report_is_linked(finished: Project) ->
     assert (finished.root / "results/report.html").as_uri() in found["report"]["data"]
 
 
-def test_every_group_of_dvc_is_a_task(finished: Project) -> None:
-    expected = [*(group.name for group in groups(finished.root)), "publish", "track"]
+def test_every_group_and_every_item_of_dvc_is_a_task(finished: Project) -> None:
+    parts = groups(finished.root)
+    expected = [*(group.name for group in parts), "publish", "track", "judge"]
 
     def recorded() -> list[str]:  # by events, so a little later
-        tasks = finished.api.call("task_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
-        return [re.sub("-[0-9a-f]+$", "", task["name"]) for task in tasks]
+        body = {"sort": "EXPECTED_START_TIME_ASC"}
+        found = [
+            finished.api.call("task_runs/filter", body | {"offset": offset})
+            for offset in (0, 200, 400)
+        ]
+        return [task["name"] for page in found for task in page]
 
-    wait_for(lambda: len(recorded()) >= len(expected), 30)
-    assert recorded()[: len(expected)] == expected
+    def of_groups() -> list[str]:
+        named = (re.fullmatch(r"(\w+)-[0-9a-f]{3,}", name) for name in recorded())
+        return [found[1] for found in named if found]
+
+    wait_for(lambda: len(of_groups()) >= len(expected), 30)
+    assert of_groups()[: len(expected)] == expected
+    items = {target for group in parts for target in group.targets}
+    wait_for(lambda: items <= set(recorded()), 30)
+
+
+def test_a_bar_says_how_far_an_item_is(finished: Project) -> None:
+    bars = {key for key in artifacts(finished) if key.startswith("progress-")}
+    assert any(key.startswith("progress-decompose-textures-simple-0") for key in bars)
+    data = artifacts(finished)["progress-decompose-textures-simple-0"]["data"]
+    assert float(data) == 100
+
+
+def test_the_webhook_is_told_and_nobody_else_knows_it(finished: Project) -> None:
+    told = next(entry for entry in finished.told if entry["table1"])
+    assert told["state"] == "Completed"
+    assert [row["method"] for row in told["table1"]] == [row["method"] for row in table(finished)]
+    assert finished.api.url.removesuffix("/api") in told["url"]
+    places = [finished.root / ".work", finished.root / "results", finished.root / "params.yaml"]
+    found = subprocess.run(
+        ["grep", "-rlF", HOOK_SECRET, *map(str, places)], capture_output=True, text=True
+    )
+    assert found.stdout == ""
+
+
+def test_one_table_alone_runs_what_it_needs(finished: Project) -> None:
+    done = finished.deployment_run(deployment="table-5")
+    assert done.returncode == 0, done.stdout
+    run = finished.flow_runs()[0]
+    log = finished.log(run["id"])
+    assert "part 1 of 1: prepare" in log
+    assert finished.api.has_artifact(run["id"], "table-5")
+    assert not finished.api.has_artifact(run["id"], "table-1")
 
 
 def test_the_run_is_in_mlflow(finished: Project) -> None:
@@ -118,6 +161,36 @@ def test_again_by_make_benchmark_everything_is_skipped(finished: Project) -> Non
     assert len(after) == 2 * len(before)
     models = after["tags.model_of_run"].dropna()
     assert len(models) == 2 * models.nunique() > 0  # the second run points to the first's models
+
+
+def test_the_gate_refuses_what_got_worse(finished: Project) -> None:
+    """The run before is made out to have been far better than it was."""
+    frame = runs(finished)
+    parents = frame[frame["tags.kind"] == "benchmark"]
+    path = Path(urlsplit(parents.iloc[0]["artifact_uri"]).path) / "table1.json"
+    logged = path.read_text()
+    content = json.loads(logged)
+    named = ("dataset", "classifier", "method")
+    place = [content["columns"].index(name) for name in (*named, "auc", "auc_low", "auc_high")]
+    better = [place[3:], (0.1, 0.09, 0.11)]
+    for row in content["data"]:
+        if [row[i] for i in place[:3]] == ["textures", "simple", "dxai"]:
+            for column, value in zip(*better, strict=True):
+                row[column] = value
+    path.write_text(json.dumps(content))
+    try:
+        done = finished.deployment_run("gate=true")
+    finally:
+        path.write_text(logged)
+    assert done.returncode == 1
+    state = finished.flow_runs()[0]["state"]
+    assert "beyond the noise: auc/textures/simple/dxai" in state["message"]
+    assert "auc/textures/simple/dxai" in artifacts(finished)["changes"]["data"]
+    last = runs(finished)
+    last = last[last["tags.kind"] == "benchmark"].iloc[0]
+    assert (last["status"], last["tags.gate"]) == ("FINISHED", "refused")
+    wait_for(lambda: finished.told[-1]["state"] == "Failed")
+    assert finished.deployment_run("gate=true", "verify=true").returncode == 0
 
 
 def test_dvc_by_hand_finds_all_up_to_date(finished: Project) -> None:
@@ -255,7 +328,7 @@ def test_what_is_killed_is_reported_and_leaves_nothing(busy: Project, victim: st
     process = busy.start("infra.local", "benchmark")
     wait_for(lambda: training(busy), 180)
     waiting = busy.api.run("dxai/full-benchmark", {})["id"]  # one run at a time
-    wait_for(lambda: busy.api.state(waiting)["name"] == "AwaitingConcurrencySlot")
+    wait_for(lambda: busy.api.state(waiting)["name"] == "Late")
     busy.api.set_state(waiting, "CANCELLED", "seen enough")
     (pid,) = [pid for pid, command in busy.processes().items() if victim in command]
     os.kill(pid, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -298,3 +299,32 @@ def test_the_beginning_of_two_ids_names_neither() -> None:
         ValueError, match=r"several runs begin so: abcd0 \(run-0\), abcd1 \(run-1\)"
     ):
         store.find("abcd")
+
+
+@pytest.mark.parametrize(
+    ("plans", "expected"),
+    [
+        ([], None),
+        ([("a", "p", None), ("b", "p", None)], "b"),
+        ([("a", "p", None), ("b", "p", "refused")], "a"),
+        ([("a", "p", "accepted"), ("b", "p", None), ("c", "p", "refused")], "a"),
+        ([("a", "p", "accepted"), ("b", "p", "accepted"), ("c", "other", "accepted")], "b"),
+        ([("a", "p", "refused")], None),
+    ],
+)
+def test_what_a_run_is_judged_by(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plans: list[tuple[str, str, str | None]],
+    expected: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with tracking.open_store(tmp_path) as store:
+        for name, profile, gate in [*plans, ("tonight", "p", None)]:
+            tags = {"kind": "benchmark", "profile": profile} | ({"gate": gate} if gate else {})
+            with store.run(name, tags) as run:
+                store.fill(run, Record(name, tags, tables={"table1": table1({"dxai": 0.8})}))
+            time.sleep(0.01)  # times have milliseconds
+    found = tracking.accepted_before(run)
+    assert (found.name if found else None) == expected

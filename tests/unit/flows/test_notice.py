@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from flows import notice
+from tests.hooks import Hook, webhook
 
 SECRET = "T0K3N-of-the-webhook"
 HEAD = "profile,dataset,classifier,method,sign,seed,status,reason,images,accuracy,auc"
@@ -21,41 +19,12 @@ smoke,textures,simple,ig,signed,,ok,,24,0.9,0.85,0.8,0.9,,
 """
 
 
-class Hook(ThreadingHTTPServer):
-    """Keeps what it is sent, after some failures."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.got: list[dict[str, object]] = []
-        self.failures: list[int] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        code = self.server.failures.pop(0) if self.server.failures else 200
-        if code == 200:
-            self.server.got.append(json.loads(body))
-        self.send_response(code)
-        self.end_headers()
-        self.wfile.write(self.path.encode())  # as some do, with the token in it
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     monkeypatch.setattr(notice, "PAUSE", 0.0)
-    with Hook() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        monkeypatch.setenv(notice.URL, f"http://127.0.0.1:{server.server_port}/{SECRET}")
+    with webhook() as server:
+        monkeypatch.setenv(notice.URL, f"{server.url}/{SECRET}")
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

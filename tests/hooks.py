@@ -1,0 +1,49 @@
+"""A webhook on loopback that keeps what it is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Hook(ThreadingHTTPServer):
+    """Keeps what it is sent, after some failures."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.got: list[dict[str, Any]] = []
+        self.failures: list[int] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        code = self.server.failures.pop(0) if self.server.failures else 200
+        if code == 200:
+            self.server.got.append(json.loads(body))
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(self.path.encode())  # as some do, with the token in it
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def webhook() -> Iterator[Hook]:
+    """A webhook that listens while the block runs."""
+    with Hook() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
