@@ -75,9 +75,9 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
 def test_two_do_not_compute_in_one_folder(tmp_path: Path) -> None:
     (tmp_path / ".work").mkdir()
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
-    with reproduce._alone(tmp_path):
-        with pytest.raises(ValueError, match="another process"), reproduce._alone(tmp_path):
-            pass
+    first, raises = reproduce._alone(tmp_path), pytest.raises(ValueError, match="another process")
+    with first, raises, reproduce._alone(tmp_path):
+        pass
     with reproduce._alone(tmp_path):
         pass
 
