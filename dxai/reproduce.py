@@ -377,11 +377,10 @@ def _outputs(before: Mapping[str, Any], after: Mapping[str, Any], kind: str) -> 
 def _changed_inputs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Output]:
     """Dependencies that no stage writes and that are not as they were, each of them once."""
     made = tuple({path for stages in (before, after) for _, path in _hashes(stages, "outs")})
-    found = {
-        entry.path: entry
-        for entry in _outputs(before, after, "deps")
-        if entry.before and entry.after and entry.before != entry.after
-    }
+    found: dict[str, Output] = {}
+    for entry in _outputs(before, after, "deps"):
+        if entry.before and entry.after and entry.before != entry.after:
+            found.setdefault(entry.path, entry)
     return [entry for path, entry in found.items() if not _overlaps(Path(path), made)]
 
 
