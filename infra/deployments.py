@@ -1,4 +1,4 @@
-"""What the Prefect server has to know before a worker starts: the pool, the flow, which runs died."""
+"""What the Prefect server must know before a worker starts: its pool, the flow, which runs died."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """`python -m infra.local up | down | status | env | benchmark`: a run on one machine.
 
-`up --cluster` starts the processes of a cluster on it (`infra.registry`). `benchmark` is `prefect deployment run dxai/full-benchmark --watch` with everything that it needs
-started before and stopped after; what ran already is used and left running.
+`up --cluster` starts the processes of a cluster on it (`infra.registry`). `benchmark` is `prefect
+deployment run dxai/full-benchmark --watch` with everything that it needs started before and stopped
+after; what ran already is used and left running.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from infra.deployments import DEPLOYMENT
 from infra.prefect_api import FINAL, ApiError, Log, Prefect
 from infra.services import Place, ServiceError
 
+PAGES = ("prefect", "mlflow")
+"""Services that a browser can look at."""
 CLIENT = re.compile("PREFECT_API_URL|MLFLOW_TRACKING_URI|RAY_|AWS_|PGPASSFILE")
 """Variables by which programs that are started by hand find the services."""
 CANCEL_TIMEOUT = 30.0
@@ -151,7 +154,8 @@ def status(place: Place) -> None:
     """What runs, and where."""
     for name in registry.names(place):
         found = services.running(place, name)
-        where = f", {place.url(name)}" if found and name in services.PORTS else ""
+        where = f", {services.HOST}:{found['port']}" if found and found["port"] else ""
+        where = where.replace(", ", ", http://") if name in PAGES else where
         say(f"{name}: " + (f"running, process {found['pid']}{where}" if found else "stopped"))
 
 
@@ -186,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    start = commands.add_parser("up", help="start the Prefect server and worker and MLflow's server")
+    start = commands.add_parser("up", help="start Prefect's server and worker and MLflow's server")
     start.add_argument(
         "--cluster",
         action="store_true",

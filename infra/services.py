@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dxai import processes
 from infra import keys, pids
@@ -205,7 +206,6 @@ def start(
         keys.make(place.work, f"{HOST}:{place.port('store')}")
     service.prepare(place, say)
     user = service.user()
-    identity = {} if user is None else {"user": user, "group": group(user), "extra_groups": []}
     command, environment = service.command(place), service.environment(place)
     with pids.hold(place.pid_file(name)) as file, place.log(name).open("ab") as output:
         if file is None:  # somebody was quicker
@@ -219,7 +219,7 @@ def start(
             stderr=subprocess.STDOUT,
             pass_fds=[file.fileno()],  # the lock lives as long as the program
             start_new_session=True,
-            **identity,
+            **identity(user),
         )
         pids.write(file, process.pid, port, output.tell())
     return process
@@ -311,9 +311,11 @@ def alone(place: Place, name: str) -> Iterator[None]:
         yield
 
 
-def group(user: str) -> int:
-    """The main group of a user."""
-    return pwd.getpwnam(user).pw_gid
+def identity(user: str | None) -> dict[str, Any]:
+    """Arguments of `subprocess` by which a program runs as another user and nothing else."""
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def port_is_free(port: int) -> bool:
