@@ -56,3 +56,20 @@ def clear_dead_runs(server: Prefect, say: Callable[[str], None]) -> None:
     for run in server.unfinished(DEPLOYMENT, ("PENDING", "RUNNING", "CANCELLING")):
         say(f"run {run['name']}: its worker is gone, marked as crashed")
         server.set_state(run["id"], "CRASHED", "The worker was gone.")
+
+
+def settle(place: Place, say: Callable[[str], None]) -> None:
+    """Send MLflow the numbers of trainings that it missed while it was down."""
+    if not any(place.work.glob("*/*/live.json")):
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "dxai.live"],
+        cwd=place.root,
+        env=place.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout if done.returncode == 0 else f"mlflow: nothing sent: {done.stderr[-300:]}"
+    if said.strip():
+        say(said.strip())

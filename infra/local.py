@@ -51,6 +51,8 @@ def up(place: Place, wanted: tuple[str, ...], started: list[str]) -> Prefect:
     """Start what does not run yet, noting it in `started`, and register the deployment."""
     services.start_all(place, [registry.SERVICES[name] for name in wanted], started, say)
     deployments.deploy(place, say)  # the worker may have run already
+    if place.cluster and "mlflow" in started:
+        deployments.settle(place, say)
     return deployments.server_of(place)
 
 
