@@ -1,6 +1,7 @@
 # `make` lists the targets.
 PYTHON ?= python3
 PROFILE ?=
+CLUSTER ?=
 BIN := .venv/bin
 # Two busy OpenMP threads that spin while they wait cost more than they bring.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -21,8 +22,8 @@ venv: .venv/installed ## make .venv and install what constraints.txt pins
 benchmark: venv ## run everything and print Table 1 (PROFILE=quick|smoke|... chooses another profile)
 	@$(BIN)/python -m infra.local benchmark $(if $(PROFILE),--profile $(PROFILE))
 
-up: venv ## start the Prefect server and worker and the MLflow server, on loopback
-	@$(BIN)/python -m infra.local up
+up: venv ## start Prefect, MLflow and a worker on loopback (CLUSTER=1: PostgreSQL, S3 and Ray as well)
+	@$(BIN)/python -m infra.local up $(if $(CLUSTER),--cluster)
 
 down: ## stop what `make up` started
 	@$(BIN)/python -m infra.local down

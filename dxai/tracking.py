@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from dxai.cells import TABLES, cells
 from dxai.compare import LoggedRun
-from dxai.files import read_json
+from dxai.files import atomic, read_json
 from dxai.params import Params, load_params
 from dxai.records import Numbers, Record, read_records
 from dxai.stages import run_stage
@@ -193,11 +194,17 @@ class Store:
     client: mlflow.MlflowClient
     uri: str
     experiment: str
+    workspace: str
+
+    def begin(self, name: str, tags: dict[str, str]) -> str:
+        """Open a run, which says whose it is; returns its id."""
+        tags = tags | {"workspace": self.workspace}
+        return self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
 
     @contextlib.contextmanager
     def run(self, name: str, tags: dict[str, str], failed: bool = False) -> Iterator[str]:
         """A run that is never left open: after an error it has FAILED, after a stop is KILLED."""
-        run = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
+        run = self.begin(name, tags)
         try:
             yield run
         except Exception:
@@ -291,19 +298,27 @@ class Store:
             raise ValueError(f"{run}: this run has no tables; `dxai track` logs what is here anew")
         return found
 
-    def metrics(self, run: str, steps: list[tuple[int, Numbers]]) -> None:
-        """Log numbers at steps."""
-        self.numbers(run, {}, steps)
+    def metrics(self, run: str, rows: list[tuple[int, float, Numbers]]) -> None:
+        """Log numbers at steps and times; the same ones once more change nothing."""
+        self.numbers(run, {}, [(s, values) for s, _, values in rows], {s: t for s, t, _ in rows})
 
-    def numbers(self, run: str, params: dict[str, str], steps: list[tuple[int, Numbers]]) -> None:
+    def numbers(
+        self,
+        run: str,
+        params: dict[str, str],
+        steps: list[tuple[int, Numbers]],
+        times: dict[int, float] | None = None,
+    ) -> None:
         """Log settings and numbers at steps in as few calls as MLflow's limits allow.
 
         A call takes 100 settings of 6,000 letters each, and with them up to 900 numbers.
         """
-        now = int(time.time() * 1000)
+        now = time.time()
         settings = [Param(key, value[:6000]) for key, value in params.items()]
         metrics = [
-            Metric(key, value, now, step) for step, values in steps for key, value in values.items()
+            Metric(key, value, int((times or {}).get(step, now) * 1000), step)
+            for step, values in steps
+            for key, value in values.items()
         ]
         for call in range(max(-(-len(settings) // 100), -(-len(metrics) // 900))):
             self.client.log_batch(
@@ -347,8 +362,8 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     """An experiment, made if need be, for one process at a time.
 
     The store is what MLFLOW_TRACKING_URI says, else .work/mlflow.db. Two processes that both make
-    a new database would break it; and a result that is found open here was left so by a process
-    that was killed, and is closed.
+    a new database would break it; and a result of this folder that is found open here was left so
+    by a process that was killed, and is closed. Others may write to the same server.
     """
     work = root.resolve() / ".work"
     work.mkdir(exist_ok=True)
@@ -357,6 +372,7 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     local = uri.startswith("sqlite:")
     with (work / "mlflow.lock").open("w") as lock, _quiet():
         fcntl.flock(lock, fcntl.LOCK_EX)
+        workspace = _workspace(work / "workspace")
         mlflow.set_tracking_uri(uri)
         if not given:  # MLflow has just set it, which would decide for the next folder too
             os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -366,10 +382,21 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
             place = (work / "mlflow-artifacts").as_uri() if local else None
             client.create_experiment(name, artifact_location=place)
         experiment = mlflow.set_experiment(name).experiment_id
-        if local and name == EXPERIMENT:
-            for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        if name == EXPERIMENT:
+            left = "attributes.status = 'RUNNING'"
+            left += "" if local else f" and tags.workspace = '{workspace}'"
+            for run in client.search_runs([experiment], left):
                 client.set_terminated(run.info.run_id, "KILLED")
-        yield Store(client, uri, experiment)
+        yield Store(client, uri, experiment, workspace)
+
+
+def _workspace(path: Path) -> str:
+    """A name that no other project's folder has, on this machine or another."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text()
+    with atomic(path) as temporary:
+        temporary.write_text(secrets.token_hex(8))
+    return path.read_text()
 
 
 def _sha256(path: Path) -> str:

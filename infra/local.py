@@ -1,18 +1,20 @@
-"""`python -m infra.local up | down | status | benchmark [--profile NAME]`: a run on one machine.
+"""`python -m infra.local up | down | status | env | benchmark`: a run on one machine.
 
-`benchmark` is `prefect deployment run dxai/full-benchmark --watch` with everything that it needs
-started before and stopped after; what ran already is used and left running.
+`up --cluster` starts the processes of a cluster on it (`infra.registry`). `benchmark` is `prefect
+deployment run dxai/full-benchmark --watch` with everything that it needs started before and stopped
+after; what ran already is used and left running.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import os
 import re
+import shlex
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -20,13 +22,15 @@ from typing import Any
 
 from dxai.params import ParamsError, choose, profile_names
 from dxai.plain_tables import format_table
-from infra import services
+from infra import deployments, registry, services
+from infra.deployments import DEPLOYMENT
 from infra.prefect_api import FINAL, ApiError, Log, Prefect
-from infra.services import POOL, QUEUES, Place, ServiceError
+from infra.services import POOL, Place, ServiceError
 
-DEPLOYMENT = "dxai/full-benchmark"
-ALL = ("prefect", "worker", "mlflow")
-FOR_A_RUN = ("prefect", "worker")
+PAGES = ("prefect", "mlflow")
+"""Services that a browser can look at."""
+CLIENT = re.compile("PREFECT_API_URL|MLFLOW_TRACKING_URI|RAY_|AWS_|PGPASSFILE")
+"""Variables by which programs that are started by hand find the services."""
 CANCEL_TIMEOUT = 30.0
 LOG_DELAY = 1.5
 """Seconds after which the last lines of a run have reached the server (prefect.toml: 1)."""
@@ -43,59 +47,19 @@ def say(text: str) -> None:
 
 
 # ------------------------------------------------------------------------------------ services
-def up(place: Place, names: tuple[str, ...], started: list[str]) -> Prefect:
+def up(place: Place, wanted: tuple[str, ...], started: list[str]) -> Prefect:
     """Start what does not run yet, noting it in `started`, and register the deployment."""
-    server = Prefect(f"{place.url('prefect')}/api")
-    for name in names:
-        if name != "worker" and services.start(place, name):
-            started.append(name)
-    services.wait(place, "prefect", f"{server.url}/health", say)
-    server.ensure_pool(POOL, QUEUES)
-    if services.start(place, "worker"):
-        started.append("worker")
-        clear_dead_runs(server)
-    deploy(place, server)
-    if "mlflow" in names:
-        services.wait(place, "mlflow", f"{place.url('mlflow')}/health", say)
-    return server
+    services.start_all(place, [registry.SERVICES[name] for name in wanted], started, say)
+    deployments.deploy(place, say)  # the worker may have run already
+    if place.cluster and "mlflow" in started:
+        deployments.settle(place, say)
+    return deployments.server_of(place)
 
 
-def deploy(place: Place, server: Prefect) -> None:
-    """Register what prefect.yaml says, unless that was done with the very same files."""
-    sources = [place.root / "prefect.yaml", place.root / "dxai/params.py"]
-    sources += sorted((place.root / "flows").glob("*.py"))
-    digest = hashlib.sha256(str(place.root).encode())
-    for source in sources:
-        digest.update(source.read_bytes())
-    stamp = place.work / "deployed"
-    known = stamp.read_text() if stamp.exists() else ""
-    if known == digest.hexdigest() and server.deployment(DEPLOYMENT):
-        return
-    say(f"deployment {DEPLOYMENT}: registering")
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=place.root,
-        env=place.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise ServiceError(f"prefect deploy failed:\n{done.stdout}{done.stderr}")
-    stamp.write_text(digest.hexdigest())
-
-
-def clear_dead_runs(server: Prefect) -> None:
-    """End in the server's book the runs whose worker was killed: nothing of them is left."""
-    for run in server.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
-        say(f"run {run['name']}: its worker is gone, marked as crashed")
-        server.set_state(run["id"], "CRASHED", "The worker was gone.")
-
-
-def down(place: Place, names: list[str]) -> None:
+def down(place: Place, wanted: Sequence[str]) -> None:
     """Stop services, those that need others first."""
-    for name in sorted(names, key=("worker", "mlflow", "prefect").index):
-        if services.stop(place, name):
+    for name in sorted(wanted, key=registry.CLUSTER.index, reverse=True):
+        if services.stop(place, registry.SERVICES[name]):
             say(f"{name}: stopped")
 
 
@@ -105,7 +69,7 @@ def benchmark(place: Place, parameters: dict[str, Any]) -> int:
     began = time.monotonic()
     started: list[str] = []
     try:
-        server = up(place, FOR_A_RUN, started)
+        server = up(place, registry.FOR_A_RUN, started)
         run = server.run(DEPLOYMENT, parameters)
         say(f"run {run['name']}: {place.url('prefect')}/runs/flow-run/{run['id']}")
         try:
@@ -136,16 +100,17 @@ def watch(place: Place, server: Prefect, run: str) -> dict[str, Any]:
                 time.sleep(LOG_DELAY)
             for record in log.new():
                 show(record)
+            if state["type"] == "SCHEDULED" and not waiting:
+                others = server.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING"))
+                for other in [other for other in others if other["id"] != run]:
+                    waiting = True
+                    say(f"run {other['name']} has this folder; this one starts after it")
         except OSError as error:  # slow on busy cores, or gone?
             services.check(place, "prefect")
             say(f"the Prefect server is slow to answer: {error}")
             continue
         if ended:
             return state
-        if state["type"] == "SCHEDULED" and not waiting:
-            for other in server.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
-                waiting = True
-                say(f"run {other['name']} has this folder; this one starts when that has ended")
         services.check(place, "worker")
         time.sleep(1)
 
@@ -191,10 +156,18 @@ def conclude(place: Place, seconds: float) -> None:
 # ------------------------------------------------------------------------------------ commands
 def status(place: Place) -> None:
     """What runs, and where."""
-    for name in ALL:
+    for name in registry.names(place):
         found = services.running(place, name)
-        page = f", {place.url(name)}" if found and name in services.PORTS else ""
-        say(f"{name}: " + (f"running, process {found['pid']}{page}" if found else "stopped"))
+        where = f", {services.HOST}:{found['port']}" if found and found["port"] else ""
+        where = where.replace(", ", ", http://") if name in PAGES else where
+        say(f"{name}: " + (f"running, process {found['pid']}{where}" if found else "stopped"))
+
+
+def environment(place: Place) -> None:
+    """Lines for a shell: `eval "$(python -m infra.local env)"`."""
+    for name, value in sorted(place.environment().items()):
+        if CLIENT.match(name) and value != os.environ.get(name):
+            say(f"export {name}={shlex.quote(value)}")
 
 
 def start_all(place: Place) -> None:
@@ -202,10 +175,7 @@ def start_all(place: Place) -> None:
     began = time.monotonic()
     started: list[str] = []
     try:
-        server = up(place, ALL, started)
-        while not server.workers_online(POOL):
-            services.check(place, "worker")
-            time.sleep(0.2)
+        server = up(place, registry.names(place), started)
     except BaseException:
         down(place, started)
         raise
@@ -216,31 +186,42 @@ def start_all(place: Place) -> None:
     if place.port("prefect") != services.PORTS["prefect"][1]:
         prefix = f"PREFECT_API_URL={server.url} "
     say(f"run      {prefix}prefect deployment run {DEPLOYMENT} --watch")
+    if place.cluster:
+        say('by hand  eval "$(python -m infra.local env)", then dvc repro, dxai compare, ..')
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start the Prefect server and worker and the MLflow server")
+    start = commands.add_parser("up", help="start Prefect's server and worker and MLflow's server")
+    start.add_argument(
+        "--cluster",
+        action="store_true",
+        help="on PostgreSQL, with an S3 store and two nodes of Ray (needs Debian's postgresql)",
+    )
     commands.add_parser("down", help="stop them")
     commands.add_parser("status", help="say what runs")
+    commands.add_parser("env", help="print the variables by which other programs find them")
     run = commands.add_parser("benchmark", help="run everything and print Table 1")
     run.add_argument("--profile", help="a profile of params.yaml (default: what it says)")
     options = parser.parse_args(arguments)
-    place = Place(Path.cwd())
-    if not (place.root / "prefect.yaml").exists():
-        parser.error(f"{place.root} holds no prefect.yaml; run in the project's folder")
+    root = Path.cwd()
+    if not (root / "prefect.yaml").exists():
+        parser.error(f"{root} holds no prefect.yaml; run in the project's folder")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with `&`
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, terminate)
     try:
+        place = registry.find(root, getattr(options, "cluster", False))
         if options.command == "up":
             start_all(place)
         elif options.command == "down":
-            down(place, list(ALL))
+            down(place, registry.CLUSTER)
         elif options.command == "status":
             status(place)
+        elif options.command == "env":
+            environment(place)
         else:
             with services.alone(place, "benchmark"):
                 return benchmark(place, selection(place, options.profile))

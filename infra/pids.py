@@ -20,7 +20,7 @@ class LockedError(RuntimeError):
 
 
 def read(path: Path) -> dict[str, int] | None:
-    """What the running program's file says (`pid`, `port`), None if none runs."""
+    """What the running program's file says (`pid`, `port`, `log`), None if none runs."""
     with suppress(FileNotFoundError), path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -50,9 +50,9 @@ def hold(path: Path) -> Iterator[IO[str] | None]:
             yield file
 
 
-def write(file: IO[str], pid: int, port: int = 0) -> None:
-    """Say who holds the file."""
-    file.write(json.dumps({"pid": pid, "port": port}))
+def write(file: IO[str], pid: int, port: int = 0, log: int = 0) -> None:
+    """Say who holds the file, and where in its log it began."""
+    file.write(json.dumps({"pid": pid, "port": port, "log": log}))
     file.flush()
 
 

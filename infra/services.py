@@ -1,4 +1,4 @@
-"""The programs behind a run: the Prefect server and worker, and the MLflow server, on loopback.
+"""Starting, finding and ending programs on this machine; `infra.registry` says which there are.
 
 Each writes to .work/logs/<name>.log and is known by .work/pids/<name>.
 """
@@ -6,27 +6,36 @@ Each writes to .work/logs/<name>.log and is known by .work/pids/<name>.
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dxai import processes
-from infra import pids
+from infra import keys, pids
 
 HOST = "127.0.0.1"
-PORTS = {"prefect": ("DXAI_PREFECT_PORT", 4250), "mlflow": ("DXAI_MLFLOW_PORT", 5050)}
+PORTS = {
+    "prefect": ("DXAI_PREFECT_PORT", 4250),
+    "mlflow": ("DXAI_MLFLOW_PORT", 5050),
+    "postgres": ("DXAI_POSTGRES_PORT", 5450),
+    "store": ("DXAI_STORE_PORT", 9050),
+    "ray-head": ("DXAI_RAY_PORT", 6390),
+}
 """Environment variable and default of each port; prefect.toml repeats the first default."""
 
 POOL, QUEUES = "dxai-local", ("default", "nightly")
 START_TIMEOUT = 180.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
+FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
+"""Variables of the user's own that would lead elsewhere."""
 
 
 class ServiceError(RuntimeError):
@@ -41,9 +50,13 @@ class Place:
     ----------
     root : Path
         The project's folder, absolute.
+    cluster : bool
+        Whether the services are those of a cluster, on PostgreSQL, or the few of one user, on
+        SQLite.
     """
 
     root: Path
+    cluster: bool = False
 
     @property
     def work(self) -> Path:
@@ -59,6 +72,10 @@ class Place:
         """The file that a service keeps locked."""
         return self.work / "pids" / name
 
+    def log(self, name: str) -> Path:
+        """What a service wrote, all its starts one after the other."""
+        return self.work / "logs" / f"{name}.log"
+
     def port(self, name: str) -> int:
         """That of the running service, else what the environment says, else the default."""
         found = running(self, name)
@@ -72,13 +89,20 @@ class Place:
         """Address of the page of a service."""
         return f"http://{HOST}:{self.port(name)}"
 
+    def database(self, name: str, driver: str) -> str:
+        """URL of a database of PostgreSQL; the password is in a file that PGPASSFILE names."""
+        return f"postgresql+{driver}://{keys.USER}@{HOST}:{self.port('postgres')}/{name}"
+
     @property
     def tracking_uri(self) -> str:
-        """MLflow's database."""
-        return f"sqlite:///{self.work / 'mlflow.db'}"
+        """Where MLflow's clients write: its server, or the database of one user."""
+        return self.url("mlflow") if self.cluster else f"sqlite:///{self.work / 'mlflow.db'}"
 
     def environment(self) -> dict[str, str]:
-        """What every program here is started with: no telemetry, own folders, this Python first."""
+        """What every program here is started with: no telemetry, own folders, this Python first.
+
+        No value is secret: what is lies in files that are named.
+        """
         own = {
             "PREFECT_HOME": str(self.work / "prefect"),
             "PREFECT_API_URL": f"{self.url('prefect')}/api",
@@ -95,28 +119,59 @@ class Place:
                 [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
             ),
         }
-        foreign = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
-        return {k: v for k, v in os.environ.items() if k not in foreign} | own
+        inherited = {k: v for k, v in os.environ.items() if k not in FOREIGN}
+        if self.cluster:
+            own |= {
+                "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database("prefect", "asyncpg"),
+                "RAY_ADDRESS": f"{HOST}:{self.port('ray-head')}",
+                "RAY_AUTH_MODE": "token",
+                # Or Ray would look for this head at the machine's outer address.
+                "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                **keys.environment(self.work),
+            }
+            inherited = {k: v for k, v in inherited.items() if not k.startswith("AWS_")}
+        return inherited | own
 
 
-def command(place: Place, name: str) -> list[str]:
-    """How a service is started."""
-    arguments = {
-        "prefect": ["prefect", "server", "start"],
-        "worker": ["prefect", "worker", "start", "--pool", POOL, "--name", POOL],
-        "mlflow": ["mlflow", "server", "--host", HOST, "--workers", "1"],
-    }[name]
-    if name == "worker":
-        arguments += ["--type", "process"]
-    if name == "mlflow":
-        arguments += ["--port", str(place.port("mlflow"))]
-        arguments += ["--backend-store-uri", place.tracking_uri]
-        arguments += ["--default-artifact-root", str(place.work / "mlflow-artifacts")]
-    return [sys.executable, "-m", *arguments]
+@dataclass(frozen=True)
+class Service:
+    """A program that runs as long as nobody stops it.
+
+    Attributes
+    ----------
+    name : str
+        Of its log and its file in .work/pids; one with a port has the same name in `PORTS`.
+    command : callable
+        How it is started in a place.
+    healthy : callable
+        Whether it does its work there; asked again and again after a start.
+    needs : tuple of str
+        Services that have to be healthy before it is started.
+    outlives : tuple of str
+        Services that cannot go on without this very process, and are ended before it is replaced.
+    prepare : callable
+        What is done before each start; it is given the place and how to tell about it.
+    environment : callable
+        Its environment.
+    user : callable
+        The user it runs as, None for whoever starts it.
+    signals : sequence of Signals
+        How it is ended: the next one is sent if the one before was not enough.
+    """
+
+    name: str
+    command: Callable[[Place], list[str]]
+    healthy: Callable[[Place], bool]
+    needs: tuple[str, ...] = ()
+    outlives: tuple[str, ...] = ()
+    prepare: Callable[[Place, Callable[[str], None]], None] = lambda place, say: None
+    environment: Callable[[Place], dict[str, str]] = Place.environment
+    user: Callable[[], str | None] = lambda: None
+    signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL)
 
 
 def running(place: Place, name: str) -> dict[str, int] | None:
-    """Process id and port of a running service, None if it does not run."""
+    """Process id, port and start in the log of a running service, None if it does not run."""
     return pids.read(place.pid_file(name))
 
 
@@ -125,17 +180,20 @@ def alive(place: Place, name: str) -> bool:
     return bool(running(place, name) or pids.remains(place.pid_file(name), place.mark))
 
 
-def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
+def start(
+    place: Place, service: Service, say: Callable[[str], None] = print
+) -> subprocess.Popen[bytes] | None:
     """Start a service; None if it runs already. What a killed one left is ended first.
 
     Raises
     ------
     ServiceError
-        If another program has its port.
+        If another program has its port, or something that it needs is not installed.
     """
+    name = service.name
     if running(place, name):
         return None
-    stop(place, name)
+    stop(place, service)
     port = place.port(name) if name in PORTS else 0
     if port and not port_is_free(port):
         raise ServiceError(
@@ -144,13 +202,16 @@ def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
         )
     for folder in ("logs", "prefect", "mlflow-artifacts"):
         (place.work / folder).mkdir(parents=True, exist_ok=True)
-    log = place.work / "logs" / f"{name}.log"
-    arguments, environment = command(place, name), place.environment()
-    with pids.hold(place.pid_file(name)) as file, log.open("ab") as output:
+    if place.cluster:
+        keys.make(place.work, f"{HOST}:{place.port('store')}")
+    service.prepare(place, say)
+    user = service.user()
+    command, environment = service.command(place), service.environment(place)
+    with pids.hold(place.pid_file(name)) as file, place.log(name).open("ab") as output:
         if file is None:  # somebody was quicker
             return None
         process = subprocess.Popen(
-            arguments,
+            command,
             cwd=place.root,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -158,15 +219,69 @@ def start(place: Place, name: str) -> subprocess.Popen[bytes] | None:
             stderr=subprocess.STDOUT,
             pass_fds=[file.fileno()],  # the lock lives as long as the program
             start_new_session=True,
+            **identity(user),
         )
-        pids.write(file, process.pid, port)
+        pids.write(file, process.pid, port, output.tell())
     return process
 
 
-def stop(place: Place, name: str, grace: float = 15.0) -> bool:
+def start_all(
+    place: Place, services: Iterable[Service], started: list[str], say: Callable[[str], None]
+) -> None:
+    """Start what does not run, each as soon as what it needs does its work; wait for all of them.
+
+    Parameters
+    ----------
+    place : Place
+    services : iterable of Service
+    started : list of str
+        Gets the names of those that did not run.
+    say : callable
+        Told what is going on.
+
+    Raises
+    ------
+    ServiceError
+        If one ends, or does not do its work in time; its last lines are in the text.
+    """
+    waiting = {service.name: service for service in services}
+    everything = dict(waiting)
+    begun: dict[str, float] = {}
+    told = time.monotonic()
+    while waiting:
+        for name, service in list(waiting.items()):
+            if any(need in waiting for need in service.needs):
+                continue
+            if name not in begun:
+                begun[name] = time.monotonic()
+                if not running(place, name):
+                    for other in service.outlives:
+                        if other in everything:
+                            stop(place, everything[other])
+                if start(place, service, say):
+                    started.append(name)
+            seconds = time.monotonic() - begun[name]
+            if service.healthy(place):
+                del waiting[name]
+                if seconds > 1:
+                    say(f"{name}: ready after {seconds:.0f} s")
+                continue
+            check(place, name)
+            if seconds > START_TIMEOUT:
+                words = last_lines(place, name)
+                raise ServiceError(f"{name} is not ready after {seconds:.0f} s:\n{words}")
+        if waiting and time.monotonic() - told > 5:
+            told = time.monotonic()
+            ages = [f"{name} ({told - begun[name]:.0f} s)" for name in waiting if name in begun]
+            say(f"starting: {', '.join(ages)}")
+        time.sleep(0.2 if waiting else 0)
+
+
+def stop(place: Place, service: Service, grace: float = 15.0) -> bool:
     """End a service and all that it started; False if there was nothing to end."""
-    found = running(place, name)
-    leader = found["pid"] if found else pids.remains(place.pid_file(name), place.mark)
+    path = place.pid_file(service.name)
+    found = running(place, service.name)
+    leader = found["pid"] if found else pids.remains(path, place.mark)
     if leader is None:
         return False
 
@@ -174,8 +289,8 @@ def stop(place: Place, name: str, grace: float = 15.0) -> bool:
         with suppress(ChildProcessError):  # started by another launcher
             os.waitpid(leader, os.WNOHANG)
 
-    processes.end_group(leader, STOP_SIGNALS, grace, reap)
-    place.pid_file(name).unlink(missing_ok=True)
+    processes.end_group(leader, service.signals, grace, reap)
+    path.unlink(missing_ok=True)
     return True
 
 
@@ -196,6 +311,13 @@ def alone(place: Place, name: str) -> Iterator[None]:
         yield
 
 
+def identity(user: str | None) -> dict[str, Any]:
+    """Arguments of `subprocess` by which a program runs as another user and nothing else."""
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+
+
 def port_is_free(port: int) -> bool:
     """Whether a server could listen on a port of the loopback device."""
     with socket.socket() as probe:
@@ -207,8 +329,17 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def healthy(url: str) -> bool:
-    """Whether a server answers."""
+def listens(place: Place, name: str) -> bool:
+    """Whether a service takes connections."""
+    try:
+        socket.create_connection((HOST, place.port(name)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def answers(url: str) -> bool:
+    """Whether a server says that it is well."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
@@ -216,26 +347,10 @@ def healthy(url: str) -> bool:
         return False
 
 
-def wait(place: Place, name: str, url: str, say: Callable[[str], None]) -> None:
-    """Wait until a service answers, saying every few seconds that it does not yet.
-
-    Raises
-    ------
-    ServiceError
-        If it ends, or does not answer in time; its last lines are in the text.
-    """
-    began = told = time.monotonic()
-    while not healthy(url):
-        check(place, name)
-        now = time.monotonic()
-        if now - began > START_TIMEOUT:
-            raise ServiceError(f"{name} does not answer at {url}:\n{last_lines(place, name)}")
-        if now - told > 5:
-            told = now
-            say(f"{name}: starting, {now - began:.0f} s")
-        time.sleep(0.2)
-    if began != told or time.monotonic() - began > 1:
-        say(f"{name}: ready after {time.monotonic() - began:.0f} s")
+def said(place: Place, name: str, text: str) -> bool:
+    """Whether a service has written something since it was started."""
+    found = running(place, name)
+    return found is not None and text in _log_since(place, name, found["log"])
 
 
 def check(place: Place, name: str) -> None:
@@ -246,6 +361,12 @@ def check(place: Place, name: str) -> None:
 
 def last_lines(place: Place, name: str, lines: int = 15) -> str:
     """The end of a service's log."""
-    log = place.work / "logs" / f"{name}.log"
-    text = log.read_text(errors="replace") if log.exists() else ""
-    return "\n".join([*text.splitlines()[-lines:], f"(all of it: {log})"])
+    text = _log_since(place, name, 0)
+    return "\n".join([*text.splitlines()[-lines:], f"(all of it: {place.log(name)})"])
+
+
+def _log_since(place: Place, name: str, start: int) -> str:
+    try:
+        return place.log(name).read_bytes()[start:].decode(errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -20,12 +20,7 @@ def followed(folder: Path, params: TrainingParams) -> Iterator[None]:
     if params.executor == "local":
         yield
         return
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dxai.live", str(folder.absolute())],
-        stdin=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is not meant for it
-    )
+    process = _start(folder)
     outcome = "KILLED"
     try:
         yield
@@ -34,7 +29,17 @@ def followed(folder: Path, params: TrainingParams) -> Iterator[None]:
         outcome = "FAILED"
         raise
     finally:
-        # Without a word, if the process is gone: its own message says why.
+        if process.poll() is not None:  # killed: another one has the last word
+            process = _start(folder)
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             process.communicate(outcome, timeout=END_SECONDS)
         process.kill()
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dxai.live", str(folder.absolute())],
+        stdin=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is not meant for it
+    )

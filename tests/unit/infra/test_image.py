@@ -119,7 +119,7 @@ def test_the_build_steps_fit_the_project() -> None:
         ("COPY constraints.txt", "COPY requirements.txt", "requirements.txt does not exist"),
         ("COPY pyproject.toml", "COPY pyproject.toml Makefile", "left out by .dockerignore"),
         ("-c constraints.txt '.", "'.", "not held to constraints.txt"),
-        (".[server]", ".[servers]", "servers is no extra"),
+        (".[cluster]", ".[clusters]", "clusters is no extra"),
         ("constraints.txt torch", "constraints.txt torchvision", "torchvision is not pinned"),
         ("git \\", "git gcc \\", "a compiler in stage last"),
         ("USER 1000:1000", "USER 0:0", "runs as root"),
@@ -145,9 +145,9 @@ def test_nothing_reports_home() -> None:
 
 
 def test_everything_that_comes_along_is_pinned() -> None:
-    """What `pip install .[server]` brings, followed through what is installed here."""
+    """What `pip install .[cluster]` brings, followed through what is installed here."""
     wanted = [Requirement(line) for line in PROJECT["dependencies"]]
-    wanted += [Requirement(line) for line in PROJECT["optional-dependencies"]["server"]]
+    wanted += [Requirement(line) for line in PROJECT["optional-dependencies"]["cluster"]]
     seen: set[tuple[str, frozenset[str]]] = set()
     while wanted:
         one = wanted.pop()
@@ -174,7 +174,7 @@ def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
         shutil.copy(ROOT / source, tmp_path)
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet"]
     done = subprocess.run(
-        [*pip, "--target", tmp_path / "venv", ".[server]"],
+        [*pip, "--target", tmp_path / "venv", ".[cluster]"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -51,7 +51,7 @@ def test_status_and_down_where_nothing_runs(
     (tmp_path / "prefect.yaml").touch()
     assert local.main(["status"]) == 0
     assert capsys.readouterr().out.split() == [
-        *("prefect:", "stopped", "worker:", "stopped", "mlflow:", "stopped")
+        *("prefect:", "stopped", "mlflow:", "stopped", "worker:", "stopped")
     ]
     assert local.main(["down"]) == 0
 

@@ -1,21 +1,25 @@
-"""Programs that are started, found again and ended, in place of the three servers."""
+"""Programs that are started, found again and ended, in place of the real ones."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dxai.processes import group_alive
 from infra import services
-from infra.services import Place, ServiceError
+from infra.services import Place, Service, ServiceError
 
+ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import subprocess, sys, time
 subprocess.Popen(["sleep", "600"])
@@ -24,42 +28,53 @@ time.sleep(600)
 """
 
 
+def python(name: str, code: str = PROGRAM, said: str = "hello", **rest: Any) -> Service:
+    """A service that is a Python program, healthy once it has said something."""
+    command = [sys.executable, "-c", code]
+    return Service(name, lambda place: command, lambda p: services.said(p, name, said), **rest)
+
+
+WORKER = python("worker")
+"""A program that waits, with a child that does too."""
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A folder in which `worker` is a program that waits, with a child that does too."""
-    monkeypatch.setattr(services, "command", lambda *_: [sys.executable, "-c", PROGRAM])
+def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
-    services.stop(place, "worker", grace=1.0)
+    for name in ("worker", "prefect", "mlflow"):
+        services.stop(place, python(name), grace=1.0)
 
 
 def test_a_service_is_started_once_and_found_again(place: Place) -> None:
-    process = services.start(place, "worker")
+    process = services.start(place, WORKER)
     assert process is not None
-    assert services.running(place, "worker") == {"pid": process.pid, "port": 0}
-    assert services.start(place, "worker") is None
+    assert services.running(place, "worker") == {"pid": process.pid, "port": 0, "log": 0}
+    assert services.start(place, WORKER) is None
 
 
 def test_it_ends_with_its_children(place: Place) -> None:
-    process = services.start(place, "worker")
+    process = services.start(place, WORKER)
     assert process is not None
-    assert services.stop(place, "worker")
+    assert services.stop(place, WORKER)
     assert not group_alive(process.pid)
     assert services.running(place, "worker") is None
-    assert not services.stop(place, "worker")
+    assert not services.stop(place, WORKER)
 
 
 def test_it_outlives_its_launcher(place: Place) -> None:
     code = (
-        "import sys; from pathlib import Path; from infra import services\n"
-        f"services.command = lambda *_: [sys.executable, '-c', {PROGRAM!r}]\n"
-        f"print(services.start(services.Place(Path({str(place.root)!r})), 'worker').pid)"
+        "from pathlib import Path; from infra import services\n"
+        "from tests.unit.infra.test_services import WORKER\n"
+        f"print(services.start(services.Place(Path({str(place.root)!r})), WORKER).pid)"
     )
-    launcher = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    launcher = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     found = services.running(place, "worker")
     assert found is not None
     assert found["pid"] == int(launcher.stdout)
-    assert services.stop(place, "worker")
+    assert services.stop(place, WORKER)
 
 
 def test_a_process_id_that_another_program_has_now_is_left_alone(place: Place) -> None:
@@ -68,13 +83,13 @@ def test_a_process_id_that_another_program_has_now_is_left_alone(place: Place) -
         path.parent.mkdir(parents=True)
         path.write_text(f'{{"pid": {other.pid}, "port": 0}}')
         assert services.running(place, "worker") is None
-        assert not services.stop(place, "worker")
+        assert not services.stop(place, WORKER)
         assert other.poll() is None
         other.kill()
 
 
 def test_what_a_killed_service_left_is_found_and_ended(place: Place) -> None:
-    process = services.start(place, "worker")
+    process = services.start(place, WORKER)
     assert process is not None
     log = place.work / "logs/worker.log"
     while "hello" not in log.read_text():
@@ -83,21 +98,59 @@ def test_what_a_killed_service_left_is_found_and_ended(place: Place) -> None:
     process.wait()
     assert services.running(place, "worker") is None
     assert services.alive(place, "worker")
-    again = services.start(place, "worker")
+    again = services.start(place, WORKER)
     assert again is not None
     assert not group_alive(process.pid)
 
 
-def test_a_service_that_ends_while_starting_is_reported_with_its_words(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_that_ends_while_starting_is_reported_with_its_words(place: Place) -> None:
     code = "print('no such table: runs'); raise SystemExit(1)"
-    monkeypatch.setattr(services, "command", lambda *_: [sys.executable, "-c", code])
-    process = services.start(place, "worker")
-    assert process is not None
-    process.wait()
+    started: list[str] = []
     with pytest.raises(ServiceError, match=r"(?s)worker has ended.*no such table: runs"):
-        services.wait(place, "worker", "http://127.0.0.1:1", print)
+        services.start_all(place, [python("worker", code)], started, print)
+    assert started == ["worker"]
+
+
+def test_each_is_started_when_what_it_needs_is_healthy(place: Place) -> None:
+    first = python("prefect", "import time; time.sleep(1); print('up', flush=True)" + PROGRAM, "up")
+    second = python("worker", needs=("prefect", "postgres"))  # the latter is not among them
+    started: list[str] = []
+    services.start_all(place, [second, first], started, print)
+    assert started == ["prefect", "worker"]
+    assert services.said(place, "worker", "hello")
+    again: list[str] = []
+    services.start_all(place, [second, first], again, print)
+    assert again == []
+
+
+def test_what_cannot_go_on_without_another_is_started_anew_with_it(place: Place) -> None:
+    head, node = python("prefect", outlives=("worker",)), python("worker", needs=("prefect",))
+    services.start_all(place, [head, node], [], print)
+    before = services.running(place, "worker")
+    assert before is not None
+    services.stop(place, head)
+    started: list[str] = []
+    services.start_all(place, [head, node], started, print)
+    assert started == ["prefect", "worker"]
+    assert not group_alive(before["pid"])
+
+
+def test_health_is_that_of_this_start_and_not_of_the_one_before(place: Place) -> None:
+    services.start_all(place, [WORKER], [], print)
+    services.stop(place, WORKER)
+    assert not services.said(place, "worker", "hello")
+    silent = python("worker", "import time; time.sleep(600)")
+    assert services.start(place, silent)
+    assert "hello" in place.log("worker").read_text()
+    assert not services.said(place, "worker", "hello")
+
+
+def test_a_deaf_program_gets_the_next_signal(place: Place) -> None:
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    deaf = python("worker", code + "print('hello', flush=True); time.sleep(600)")
+    deaf = dataclasses.replace(deaf, signals=(signal.SIGINT, signal.SIGTERM))
+    services.start_all(place, [deaf], [], print)
+    assert services.stop(place, deaf, grace=0.5)
 
 
 def test_a_taken_port_is_named_with_the_way_out(
@@ -107,7 +160,7 @@ def test_a_taken_port_is_named_with_the_way_out(
         port = other.getsockname()[1]
         monkeypatch.setenv("DXAI_MLFLOW_PORT", str(port))
         with pytest.raises(ServiceError, match=f"port {port}.*DXAI_MLFLOW_PORT"):
-            services.start(place, "mlflow")
+            services.start(place, python("mlflow"))
 
 
 def test_a_running_service_keeps_its_port_whatever_the_environment_says(
@@ -116,10 +169,10 @@ def test_a_running_service_keeps_its_port_whatever_the_environment_says(
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     monkeypatch.setenv("DXAI_PREFECT_PORT", str(port))
-    assert services.start(place, "prefect")
+    assert services.start(place, python("prefect"))
     monkeypatch.setenv("DXAI_PREFECT_PORT", "1")
     assert place.environment()["PREFECT_API_URL"] == f"http://127.0.0.1:{port}/api"
-    services.stop(place, "prefect", grace=1.0)
+    services.stop(place, python("prefect"), grace=1.0)
     assert place.port("prefect") == 1
 
 
