@@ -171,8 +171,9 @@ def test_prefect_s_files_agree_with_the_launcher() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    names = {re.split(r"[<>=\[]", line)[0].lower() for line in wanted}
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
+    names = {re.split(r"[<>=\[]", line)[0].lower() for line in wanted} - {project["name"]}
     pins = dict(
         line.lower().split("==")
         for line in (ROOT / "constraints.txt").read_text().splitlines()
