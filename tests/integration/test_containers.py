@@ -119,9 +119,13 @@ class Stack:
         """What the service's own health check says."""
         kind, *command = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
-        done = subprocess.run(
-            command, env=self.environment(name), capture_output=True, cwd=self.folder, timeout=60
-        )
+        place, environment = self.folder, self.environment(name)
+        try:
+            done = subprocess.run(
+                command, env=environment, cwd=place, capture_output=True, timeout=30
+            )
+        except subprocess.TimeoutExpired:  # so does Ray's, as long as there is no head
+            return False
         return done.returncode == 0
 
     def wait(self, name: str) -> None:
