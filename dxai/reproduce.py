@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +25,7 @@ import yaml
 from dxai import processes, provenance, tracking
 from dxai.cells import TABLES, cells
 from dxai.compare import CellChange, Comparison, LoggedRun, compare
-from dxai.files import atomic_folder, read_json
+from dxai.files import atomic, atomic_folder, read_json
 from dxai.records import read_table
 
 REPRODUCED = Path(".work/reproduced")
@@ -125,12 +127,15 @@ def reproduce(
         environment = _environment(folder, python)
         _separate_storage(folder, original.id, python, environment, say)
         dvc = [str(python), "-m", "dvc"]
-        _own_cache(folder, _cache(root, dvc, environment) if from_cache else None)
-        if from_cache and (folder / ORIGINAL / "dvc.lock").exists():
-            if not (folder / "dvc.lock").exists():
-                shutil.copy(folder / ORIGINAL / "dvc.lock", folder)
-            if _run([*dvc, "pull", "--remote", "original"], folder, environment, lock):
-                say("what the cache does not have, or not intact, is computed")
+        (folder / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")
+        cache = _cache(root, dvc, environment)
+        kept = _stages(folder / ORIGINAL / "dvc.lock")
+        if from_cache and kept and not (folder / "dvc.lock").exists():
+            for path in _restore(kept, cache, folder):
+                say(f"computed, since the cache does not have it, or not intact: {path}")
+            shutil.copy(folder / ORIGINAL / "dvc.lock", folder)
+        if from_cache:  # not a failure where something is missing: it is computed
+            _run([*dvc, "checkout", "--quiet", "--allow-missing"], folder, environment, lock)
         failed = _run([*dvc, "repro"], folder, environment, lock)
         ran = _stages(folder / "dvc.lock")
         if failed and (from_cache or "tables" not in ran):
@@ -138,8 +143,7 @@ def reproduce(
                 f"dvc repro failed in {folder}; what is finished is kept, the same command goes on"
             )
         again = LoggedRun("", "again", cells=_cells(folder / "results/tables"))
-        kept = _stages(folder / ORIGINAL / "dvc.lock")
-        caches = (root / ".dvc/cache", folder / ".dvc/cache")
+        caches = (cache, folder / ".dvc/cache")
         return Reproduction(
             folder,
             compare(original, again),
@@ -321,15 +325,43 @@ def _cache(root: Path, dvc: list[str], environment: Mapping[str, str]) -> Path:
     return Path(root, done.stdout.strip().splitlines()[-1])
 
 
-def _own_cache(folder: Path, origin: Path | None) -> None:
-    """Let DVC keep its files in the folder, and read the project's, if so, as it would a remote.
+def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
+    """Copy the outputs of a dvc.lock from one cache to the folder's, if every file has its hash.
 
-    Read so, they are copied and checked, and nothing is ever written there.
+    DVC itself would delete what is damaged from the cache that it reads.
+
+    Returns
+    -------
+    list of str
+        Outputs that are not there, or damaged.
     """
-    lines = ["[cache]", "    dir = cache"]
-    if origin is not None:
-        lines += ["['remote \"original\"']", f'    url = "{origin}"', "    verify = true"]
-    (folder / ".dvc/config.local").write_text("\n".join(lines) + "\n")
+    lost = []
+    for (_, path), digest in _hashes(stages, "outs").items():
+        try:
+            content = _object(cache, digest)
+            parts = json.loads(content) if digest.endswith(".dir") else []
+            objects = {part["md5"]: _object(cache, part["md5"]) for part in parts}
+        except (OSError, ValueError):
+            lost.append(path)
+            continue
+        for name, data in (objects | {digest: content}).items():
+            target = _place(folder / ".dvc/cache", name)
+            if not target.exists():
+                with atomic(target) as temporary:
+                    temporary.write_bytes(data)
+    return lost
+
+
+def _object(cache: Path, digest: str) -> bytes:
+    """A file of a cache; ValueError if it is not what its name says."""
+    content = _place(cache, digest).read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(".dir"):
+        raise ValueError(f"{digest} is damaged")
+    return content
+
+
+def _place(cache: Path, digest: str) -> Path:
+    return cache / "files/md5" / digest[:2] / digest[2:]
 
 
 def _run(command: list[str], folder: Path, environment: Mapping[str, str], lock: int) -> int:
@@ -394,7 +426,7 @@ def _with_files(output: Output, caches: tuple[Path, Path]) -> Output:
         return output
     lists = []
     for digest, cache in zip((output.before, output.after), caches, strict=True):
-        path = cache / "files/md5" / (digest or "xx")[:2] / (digest or "")[2:]
+        path = _place(cache, digest or "")
         if not (digest or "").endswith(".dir") or not path.is_file():
             return output
         lists.append({entry["relpath"]: entry["md5"] for entry in read_json(path)})

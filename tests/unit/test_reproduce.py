@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -126,3 +127,27 @@ def test_a_cell_differs_by_more_than_the_tolerance_or_is_missing(tmp_path: Path)
     text = reproduce.as_text(found)
     assert "Cells: 1 of 3 are the same (tolerance 0)" in text
     assert text.endswith("not reproduced")
+
+
+def test_only_intact_outputs_are_restored_and_the_cache_stays(tmp_path: Path) -> None:
+    cache, folder = tmp_path / "cache", tmp_path / "again"
+
+    def put(content: bytes, suffix: str = "", damaged: bool = False) -> str:
+        digest = hashlib.md5(content).hexdigest() + suffix
+        path = reproduce._place(cache, digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content + b"!" * damaged)
+        return digest
+
+    def put_folder(*names: str) -> str:
+        return put(json.dumps([{"md5": n, "relpath": n} for n in names]).encode(), ".dir")
+
+    good, bad = put(b"good"), put(b"bad", damaged=True)
+    whole, broken = put_folder(good), put_folder(good, bad)
+    digests = {"good": good, "bad": bad, "whole": whole, "broken": broken, "gone": "0" * 32}
+    stages = {name: stage(name, digest) for name, digest in digests.items()}
+    before = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    assert reproduce._restore(stages, cache, folder) == ["bad", "broken", "gone"]
+    own = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert own == {good[2:], whole[2:]}
+    assert {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()} == before
