@@ -84,7 +84,7 @@ def test_a_missing_program_is_named(place: Place, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ServiceError, match="apt-get install postgresql"):
         postgres.program("nothing-of-this-name")
     monkeypatch.setattr(registry.sys, "executable", "/nowhere/python")
-    with pytest.raises(ServiceError, match="rclone.*pip install"):
+    with pytest.raises(ServiceError, match=r"rclone.*pip install"):
         registry.store_command(place)
 
 
@@ -102,7 +102,7 @@ def test_a_folder_that_postgresql_may_not_enter_is_named(
 def test_a_cluster_is_not_started_beside_the_few_services_of_one_user(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with services.alone(place, "prefect"):  # as if it ran
-        with pytest.raises(ServiceError, match="prefect.*SQLite.*make down"):
+        with pytest.raises(ServiceError, match=r"prefect.*SQLite.*make down"):
             registry.find(tmp_path, cluster=True)
         assert not registry.find(tmp_path).cluster
         with services.alone(place, "store"):  # a cluster, of which something is missing
