@@ -22,8 +22,14 @@ for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
 # Started with `&` we would ignore Ctrl-C, and so would every program that a test stops with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SHARED = {"test_benchmark.py", "test_by_hand.py", "test_training.py"}
-"""Files of tests/integration that go on from one finished project, which takes minutes to make."""
+SHARED = {
+    "test_benchmark.py": "finished",
+    "test_by_hand.py": "finished",
+    "test_training.py": "finished",
+    "test_cluster.py": "cluster",
+    "test_faults.py": "cluster",
+}
+"""Files of tests/integration that share what takes minutes to make, and what that is."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -34,7 +40,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "finished" if Path(file).name in SHARED else file
+            return SHARED.get(Path(file).name, file)
 
     return Together(config, log)
 

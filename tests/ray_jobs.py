@@ -95,6 +95,14 @@ def children(parent: int) -> list[int]:
     return found
 
 
+def command_of(pid: int) -> str:
+    """A process's command line; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
 def state_of(pid: int) -> str:
     """The letter that Linux gives a process's state, T while it is stopped; empty if it is gone."""
     try:

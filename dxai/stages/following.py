@@ -29,11 +29,18 @@ def followed(folder: Path, params: TrainingParams) -> Iterator[None]:
         outcome = "FAILED"
         raise
     finally:
-        if process.poll() is not None:  # killed: another one has the last word
-            process = _start(folder)
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            process.communicate(outcome, timeout=END_SECONDS)
+        if _tell(process, outcome) < 0:  # somebody killed it: another one has the last word
+            _tell(_start(folder), outcome)
+
+
+def _tell(process: subprocess.Popen[str], outcome: str) -> int:
+    """Say how the training ended, and wait for a while; returns the exit code."""
+    try:
+        process.communicate(outcome, timeout=END_SECONDS)
+    except subprocess.TimeoutExpired:
         process.kill()
+        return 0
+    return process.returncode
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:

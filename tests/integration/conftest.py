@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import pytest
 from dxai.profiles import select_profile
 from infra.prefect_api import Prefect
 from tests import s3
+from tests.conftest import require_program
 from tests.hooks import webhook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +58,7 @@ class Project:
     told: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        ports = free_ports(2)
+        ports = free_ports(5)
         hooks = self.audit.parent / "hooks"
         hooks.mkdir(exist_ok=True)
         (hooks / "sitecustomize.py").write_text(AUDIT)
@@ -64,6 +66,9 @@ class Project:
         self.environment = os.environ | {
             "DXAI_PREFECT_PORT": str(ports[0]),
             "DXAI_MLFLOW_PORT": str(ports[1]),
+            "DXAI_POSTGRES_PORT": str(ports[2]),
+            "DXAI_STORE_PORT": str(ports[3]),
+            "DXAI_RAY_PORT": str(ports[4]),
             "PREFECT_API_URL": self.api.url,
             "PYTHONPATH": str(hooks),
             "DXAI_TEST_AUDIT": str(self.audit),
@@ -204,6 +209,30 @@ def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
         run = project.deployment_run("profile=smoke")
         assert run.returncode == 0, run.stdout + project.log(project.flow_runs()[0]["id"])
         yield project
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Project]:
+    """A project with the processes of a cluster, where `postgres` may enter."""
+    if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        require_program("initdb")
+    folder = Path(tempfile.mkdtemp(prefix="dxai-cluster-"))
+    folder.chmod(0o755)
+    root = folder / "a clone"  # with a space
+    root.mkdir()
+    copy_project(root)
+    project = Project(root, folder / "audit")
+    project.environment["DXAI_CACHE"] = str(folder / "cache")
+    try:
+        up = project.local("up", "--cluster")
+        assert up.returncode == 0, up.stdout
+        yield project
+        down = project.local("down")
+        assert down.returncode == 0, down.stdout
+        assert not project.processes()
+    finally:
+        project.close()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
@@ -32,6 +31,7 @@ from tests.ray_jobs import (
     Training,
     children,
     cluster,
+    command_of,
     digest,
     events_of,
     session,
@@ -150,7 +150,7 @@ def test_a_kill_in_an_upload_and_the_loss_of_the_machines_disk(
     bucket, cache = moto.bucket(), tmp_path / "cache"
     variables = s3.environment(moto.endpoint) | {"DXAI_CACHE": str(cache)}
     training = train(storage=f"s3://{bucket}/runs", variables=variables)
-    (server,) = [p for p in children(os.getpid()) if "moto" in command(p)]
+    (server,) = [p for p in children(os.getpid()) if "moto" in command_of(p)]
 
     def stored() -> set[str]:
         found = moto.client().list_objects_v2(Bucket=bucket, Prefix=f"runs/{NAME}/step-")
@@ -174,13 +174,6 @@ def test_a_kill_in_an_upload_and_the_loss_of_the_machines_disk(
     names = {f"step-{n:09d}{suffix}" for n in kept(training) for suffix in (".pt", ".json")}
     assert LAST in kept(training)
     assert names <= stored()
-
-
-def command(pid: int) -> str:
-    """A process's command line."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""
 
 
 def test_a_worker_that_hangs_is_replaced_and_a_signal_saves_before_the_end(
@@ -224,7 +217,7 @@ def test_trainings_that_do_not_fit_at_once_wait_for_each_other(
         go_on(first, 1)
         leader = int((tmp_path / "cluster" / lifeline.PID).read_text())
         # Kept from ending, however long the second one takes to say that it waits.
-        worker = next(p for p in session(leader) if "RayTrainWorker" in command(p))
+        worker = next(p for p in session(leader) if "RayTrainWorker" in command_of(p))
         os.kill(worker, signal.SIGSTOP)
         second = train({"steps": 40}, **shared)
         wait_for(lambda: "waiting" in second.said(), "waiting")

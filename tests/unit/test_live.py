@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +20,7 @@ from dxai import live
 from dxai.params import TrainingParams
 from dxai.stages.following import followed
 from dxai.training.watching import Console
+from tests.ray_jobs import children, command_of
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +82,102 @@ def test_a_training_that_goes_on_goes_on_in_its_run(tmp_path: Path) -> None:
         run.info.run_id, "images"
     )
     assert any("step+10" in image.path for image in images)
+
+
+def test_steps_made_twice_are_logged_once(tmp_path: Path) -> None:
+    console = Console("t", tmp_path / "t")
+    console.tell("start", step=0, total=9, images=1)
+    tell(console, 1, 2, 3)
+    live.Follower(tmp_path / "t").catch_up()
+    console.tell("start", step=1, total=9, images=1)  # went on from an earlier checkpoint
+    tell(console, 2, 3, 4)
+    live.Follower(tmp_path / "t").catch_up()
+    tell(console, 5)
+    live.Follower(tmp_path / "t").catch_up("FINISHED")
+    steps = [step for step, _ in history(tmp_path, runs(tmp_path)[0], "loss/rec")]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_an_answer_that_is_lost_makes_no_second_run_and_no_second_number(tmp_path: Path) -> None:
+    console = Console("t", tmp_path / "t")
+    console.tell("start", step=0, total=9, images=1)
+    tell(console, 1, 2)
+    follower = live.Follower(tmp_path / "t")
+    follower.catch_up()
+    state = tmp_path / "t" / live.STATE
+    known = json.loads(state.read_text())
+    # Killed before it could write down what MLflow had taken.
+    state.write_text(json.dumps({"key": known["key"]}))
+    live.Follower(tmp_path / "t").catch_up("FINISHED")
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in history(tmp_path, run, "loss/rec")] == [1, 2]
+
+
+def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that MLflow could be told the begin of, but not the rest, nor the end."""
+    folder = tmp_path / live.UNFINISHED / "t"
+    console = Console("t", folder)
+    console.tell("start", step=0, total=9, images=1)
+    tell(console, 1)
+    live.Follower(folder).catch_up()
+    with monkeypatch.context() as dead:
+        dead.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        with followed(folder, TrainingParams()):
+            tell(console, 2)
+            picture = io.BytesIO()
+            Image.new("L", (8, 8)).save(picture, format="PNG")
+            console.tell("panel", step=2, png=picture.getvalue())
+    shutil.rmtree(folder)  # as the stage does with its unfinished work
+
+
+def test_what_was_missed_arrives_once_with_the_next_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage(tmp_path, monkeypatch)
+    assert runs(tmp_path)[0].info.status == "RUNNING"
+    assert live.settle() == 1
+    assert live.settle() == 0
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in history(tmp_path, run, "loss/rec")] == [1, 2]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / '.work/mlflow.db'}")
+    assert client.list_artifacts(run.info.run_id, "images")
+    assert not list((tmp_path / live.LEFT).iterdir())
+
+
+def test_a_run_whose_follower_was_killed_with_its_training_is_closed(tmp_path: Path) -> None:
+    folder = tmp_path / live.UNFINISHED / "t"
+    Console("t", folder).tell("start", step=0, total=9, images=1)
+    tell(Console("t", folder), 1)
+    with live._held(folder) as alone:
+        assert alone
+        live.Follower(folder).catch_up()
+        assert live.settle() == 0  # it is followed
+        assert runs(tmp_path)[0].info.status == "RUNNING"
+    assert live.settle() == 1
+    assert runs(tmp_path)[0].info.status == "KILLED"
+    tell(Console("t", folder), 2)
+    live.Follower(folder).catch_up("FINISHED")  # it went on
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in history(tmp_path, run, "loss/rec")] == [1, 2]
+
+
+def test_a_follower_that_is_killed_does_not_leave_its_run_open(tmp_path: Path) -> None:
+    folder = tmp_path / live.UNFINISHED / "t"
+    console = Console("t", folder)
+    with followed(folder, TrainingParams()):
+        console.tell("start", step=0, total=9, images=1)
+        tell(console, 1)
+        while not runs(tmp_path):
+            time.sleep(0.1)
+        (follower,) = [p for p in children(os.getpid()) if "dxai.live" in command_of(p)]
+        os.kill(follower, signal.SIGKILL)
+        tell(console, 2)
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in history(tmp_path, run, "loss/rec")] == [1, 2]
 
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""`make up CLUSTER=1`: what listens, who gets in, where secrets are, what a shell is given."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import botocore.exceptions
+import psycopg
+import pytest
+
+from infra import keys, registry, services
+from tests.integration.conftest import Project
+from tests.ray_jobs import session
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def place(project: Project) -> services.Place:
+    return services.Place(project.root, cluster=True)
+
+
+def processes(project: Project) -> set[int]:
+    """Everything that the services started, also what works elsewhere."""
+    leaders = [services.running(place(project), name) for name in registry.CLUSTER]
+    found = {pid for leader in leaders if leader for pid in session(leader["pid"])}
+    return found | project.processes().keys()
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Addresses, in the kernel's notation, at which some processes listen."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                sockets |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(link)))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+def test_all_of_it_runs_and_a_second_up_changes_nothing(cluster: Project) -> None:
+    before = cluster.local("status").stdout
+    assert before.count("running, process") == len(registry.CLUSTER)
+    again = cluster.local("up")  # also without the option: what runs decides
+    assert again.returncode == 0, again.stdout
+    assert cluster.local("status").stdout == before
+
+
+def test_nothing_listens_beyond_loopback(cluster: Project) -> None:
+    local = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, as IPv4 and IPv6
+    found = listening(processes(cluster))
+    assert found == local
+
+
+def secret_words(project: Project) -> list[str]:
+    work = place(project).work
+    token = (work / keys.FOLDER / "ray-token").read_text()
+    return [keys.database_password(work), keys.store_key(work).split(",")[1], token]
+
+
+def test_secrets_are_in_their_files_and_nowhere_else(cluster: Project) -> None:
+    words = [word.encode() for word in secret_words(cluster)]
+    kept = place(cluster).work / keys.FOLDER
+    for path in cluster.root.rglob("*"):
+        if path.is_file() and not path.is_symlink() and kept not in path.parents:
+            content = path.read_bytes()
+            assert not [word for word in words if word in content], path
+    for pid in processes(cluster):
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert not [word for word in words if word in line], line
+    said = cluster.local("env").stdout.encode() + cluster.local("status").stdout.encode()
+    assert not [word for word in words if word in said]
+
+
+def test_without_the_secrets_nobody_gets_in(cluster: Project) -> None:
+    here = place(cluster)
+    port = cluster.environment["DXAI_POSTGRES_PORT"]
+    for password in ("", "wrong", keys.USER):
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            address = {"host": services.HOST, "port": port, "user": keys.USER}
+            psycopg.connect(**address, password=password, dbname="mlflow", passfile=os.devnull)
+    endpoint = f"http://{services.HOST}:{cluster.environment['DXAI_STORE_PORT']}"
+    for secret in ("wrong", keys.USER):
+        client = boto3.session.Session(keys.USER, secret, region_name="us-east-1").client(
+            "s3", endpoint_url=endpoint
+        )
+        with pytest.raises(botocore.exceptions.ClientError, match=r"403|denied|Signature"):
+            client.list_objects_v2(Bucket=registry.BUCKET)
+    status = [sys.executable, "-m", "ray.scripts.scripts", "status"]
+    for token, works in (("f" * 64, False), (secret_words(cluster)[2], True)):
+        environment = {
+            name: value
+            for name, value in here.environment().items()
+            if not name.startswith("RAY_AUTH_TOKEN")
+        }
+        address = f"{services.HOST}:{cluster.environment['DXAI_RAY_PORT']}"
+        done = subprocess.run(
+            [*status, "--address", address],
+            env=environment | {"RAY_AUTH_TOKEN": token},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode == 0) == works, done.stderr
+
+
+def test_a_shell_is_given_what_programs_by_hand_need(cluster: Project) -> None:
+    script = (
+        f'eval "$({sys.executable} -m infra.local env)"; {sys.executable} -c "'
+        "import mlflow, s3fs; print(mlflow.MlflowClient().search_experiments()[0].name); "
+        "s3fs.S3FileSystem().pipe_file('dxai/hello', b'hello'); "
+        "print(s3fs.S3FileSystem().cat_file('dxai/hello', start=1, end=4))\""
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=cluster.root,
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["Default", "b'ell'"], done.stderr
+    assert (cluster.root / ".work/store/dxai/hello").read_text() == "hello"

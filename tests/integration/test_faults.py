@@ -1,0 +1,243 @@
+"""Kill -9 of each process of a cluster while a run trains: nothing is lost, or done twice.
+
+One training outlives them all: runs that a kill ends are followed by others, which go on.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra import registry, services
+from infra.prefect_api import FINAL, ApiError
+from tests.integration.conftest import Project
+from tests.ray_jobs import events_of, session, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+DEPLOYMENT = "dxai/full-benchmark"
+STEPS, ROW = 2500, 25
+"""About two minutes of training on a quiet core, with a row of numbers every second."""
+DECOMPOSE = "decompose@textures-simple-0"
+
+
+class Cluster:
+    """A project with the processes of a cluster, and what happens in it."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.place = services.Place(project.root, cluster=True)
+        self.runs: list[str] = []
+
+    def run(self) -> str:
+        """Start a run of the deployment; returns its id."""
+        self.runs.append(self.project.api.run(DEPLOYMENT, {})["id"])
+        return self.runs[-1]
+
+    def kill(self, name: str) -> None:
+        """Kill -9 of a service with all its processes; of the worker alone."""
+        found = services.running(self.place, name)
+        assert found is not None, name
+        pids = [found["pid"]] if name == "worker" else session(found["pid"])
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: services.running(self.place, name) is None, f"the end of {name}")
+
+    def up(self) -> str:
+        """`make up CLUSTER=1` once more; returns what it said."""
+        done = self.project.local("up", "--cluster")
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """What the decomposition's training told."""
+        files = self.project.root.glob(".work/checkpoints/decompose-*/events.jsonl")
+        return [event for file in files for event in events_of(file, kind)]
+
+    def step(self) -> int:
+        """The last step that was told."""
+        return max((row["step"] for row in self.events("row")), default=0)
+
+    def trains_on(self, why: str) -> None:
+        """Wait for numbers of steps that were not made yet."""
+        now = self.step()
+        wait_for(lambda: self.step() > now, f"training after {why}: {self.said()}", 240)
+
+    def trains_again(self, count: int) -> None:
+        """Wait until the training has begun for the `count`th time, and goes on."""
+        wait_for(lambda: len(self.events("start")) >= count, f"start {count}: {self.said()}", 300)
+        self.trains_on(f"start {count}")
+
+    def ends(self, run: str) -> dict[str, Any]:
+        """The last state of a run."""
+
+        def state() -> dict[str, Any] | None:
+            try:
+                found = self.project.api.state(run)
+            except (OSError, ApiError):
+                return None
+            return found if found["type"] in FINAL else None
+
+        return wait_for(state, f"the end of run {run}: {self.said()}", 600, 0.5)
+
+    def said(self) -> str:
+        """The worker's log, which holds those of all runs, whatever the server missed of them."""
+        return self.place.log("worker").read_text(errors="replace")[-4000:]
+
+    def ran(self) -> collections.Counter[str]:
+        """How often each stage was begun."""
+        text = self.place.log("worker").read_text(errors="replace")
+        return collections.Counter(re.findall(r"Running stage '([^']+)'", text))
+
+
+@pytest.fixture(scope="module")
+def faulty(cluster: Project) -> Cluster:
+    overrides = {
+        "ablations.variants": "{}",
+        "repeat": "{classifiers: [], seeds: []}",
+        "decompose.steps": str(STEPS),
+        "decompose.log_every": str(ROW),
+        "decompose.checkpoint_every": str(2 * ROW),
+        "decompose.panel_every": str(STEPS),
+        "decompose.discriminator_width": "32",
+        "training.executor": "ray",
+        "training.storage": "s3://dxai/checkpoints",
+    }
+    cluster.select(profile="smoke", classifiers=["simple"], methods=["ig"], overrides=overrides)
+    return Cluster(cluster)
+
+
+def test_each_process_is_killed_while_a_run_trains(faulty: Cluster) -> None:
+    first = faulty.run()
+    faulty.trains_again(1)
+    for name in ("mlflow", "postgres", "prefect", "store"):  # the run goes on
+        faulty.kill(name)
+        if name != "store":  # training never waits for who only keeps the books
+            faulty.trains_on(f"the kill of {name}")
+        said = faulty.up()
+        assert name == "postgres" or f"{name}: ready" in said or "is up" in said
+        faulty.trains_on(f"the restart of {name}")
+    faulty.kill("ray-node")
+    faulty.trains_on("the kill of ray-node")
+    faulty.up()
+    starts = len(faulty.events("start"))
+    assert faulty.project.api.state(first)["type"] == "RUNNING"
+
+    faulty.kill("ray-head")  # with it goes the training
+    state = faulty.ends(first)
+    assert state["type"] == "FAILED"
+    assert "RAY_ADDRESS" in state["message"] or "started" in state["message"]
+    step = faulty.step()
+    faulty.up()
+    faulty.run()
+    faulty.trains_again(starts + 1)
+    assert faulty.events("start")[-1]["step"] > step - 4 * ROW  # from the last checkpoint
+
+    faulty.kill("worker")
+    said = faulty.up()
+    assert "its worker is gone" in said
+    assert faulty.ends(faulty.runs[-1])["type"] == "CRASHED"
+
+    third = faulty.run()
+    faulty.trains_again(starts + 2)
+    (flow,) = [p for p, c in faulty.project.processes().items() if "prefect.engine" in c]
+    os.kill(flow, signal.SIGKILL)
+    assert faulty.ends(third)["type"] == "CRASHED"
+    assert faulty.step() < STEPS, "too few steps for this machine"
+
+    assert faulty.ends(faulty.run())["type"] == "COMPLETED", faulty.said()
+
+
+def test_no_finished_stage_was_repeated(faulty: Cluster) -> None:
+    ran = faulty.ran()
+    assert ran[DECOMPOSE] == len(faulty.runs) == 4
+    del ran[DECOMPOSE]
+    assert ran
+    assert set(ran.values()) == {1}, ran
+
+
+def test_what_is_recorded_as_done_is_done(faulty: Cluster) -> None:
+    root = faulty.project.root
+    lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    assert {DECOMPOSE, "report"} <= {name.partition(":")[2] or name for name in lock}
+    for stage in lock.values():
+        for out in stage["outs"]:
+            path = root / out["path"]
+            files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+            found = [
+                {"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
+            ]
+            known = found[0]["md5"] if path.is_file() else _md5_of_folder(found)
+            assert known == out["md5"], out["path"]
+    status = faulty.project.run("dvc", "status")
+    assert "up to date" in status.stdout, status.stdout
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def _md5_of_folder(files: list[dict[str, str]]) -> str:
+    """As DVC names a folder: by the list of its files."""
+    listing = json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True)
+    return f"{hashlib.md5(listing.encode()).hexdigest()}.dir"
+
+
+MISSED = """
+import json, sys
+from mlflow import MlflowClient
+client = MlflowClient(sys.argv[1])
+names = {e.name: e.experiment_id for e in client.search_experiments()}
+found = [
+    {
+        "experiment": name,
+        "run": run.info.run_name,
+        "status": run.info.status,
+        "steps": {
+            key: [m.step for m in client.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+        },
+        "images": len(client.list_artifacts(run.info.run_id, "images")),
+    }
+    for name in ("dxai", "dxai-training")
+    for run in client.search_runs([names[name]])
+]
+json.dump(found, sys.stdout)
+"""
+
+
+def test_mlflow_has_every_number_once_and_nothing_still_runs(faulty: Cluster) -> None:
+    url = faulty.place.url("mlflow")
+    done = faulty.project.run("infra.local", "up")  # sends what was missed
+    assert done.returncode == 0, done.stdout
+    asked = subprocess.run(
+        [sys.executable, "-c", MISSED, url], capture_output=True, text=True, check=True
+    )
+    runs = json.loads(asked.stdout)
+    assert {run["status"] for run in runs} == {"FINISHED"}, runs
+    (training,) = [
+        run
+        for run in runs
+        if run["run"] == "decompose textures simple 0" and run["experiment"] == "dxai-training"
+    ]
+    expected = list(range(ROW, STEPS + 1, ROW))
+    assert training["steps"]
+    for name, steps in training["steps"].items():
+        assert sorted(steps) == expected, name
+    assert training["images"]
+
+
+def test_nothing_but_the_registry_s_services_runs(faulty: Cluster) -> None:
+    for name in registry.CLUSTER:
+        assert services.running(faulty.place, name), name
