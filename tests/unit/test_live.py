@@ -18,6 +18,7 @@ from PIL import Image
 
 from dxai import live
 from dxai.params import TrainingParams
+from dxai.stages import following
 from dxai.stages.following import followed
 from dxai.training.watching import Console
 from tests.ray_jobs import children, command_of
@@ -164,7 +165,10 @@ def test_a_run_whose_follower_was_killed_with_its_training_is_closed(tmp_path: P
     assert [step for step, _ in history(tmp_path, run, "loss/rec")] == [1, 2]
 
 
-def test_a_follower_that_is_killed_does_not_leave_its_run_open(tmp_path: Path) -> None:
+def test_a_follower_that_is_killed_does_not_leave_its_run_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "END_SECONDS", 120.0)  # MLflow is slow to import
     folder = tmp_path / live.UNFINISHED / "t"
     console = Console("t", folder)
     with followed(folder, TrainingParams()):
