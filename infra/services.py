@@ -110,6 +110,7 @@ class Place:
             "PREFECT_SERVER_API_PORT": str(self.port("prefect")),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "DXAI_MLFLOW_URL": self.url("mlflow"),  # a run links to it, also where that is a file
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes that wait for jobs
             "DVC_NO_ANALYTICS": "true",

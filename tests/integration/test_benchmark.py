@@ -127,6 +127,12 @@ def test_the_run_is_in_mlflow(finished: Project) -> None:
         (auc,) = children[same.all(axis=1)]["metrics.auc"]
         assert auc == pytest.approx(float(row["auc"] or "nan"), rel=1e-4, nan_ok=True)
     assert parent["tags.git_commit"] == git(finished, "rev-parse", "HEAD")
+    # Each links to the other.
+    link = rf"#/experiments/\d+/runs/{parent['run_id']}"
+    assert re.search(link, artifacts(finished)["mlflow"]["data"])
+    run = parent["tags.prefect.flow_run"]
+    assert parent["tags.prefect.url"].endswith(f"/runs/flow-run/{run}")
+    assert run in parent["tags.mlflow.note.content"]
 
 
 def seeds_of_frozen(params: Params) -> list[int]:
