@@ -166,6 +166,7 @@ SERVICES = {
             node_is_up("ray-head"),
             outlives=("ray-node",),
             environment=ray_environment,
+            grace=3.0,  # nothing is left to save
         ),
         Service(
             "ray-node",
@@ -173,6 +174,7 @@ SERVICES = {
             node_is_up("ray-node"),
             needs=("ray-head",),
             environment=ray_environment,
+            grace=3.0,  # nothing is left to save
         ),
         Service(
             "worker",

@@ -158,6 +158,8 @@ class Service:
         The user it runs as, None for whoever starts it.
     signals : sequence of Signals
         How it is ended: the next one is sent if the one before was not enough.
+    grace : float
+        Seconds given to each signal.
     """
 
     name: str
@@ -169,6 +171,7 @@ class Service:
     environment: Callable[[Place], dict[str, str]] = Place.environment
     user: Callable[[], str | None] = lambda: None
     signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL)
+    grace: float = 15.0
 
 
 def running(place: Place, name: str) -> dict[str, int] | None:
@@ -278,7 +281,7 @@ def start_all(
         time.sleep(0.2 if waiting else 0)
 
 
-def stop(place: Place, service: Service, grace: float = 15.0) -> bool:
+def stop(place: Place, service: Service) -> bool:
     """End a service and all that it started; False if there was nothing to end."""
     path = place.pid_file(service.name)
     found = running(place, service.name)
@@ -290,7 +293,7 @@ def stop(place: Place, service: Service, grace: float = 15.0) -> bool:
         with suppress(ChildProcessError):  # started by another launcher
             os.waitpid(leader, os.WNOHANG)
 
-    processes.end_group(leader, service.signals, grace, reap)
+    processes.end_group(leader, service.signals, service.grace, reap)
     path.unlink(missing_ok=True)
     return True
 

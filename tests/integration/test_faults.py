@@ -27,7 +27,7 @@ from tests.ray_jobs import events_of, session, wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DEPLOYMENT = "dxai/full-benchmark"
-STEPS, ROW = 2500, 25
+STEPS, ROW = 2000, 25
 """About two minutes of training on a quiet core, with a row of numbers every second."""
 DECOMPOSE = "decompose@textures-simple-0"
 

@@ -186,7 +186,7 @@ def test_a_follower_that_is_killed_does_not_leave_its_run_open(
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     Console("t", tmp_path).tell("start", step=0, total=2, images=1)
-    line = json.dumps({"kind": "row", "title": "t", "step": 1, "numbers": {"loss": 2.0}})
+    line = json.dumps({"kind": "row", "title": "t", "time": 1, "step": 1, "numbers": {"loss": 2}})
     events = tmp_path / "events.jsonl"
     with events.open("a") as file:
         file.write(line[:10])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -31,7 +32,8 @@ time.sleep(600)
 def python(name: str, code: str = PROGRAM, said: str = "hello", **rest: Any) -> Service:
     """A service that is a Python program, healthy once it has said something."""
     command = [sys.executable, "-c", code]
-    return Service(name, lambda place: command, lambda p: services.said(p, name, said), **rest)
+    healthy = functools.partial(services.said, name=name, text=said)
+    return Service(name, lambda place: command, healthy, grace=1.0, **rest)
 
 
 WORKER = python("worker")
@@ -43,7 +45,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
     for name in ("worker", "prefect", "mlflow"):
-        services.stop(place, python(name), grace=1.0)
+        services.stop(place, python(name))
 
 
 def test_a_service_is_started_once_and_found_again(place: Place) -> None:
@@ -148,9 +150,9 @@ def test_health_is_that_of_this_start_and_not_of_the_one_before(place: Place) ->
 def test_a_deaf_program_gets_the_next_signal(place: Place) -> None:
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     deaf = python("worker", code + "print('hello', flush=True); time.sleep(600)")
-    deaf = dataclasses.replace(deaf, signals=(signal.SIGINT, signal.SIGTERM))
+    deaf = dataclasses.replace(deaf, signals=(signal.SIGINT, signal.SIGTERM), grace=0.5)
     services.start_all(place, [deaf], [], print)
-    assert services.stop(place, deaf, grace=0.5)
+    assert services.stop(place, deaf)
 
 
 def test_a_taken_port_is_named_with_the_way_out(
@@ -172,7 +174,7 @@ def test_a_running_service_keeps_its_port_whatever_the_environment_says(
     assert services.start(place, python("prefect"))
     monkeypatch.setenv("DXAI_PREFECT_PORT", "1")
     assert place.environment()["PREFECT_API_URL"] == f"http://127.0.0.1:{port}/api"
-    services.stop(place, python("prefect"), grace=1.0)
+    services.stop(place, python("prefect"))
     assert place.port("prefect") == 1
 
 
