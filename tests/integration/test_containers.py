@@ -149,7 +149,7 @@ class Stack:
             env=self.environment("worker") | extra,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def url(self, number: str) -> str:
