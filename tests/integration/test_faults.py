@@ -160,7 +160,7 @@ def test_each_process_is_killed_while_a_run_trains(faulty: Cluster) -> None:
 
 def test_no_finished_stage_was_repeated(faulty: Cluster) -> None:
     ran = faulty.ran()
-    assert ran[DECOMPOSE] == len(faulty.runs) == 4
+    assert ran[DECOMPOSE] >= len(faulty.runs) == 4  # a run tries what failed once more
     del ran[DECOMPOSE]
     assert ran
     assert set(ran.values()) == {1}, ran
