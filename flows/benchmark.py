@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.tasks import Task
 from pydantic import Field
 
@@ -71,14 +71,23 @@ class GateFailed(RuntimeError):
     """The tables got worse by more than their noise."""
 
 
+def page_of(run: str) -> str:
+    """Address of a flow run's page."""
+    server = str(PREFECT_UI_URL.value() or str(PREFECT_API_URL.value() or "").removesuffix("/api"))
+    return f"{server}/runs/flow-run/{run}"
+
+
 def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Let the webhook know how the run ended; the address is in DXAI_WEBHOOK."""
     noted = json.loads(NOTICE.read_text()) if NOTICE.exists() else {}
     own = noted if noted.get("run") == str(flow_run.id) else {}
-    page = os.environ.get("PREFECT_UI_URL", os.environ.get("PREFECT_API_URL", "")[: -len("/api")])
     table = TABLES / "table1.csv" if own else None
-    url = f"{page}/runs/flow-run/{flow_run.id}"
-    about = (flow_run.name, url, state.name or state.type.value, state.message or "")
+    about = (
+        flow_run.name,
+        page_of(str(flow_run.id)),
+        state.name or state.type.value,
+        state.message or "",
+    )
     body = notice.message(*about, table, own.get("changed", ""))
     if said := notice.send(body):
         print(said, flush=True)
@@ -278,7 +287,7 @@ def track() -> str:
     """The run in MLflow, from the result files: what DVC skipped shows in it too; its id."""
     from dxai import tracking  # MLflow takes seconds to import
 
-    page = runtime.flow_run.ui_url or ""
+    page = page_of(str(runtime.flow_run.id))
     tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}
     tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
     run = tracking.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)

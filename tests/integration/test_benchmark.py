@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import pandas as pd
@@ -173,7 +173,7 @@ def test_the_gate_refuses_what_got_worse(finished: Project) -> None:
     """The run before is made out to have been far better than it was."""
     frame = runs(finished)
     parents = frame[frame["tags.kind"] == "benchmark"]
-    path = Path(urlsplit(parents.iloc[0]["artifact_uri"]).path) / "table1.json"
+    path = Path(unquote(urlsplit(parents.iloc[0]["artifact_uri"]).path), "table1.json")
     logged = path.read_text()
     content = json.loads(logged)
     named = ("dataset", "classifier", "method")

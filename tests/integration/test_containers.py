@@ -37,7 +37,7 @@ from tests.ray_jobs import TITLES, session
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ORDER = ("postgres", "s3", "prefect", "mlflow", "ray-head", "ray-worker", "worker")
-NODES = {"ray-head": "127.0.0.2", "ray-worker": "127.0.0.3", "worker": "127.0.0.1"}
+NODES = {"ray-head": "127.0.0.2", "ray-worker": "127.0.0.3", "worker": "127.0.0.4"}
 PATIENCE = 240.0
 
 
@@ -149,7 +149,7 @@ class Stack:
             env=self.environment("worker") | extra,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def url(self, number: str) -> str:

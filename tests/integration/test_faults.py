@@ -160,7 +160,7 @@ def test_each_process_is_killed_while_a_run_trains(faulty: Cluster) -> None:
 
 def test_no_finished_stage_was_repeated(faulty: Cluster) -> None:
     ran = faulty.ran()
-    assert ran.pop(DECOMPOSE) >= len(faulty.runs) == 4  # of which each went on with it:
+    assert ran.pop(DECOMPOSE) >= len(faulty.runs) == 4  # it tries twice, and goes on:
     found = re.findall(
         "decompose textures simple 0: continuing from step (\\d+)",
         faulty.place.log("worker").read_text(errors="replace"),

@@ -293,7 +293,7 @@ def test_the_beginning_of_two_ids_names_neither() -> None:
     ]
     runs = [SimpleNamespace(info=info) for info in infos]
     client = cast(mlflow.MlflowClient, SimpleNamespace(search_runs=lambda *_, **__: runs))
-    store = tracking.Store(client, "sqlite://", "1")
+    store = tracking.Store(client, "sqlite://", "1", "here")
     assert store.find("abcd1").info.run_name == "run-1"
     with pytest.raises(
         ValueError, match=r"several runs begin so: abcd0 \(run-0\), abcd1 \(run-1\)"

@@ -172,7 +172,15 @@ def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
     """The command `dxai` is there, and none of our code: that is the clone's."""
     for source in sources(DOCKERFILE.read_text()):
         shutil.copy(ROOT / source, tmp_path)
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
     done = subprocess.run(
         [*pip, "--target", tmp_path / "venv", ".[cluster]"],
         cwd=tmp_path,
