@@ -214,6 +214,7 @@ def start(
     with pids.hold(place.pid_file(name)) as file, place.log(name).open("ab") as output:
         if file is None:  # somebody was quicker
             return None
+        began = output.tell()  # the program may write before its number is known
         process = subprocess.Popen(
             command,
             cwd=place.root,
@@ -225,7 +226,7 @@ def start(
             start_new_session=True,
             **identity(user),
         )
-        pids.write(file, process.pid, port, output.tell())
+        pids.write(file, process.pid, port, began)
     return process
 
 

@@ -155,6 +155,25 @@ def test_a_deaf_program_gets_the_next_signal(place: Place) -> None:
     assert services.stop(place, deaf)
 
 
+def test_what_it_says_before_its_launcher_goes_on_counts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Quick(subprocess.Popen):
+        """A program that is quicker than whoever starts it."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            while "hello" not in place.log("worker").read_text():
+                time.sleep(0.01)
+
+    place.log("worker").parent.mkdir(parents=True)
+    place.log("worker").write_text("an earlier start\n")
+    monkeypatch.setattr(services.subprocess, "Popen", Quick)
+    services.start(place, WORKER)
+    assert services.said(place, "worker", "hello")
+    assert not services.said(place, "worker", "an earlier start")
+
+
 def test_a_taken_port_is_named_with_the_way_out(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
