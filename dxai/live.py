@@ -10,15 +10,13 @@ What MLflow did not take stays in FOLDER, or, since the folder of a finished tra
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
-from dxai.files import read_json, write_json
+from dxai.files import held, read_json, write_json
 from dxai.tracking import Store, open_store
 
 EXPERIMENT = "dxai-training"
@@ -68,9 +66,7 @@ class Follower:
         """Log what is new, in one batch; and, if given, how the training ended."""
         events, offset = self._new()
         self.outcome = outcome or self.outcome
-        if not events and self.outcome is None:
-            return
-        if self.run is None and not events:
+        if not events and None in (self.outcome, self.run):
             return
         # A training that went on from a checkpoint makes its last steps again.
         rows = {e["step"]: e for e in events if e["kind"] == "row" and e["step"] > self.step}
@@ -145,24 +141,11 @@ class Follower:
         return place
 
 
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Whether this process is the only one that logs a training, which it then stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
 def settle() -> int:
     """Send what MLflow has not taken, of trainings that nobody follows; returns of how many."""
     count = 0
     for state in sorted([*LEFT.glob(f"*/{STATE}"), *UNFINISHED.glob(f"*/{STATE}")]):
-        with _held(state.parent) as alone:
+        with held(state.parent / LOCK) as alone:
             follower = Follower(state.parent)
             if alone and (follower.open or follower.outcome):
                 follower.catch_up(follower.outcome or "KILLED")
@@ -195,7 +178,7 @@ def follow(folder: Path) -> None:
         return True
 
     threading.Thread(target=listen, daemon=True).start()
-    with _held(folder) as alone:
+    with held(folder / LOCK) as alone:
         if not alone:
             sys.exit(f"{folder}: another process logs this training")
         follower = Follower(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ import yaml
 from dxai import processes, provenance, tracking
 from dxai.cells import TABLES, cells
 from dxai.compare import CellChange, Comparison, LoggedRun, compare
-from dxai.files import atomic, atomic_folder, read_json
+from dxai.files import atomic, atomic_folder, held, read_json
 from dxai.records import read_table
 
 REPRODUCED = Path(".work/reproduced")
@@ -198,17 +197,12 @@ def _say_code(
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[int]:
     """For one process at a time; yields the lock, which DVC inherits: it may outlive us."""
-    lock = os.open(folder / ".work/reproduce.lock", os.O_RDWR | os.O_CREAT)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another process is computing there") from None
+    with held(folder / ".work/reproduce.lock") as lock:
+        if lock is None:
+            raise ValueError(f"{folder}: another process is computing there")
         # Nobody runs DVC here, so locks that a killed one left are nobody's.
         (folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
-        yield lock
-    finally:
-        os.close(lock)
+        yield lock.fileno()
 
 
 def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:

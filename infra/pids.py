@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from dxai import files
+
 
 class LockedError(RuntimeError):
     """A file that is locked but says nothing."""
@@ -39,15 +41,10 @@ def hold(path: Path) -> Iterator[IO[str] | None]:
 
     A program that is started with the file's descriptor keeps the lock after this ends.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
+    with files.held(path) as file:
+        if file is not None:
             file.truncate(0)
-            yield file
+        yield file
 
 
 def write(file: IO[str], pid: int, port: int = 0, log: int = 0) -> None:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from dxai import live
+from dxai.files import held
 from dxai.params import TrainingParams
 from dxai.stages import following
 from dxai.stages.following import followed
@@ -151,7 +152,7 @@ def test_a_run_whose_follower_was_killed_with_its_training_is_closed(tmp_path: P
     folder = tmp_path / live.UNFINISHED / "t"
     Console("t", folder).tell("start", step=0, total=9, images=1)
     tell(Console("t", folder), 1)
-    with live._held(folder) as alone:
+    with held(folder / live.LOCK) as alone:
         assert alone
         live.Follower(folder).catch_up()
         assert live.settle() == 0  # it is followed
