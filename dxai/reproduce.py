@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from dxai import processes, provenance, tracking
+from dxai import dvc_files, processes, provenance, tracking
 from dxai.cells import TABLES, cells
 from dxai.compare import CellChange, Comparison, LoggedRun, compare
 from dxai.files import atomic, atomic_folder, held, read_json
@@ -128,7 +128,7 @@ def reproduce(
         dvc = [str(python), "-m", "dvc"]
         (folder / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")
         cache = _cache(root, dvc, environment)
-        kept = _stages(folder / ORIGINAL / "dvc.lock")
+        kept = dvc_files.stages(folder / ORIGINAL / "dvc.lock")
         if from_cache and kept and not (folder / "dvc.lock").exists():
             for path in _restore(kept, cache, folder):
                 say(f"computed, since the cache does not have it, or not intact: {path}")
@@ -136,7 +136,7 @@ def reproduce(
         if from_cache:  # not a failure where something is missing: it is computed
             _run([*dvc, "checkout", "--quiet", "--allow-missing"], folder, environment, lock)
         failed = _run([*dvc, "repro"], folder, environment, lock)
-        ran = _stages(folder / "dvc.lock")
+        ran = dvc_files.stages(folder / "dvc.lock")
         if failed and (from_cache or "tables" not in ran):
             raise ValueError(
                 f"dvc repro failed in {folder}; what is finished is kept, the same command goes on"
@@ -330,7 +330,7 @@ def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
         Outputs that are not there, or damaged.
     """
     lost = []
-    for (_, path), digest in _hashes(stages, "outs").items():
+    for (_, path), digest in dvc_files.hashes(stages, "outs").items():
         try:
             content = _object(cache, digest)
             parts = json.loads(content) if digest.endswith(".dir") else []
@@ -339,7 +339,7 @@ def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
             lost.append(path)
             continue
         for name, data in (objects | {digest: content}).items():
-            target = _place(folder / ".dvc/cache", name)
+            target = dvc_files.place(folder / ".dvc/cache", name)
             if not target.exists():
                 with atomic(target) as temporary:
                     temporary.write_bytes(data)
@@ -348,14 +348,10 @@ def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
 
 def _object(cache: Path, digest: str) -> bytes:
     """A file of a cache; ValueError if it is not what its name says."""
-    content = _place(cache, digest).read_bytes()
+    content = dvc_files.place(cache, digest).read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(".dir"):
         raise ValueError(f"{digest} is damaged")
     return content
-
-
-def _place(cache: Path, digest: str) -> Path:
-    return cache / "files/md5" / digest[:2] / digest[2:]
 
 
 def _run(command: list[str], folder: Path, environment: Mapping[str, str], lock: int) -> int:
@@ -381,28 +377,16 @@ def _cells(folder: Path) -> list[Any]:
     return cells({name: read_table(path) for name, path in paths.items() if path.exists()})
 
 
-def _stages(lock: Path) -> dict[str, Any]:
-    """What a dvc.lock says of each stage."""
-    return (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
-
-
-def _hashes(stages: Mapping[str, Any], kind: str) -> dict[tuple[str, str], str]:
-    return {
-        (name, entry["path"]): entry.get(entry.get("hash", "md5"), "")
-        for name, stage in stages.items()
-        for entry in stage.get(kind, [])
-    }
-
-
 def _outputs(before: Mapping[str, Any], after: Mapping[str, Any], kind: str) -> list[Output]:
-    first, second = _hashes(before, kind), _hashes(after, kind)
+    first, second = dvc_files.hashes(before, kind), dvc_files.hashes(after, kind)
     keys = dict.fromkeys([*first, *second])
     return [Output(*key, first.get(key), second.get(key)) for key in keys]
 
 
 def _changed_inputs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Output]:
     """Dependencies that no stage writes and that are not as they were, each of them once."""
-    made = tuple({path for stages in (before, after) for _, path in _hashes(stages, "outs")})
+    written = [dvc_files.hashes(stages, "outs") for stages in (before, after)]
+    made = tuple({path for outs in written for _, path in outs})
     found: dict[str, Output] = {}
     for entry in _outputs(before, after, "deps"):
         if entry.before and entry.after and entry.before != entry.after:
@@ -420,7 +404,7 @@ def _with_files(output: Output, caches: tuple[Path, Path]) -> Output:
         return output
     lists = []
     for digest, cache in zip((output.before, output.after), caches, strict=True):
-        path = _place(cache, digest or "")
+        path = dvc_files.place(cache, digest or "")
         if not (digest or "").endswith(".dir") or not path.is_file():
             return output
         lists.append({entry["relpath"]: entry["md5"] for entry in read_json(path)})

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-CACHE = Path(".dvc/cache/files/md5")
+from dxai import dvc_files
+
+CACHE = Path(".dvc/cache")
 
 
 def check(say: Callable[[str], None], root: Path | str = ".") -> list[str]:
@@ -22,29 +24,19 @@ def check(say: Callable[[str], None], root: Path | str = ".") -> list[str]:
     """
     root = Path(root)
     damaged = []
-    for path in sorted((root / CACHE).glob("*/*")):
+    for path in sorted((root / CACHE / dvc_files.OBJECTS).glob("*/*")):
         if _md5(path) != path.parent.name + path.name.removesuffix(".dir"):
             damaged.append(str(path.relative_to(root)))
             path.unlink()
-    for out, wanted in _outputs(root):
-        path = root / out
+    recorded = dvc_files.hashes(dvc_files.stages(root / "dvc.lock"), "outs")
+    for (_, out), digest in recorded.items():
+        path, wanted = root / out, digest.removesuffix(".dir")
         if path.exists() and (_md5_of_folder(path) if path.is_dir() else _md5(path)) != wanted:
             damaged.append(out)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for name in damaged:
         say(f"{name} is damaged: removed, to be restored or made again")
     return damaged
-
-
-def _outputs(root: Path) -> Iterator[tuple[str, str]]:
-    """Path and MD5 of each output that DVC has recorded."""
-    import yaml
-
-    lock = root / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
-    for stage in stages.values():
-        for out in stage.get("outs", []):
-            yield out["path"], out["md5"].removesuffix(".dir")
 
 
 def _md5(path: Path) -> str:

@@ -42,7 +42,14 @@ MAY_IMPORT = {
 }
 """Parts of dxai, and which others they may import; whatever is not named here is on top."""
 
-FLOWS_MAY_IMPORT = BASE | {"compare", "plain_comparison", "plain_tables", "profiles", "tracking"}
+FLOWS_MAY_IMPORT = BASE | {
+    "compare",
+    "dvc_files",
+    "plain_comparison",
+    "plain_tables",
+    "profiles",
+    "tracking",
+}
 INFRA_MAY_IMPORT = BASE | {"plain_tables"}
 
 

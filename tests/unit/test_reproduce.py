@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dxai import reproduce
+from dxai import dvc_files, reproduce
 from dxai.cells import Cell
 from dxai.compare import LoggedRun, compare
 
@@ -134,7 +134,7 @@ def test_only_intact_outputs_are_restored_and_the_cache_stays(tmp_path: Path) ->
 
     def put(content: bytes, suffix: str = "", damaged: bool = False) -> str:
         digest = hashlib.md5(content).hexdigest() + suffix
-        path = reproduce._place(cache, digest)
+        path = dvc_files.place(cache, digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content + b"!" * damaged)
         return digest
