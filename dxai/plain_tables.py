@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from pathlib import Path
 
 from dxai.evaluate.names import OURS, OUTSIDE
+from dxai.files import read_rows
 
 COLUMNS = {
     "auc": ("AUC", 3),
@@ -34,8 +34,7 @@ def format_table(path: Path | str) -> str:
         If there is no such table, or nothing in it.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows: list[Row] = list(csv.DictReader(file))
+        rows: list[Row] = read_rows(path)
     except FileNotFoundError:
         raise ValueError(
             f"{path}: no such table; `dvc repro` or `make benchmark` makes it"

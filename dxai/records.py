@@ -6,7 +6,6 @@ first is kept means that a run with a missing result is refused whole.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import re
@@ -19,7 +18,7 @@ from typing import Any
 from dxai import provenance
 from dxai.cells import cells, number, plain
 from dxai.evaluate.names import BASELINES, OURS
-from dxai.files import read_json
+from dxai.files import read_json, read_rows
 from dxai.params import Params
 from dxai.stages import CLASSIFIERS, DATA, DECOMPOSITIONS, OUTCOMES, TABLES
 
@@ -318,8 +317,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def read_table(path: Path) -> list[Row]:
     """The rows of a CSV file: whole numbers, numbers, truth values, None for nothing, or text."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: _typed(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    return [{key: _typed(text) for key, text in row.items()} for row in read_rows(path)]
 
 
 def _typed(text: str) -> Any:

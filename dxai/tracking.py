@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 import re
@@ -34,6 +33,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from dxai.cells import TABLES, cells
 from dxai.compare import LoggedRun
+from dxai.datasets.format import sha256
 from dxai.files import atomic, read_json
 from dxai.params import Params, load_params
 from dxai.records import Numbers, Record, read_records
@@ -108,7 +108,7 @@ def download_model(source: str) -> Path:
             tags = store.client.get_run(run).data.tags
             owner, wanted = tags.get("model_of_run", run), tags.get("model_sha256")
             path = Path(store.client.download_artifacts(owner, file or "model.pt"))
-            if path.name == "model.pt" and wanted not in (None, _sha256(path)):
+            if path.name == "model.pt" and wanted not in (None, sha256(path)):
                 raise ValueError(f"{source}: its model.pt in MLflow is damaged; log the run again")
             return path
         except (mlflow.MlflowException, OSError) as error:
@@ -346,7 +346,7 @@ class Store:
         The tag `model_of_run` names the run that has it, in two forms: `runs:/<id>/<kind>` for
         MLflow's loaders, and the artifact `model.pt`, which `dxai explain` reads.
         """
-        digest = _sha256(path)
+        digest = sha256(path)
         same = f"tags.model_sha256 = '{digest}' and tags.model_logged = 'yes'"
         found = self.client.search_runs([self.experiment], same, max_results=1)
         owner = found[0].info.run_id if found else run
@@ -397,10 +397,6 @@ def _workspace(path: Path) -> str:
     with atomic(path) as temporary:
         temporary.write_text(secrets.token_hex(8))
     return path.read_text()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _listed(runs: list[Run]) -> str:

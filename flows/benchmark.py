@@ -1,6 +1,5 @@
 """The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the record."""
 
-import csv
 import json
 import re
 import subprocess
@@ -26,6 +25,7 @@ from prefect.tasks import Task
 from pydantic import Field
 
 from dxai import lifeline, progress
+from dxai.files import read_rows
 from dxai.params import METHODS, ParamsError, load_params
 from dxai.profiles import select_profile
 from flows import integrity, notice, workspace
@@ -165,9 +165,8 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
         try:
             run_group.with_options(name=group.name)(group, environment, known)
         except StageFailed:
-            if (
-                group is parts[-1] and not tables
-            ):  # a method failed: its row says so, the others stand
+            if group is parts[-1] and not tables:
+                # A method failed: its row says so, the others stand.
                 record(gate=False)
             raise
         if stale.intersection(group.targets):
@@ -275,9 +274,7 @@ def publish_some(tables: list[int]) -> None:
 def publish_tables(folder: Path, names: list[str]) -> None:
     """Tables that are CSV files as artifacts."""
     for name in names:
-        with (folder / f"{name}.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        if rows:
+        if rows := read_rows(folder / f"{name}.csv"):
             key = name.replace("table", "table-")
             create_table_artifact(rows, key=key, description=PUBLISHED[name])
 

@@ -1,6 +1,5 @@
 """What a run tells those who do not look: a message to a webhook when it has ended."""
 
-import csv
 import json
 import os
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dxai.files import read_rows
 from dxai.plain_tables import format_table
 
 URL = "DXAI_WEBHOOK"
@@ -42,8 +42,7 @@ def message(
     rows: list[dict[str, str]] = []
     parts = [f"dxai: run {run} {state}" + (f": {reason}" if reason else ""), url]
     if table is not None and table.exists():
-        with table.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_rows(table)
         parts.append(f"```\n{format_table(table)}\n```")
     about = {"run": run, "url": url, "state": state, "reason": reason}
     text = "\n\n".join(filter(None, [*parts, changed]))

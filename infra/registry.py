@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from infra import deployments, keys, postgres
 from infra.prefect_api import Prefect
@@ -114,9 +115,16 @@ def ray_environment(place: Place) -> dict[str, str]:
     return {k: v for k, v in place.environment().items() if k not in strange} | own
 
 
-def node_is_up(name: str) -> Callable[[Place], bool]:
-    """Whether a node has joined."""
-    return lambda place: said(place, name, "Ray runtime started")
+def ray_node(name: str, command: Callable[[Place], list[str]], **order: Any) -> Service:
+    """A node, which does its work once it has said so."""
+    return Service(
+        name,
+        command,
+        lambda place: said(place, name, "Ray runtime started"),
+        environment=ray_environment,
+        grace=3.0,  # nothing is left to save
+        **order,
+    )
 
 
 # ------------------------------------------------------------------------------ all of them
@@ -160,22 +168,8 @@ SERVICES = {
             needs=("postgres", "store"),
             prepare=prepare_mlflow,
         ),
-        Service(
-            "ray-head",
-            head_command,
-            node_is_up("ray-head"),
-            outlives=("ray-node",),
-            environment=ray_environment,
-            grace=3.0,  # nothing is left to save
-        ),
-        Service(
-            "ray-node",
-            node_command,
-            node_is_up("ray-node"),
-            needs=("ray-head",),
-            environment=ray_environment,
-            grace=3.0,  # nothing is left to save
-        ),
+        ray_node("ray-head", head_command, outlives=("ray-node",)),
+        ray_node("ray-node", node_command, needs=("ray-head",)),
         Service(
             "worker",
             lambda place: module(

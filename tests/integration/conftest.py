@@ -95,6 +95,20 @@ class Project:
             output, _ = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(arguments, process.returncode, output)
 
+    def interrupt(self, word: str, *arguments: str) -> str:
+        """The same, stopped by Ctrl-C once it has said `word`; returns all that it said."""
+        process = self.start(*arguments)
+        assert process.stdout is not None
+        seen = ""
+        for line in process.stdout:
+            seen += line
+            if word in line:
+                break
+        process.send_signal(signal.SIGINT)
+        seen += process.stdout.read()
+        assert process.wait() == 130, seen
+        return seen
+
     def local(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The launcher."""
         return self.run("infra.local", *arguments)

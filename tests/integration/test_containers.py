@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from dxai import processes
 from tests import containers
 from tests.conftest import require_program
 from tests.containers import ROOT
+from tests.integration.conftest import wait_for
 from tests.ray_jobs import TITLES, session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -330,13 +331,6 @@ def test_the_worker_ends_as_a_whole(stack: Stack, how: str) -> None:
         (raylet,) = (pid for pid, command in members.items() if TITLES["raylet"] in command)
         os.kill(raylet, signal.SIGKILL)
     assert process.wait(45) != 0
-    wait_until(lambda: not session(process.pid), 30)
+    wait_for(lambda: not session(process.pid), 30)
     stack.start("worker")
     stack.wait("worker")
-
-
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

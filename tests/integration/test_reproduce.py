@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import signal
 import stat
 import subprocess
 from collections.abc import Callable
@@ -111,16 +110,7 @@ def logged(
 
 def test_a_run_gives_the_same_numbers_after_a_stop(logged: Project) -> None:
     before = state(logged)
-    process = logged.start("dxai", "reproduce", "latest")
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if "Running stage 'classifier" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    seen += process.stdout.read()
-    assert process.wait() == 130, seen
+    seen = logged.interrupt("Running stage 'classifier", "dxai", "reproduce", "latest")
     assert "and its uncommitted changes" in seen
     assert "linked data/fruit, the source of dataset fruit" in seen
     assert not [c for c in logged.processes().values() if "stages" in c or "dvc" in c]

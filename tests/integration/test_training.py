@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 from collections.abc import Callable
 
 import mlflow
@@ -36,16 +35,7 @@ def ray_processes(project: Project) -> list[str]:
 
 
 def test_a_stop_saves_and_the_next_run_goes_on(project: Project) -> None:
-    process = project.start("infra.local", "benchmark")
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if "panel of step 50" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    assert process.wait() == 130, seen + rest
+    project.interrupt("panel of step 50", "infra.local", "benchmark")
     wait_for(lambda: not ray_processes(project), 20)
 
     run = project.local("benchmark")
