@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,8 @@ TITLES = {
 """What the command line of each kind of process holds."""
 OPEN = {"RAY_AUTH_MODE": "disabled"}
 """For a cluster's nodes and whoever joins; else it depends on whether the user has a token."""
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1 as the kernel writes it, for IPv4 and IPv6."""
 PATIENCE = 120.0
 """Seconds in which whatever is waited for happens on a busy machine."""
 T = TypeVar("T")
@@ -81,6 +83,22 @@ def session(leader: int) -> dict[int, str]:
             if int(values[3]) == leader and values[0] not in "ZX":
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 found[int(folder.name)] = command
+    return found
+
+
+def listening(pids: Iterable[int]) -> set[str]:
+    """Addresses, in the kernel's notation, at which some processes listen."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                sockets |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(link)))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                found.add(fields[1].partition(":")[0])
     return found
 
 

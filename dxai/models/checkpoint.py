@@ -141,7 +141,7 @@ def freeze(network: nn.Module) -> Any:
 
 
 def write_tensors(path: Path | str, content: dict[str, Any]) -> None:
-    """`torch.save`, atomically.
+    """`torch.save`, atomically; the same content gives the same bytes.
 
     Raises
     ------
@@ -150,7 +150,8 @@ def write_tensors(path: Path | str, content: dict[str, Any]) -> None:
     """
     with atomic(path) as temporary:
         try:
-            torch.save(content, temporary)
+            with temporary.open("wb") as file:  # torch would write a file's name into it
+                torch.save(content, file)
         except RuntimeError as error:  # what torch makes of a full disk
             reason = str(error).splitlines()[0]
             raise OSError(f"{path}: cannot be written, is the disk full? ({reason})") from None

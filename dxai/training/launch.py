@@ -40,6 +40,13 @@ END_SECONDS = 20.0
 LOG = "ray.log"
 METRICS = ".work/metrics"
 """Folder of files for Prometheus, unless DXAI_METRICS names another."""
+OWN_CLUSTER = {
+    # Ray protects what it starts itself so; whoever joins has to say the same.
+    "RAY_AUTH_MODE": "token",
+    # As on laptops of other systems, where it listens on loopback alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+"""Environment of a cluster that is started here, for this machine only."""
 SHARED = "DXAI_CLUSTER"
 """Environment variable: the folder of a cluster that is held for several trainings."""
 
@@ -268,12 +275,11 @@ def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
 
 def environment() -> dict[str, str]:
     """What a process that starts or joins Ray is given."""
-    # Ray protects its own local clusters so; whoever joins one has to say the same.
-    auth = {} if os.environ.get("RAY_ADDRESS") else {"RAY_AUTH_MODE": "token"}
+    own = {} if os.environ.get("RAY_ADDRESS") else OWN_CLUSTER
     paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return (
         os.environ
-        | auth
+        | own
         | {
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # a user's own classifiers

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -35,6 +36,14 @@ TELL_EVERY = 0.5
 """Seconds between two `step` events of a worker."""
 WAITING_EVERY = 30.0
 """Seconds between two words on the wait for others to free their resources."""
+
+
+class Alone(TorchConfig):
+    """For one worker: no process group, whose meeting place listens on every interface."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return Backend
 
 
 @ray.remote(num_cpus=0)
@@ -217,7 +226,7 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
             resources_per_worker=resources,
             placement_strategy=params.placement,
         ),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=(Alone if params.workers == 1 else TorchConfig)("nccl" if gpu else "gloo"),
         run_config=config,
     )
     try:

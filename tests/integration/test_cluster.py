@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from infra import keys, registry, services
 from tests.integration.conftest import Project
-from tests.ray_jobs import session
+from tests.ray_jobs import LOOPBACK, listening, session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -32,22 +31,6 @@ def processes(project: Project) -> set[int]:
     return found | project.processes().keys()
 
 
-def listening(pids: set[int]) -> set[str]:
-    """Addresses, in the kernel's notation, at which some processes listen."""
-    sockets = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            with contextlib.suppress(OSError):
-                sockets |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(link)))
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in sockets:
-                found.add(fields[1].partition(":")[0])
-    return found
-
-
 def test_all_of_it_runs_and_a_second_up_changes_nothing(cluster: Project) -> None:
     before = cluster.local("status").stdout
     assert before.count("running, process") == len(registry.CLUSTER)
@@ -57,9 +40,7 @@ def test_all_of_it_runs_and_a_second_up_changes_nothing(cluster: Project) -> Non
 
 
 def test_nothing_listens_beyond_loopback(cluster: Project) -> None:
-    local = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, as IPv4 and IPv6
-    found = listening(processes(cluster))
-    assert found == local
+    assert listening(processes(cluster)) == LOOPBACK
 
 
 def secret_words(project: Project) -> list[str]:

@@ -24,6 +24,7 @@ from tests import s3
 from tests.integration.conftest import Project
 from tests.prepared import prepared_textures
 from tests.ray_jobs import (
+    LOOPBACK,
     NAME,
     OPEN,
     SETTINGS,
@@ -34,6 +35,7 @@ from tests.ray_jobs import (
     command_of,
     digest,
     events_of,
+    listening,
     session,
     wait_for,
 )
@@ -216,6 +218,7 @@ def test_trainings_that_do_not_fit_at_once_wait_for_each_other(
         first = train({"steps": 40}, **shared)
         go_on(first, 1)
         leader = int((tmp_path / "cluster" / lifeline.PID).read_text())
+        assert listening(session(leader)) == LOOPBACK  # it is nobody else's
         # Kept from ending, however long the second one takes to say that it waits.
         worker = next(p for p in session(leader) if "RayTrainWorker" in command_of(p))
         os.kill(worker, signal.SIGSTOP)

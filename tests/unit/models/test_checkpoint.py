@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,13 @@ def test_weights_of_other_settings_are_refused(folder: Path) -> None:
     write_tensors(folder / SNAPSHOTS, {"kind": "snapshots", "steps": {7: other}})
     with pytest.raises(ModelError, match="step 7 has other settings"):
         list(load_snapshots(folder))
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from dxai.models.checkpoint import write_tensors; "
+        "write_tensors(sys.argv[1], {'x': torch.arange(5)})"
+    )
+    for name in ("one.pt", "another.pt"):  # in processes of their own
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
