@@ -29,7 +29,7 @@ from dxai.files import read_rows
 from dxai.params import METHODS, ParamsError, load_params
 from dxai.profiles import select_profile
 from flows import integrity, notice, workspace
-from flows.stages import Group, StageFailed, groups, lanes, out_of_date, reproduce
+from flows.stages import Group, StageFailed, cache, groups, lanes, out_of_date, reproduce
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
@@ -136,8 +136,10 @@ def full_benchmark(
     """
     with workspace.alone(f"run {runtime.flow_run.name}", get_run_logger().info):
         select(profile, datasets, classifiers, methods, seeds)
+        kept = cache()
+        workspace.check_room([*workspace.WRITTEN, kept])
         if verify:
-            integrity.check(get_run_logger().warning)
+            integrity.check(get_run_logger().warning, kept)
         with lifeline.hold(CLUSTER):
             address = {"RAY_ADDRESS": ray_address} if ray_address else {}
             reproduce_all({"DXAI_CLUSTER": str(CLUSTER.absolute())} | address, tables)
@@ -281,12 +283,18 @@ def publish_tables(folder: Path, names: list[str]) -> None:
 
 @task(retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
 def track() -> str:
-    """The run in MLflow, from the result files: what DVC skipped shows in it too; its id."""
+    """The run in MLflow, from the result files: what DVC skipped shows in it too; its id.
+
+    First MLflow gets what it missed of the trainings while it was down.
+    """
     from dxai import tracking  # MLflow takes seconds to import
 
     page = page_of(str(runtime.flow_run.id))
     tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}
     tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
+    missed = subprocess.run([sys.executable, "-m", "dxai.live"], capture_output=True, text=True)
+    if said := (missed.stdout + missed.stderr).strip():
+        get_run_logger().info("%s", said.splitlines()[-1])
     run = tracking.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
     get_run_logger().info("MLflow run %s in %s", run, tracking.where())
     if link := tracking.page(run):

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from dxai import dvc_files
 
-CACHE = Path(".dvc/cache")
 
-
-def check(say: Callable[[str], None], root: Path | str = ".") -> list[str]:
+def check(say: Callable[[str], None], cache: Path, root: Path | str = ".") -> list[str]:
     """Hash every object of DVC's cache and every output, and remove those that are damaged.
 
     DVC hashes a file anew only if its size or date has changed. What is removed here, it restores
@@ -24,9 +22,12 @@ def check(say: Callable[[str], None], root: Path | str = ".") -> list[str]:
     """
     root = Path(root)
     damaged = []
-    for path in sorted((root / CACHE / dvc_files.OBJECTS).glob("*/*")):
-        if _md5(path) != path.parent.name + path.name.removesuffix(".dir"):
-            damaged.append(str(path.relative_to(root)))
+    for path in sorted((cache / dvc_files.OBJECTS).glob("*/*")):
+        if path.name.startswith("."):
+            say(f"{path} was never finished: removed")
+            path.unlink()
+        elif _md5(path) != path.parent.name + path.name.removesuffix(".dir"):
+            damaged.append(str(path))
             path.unlink()
     recorded = dvc_files.hashes(dvc_files.stages(root / "dvc.lock"), "outs")
     for (_, out), digest in recorded.items():

@@ -100,6 +100,15 @@ def _group(target: str) -> str:
     return target.split("@")[0]
 
 
+def cache(root: Path | str = ".") -> Path:
+    """The folder of DVC's cache, relative to the working directory where it lies in it."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        found = Path(repo.cache.local.path)
+    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+
+
 def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
     """Those of `targets` that DVC would run.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +61,26 @@ def require_program(name: str) -> str:
             pytest.fail(f"{name} is not installed; .ci/run installs what tests need")
         pytest.skip(f"{name} is not installed")
     return path
+
+
+Mount = Callable[..., Path | None]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """Makes a file system of a size, with options, in a new folder; None for who may not."""
+    places: list[Path] = []
+
+    def make(size: str, place: Path | None = None, *options: str) -> Path | None:
+        place = place or tmp_path / f"disk-{len(places)}"
+        place.mkdir(exist_ok=True)
+        chosen = ",".join([f"size={size}", *options])
+        command = ["mount", "-t", "tmpfs", "-o", chosen, "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            return None
+        places.append(place)
+        return place
+
+    yield make
+    for place in places:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -152,9 +152,9 @@ def write_tensors(path: Path | str, content: dict[str, Any]) -> None:
         try:
             with temporary.open("wb") as file:  # torch would write a file's name into it
                 torch.save(content, file)
-        except RuntimeError as error:  # what torch makes of a full disk
-            reason = str(error).splitlines()[0]
-            raise OSError(f"{path}: cannot be written, is the disk full? ({reason})") from None
+        except (OSError, RuntimeError) as error:  # torch makes the second of some full disks
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise OSError(f"{path}: cannot be written: {reason}") from None
 
 
 def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:

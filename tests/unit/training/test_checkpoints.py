@@ -21,6 +21,7 @@ import torch
 
 from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.watching import Watcher
+from tests.conftest import Mount
 from tests.prepared import prepared_textures
 from tests.unit.training import test_loop
 
@@ -315,22 +316,9 @@ def test_a_full_disk_at_the_first_checkpoint(tmp_path: Path) -> None:
     assert steps_in(tmp_path) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, of those who may mount one; the limit above is for everybody."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        yield tmp_path / "none"
-        return
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def test_a_file_system_without_room(small_disk: Path) -> None:
-    if not small_disk.exists():
-        return  # tests cannot mount here
+def test_a_file_system_without_room(mount: Mount) -> None:
+    if (small_disk := mount("1m")) is None:
+        return  # tests cannot mount here; the limit above is for everybody
     checkpoint = Checkpoint(small_disk / "kept", keep=5)
     with pytest.raises(OSError) as caught:
         for step in range(1, 10):
