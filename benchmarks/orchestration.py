@@ -1,0 +1,105 @@
+"""What Prefect and DVC cost: a run of the flow beside the bare commands of its stages.
+
+Run as `python -m benchmarks.orchestration`. Both work in fresh clones of the last commit, one after the
+other; what the flow adds (DVC's hashing and locking, Prefect's tasks, the tables as artifacts, the run
+in MLflow) is the difference of the two times. Then the flow runs again, with nothing to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from dxai import dvc_files, lifeline
+
+PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
+LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
+"""A line of the flow's log, not of what is said around it."""
+
+
+def main() -> None:
+    """Run both and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="quick", help="a profile whose items run one by one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="orchestration-") as folder:
+        with_flow, bare = clone(Path(folder, "flow")), clone(Path(folder, "bare"))
+        flow = seconds_of_flow(with_flow, options.profile)
+        commands = commands_of(with_flow)
+        again = seconds_of_flow(with_flow, options.profile)
+        shutil.copy(with_flow / "params.yaml", bare)  # with the profile in it
+        work = seconds_of(bare, commands)
+    over = flow - work
+    print(f"profile {options.profile}, {len(commands)} items")
+    print(f"commands alone          {work:8.1f} s")
+    print(f"the flow                {flow:8.1f} s")
+    print(f"more                    {over:8.1f} s, {100 * over / work:.1f}% of the work,", end=" ")
+    print(f"{over / len(commands):.2f} s an item")
+    print(f"the flow, nothing to do {again:8.1f} s, {again / len(commands):.2f} s an item")
+
+
+def clone(folder: Path) -> Path:
+    """The last commit, in a folder of its own."""
+    subprocess.run(["git", "clone", "--quiet", Path.cwd(), folder], check=True)
+    return folder
+
+
+def environment() -> Mapping[str, str]:
+    """Of both: this Python, and ports that nobody else has."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return os.environ | PORTS | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def seconds_of_flow(folder: Path, profile: str) -> float:
+    """From its first line to the end of the command, without the start of the servers."""
+    command = [sys.executable, "-m", "infra.local", "benchmark", "--profile", profile]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    began = ended = 0.0
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        if "Beginning flow run" in line:
+            began = time.monotonic()
+        if LOGGED.match(line):
+            ended = time.monotonic()
+    if process.wait() != 0:
+        raise SystemExit(f"error: the flow failed in {folder}")
+    return ended - began
+
+
+def commands_of(folder: Path) -> list[str]:
+    """What ran, in DVC's order."""
+    from flows.stages import groups
+
+    ran = dvc_files.stages(folder / "dvc.lock")
+    targets = [target for group in groups(folder) for target in group.targets]
+    return [ran[target]["cmd"] for target in targets]
+
+
+def seconds_of(folder: Path, commands: list[str]) -> float:
+    """All of them, one after the other, with the one Ray that a run of the flow has too."""
+    cluster = folder / ".work/cluster"
+    began = time.monotonic()
+    with lifeline.hold(cluster):
+        for command in commands:
+            subprocess.run(
+                shlex.split(command),
+                cwd=folder,
+                env=environment() | {"DXAI_CLUSTER": str(cluster)},
+                check=True,
+            )
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()
