@@ -1,8 +1,8 @@
 """What Prefect and DVC cost: a run of the flow beside the bare commands of its stages.
 
-Run as `python -m benchmarks.orchestration`. Both work in fresh clones of the last commit, one after the
-other; what the flow adds (DVC's hashing and locking, Prefect's tasks, the tables as artifacts, the run
-in MLflow) is the difference of the two times. Then the flow runs again, with nothing to do.
+Run as `python -m benchmarks.orchestration`. Both work in fresh clones of the last commit, one after
+the other; what the flow adds (DVC's hashing and locking, Prefect's tasks, the tables as artifacts,
+the run in MLflow) is the difference of the two times. Between them it runs with nothing to do.
 """
 
 from __future__ import annotations

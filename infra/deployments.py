@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from infra import mlflow_server
 from infra.prefect_api import Prefect
 from infra.services import POOL, QUEUES, Place, ServiceError
 
@@ -19,7 +20,9 @@ def server_of(place: Place) -> Prefect:
 
 
 def prepare_worker(place: Place, say: Callable[[str], None]) -> None:
-    """Have a pool and a deployment, and no runs that a killed worker left."""
+    """Have a pool and a deployment, no runs of a killed worker, and where a run is logged."""
+    if not place.cluster:  # there it is a file, with or without MLflow's server
+        mlflow_server.upgrade(place, say)
     server = server_of(place)
     server.ensure_pool(POOL, QUEUES)
     clear_dead_runs(server, say)

@@ -18,16 +18,20 @@ USERS = ("postgres", "nobody")
 """Whom it runs as if root starts it, which PostgreSQL itself refuses."""
 
 
-def program(name: str) -> str:
+def program(name: str, version: str = "*") -> str:
     """Path of a program of PostgreSQL; Debian keeps those of a server out of PATH.
+
+    Of several major versions the newest, or the one that is asked for, where it is there.
 
     Raises
     ------
     ServiceError
         If it is not installed.
     """
-    if found := sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version):
-        return str(found[-1])
+    places = Path("/usr/lib/postgresql")
+    for wanted in (version, "*"):
+        if found := sorted(places.glob(f"{wanted}/bin/{name}"), key=_version):
+            return str(found[-1])
     if (elsewhere := shutil.which(name)) is None:
         raise ServiceError(
             f"PostgreSQL is not installed: no program {name} in PATH or in /usr/lib/postgresql; "
@@ -64,10 +68,12 @@ def prepare(place: Place, say: Callable[[str], None]) -> None:
     Raises
     ------
     ServiceError
-        If PostgreSQL is missing or may not enter the folder.
+        If PostgreSQL is missing, or may not enter the folder, or is not of the version that wrote
+        it.
     """
     data = folder(place) / "data"
     if data.exists():
+        _check_version(data)
         return
     say("postgres: making its databases")
     initdb, server, owner = program("initdb"), program("postgres"), user()
@@ -99,6 +105,22 @@ def prepare(place: Place, say: Callable[[str], None]) -> None:
     unfinished.rename(data)
 
 
+def _check_version(data: Path) -> None:
+    """Another major version cannot read the folder, and what it says of it is in a log."""
+    wrote = _written_by(data)
+    said = subprocess.run([program("postgres", wrote), "--version"], capture_output=True, text=True)
+    if f" {wrote}." not in said.stdout:
+        raise ServiceError(
+            f"{data} was written by PostgreSQL {wrote}, but this is {said.stdout.strip()}; "
+            f"`apt-get install postgresql-{wrote}`, or move {data.parent} away to begin anew"
+        )
+
+
+def _written_by(data: Path) -> str:
+    """Its major version."""
+    return (data / "PG_VERSION").read_text().strip()
+
+
 def _run(command: list[str], words: str, identity: dict[str, Any]) -> None:
     done = subprocess.run(command, input=words, capture_output=True, text=True, cwd="/", **identity)
     if done.returncode != 0 or "ERROR" in done.stderr:
@@ -113,7 +135,9 @@ def command(place: Place) -> list[str]:
         "unix_socket_directories": "",
     }
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    return [program("postgres"), "-D", str(folder(place) / "data"), *options]
+    data = folder(place) / "data"
+    wrote = _written_by(data) if data.exists() else "*"
+    return [program("postgres", wrote), "-D", str(data), *options]
 
 
 def environment(place: Place) -> dict[str, str]:

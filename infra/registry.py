@@ -7,7 +7,6 @@ listens on loopback.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -16,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra import deployments, keys, postgres
+from infra import deployments, keys, mlflow_server, postgres
 from infra.prefect_api import Prefect
 from infra.services import (
+    BUCKET,
     HOST,
     POOL,
     Place,
@@ -27,11 +27,11 @@ from infra.services import (
     alive,
     answers,
     listens,
+    module,
     running,
     said,
 )
 
-BUCKET = "dxai"
 RAY = (
     # Ray replaces 127.0.0.1 by the machine's outer address, where it would then listen, too.
     "from ray._private import services; services.resolve_ip_for_localhost = lambda host: host; "
@@ -41,29 +41,7 @@ OBJECTS = 200 << 20
 """Bytes of memory for the objects of a node of Ray."""
 
 
-def module(*arguments: str) -> list[str]:
-    """`python -m ...` with this Python."""
-    return [sys.executable, "-m", *arguments]
-
-
-# ------------------------------------------------------------------------------ servers
-def mlflow_command(place: Place) -> list[str]:
-    """MLflow's server; artifacts go through it, so that clients need nothing but its address."""
-    server = module("mlflow", "server", "--host", HOST, "--workers", "1")
-    server += ["--port", str(place.port("mlflow"))]
-    if not place.cluster:
-        server += ["--backend-store-uri", place.tracking_uri]
-        return [*server, "--default-artifact-root", str(place.work / "mlflow-artifacts")]
-    server += ["--backend-store-uri", place.database("mlflow", "psycopg")]
-    return [*server, "--artifacts-destination", f"s3://{BUCKET}/mlflow"]
-
-
-def prepare_mlflow(place: Place, say: Callable[[str], None]) -> None:
-    """Name what is not installed."""
-    if place.cluster and importlib.util.find_spec("psycopg") is None:
-        raise ServiceError("MLflow on PostgreSQL needs psycopg: `pip install -e '.[cluster]'`")
-
-
+# ------------------------------------------------------------------------------ the S3 store
 def store_folder(place: Place) -> Path:
     """What the S3 store serves: a folder a bucket, a file an object."""
     return place.work / "store"
@@ -163,10 +141,10 @@ SERVICES = {
         ),
         Service(
             "mlflow",
-            mlflow_command,
+            mlflow_server.command,
             lambda place: answers(f"{place.url('mlflow')}/health"),
             needs=("postgres", "store"),
-            prepare=prepare_mlflow,
+            prepare=mlflow_server.prepare,
         ),
         ray_node("ray-head", head_command, outlives=("ray-node",)),
         ray_node("ray-node", node_command, needs=("ray-head",)),

@@ -32,6 +32,7 @@ PORTS = {
 }
 """Environment variable and default of each port; prefect.toml repeats the first default."""
 
+BUCKET = "dxai"
 POOL, QUEUES = "dxai-local", ("default", "nightly")
 START_TIMEOUT = 180.0
 FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
@@ -40,6 +41,11 @@ FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
 
 class ServiceError(RuntimeError):
     """A program that did not start, or a port that somebody else has; the text says what to do."""
+
+
+def module(*arguments: str) -> list[str]:
+    """`python -m ...` with this Python."""
+    return [sys.executable, "-m", *arguments]
 
 
 @dataclass(frozen=True)

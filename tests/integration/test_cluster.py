@@ -77,7 +77,7 @@ def test_without_the_secrets_nobody_gets_in(cluster: Project) -> None:
             "s3", endpoint_url=endpoint
         )
         with pytest.raises(botocore.exceptions.ClientError, match=r"403|denied|Signature"):
-            client.list_objects_v2(Bucket=registry.BUCKET)
+            client.list_objects_v2(Bucket=services.BUCKET)
     status = [sys.executable, "-m", "ray.scripts.scripts", "status"]
     for token, works in (("f" * 64, False), (secret_words(cluster)[2], True)):
         environment = {

@@ -9,6 +9,7 @@ import pytest
 
 from infra import keys, postgres, registry, services
 from infra.services import Place, ServiceError
+from tests.conftest import require_program
 
 
 @pytest.fixture
@@ -89,6 +90,15 @@ def test_a_missing_program_is_named(place: Place, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run it as somebody else")
+def test_databases_of_another_version_of_postgresql_are_named(tmp_path: Path) -> None:
+    require_program("pg_lsclusters")  # of postgresql-common: a server is installed
+    data = tmp_path / ".work/postgres/data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("9\n")
+    with pytest.raises(ServiceError, match=r"written by PostgreSQL 9, but.* postgresql-9"):
+        postgres.prepare(Place(tmp_path, cluster=True), print)
+
+
 def test_a_folder_that_postgresql_may_not_enter_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
