@@ -151,6 +151,7 @@ def full_benchmark(
 
 def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) -> None:
     """Run every group, with something added to the environment of its stages."""
+    at_once = lanes()
     parts = groups(wanted={name for table in tables for name in NEEDS[table]} if tables else None)
     names = {group.name for group in parts}
     for table in tables or ():
@@ -165,7 +166,7 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
         items = f"{len(group.targets)} item{'s' * (len(group.targets) > 1)}"
         get_run_logger().info("part %d of %d: %s, %s", place, len(parts), group.name, items)
         try:
-            run_group.with_options(name=group.name)(group, environment, known)
+            run_group.with_options(name=group.name)(group, environment, known, at_once)
         except StageFailed:
             if group is parts[-1] and not tables:
                 # A method failed: its row says so, the others stand.
@@ -202,7 +203,9 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
     retry_condition_fn=worth_another_try,
     cache_policy=NO_CACHE,  # DVC is the cache
 )
-def run_group(group: Group, environment: dict[str, str], stale: set[str] | None) -> None:
+def run_group(
+    group: Group, environment: dict[str, str], stale: set[str] | None, at_once: int
+) -> None:
     """One group of stages; each item that is out of date is a task within it."""
     logger, context = get_run_logger(), copy_context()
 
@@ -215,7 +218,7 @@ def run_group(group: Group, environment: dict[str, str], stale: set[str] | None)
         context.copy().run(run_item.with_options(name=stage, task_run_name=stage), lines)
 
     reproduce(
-        group.targets, log, environment=environment, at_once=lanes(), stale=stale, watch=watch
+        group.targets, log, environment=environment, at_once=at_once, stale=stale, watch=watch
     )
 
 

@@ -13,10 +13,10 @@ from threading import Thread
 from typing import Any
 
 from dxai import files, processes
-from dxai.params import load_params
+from dxai.params import ParamsError, load_params
 
-MOST_LANES = 4
-"""Items that run at once at most: each holds a process with PyTorch in it."""
+LANES, MOST_LANES = "DXAI_LANES", 4
+"""Variable for how many items run at once, and the most without it: each holds a PyTorch."""
 GRACE = 5.0
 """Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
 
@@ -128,10 +128,20 @@ def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
 
 
 def lanes(cores: int | None = None) -> int:
-    """How many items of a stage run at once on this machine: as many as it has room to train.
+    """How many items of a stage run at once: what DXAI_LANES says, for a cluster that has more room
+    than this machine, or as many as this machine has room to train.
 
-    Each of them gets the threads of one training.
+    Each of them gets its share of this machine's threads.
+
+    Raises
+    ------
+    ParamsError
+        If DXAI_LANES is no whole number of 1 or more.
     """
+    if given := os.environ.get(LANES):
+        if not (given.isascii() and given.isdigit() and int(given) > 0):
+            raise ParamsError(f"{LANES} is {given!r}; a whole number of 1 or more is wanted")
+        return int(given)
     training = load_params().training
     room = (cores or os.cpu_count() or 1) // (training.workers * training.cpus_per_worker)
     return max(1, min(room, MOST_LANES))

@@ -30,6 +30,7 @@ SHARED = {
     "test_training.py": "finished",
     "test_cluster.py": "cluster",
     "test_faults.py": "cluster",
+    "test_operating.py": "cluster",
 }
 """Files of tests/integration that share what takes minutes to make, and what that is."""
 

@@ -297,7 +297,7 @@ def test_a_failed_stage_fails_the_run_and_the_next_run_resumes(finished: Project
 def busy(make_project: Callable[..., Project], finished: Project) -> Project:
     """A copy of the finished project whose decomposition is to be trained for hours."""
     project = make_project(finished)
-    project.select(profile="smoke", overrides=LONG)
+    project.narrow(profile="smoke", overrides=LONG)
     return project
 
 

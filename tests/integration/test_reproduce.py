@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 import stat
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.integration.conftest import Project
+from tests.manual import block
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -48,6 +50,8 @@ STAGES = {
     "tables",
     "report",
 }
+PLAIN, CACHED = (shlex.split(line, comments=True) for line in block("Reproduce a run").splitlines())
+"""The two commands of docs/operating.md."""
 
 
 def running(output: str) -> set[str]:
@@ -110,13 +114,13 @@ def logged(
 
 def test_a_run_gives_the_same_numbers_after_a_stop(logged: Project) -> None:
     before = state(logged)
-    seen = logged.interrupt("Running stage 'classifier", "dxai", "reproduce", "latest")
+    seen = logged.interrupt("Running stage 'classifier", *PLAIN)
     assert "and its uncommitted changes" in seen
     assert "linked data/fruit, the source of dataset fruit" in seen
     assert not [c for c in logged.processes().values() if "stages" in c or "dvc" in c]
     assert "prepare@fruit" in running(seen)
 
-    done = logged.run("dxai", "reproduce", "latest")
+    done = logged.run(*PLAIN)
     assert done.returncode == 0, done.stdout
     assert running(done.stdout) == STAGES - {"prepare@fruit"}
     count, of = re.findall(r"Cells: (\d+) of (\d+) are the same", done.stdout)[0]
@@ -125,14 +129,14 @@ def test_a_run_gives_the_same_numbers_after_a_stop(logged: Project) -> None:
     assert state(logged) == before
 
 
-def test_the_cache_restores_what_is_intact_in_it(logged: Project, tmp_path: Path) -> None:
+def test_the_cache_restores_what_is_intact_in_it(logged: Project) -> None:
     objects = logged.root / ".dvc/cache/files/md5"
     page = (logged.root / "results/report.html").read_bytes()
     (report,) = (p for p in objects.glob("*/*") if p.is_file() and p.read_bytes() == page)
     report.chmod(report.stat().st_mode | stat.S_IWUSR)
     report.write_bytes(page.replace(b"a", b"b", 1))
     before = state(logged)
-    done = logged.run("dxai", "reproduce", "latest", "--from-cache", "--into", str(tmp_path / "x"))
+    done = logged.run(*CACHED)
     assert done.returncode == 0, done.stdout
     assert running(done.stdout) == {"report"}
     assert state(logged) == before

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dxai.params import ParamsError
 from dxai.profiles import select_profile
 from flows.stages import Group, StageFailed, groups, lanes, prune_locks, reproduce
 
@@ -187,6 +188,18 @@ def test_as_many_items_as_there_is_room_to_train(
     select_profile(tmp_path / "params.yaml", overrides=overrides)
     monkeypatch.chdir(tmp_path)
     assert lanes(cores) == expected
+
+
+def test_a_cluster_may_have_more_room_than_this_machine(monkeypatch) -> None:
+    monkeypatch.setenv("DXAI_LANES", "24")
+    assert lanes(2) == 24
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", "1.5", "²"])
+def test_what_is_no_number_of_items_is_named(given: str, monkeypatch) -> None:
+    monkeypatch.setenv("DXAI_LANES", given)
+    with pytest.raises(ParamsError, match=f"DXAI_LANES is '{given}'"):
+        lanes(2)
 
 
 def test_python_in_a_stage_is_the_one_that_runs_the_flow(pipeline: Path) -> None:

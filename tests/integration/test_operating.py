@@ -1,0 +1,263 @@
+"""Every command of docs/operating.md as it stands there, in a project with a cluster's processes.
+
+The tests come in the order of an operator's days, and each goes on where the one before ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra import registry
+from tests import containers
+from tests.integration.conftest import ROOT, Project
+from tests.manual import block, sections
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+MAKE = """set -e
+make() {  # `.ci/run` installs afresh; here a new clone gets the environment that runs the tests
+    if [ ! -e .venv ]; then mkdir .venv; ln -s "$ENVIRONMENT"/* .venv; touch .venv/installed; fi
+    command make "$@"
+}
+"""
+JSON_LOGS = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json"}
+ELSEWHERE = ("docker", "kubectl")
+"""Programs that need what no test can start."""
+
+
+def shell(
+    project: Project, script: str, folder: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """A block, run as somebody would who pastes it; it has to succeed."""
+    done = subprocess.run(
+        ["bash", "-c", MAKE + script],
+        cwd=folder or project.root,
+        env=project.environment | {"ENVIRONMENT": sys.prefix} | more,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    command = ["git", *who, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def project(cluster: Project) -> Project:
+    """Whatever other tests have left of it: up, and with something to run that takes seconds."""
+    if not (cluster.root / "results/report.html").exists():
+        overrides = {"repeat": "{classifiers: [], seeds: []}", "ablations.variants": "{}"}
+        cluster.select(profile="smoke", classifiers=["simple"], methods=["ig"], overrides=overrides)
+    shell(cluster, "make up CLUSTER=1", **JSON_LOGS)
+    return cluster
+
+
+def test_every_block_is_run_here_or_in_the_test_of_reproduce() -> None:
+    counts = {heading: len(blocks) for heading, blocks in sections().items()}
+    assert counts == {
+        "Runs": 1,
+        "Every night": 1,
+        "In containers: compose": 2,
+        "On Kubernetes": 1,
+        "Upgrade": 1,
+        "Back up and restore": 2,
+        "Reproduce a run": 1,
+        "All processes on one machine": 1,
+        "What happens when something dies": 1,
+    }
+
+
+def test_runs(project: Project) -> None:
+    before = len(project.flow_runs())
+    said = shell(project, block("Runs")).stdout
+    states = [run["state"]["type"] for run in project.flow_runs()[: -before or None]]
+    assert states == ["COMPLETED"] * 3
+    assert "simple" in said  # of Table 3
+
+
+def test_every_night(project: Project) -> None:
+    listing, *rest = block("Every night").splitlines(keepends=True)
+    said = shell(project, listing, COLUMNS="200").stdout
+    (schedule,) = set(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", said))
+    shell(project, "".join(rest).replace("SCHEDULE_ID", schedule))
+    (nightly,) = (
+        found for found in project.api.call("deployments/filter", {}) if found["name"] == "nightly"
+    )
+    assert [entry["active"] for entry in nightly["schedules"]] == [False]
+    last = project.flow_runs()[0]
+    assert (last["deployment_id"], last["state"]["type"]) == (nightly["id"], "COMPLETED")
+
+
+def test_all_processes_on_one_machine(project: Project) -> None:
+    said = shell(project, block("All processes on one machine")).stdout
+    assert said.count("running, process") == len(registry.CLUSTER)
+    assert "Data and pipelines are up to date" in said
+    assert project.local("status").stdout.count("stopped") == len(registry.LOCAL)
+
+
+def test_what_happens_when_something_dies(project: Project) -> None:
+    shell(project, block("What happens when something dies"), **JSON_LOGS)
+    said = project.local("status").stdout
+    assert said.count("running, process") == len(registry.CLUSTER)
+
+
+@pytest.fixture(scope="module")
+def repository(project: Project) -> Path:
+    """Where the project's code comes from."""
+    bare = project.root.parent / "repository.git"
+    git(project.root, "clone", "--quiet", "--bare", str(project.root), str(bare))
+    git(project.root, "remote", "add", "origin", str(bare))
+    git(project.root, "fetch", "--quiet")
+    branch = git(project.root, "branch", "--show-current").strip()
+    git(project.root, "branch", "--quiet", f"--set-upstream-to=origin/{branch}")
+    return bare
+
+
+def test_upgrade(project: Project, repository: Path) -> None:
+    other = project.root.parent / "other"
+    git(other.parent, "clone", "--quiet", str(repository), str(other))
+    (other / "NEWS").write_text("a new version\n")
+    git(other, "add", "NEWS")
+    git(other, "commit", "--quiet", "-m", "A new version")
+    git(other, "push", "--quiet")
+    (project.root / ".work/mlflow-version").write_text("3.0.0")
+    said = shell(project, block("Upgrade"), **JSON_LOGS).stdout
+    assert (project.root / "NEWS").exists()
+    assert "mlflow: bringing its database from version 3.0.0" in said
+    status = project.local("status").stdout
+    assert status.count("running, process") == len(registry.CLUSTER)
+
+
+def logged_runs(project: Project) -> set[str]:
+    """Ids of MLflow's runs, from its server."""
+    ask = (
+        "from mlflow import MlflowClient as C; c = C(); print(*(r.info.run_id for e in "
+        "c.search_experiments() for r in c.search_runs([e.experiment_id])))"
+    )
+    said = shell(project, f'eval "$(python -m infra.local env)"; python -c "{ask}"').stdout
+    return set(said.splitlines()[-1].split())
+
+
+def test_back_up_and_restore(project: Project, repository: Path) -> None:
+    runs, logged = {run["id"] for run in project.flow_runs()}, logged_runs(project)
+    shell(project, block("Back up and restore"))
+    backup = project.root.parent / "dxai-backup.tar.gz"
+    assert backup.stat().st_mode & 0o077 == 0  # it has the secrets in it
+    project.local("down")
+    lost = project.root.rename(project.root.with_name("lost"))
+    said = shell(
+        project,
+        block("Back up and restore", 1),
+        project.root.parent,
+        REPOSITORY=str(repository),
+        FOLDER=str(project.root),
+        **JSON_LOGS,
+    ).stdout
+    assert "Completed" in said
+    now = {run["id"] for run in project.flow_runs()}
+    assert len(now - runs) == 1
+    assert runs < now
+    assert logged < logged_runs(project)
+    log = project.log(project.flow_runs()[0]["id"])
+    assert "Running stage" not in log
+    assert "Stage 'tables' didn't change" in log
+    for name in ("results", "artifacts", "data/prepared"):
+        assert contents(project.root / name) == contents(lost / name)
+    shutil.rmtree(lost)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_logs_are_json_with_the_run(project: Project) -> None:
+    run = project.flow_runs()[0]
+    lines = (project.root / ".work/logs/worker.log").read_text().splitlines()
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    own = [record for record in records if record.get("flow_run_id") == run["id"]]
+    assert any("Stage 'tables' didn't change" in record["message"] for record in own)
+    assert {"levelname", "created"} <= own[-1].keys()
+    assert any(record.get("task_run_name") for record in own)
+
+
+# ------------------------------------------------------------------------------ other machines
+def split(script: str) -> tuple[str, list[list[str]]]:
+    """What can be run of a block, and the words of each command that cannot."""
+    lines = script.splitlines(keepends=True)
+    there = [shlex.split(line, comments=True) for line in lines if line.startswith(ELSEWHERE)]
+    return "".join(line for line in lines if not line.startswith(ELSEWHERE)), there
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Project:
+    """The infra folder alone, to write secrets into."""
+    shutil.copytree(ROOT / "infra", tmp_path / "infra", ignore=shutil.ignore_patterns(".env"))
+    (tmp_path / ".work").mkdir()
+    return Project(tmp_path, tmp_path / "audit", dict(os.environ))
+
+
+def check_secrets(path: Path) -> dict[str, str]:
+    assert path.stat().st_mode & 0o077 == 0
+    values = dict(line.split("=", 1) for line in path.read_text().splitlines())
+    drawn = [values[name] for name in containers.secret_names()]
+    assert all(re.fullmatch("[0-9a-f]{48}", value) for value in drawn)
+    assert len(set(drawn)) == len(drawn)
+    return values
+
+
+def test_compose(copy: Project) -> None:
+    first, second = sections()["In containers: compose"]
+    here, there = split(first + second)
+    shell(copy, here)
+    values = check_secrets(copy.root / "infra/compose/.env")
+    services = containers.interpolate(containers.compose(), values)["services"]
+    verbs = set()
+    for docker, compose, verb, *words in there:
+        assert (docker, compose) == ("docker", "compose")
+        verbs.add(verb)
+        named = [word.split("=")[0] for word in words if word.split("=")[0] in services]
+        assert named or verb in ("up", "down"), words
+        if "-c" in words:
+            script = words[words.index("-c") + 1]
+            subprocess.run(["bash", "-n", "-c", script], check=True)
+    assert verbs == {"up", "exec", "restart", "down"}
+
+
+def test_kubernetes(copy: Project) -> None:
+    here, there = split(block("On Kubernetes"))
+    shell(copy, here)
+    values = check_secrets(copy.root / ".work/cluster.env")
+    assert values.keys() == {*containers.secret_names(), "DXAI_REPOSITORY"}
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in containers.kubernetes()}
+    listing = yaml.safe_load((containers.KUBERNETES / "kustomization.yaml").read_text())
+    space = listing["namespace"]
+    for words in there:
+        assert space in words or words[1] == "apply"
+        for file in (word.removeprefix("--from-env-file=") for word in words if "/" in word):
+            kind, _, name = file.partition("/")
+            if kind == "service":
+                target = words[-1].split(":")[1]
+                ports = objects["Service", name]["spec"]["ports"]
+                assert int(target) in [port["port"] for port in ports]
+            else:
+                assert (copy.root / file).exists()

@@ -1,0 +1,24 @@
+"""The commands of docs/operating.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+MANUAL = Path(__file__).resolve().parents[1] / "docs/operating.md"
+
+
+def sections() -> dict[str, list[str]]:
+    """Blocks of commands by the heading that they stand under."""
+    found: dict[str, list[str]] = {}
+    for part in MANUAL.read_text().split("\n## ")[1:]:
+        heading, _, text = part.partition("\n")
+        blocks = re.findall(r"(?:^    \S.*\n)+", text, re.MULTILINE)
+        if blocks:
+            found[heading] = [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]
+    return found
+
+
+def block(heading: str, place: int = 0) -> str:
+    """One of them."""
+    return sections()[heading][place]
