@@ -1,4 +1,7 @@
-"""The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the record."""
+"""The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the record.
+
+Messages are logged whole, without arguments: as JSON, a record keeps the two apart.
+"""
 
 import json
 import re
@@ -164,7 +167,7 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
     known: set[str] | None = stale  # until something runs, on which others may depend
     for place, group in enumerate(parts, 1):
         items = f"{len(group.targets)} item{'s' * (len(group.targets) > 1)}"
-        get_run_logger().info("part %d of %d: %s, %s", place, len(parts), group.name, items)
+        get_run_logger().info(f"part {place} of {len(parts)}: {group.name}, {items}")
         try:
             run_group.with_options(name=group.name)(group, environment, known, at_once)
         except StageFailed:
@@ -180,7 +183,7 @@ def select(profile: str | None, *names: Any) -> None:
     """Write what was asked for into params.yaml, and check the whole file before anything runs."""
     if profile is not None or any(name is not None for name in names):
         for line in select_profile(PARAMS, profile, *names):
-            get_run_logger().info("params.yaml: %s", line)
+            get_run_logger().info(f"params.yaml: {line}")
     load_params(PARAMS)
 
 
@@ -210,7 +213,7 @@ def run_group(
     logger, context = get_run_logger(), copy_context()
 
     def log(line: str) -> None:
-        logger.info("%s", line)
+        logger.info(line)
 
     def watch(stage: str, lines: Iterator[str]) -> None:
         log(f"Running stage '{stage}':")
@@ -228,7 +231,7 @@ def run_item(lines: Iterator[str]) -> None:
     bar = Bar(str(runtime.task_run.name))
     logger = get_run_logger()
     for line in lines:
-        logger.info("%s", line)
+        logger.info(line)
         if (share := progress.share(line)) is not None:
             bar.show(share)
 
@@ -297,9 +300,9 @@ def track() -> str:
     tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
     missed = subprocess.run([sys.executable, "-m", "dxai.live"], capture_output=True, text=True)
     if said := (missed.stdout + missed.stderr).strip():
-        get_run_logger().info("%s", said.splitlines()[-1])
+        get_run_logger().info(said.splitlines()[-1])
     run = tracking.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
-    get_run_logger().info("MLflow run %s in %s", run, tracking.where())
+    get_run_logger().info(f"MLflow run {run} in {tracking.where()}")
     if link := tracking.page(run):
         create_link_artifact(link, f"MLflow run {run}", key="mlflow", description="The same run.")
     return run
@@ -324,6 +327,6 @@ def judge(run: str, gate: bool) -> None:
         tracking.tag(run, {"gate": "refused" if worse else "accepted"})
     if worse and before is not None:
         text = f"worse than run {before.name} beyond the noise: {', '.join(worse)}"
-        get_run_logger().warning("%s", text)
+        get_run_logger().warning(text)
         if gate:
             raise GateFailed(text)

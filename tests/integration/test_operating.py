@@ -195,7 +195,7 @@ def test_logs_are_json_with_the_run(project: Project) -> None:
     lines = (project.root / ".work/logs/worker.log").read_text().splitlines()
     records = [json.loads(line) for line in lines if line.startswith("{")]
     own = [record for record in records if record.get("flow_run_id") == run["id"]]
-    assert any("Stage 'tables' didn't change" in record["message"] for record in own)
+    assert any("Stage 'tables' didn't change" in record["msg"] for record in own)
     assert {"levelname", "created"} <= own[-1].keys()
     assert any(record.get("task_run_name") for record in own)
 
