@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 from dxai import dvc_files, lifeline
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
+PROC, STAGE, LOOK_EVERY = Path("/proc"), b"dxai.stages.", 0.2
 LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
 """A line of the flow's log, not of what is said around it."""
 
@@ -33,9 +35,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orchestration-") as folder:
         with_flow, bare = clone(Path(folder, "flow")), clone(Path(folder, "bare"))
-        flow = seconds_of_flow(with_flow, options.profile)
+        flow, idle = seconds_of_flow(with_flow, options.profile)
         commands = commands_of(with_flow)
-        again = seconds_of_flow(with_flow, options.profile)
+        again, _ = seconds_of_flow(with_flow, options.profile)
         shutil.copy(with_flow / "params.yaml", bare)  # with the profile in it
         work = seconds_of(bare, commands)
     over = flow - work
@@ -44,6 +46,7 @@ def main() -> None:
     print(f"the flow                {flow:8.1f} s")
     print(f"more                    {over:8.1f} s, {100 * over / work:.1f}% of the work,", end=" ")
     print(f"{over / len(commands):.2f} s an item")
+    print(f"no stage ran for        {idle:8.1f} s of it, {100 * idle / (flow - idle):.1f}%")
     print(f"the flow, nothing to do {again:8.1f} s, {again / len(commands):.2f} s an item")
 
 
@@ -59,22 +62,45 @@ def environment() -> Mapping[str, str]:
     return os.environ | PORTS | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def seconds_of_flow(folder: Path, profile: str) -> float:
-    """From its first line to the end of the command, without the start of the servers."""
+def seconds_of_flow(folder: Path, profile: str) -> tuple[float, float]:
+    """From its first line in the log to its last, and for how much of that no stage ran."""
     command = [sys.executable, "-m", "infra.local", "benchmark", "--profile", profile]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
     )
     began = ended = 0.0
+    looks: list[tuple[float, bool]] = []
+    over = threading.Event()
+    watching = threading.Thread(target=look, args=(folder, looks, over), daemon=True)
+    watching.start()
     for line in process.stdout or ():
         print(line, end="", flush=True)
         if "Beginning flow run" in line:
             began = time.monotonic()
         if LOGGED.match(line):
             ended = time.monotonic()
+    over.set()
+    watching.join()
     if process.wait() != 0:
         raise SystemExit(f"error: the flow failed in {folder}")
-    return ended - began
+    idle = [not runs for when, runs in looks if began <= when <= ended]
+    return ended - began, (ended - began) * sum(idle) / len(idle)
+
+
+def look(folder: Path, looks: list[tuple[float, bool]], over: threading.Event) -> None:
+    """Note again and again whether a stage runs in a folder."""
+    while not over.wait(LOOK_EVERY):
+        runs = any(is_stage(folder, process) for process in PROC.glob("[0-9]*"))
+        looks.append((time.monotonic(), runs))
+
+
+def is_stage(folder: Path, process: Path) -> bool:
+    """Whether a process, a folder of /proc, is a stage that runs in a folder."""
+    try:
+        command = (process / "cmdline").read_bytes()
+        return STAGE in command and Path(os.readlink(process / "cwd")).is_relative_to(folder)
+    except OSError:  # it has just ended
+        return False
 
 
 def commands_of(folder: Path) -> list[str]:
