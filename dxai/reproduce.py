@@ -115,7 +115,8 @@ def reproduce(
         If something is missing, or a stage fails; the message names it.
     """
     root, original = Path.cwd(), tracking.read_run(spec)
-    folder = (folder or root / REPRODUCED / original.id[:8]).absolute()
+    # Without `..` in it: what lies in the folder is told by its path.
+    folder = Path(os.path.abspath(folder or root / REPRODUCED / original.id[:8]))
     say(f"run {original.id[:8]} ({original.name}, {original.started}) in {folder}")
     _prepare(root, folder, original, say)
     with _alone(folder) as lock:
