@@ -8,6 +8,7 @@ the run in MLflow) is the difference of the two times. Between them it runs with
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -17,13 +18,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dxai import dvc_files, lifeline
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
-PROC, STAGE, LOOK_EVERY = Path("/proc"), b"dxai.stages.", 0.2
+PROC, STAGE, LOOK_EVERY = Path("/proc"), b"dxai.stages.", 1.0
 LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
 """A line of the flow's log, not of what is said around it."""
 
@@ -69,29 +70,37 @@ def seconds_of_flow(folder: Path, profile: str) -> tuple[float, float]:
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
     )
     began = ended = 0.0
-    looks: list[tuple[float, bool]] = []
-    over = threading.Event()
-    watching = threading.Thread(target=look, args=(folder, looks, over), daemon=True)
-    watching.start()
-    for line in process.stdout or ():
-        print(line, end="", flush=True)
-        if "Beginning flow run" in line:
-            began = time.monotonic()
-        if LOGGED.match(line):
-            ended = time.monotonic()
-    over.set()
-    watching.join()
+    with watched(folder) as looks:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            if "Beginning flow run" in line:
+                began = time.monotonic()
+            if LOGGED.match(line):
+                ended = time.monotonic()
     if process.wait() != 0:
         raise SystemExit(f"error: the flow failed in {folder}")
     idle = [not runs for when, runs in looks if began <= when <= ended]
     return ended - began, (ended - began) * sum(idle) / len(idle)
 
 
-def look(folder: Path, looks: list[tuple[float, bool]], over: threading.Event) -> None:
-    """Note again and again whether a stage runs in a folder."""
-    while not over.wait(LOOK_EVERY):
-        runs = any(is_stage(folder, process) for process in PROC.glob("[0-9]*"))
-        looks.append((time.monotonic(), runs))
+@contextlib.contextmanager
+def watched(folder: Path) -> Iterator[list[tuple[float, bool]]]:
+    """When it was looked whether a stage runs in a folder, and whether one did."""
+    looks: list[tuple[float, bool]] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_EVERY):
+            runs = any(is_stage(folder, process) for process in PROC.glob("[0-9]*"))
+            looks.append((time.monotonic(), runs))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield looks
+    finally:
+        over.set()
+        thread.join()
 
 
 def is_stage(folder: Path, process: Path) -> bool:
@@ -116,7 +125,7 @@ def seconds_of(folder: Path, commands: list[str]) -> float:
     """All of them, one after the other, with the one Ray that a run of the flow has too."""
     cluster = folder / ".work/cluster"
     began = time.monotonic()
-    with lifeline.hold(cluster):
+    with lifeline.hold(cluster), watched(folder):  # which costs as much here as there
         for command in commands:
             subprocess.run(
                 shlex.split(command),
