@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Callable
 
-from infra import mlflow_server
+from infra import mlflow_server, services
 from infra.prefect_api import Prefect
 from infra.services import POOL, QUEUES, Place, ServiceError
 
@@ -41,14 +39,7 @@ def deploy(place: Place, say: Callable[[str], None]) -> None:
     if known == digest.hexdigest() and server_of(place).deployment(DEPLOYMENT):
         return
     say(f"deployment {DEPLOYMENT}: registering")
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=place.root,
-        env=place.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = services.run(place, "prefect", "--no-prompt", "deploy", "--all")
     if done.returncode != 0:
         raise ServiceError(f"prefect deploy failed:\n{done.stdout}{done.stderr}")
     stamp.write_text(digest.hexdigest())
@@ -65,14 +56,7 @@ def settle(place: Place, say: Callable[[str], None]) -> None:
     """Send MLflow the numbers of trainings that it missed while it was down."""
     if not any(place.work.glob("*/*/live.json")):
         return
-    done = subprocess.run(
-        [sys.executable, "-m", "dxai.live"],
-        cwd=place.root,
-        env=place.environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = services.run(place, "dxai.live")
     said = done.stdout if done.returncode == 0 else f"mlflow: nothing sent: {done.stderr[-300:]}"
     if said.strip():
         say(said.strip())

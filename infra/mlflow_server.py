@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 from collections.abc import Callable
 from importlib import metadata
 
-from infra.services import BUCKET, HOST, Place, ServiceError, module
+from infra.services import BUCKET, HOST, Place, ServiceError, module, run
 
 
 def command(place: Place) -> list[str]:
@@ -49,13 +48,7 @@ def upgrade(place: Place, say: Callable[[str], None]) -> None:
     before = stamp.read_text() if stamp.exists() else version
     if before != version:
         say(f"mlflow: bringing its database from version {before} to {version}")
-        done = subprocess.run(
-            module("mlflow", "db", "upgrade", database(place)),
-            env=place.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
+        done = run(place, "mlflow", "db", "upgrade", database(place))
         if done.returncode != 0:
             raise ServiceError(f"mlflow db upgrade failed:\n{done.stderr[-1000:]}")
     stamp.write_text(version)

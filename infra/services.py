@@ -180,6 +180,18 @@ class Service:
     grace: float = 15.0
 
 
+def run(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ...` in a place, to its end."""
+    return subprocess.run(
+        module(*arguments),
+        cwd=place.root,
+        env=place.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
 def running(place: Place, name: str) -> dict[str, int] | None:
     """Process id, port and start in the log of a running service, None if it does not run."""
     return pids.read(place.pid_file(name))
