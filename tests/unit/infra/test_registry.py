@@ -89,7 +89,6 @@ def test_a_missing_program_is_named(place: Place, monkeypatch: pytest.MonkeyPatc
         registry.store_command(place)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run it as somebody else")
 def test_databases_of_another_version_of_postgresql_are_named(tmp_path: Path) -> None:
     require_program("pg_lsclusters")  # of postgresql-common: a server is installed
     data = tmp_path / ".work/postgres/data"
@@ -99,6 +98,7 @@ def test_databases_of_another_version_of_postgresql_are_named(tmp_path: Path) ->
         postgres.prepare(Place(tmp_path, cluster=True), print)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run it as somebody else")
 def test_a_folder_that_postgresql_may_not_enter_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
