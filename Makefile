@@ -36,7 +36,7 @@ test-quick: venv ## the tests one runs all day, under 3 minutes
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 soak: venv ## kill what runs a training at random, 24 times; it must end as if undisturbed
-	$(BIN)/python -m benchmarks.soak --kills 24
+	$(BIN)/python -m tests.soak --kills 24
 
 lint: venv ## style of the code
 	$(BIN)/ruff check .

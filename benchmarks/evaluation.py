@@ -21,15 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.samples import params_of
+from benchmarks.experiments.samples import params_of
 from benchmarks.speed import in_turns, small_decomposition
+from dxai.config.schema import Params
 from dxai.datasets import ShardedDataset, prepare
-from dxai.evaluate import removal
-from dxai.evaluate.scores import Scorer, chosen_images
 from dxai.explain.base import Explainer, build_explainer
 from dxai.explain.decomposition import DXAI
+from dxai.metrics import removal
+from dxai.metrics.scorer import Scorer, chosen_images
 from dxai.models.classifiers import build_classifier
-from dxai.params import Params
 from dxai.types import Batch
 
 DATASET = "brats"

@@ -17,10 +17,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dxai.config.profiles import select_profile
+from dxai.config.schema import DecomposeParams, load_params
 from dxai.datasets import ShardedDataset, prepare
-from dxai.params import DecomposeParams, load_params
-from dxai.profiles import select_profile
-from dxai.training import sampling
+from dxai.training import batch_order
 from dxai.training.jobs import DecompositionJob
 from dxai.training.step import draw, train_step
 
@@ -75,12 +75,12 @@ def measure(
     settings = dataclasses.replace(settings, precision=precision)
     train = ShardedDataset(data, "train")
     networks = DecompositionJob(str(data), settings, None, 0).networks(train, device)
-    order = sampling.Order.over(train, 0, settings.batch_size)
+    order = batch_order.Order.over(train, 0, settings.batch_size)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     warm_up = max(3, steps // 10)
     seconds, flops, losses = [], 0, {}
-    batches = sampling.ahead(train, order, range(warm_up + steps))
+    batches = batch_order.ahead(train, order, range(warm_up + steps))
     for step, batch in enumerate(batches):
         wait(device)
         began = time.perf_counter()

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dxai import dvc_files, lifeline
+from dxai.utils import dvc_files, shared_process
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
 PROC, STAGE, LOOK_EVERY = Path("/proc"), b"dxai.stages.", 1.0
@@ -114,7 +114,7 @@ def is_stage(folder: Path, process: Path) -> bool:
 
 def commands_of(folder: Path) -> list[str]:
     """What ran, in DVC's order."""
-    from flows.stages import groups
+    from flows.dvc_runner import groups
 
     ran = dvc_files.stages(folder / "dvc.lock")
     targets = [target for group in groups(folder) for target in group.targets]
@@ -125,7 +125,7 @@ def seconds_of(folder: Path, commands: list[str]) -> float:
     """All of them, one after the other, with the one Ray that a run of the flow has too."""
     cluster = folder / ".work/cluster"
     began = time.monotonic()
-    with lifeline.hold(cluster), watched(folder):  # which costs as much here as there
+    with shared_process.hold(cluster), watched(folder):  # which costs as much here as there
         for command in commands:
             subprocess.run(
                 shlex.split(command),

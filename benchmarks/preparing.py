@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dxai import draws
-from dxai.datasets import dota
+from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.datasets.base import DataError, File
-from dxai.datasets.format import index_name
 from dxai.datasets.images import encode, open_image
+from dxai.datasets.layouts import dota
+from dxai.datasets.shard_schema import index_name
+from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.datasets.source import Source
-from dxai.datasets.writer import Target, write_dataset
-from dxai.files import atomic
-from dxai.params import DatasetParams, PrepareParams
+from dxai.utils import keyed_random
+from dxai.utils.files import atomic
 
 PATCH = 256
 ACROSS = 8
@@ -182,7 +182,7 @@ def ground(folder: Path, number: int, wide: int, high: int) -> bytes:
     """A PNG of smooth ground with some grain, drawn once and kept beside the work."""
     path = folder / f"ground-{number}-{wide}-{high}.png"
     if not path.exists():
-        rng = draws.generator(number, "ground")
+        rng = keyed_random.generator(number, "ground")
         coarse = rng.uniform(60, 190, (4 * high, 4 * wide, 3)).astype(np.uint8)
         size = (wide * PATCH, high * PATCH)
         picture = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from dxai.evaluate.scores import Scorer
+from dxai.config.schema import EvaluateParams, Params, load_params
 from dxai.explain.base import build_explainer
 from dxai.explain.decomposition import DXAI
-from dxai.models.checkpoint import freeze
+from dxai.metrics.scorer import Scorer
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
-from dxai.params import EvaluateParams, Params, load_params
+from dxai.models.serialization import freeze
 from dxai.training.step import generator_settings
 from dxai.types import Batch
 

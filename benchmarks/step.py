@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.samples import params_of
+from benchmarks.experiments.samples import params_of
 from benchmarks.speed import CLASSES, images, in_turns
+from dxai.config.schema import DecomposeParams
 from dxai.models.classifiers import build_classifier
-from dxai.params import DecomposeParams
 from dxai.training.step import ALL, Networks, Savings, build_networks, draw, train_step
 
 CASES = ("paper:64", "quick:64", "quick:32")

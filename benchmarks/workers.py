@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
+from dxai.config.schema import ClassifierSpec, TrainingParams, load_params
 from dxai.datasets import ShardedDataset, prepare
-from dxai.models.checkpoint import save_classifier
-from dxai.params import ClassifierSpec, TrainingParams, load_params
+from dxai.models.serialization import save_classifier
 from dxai.training.jobs import ClassifierJob, DecompositionJob
-from dxai.training.launch import launch
+from dxai.training.runtime.supervisor import launch
 
 PLAIN, ONE = "plain loop", "Ray, 1 worker"
 SAME, HALF = "Ray, 2 workers, same batch each", "Ray, 2 workers, half the batch each"

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from dxai.cli import main
+from dxai.cli.main import main
 
 sys.exit(main())

@@ -27,12 +27,12 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.tasks import Task
 from pydantic import Field
 
-from dxai import lifeline, progress
-from dxai.files import read_rows
-from dxai.params import METHODS, ParamsError, load_params
-from dxai.profiles import select_profile
-from flows import integrity, notice, workspace
-from flows.stages import Group, StageFailed, cache, groups, lanes, out_of_date, reproduce
+from dxai.config.profiles import select_profile
+from dxai.config.schema import METHODS, ParamsError, load_params
+from dxai.utils import progress, shared_process
+from dxai.utils.files import read_rows
+from flows import cache_check, webhook, workspace
+from flows.dvc_runner import Group, StageFailed, cache, groups, lanes, out_of_date, reproduce
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
@@ -91,8 +91,8 @@ def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
         state.name or state.type.value,
         state.message or "",
     )
-    body = notice.message(*about, table, own.get("changed", ""))
-    if said := notice.send(body):
+    body = webhook.message(*about, table, own.get("changed", ""))
+    if said := webhook.send(body):
         print(said, flush=True)
 
 
@@ -142,8 +142,8 @@ def full_benchmark(
         kept = cache()
         workspace.check_room([*workspace.WRITTEN, kept])
         if verify:
-            integrity.check(get_run_logger().warning, kept)
-        with lifeline.hold(CLUSTER):
+            cache_check.check(get_run_logger().warning, kept)
+        with shared_process.hold(CLUSTER):
             address = {"RAY_ADDRESS": ray_address} if ray_address else {}
             reproduce_all({"DXAI_CLUSTER": str(CLUSTER.absolute())} | address, tables)
         if tables:
@@ -293,17 +293,19 @@ def track() -> str:
 
     First MLflow gets what it missed of the trainings while it was down.
     """
-    from dxai import tracking  # MLflow takes seconds to import
+    from dxai.tracking import mlflow_store  # MLflow takes seconds to import
 
     page = page_of(str(runtime.flow_run.id))
     tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}
     tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
-    missed = subprocess.run([sys.executable, "-m", "dxai.live"], capture_output=True, text=True)
+    missed = subprocess.run(
+        [sys.executable, "-m", "dxai.tracking.live"], capture_output=True, text=True
+    )
     if said := (missed.stdout + missed.stderr).strip():
         get_run_logger().info(said.splitlines()[-1])
-    run = tracking.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
-    get_run_logger().info(f"MLflow run {run} in {tracking.where()}")
-    if link := tracking.page(run):
+    run = mlflow_store.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
+    get_run_logger().info(f"MLflow run {run} in {mlflow_store.where()}")
+    if link := mlflow_store.page(run):
         create_link_artifact(link, f"MLflow run {run}", key="mlflow", description="The same run.")
     return run
 
@@ -311,11 +313,11 @@ def track() -> str:
 @task(cache_policy=NO_CACHE)
 def judge(run: str, gate: bool) -> None:
     """What changed since the last accepted run; `GateFailed` if ours got worse and that matters."""
-    from dxai import tracking
-    from dxai.compare import compare
-    from dxai.plain_comparison import as_markdown
+    from dxai.reporting.text_comparison import as_markdown
+    from dxai.results.comparison import compare
+    from dxai.tracking import mlflow_store
 
-    before, after = tracking.accepted_before(run), tracking.read_run(run)
+    before, after = mlflow_store.accepted_before(run), mlflow_store.read_run(run)
     if before is None:
         changed, worse = "Nothing to compare with: the first run of this profile.", []
     else:
@@ -324,7 +326,7 @@ def judge(run: str, gate: bool) -> None:
         create_markdown_artifact(changed, key="changes", description="Since the run before.")
     NOTICE.write_text(json.dumps({"run": str(runtime.flow_run.id), "changed": changed}))
     if gate:
-        tracking.tag(run, {"gate": "refused" if worse else "accepted"})
+        mlflow_store.tag(run, {"gate": "refused" if worse else "accepted"})
     if worse and before is not None:
         text = f"worse than run {before.name} beyond the noise: {', '.join(worse)}"
         get_run_logger().warning(text)

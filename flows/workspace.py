@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dxai.files import held
+from dxai.utils.files import held
 
 LOCK = Path(".work/run.lock")
 LOOK_EVERY = 1.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from infra import mlflow_server, services
+from infra import mlflow_server, supervisor
 from infra.prefect_api import Prefect
-from infra.services import POOL, QUEUES, Place, ServiceError
+from infra.supervisor import POOL, QUEUES, Place, ServiceError
 
 DEPLOYMENT = "dxai/full-benchmark"
 
@@ -29,7 +29,7 @@ def prepare_worker(place: Place, say: Callable[[str], None]) -> None:
 
 def deploy(place: Place, say: Callable[[str], None]) -> None:
     """Register what prefect.yaml says, unless that was done with the very same files."""
-    sources = [place.root / "prefect.yaml", place.root / "dxai/params.py"]
+    sources = [place.root / "prefect.yaml", place.root / "dxai/config/schema.py"]
     sources += sorted((place.root / "flows").glob("*.py"))
     digest = hashlib.sha256(f"{place.root} {place.cluster}".encode())
     for source in sources:
@@ -39,7 +39,7 @@ def deploy(place: Place, say: Callable[[str], None]) -> None:
     if known == digest.hexdigest() and server_of(place).deployment(DEPLOYMENT):
         return
     say(f"deployment {DEPLOYMENT}: registering")
-    done = services.run(place, "prefect", "--no-prompt", "deploy", "--all")
+    done = supervisor.run(place, "prefect", "--no-prompt", "deploy", "--all")
     if done.returncode != 0:
         raise ServiceError(f"prefect deploy failed:\n{done.stdout}{done.stderr}")
     stamp.write_text(digest.hexdigest())
@@ -56,7 +56,7 @@ def settle(place: Place, say: Callable[[str], None]) -> None:
     """Send MLflow the numbers of trainings that it missed while it was down."""
     if not any(place.work.glob("*/*/live.json")):
         return
-    done = services.run(place, "dxai.live")
+    done = supervisor.run(place, "dxai.tracking.live")
     said = done.stdout if done.returncode == 0 else f"mlflow: nothing sent: {done.stderr[-300:]}"
     if said.strip():
         say(said.strip())

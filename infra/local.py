@@ -1,8 +1,8 @@
 """`python -m infra.local up | down | status | env | benchmark`: a run on one machine.
 
-`up --cluster` starts the processes of a cluster on it (`infra.registry`). `benchmark` is `prefect
-deployment run dxai/full-benchmark --watch` with everything that it needs started before and stopped
-after; what ran already is used and left running.
+`up --cluster` starts the processes of a cluster on it (`infra.service_definitions`). `benchmark` is
+`prefect deployment run dxai/full-benchmark --watch` with everything that it needs started before
+and stopped after; what ran already is used and left running.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from dxai.params import ParamsError, choose, profile_names
-from dxai.plain_tables import format_table
-from infra import deployments, registry, services
+from dxai.config.schema import ParamsError, choose, profile_names
+from dxai.reporting.text import format_table
+from infra import deployments, service_definitions, supervisor
 from infra.deployments import DEPLOYMENT
 from infra.prefect_api import FINAL, ApiError, Log, Prefect
-from infra.services import POOL, Place, ServiceError
+from infra.supervisor import POOL, Place, ServiceError
 
 PAGES = ("prefect", "mlflow")
 """Services that a browser can look at."""
@@ -49,7 +49,9 @@ def say(text: str) -> None:
 # ------------------------------------------------------------------------------------ services
 def up(place: Place, wanted: tuple[str, ...], started: list[str]) -> Prefect:
     """Start what does not run yet, noting it in `started`, and register the deployment."""
-    services.start_all(place, [registry.SERVICES[name] for name in wanted], started, say)
+    supervisor.start_all(
+        place, [service_definitions.SERVICES[name] for name in wanted], started, say
+    )
     deployments.deploy(place, say)  # the worker may have run already
     if place.cluster and "mlflow" in started:
         deployments.settle(place, say)
@@ -58,8 +60,8 @@ def up(place: Place, wanted: tuple[str, ...], started: list[str]) -> Prefect:
 
 def down(place: Place, wanted: Sequence[str]) -> None:
     """Stop services, those that need others first."""
-    for name in sorted(wanted, key=registry.CLUSTER.index, reverse=True):
-        if services.stop(place, registry.SERVICES[name]):
+    for name in sorted(wanted, key=service_definitions.CLUSTER.index, reverse=True):
+        if supervisor.stop(place, service_definitions.SERVICES[name]):
             say(f"{name}: stopped")
 
 
@@ -69,7 +71,7 @@ def benchmark(place: Place, parameters: dict[str, Any]) -> int:
     began = time.monotonic()
     started: list[str] = []
     try:
-        server = up(place, registry.FOR_A_RUN, started)
+        server = up(place, service_definitions.FOR_A_RUN, started)
         run = server.run(DEPLOYMENT, parameters)
         say(f"run {run['name']}: {place.url('prefect')}/runs/flow-run/{run['id']}")
         try:
@@ -106,12 +108,12 @@ def watch(place: Place, server: Prefect, run: str) -> dict[str, Any]:
                     waiting = True
                     say(f"run {other['name']} has this folder; this one starts after it")
         except OSError as error:  # slow on busy cores, or gone?
-            services.check(place, "prefect")
+            supervisor.check(place, "prefect")
             say(f"the Prefect server is slow to answer: {error}")
             continue
         if ended:
             return state
-        services.check(place, "worker")
+        supervisor.check(place, "worker")
         time.sleep(1)
 
 
@@ -148,7 +150,7 @@ def conclude(place: Place, seconds: float) -> None:
         say("\n" + format_table(tables / "claims.csv"))
     say(f"\nreport   {place.root / 'results/report.html'}")
     say(f"tables   {tables}")
-    before = "" if services.running(place, "mlflow") else "make up, then "
+    before = "" if supervisor.running(place, "mlflow") else "make up, then "
     say(f"MLflow   {before}{place.url('mlflow')} (data: {place.tracking_uri})")
     say(f"done in  {seconds:.0f} s")
 
@@ -156,9 +158,9 @@ def conclude(place: Place, seconds: float) -> None:
 # ------------------------------------------------------------------------------------ commands
 def status(place: Place) -> None:
     """What runs, and where."""
-    for name in registry.names(place):
-        found = services.running(place, name)
-        where = f", {services.HOST}:{found['port']}" if found and found["port"] else ""
+    for name in service_definitions.names(place):
+        found = supervisor.running(place, name)
+        where = f", {supervisor.HOST}:{found['port']}" if found and found["port"] else ""
         where = where.replace(", ", ", http://") if name in PAGES else where
         say(f"{name}: " + (f"running, process {found['pid']}{where}" if found else "stopped"))
 
@@ -175,7 +177,7 @@ def start_all(place: Place) -> None:
     began = time.monotonic()
     started: list[str] = []
     try:
-        server = up(place, registry.names(place), started)
+        server = up(place, service_definitions.names(place), started)
     except BaseException:
         down(place, started)
         raise
@@ -183,7 +185,7 @@ def start_all(place: Place) -> None:
     say(f"Prefect  {place.url('prefect')}")
     say(f"MLflow   {place.url('mlflow')}")
     prefix = ""
-    if place.port("prefect") != services.PORTS["prefect"][1]:
+    if place.port("prefect") != supervisor.PORTS["prefect"][1]:
         prefix = f"PREFECT_API_URL={server.url} "
     say(f"run      {prefix}prefect deployment run {DEPLOYMENT} --watch")
     if place.cluster:
@@ -213,17 +215,17 @@ def main(arguments: list[str] | None = None) -> int:
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, terminate)
     try:
-        place = registry.find(root, getattr(options, "cluster", False))
+        place = service_definitions.find(root, getattr(options, "cluster", False))
         if options.command == "up":
             start_all(place)
         elif options.command == "down":
-            down(place, registry.CLUSTER)
+            down(place, service_definitions.CLUSTER)
         elif options.command == "status":
             status(place)
         elif options.command == "env":
             environment(place)
         else:
-            with services.alone(place, "benchmark"):
+            with supervisor.alone(place, "benchmark"):
                 return benchmark(place, selection(place, options.profile))
     except KeyboardInterrupt:
         say("interrupted: what is finished is kept, run again to go on")

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from importlib import metadata
 
-from infra.services import BUCKET, HOST, Place, ServiceError, module, run
+from infra.supervisor import BUCKET, HOST, Place, ServiceError, module, run
 
 
 def command(place: Place) -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra import keys, services
-from infra.services import HOST, Place, ServiceError
+from infra import credentials, supervisor
+from infra.supervisor import HOST, Place, ServiceError
 
 DATABASES = ("prefect", "mlflow")
 USERS = ("postgres", "nobody")
@@ -78,7 +78,7 @@ def prepare(place: Place, say: Callable[[str], None]) -> None:
     say("postgres: making its databases")
     initdb, server, owner = program("initdb"), program("postgres"), user()
     folder(place).mkdir(parents=True, exist_ok=True)
-    identity = services.identity(owner)
+    identity = supervisor.identity(owner)
     if owner is not None:
         shutil.chown(folder(place), owner)
         for parent in reversed(folder(place).parents):
@@ -92,10 +92,10 @@ def prepare(place: Place, say: Callable[[str], None]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         password.touch(0o600)
-        password.write_text(keys.database_password(place.work))
+        password.write_text(credentials.database_password(place.work))
         if owner is not None:
             shutil.chown(password, owner)
-        made = [initdb, "-D", str(unfinished), "-U", keys.USER, "--pwfile", str(password)]
+        made = [initdb, "-D", str(unfinished), "-U", credentials.USER, "--pwfile", str(password)]
         made += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
         _run(made, "", identity)
     finally:

@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxai.datasets.base import SPLITS, Listing, Load, Sample, Unit
-from dxai.datasets.writer import Target, write_dataset
-from dxai.evaluate import tables
-from dxai.evaluate.claims import all_claims
-from dxai.evaluate.removal import DELETED, ENERGIES
-from dxai.evaluate.report import Folders
-from dxai.evaluate.scores import CURVES
-from dxai.files import read_json, write_json
-from dxai.params import (
+from dxai.config.schema import (
     METHODS,
     AblationParams,
     ClassifierParams,
@@ -32,6 +24,14 @@ from dxai.params import (
     RepeatParams,
     TrainingParams,
 )
+from dxai.datasets.base import SPLITS, Listing, Load, Sample, Unit
+from dxai.datasets.shard_writer import Target, write_dataset
+from dxai.metrics.removal import DELETED, ENERGIES
+from dxai.metrics.scorer import CURVES
+from dxai.reporting.html import Folders
+from dxai.results import tables
+from dxai.results.claims import all_claims
+from dxai.utils.files import read_json, write_json
 
 CLASSES = ("brick", "grass", "gravel")
 SIZE = 32

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dxai.datasets.base import Listing, Load, Sample, Unit
-from dxai.datasets.writer import Target, write_dataset
+from dxai.datasets.shard_writer import Target, write_dataset
 
 PER_UNIT = 3
 """Images of a unit; each has the unit's name in its id and is of class a or b in turn."""

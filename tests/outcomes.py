@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dxai.evaluate.removal import DELETED
-from dxai.files import write_json
+from dxai.metrics.removal import DELETED
+from dxai.utils.files import write_json
 
 IMAGES, CLASSES = 60, ("a", "b")
 LEVELS = {"beta": np.linspace(0, 1, 11).round(6), "deletion": np.array(DELETED)}

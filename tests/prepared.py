@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from dxai.config.schema import load_params
 from dxai.datasets import prepare
-from dxai.params import load_params
 
 PROJECT = Path(__file__).parents[1]
 

@@ -25,11 +25,11 @@ from typing import Any, TypeVar
 import torch
 
 from dxai import stages
-from dxai.files import read_json, write_json
-from dxai.params import TrainingParams
+from dxai.config.schema import TrainingParams
 from dxai.training.jobs import DecompositionJob
-from dxai.training.launch import launch
-from tests.unit.training.test_loop import SMALL
+from dxai.training.runtime.supervisor import launch
+from dxai.utils.files import read_json, write_json
+from tests.unit.training.test_decomposition import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = dataclasses.replace(
@@ -50,7 +50,7 @@ TITLES = {
     "trainer": "ray::TrainController",
     "raylet": "raylet/raylet ",
     "gcs_server": "gcs/gcs_server ",
-    "driver": "dxai.training.ray_worker import main",
+    "driver": "dxai.training.runtime.ray_driver import main",
 }
 """What the command line of each kind of process holds."""
 OPEN = {"RAY_AUTH_MODE": "disabled"}

@@ -11,22 +11,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.stages import groups
-from infra import services
+from flows.dvc_runner import groups
+from infra import supervisor
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [path for folder in ("dxai", "flows", "infra") for path in (ROOT / folder).rglob("*.py")]
 TESTS = list((ROOT / "tests").rglob("*.py"))
 
 HOMES = {
-    "mlflow": "dxai/tracking.py",
+    "mlflow": "dxai/tracking/mlflow_store.py",
     "captum": "dxai/explain/captum_baselines",
     "prefect": "flows",
-    "dvc": "flows/stages.py",
+    "dvc": "flows/dvc_runner.py",
     "fsspec": "dxai/datasets/source.py",
     "nibabel": "dxai/datasets",
-    "shapely": "dxai/datasets/dota.py",
-    "ray": "dxai/training/ray_worker.py",
+    "shapely": "dxai/datasets/layouts/dota.py",
+    "ray": "dxai/training/runtime/ray_driver.py",
 }
 """A framework, and the only place that may import it."""
 
@@ -66,7 +66,7 @@ def imports(path: Path) -> set[str]:
 
 
 def parts(path: Path, package: str) -> set[str]:
-    """The parts of a package that a file imports: `training` of `dxai.training.loop`."""
+    """The parts of a package that a file imports: `training` of `dxai.training.decomposition`."""
     names = [name.split(".") for name in imports(path)]
     return {name[1] for name in names if name[0] == package and len(name) > 1}
 
@@ -164,14 +164,14 @@ def test_git_ignores_what_dvc_keeps() -> None:
 # ------------------------------------------------------------------------------------ settings
 def test_prefect_s_files_agree_with_the_launcher() -> None:
     settings = tomllib.loads((ROOT / "prefect.toml").read_text())
-    port = services.PORTS["prefect"][1]
+    port = supervisor.PORTS["prefect"][1]
     assert settings["server"]["api"]["port"] == port
-    assert settings["api"]["url"] == f"http://{services.HOST}:{port}/api"
+    assert settings["api"]["url"] == f"http://{supervisor.HOST}:{port}/api"
     assert settings["server"]["analytics_enabled"] is False
     for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
         pool = deployment["work_pool"]
-        assert pool["name"] == services.POOL
-        assert pool.get("work_queue_name", "default") in services.QUEUES
+        assert pool["name"] == supervisor.POOL
+        assert pool.get("work_queue_name", "default") in supervisor.QUEUES
         file, function = deployment["entrypoint"].split(":")
         assert f"def {function}(" in (ROOT / file).read_text()
 

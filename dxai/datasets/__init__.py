@@ -9,7 +9,7 @@ from dxai.datasets.images import read_image
 from dxai.datasets.registry import LAYOUTS, prepare
 
 if TYPE_CHECKING:
-    from dxai.datasets.shards import ShardedDataset
+    from dxai.datasets.sharded_dataset import ShardedDataset
 
 __all__ = [
     "LAYOUTS",
@@ -28,7 +28,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # The reader needs torch, whose seconds and bytes the processes that only write do without.
     if name == "ShardedDataset":
-        from dxai.datasets.shards import ShardedDataset
+        from dxai.datasets.sharded_dataset import ShardedDataset
 
         return ShardedDataset
     raise AttributeError(f"module 'dxai.datasets' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dxai.params import DatasetParams, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
 
 SPLITS = ("train", "validation", "test")
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 from dxai.datasets import images
 from dxai.datasets.base import SPLITS
-from dxai.datasets.format import index_name
+from dxai.datasets.shard_schema import index_name
 from dxai.datasets.statistics import Statistics
-from dxai.files import atomic
+from dxai.utils.files import atomic
 
 CARD = "card.html"
 SHOWN = 16

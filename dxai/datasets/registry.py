@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dxai.datasets import afhq, brats, celeba, dota, folder, fruits360, noise, textures
+from dxai.config.schema import DatasetParams, Params, ParamsError, choose
 from dxai.datasets.base import DataError, Layout, Listing
+from dxai.datasets.layouts import afhq, brats, celeba, dota, folder, fruits360, noise, textures
+from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.datasets.source import SAMPLE, LocalSource, Source, expand, open_source
-from dxai.datasets.writer import Target, write_dataset
-from dxai.files import digest
-from dxai.params import DatasetParams, Params, ParamsError, choose
+from dxai.utils.files import digest
 
 LAYOUTS: dict[str, Layout] = {
     "afhq": afhq.LAYOUT,

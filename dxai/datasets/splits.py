@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dxai import draws
+from dxai.config.schema import ParamsError
 from dxai.datasets.base import DataError, Unit
-from dxai.params import ParamsError
+from dxai.utils import keyed_random
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def choose_groups(
     count: Counter[str] = Counter()
     for label in sorted(classes, key=lambda label: wanted[label]):
         groups = sorted(group for group in sizes if label in sizes[group])
-        order = draws.permutation(seed, f"folder/{label}", 0, len(groups))
+        order = keyed_random.permutation(seed, f"folder/{label}", 0, len(groups))
         free = [groups[place] for place in order if groups[place] not in held]
         for group in free:
             if _fits(sizes[group], count, wanted):

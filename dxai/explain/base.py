@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from dxai.explain.copies import frozen_copy
-from dxai.params import choose, parse
+from dxai.config.schema import choose, parse
+from dxai.explain.model_surgery import frozen_copy
 
 PIXELS = 2**20
 MOST_ROWS = 32

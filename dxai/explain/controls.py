@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dxai import draws
 from dxai.explain.base import BatchExplainer
+from dxai.utils import keyed_random
 
 
 class RandomMap(BatchExplainer):
@@ -21,7 +21,7 @@ class RandomMap(BatchExplainer):
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Map (B, 1, H, W)."""
         size = (1, *inputs.shape[2:])
-        return draws.uniform(self.seed, "random-map", 0, index.tolist(), size).to(inputs)
+        return keyed_random.uniform(self.seed, "random-map", 0, index.tolist(), size).to(inputs)
 
 
 def shuffled(part: Tensor, index: Tensor, seed: int) -> Tensor:
@@ -43,7 +43,9 @@ def shuffled(part: Tensor, index: Tensor, seed: int) -> Tensor:
     """
     flat = part.flatten(2)
     rows = [
-        image[:, torch.from_numpy(draws.generator(seed, "shuffled", 0, i).permutation(pixels))]
+        image[
+            :, torch.from_numpy(keyed_random.generator(seed, "shuffled", 0, i).permutation(pixels))
+        ]
         for image, i, pixels in zip(flat, index.tolist(), [flat.shape[2]] * len(flat), strict=True)
     ]
     return torch.stack(rows).reshape(part.shape)
@@ -66,7 +68,9 @@ def random_phase(part: Tensor, index: Tensor, seed: int) -> Tensor:
         (B, C, H, W), real: the same amplitude spectrum, thus the same energy.
     """
     size = part.shape[2:]
-    noise = [draws.generator(seed, "random-phase", 0, i).normal(size=size) for i in index.tolist()]
+    noise = [
+        keyed_random.generator(seed, "random-phase", 0, i).normal(size=size) for i in index.tolist()
+    ]
     # The spectrum of real noise has the symmetry that keeps the result real.
     spectrum = torch.fft.rfft2(torch.from_numpy(np.stack(noise)))[:, None]
     turn = spectrum / spectrum.abs()

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dxai import draws
-from dxai.models.checkpoint import load_decomposer
 from dxai.models.decomposer import Decomposer
+from dxai.models.serialization import load_decomposer
 from dxai.types import Decomposition
+from dxai.utils import keyed_random
 
 
 class DXAI:
@@ -127,7 +127,7 @@ class DXAI:
     def latent(self, samples: Any, draw: int = 0) -> Tensor:
         """The latents z ~ N(0, I) of images by index, (B, latent_dim)."""
         size = (self.decomposer.latent_dim,)
-        return draws.normal(self.seed, "inference latent", draw, samples, size)
+        return keyed_random.normal(self.seed, "inference latent", draw, samples, size)
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         """The class-distinct part psi_1, (B, C, H, W), in the manner of Captum."""

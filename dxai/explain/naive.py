@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dxai.config.schema import ParamsError, positive
 from dxai.explain.base import BatchExplainer
-from dxai.params import ParamsError, positive
 
 
 @dataclass(frozen=True)

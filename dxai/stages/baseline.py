@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dxai import stages
-from dxai.evaluate.removal import part_from_heatmap, with_sign
+from dxai.config.schema import choose, load_params
 from dxai.explain.base import Explainer, build_explainer
-from dxai.params import choose, load_params
+from dxai.metrics.removal import part_from_heatmap, with_sign
 from dxai.stages import scoring
 from dxai.types import Unsupported
 

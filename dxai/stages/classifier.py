@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 
 from dxai import stages
-from dxai.datasets.shards import ShardedDataset
-from dxai.files import atomic_folder, digest, write_json
-from dxai.models.checkpoint import save_classifier
-from dxai.params import JOINT, ClassifierSpec, choose, load_params
+from dxai.config.schema import JOINT, ClassifierSpec, choose, load_params
+from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.models.serialization import save_classifier
 from dxai.stages.following import followed
 from dxai.training.classifier import best_epoch, score
 from dxai.training.jobs import ClassifierJob
-from dxai.training.launch import launch
+from dxai.training.runtime.supervisor import launch
+from dxai.utils.files import atomic_folder, digest, write_json
 
 ROLES = ("explained", "twin")
 """The twin has another seed and is never trained against: it scores `auc_transfer`."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from dxai import stages
-from dxai.files import atomic_folder, read_json, write_json
-from dxai.params import load_params
+from dxai.config.schema import load_params
 from dxai.stages import scoring
+from dxai.utils.files import atomic_folder, read_json, write_json
 
 
 def main(dataset: str, trained: str, scorer_name: str, decomposition: str) -> None:

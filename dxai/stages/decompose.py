@@ -10,22 +10,22 @@ import pandas as pd
 import torch
 
 from dxai import stages
-from dxai.datasets.format import sha256
-from dxai.datasets.shards import ShardedDataset
-from dxai.files import atomic_folder, write_json
-from dxai.models.checkpoint import (
+from dxai.config.schema import JOINT, load_params
+from dxai.datasets.shard_schema import sha256
+from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.models.serialization import (
     SNAPSHOTS,
     freeze,
     load_classifier,
     save_decomposer,
     write_tensors,
 )
-from dxai.params import JOINT, load_params
 from dxai.stages.classifier import fingerprint
 from dxai.stages.following import followed
 from dxai.training.jobs import DecompositionJob
-from dxai.training.launch import launch
+from dxai.training.runtime.supervisor import launch
 from dxai.training.step import Networks, generator_settings
+from dxai.utils.files import atomic_folder, write_json
 
 
 def main(dataset: str, classifier: str, decomposition: str) -> None:

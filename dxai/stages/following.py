@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dxai.params import TrainingParams
+from dxai.config.schema import TrainingParams
 
 END_SECONDS = 30.0
 """How long the last numbers may take; the training itself waits for nothing."""
@@ -16,7 +16,7 @@ END_SECONDS = 30.0
 
 @contextlib.contextmanager
 def followed(folder: Path, params: TrainingParams) -> Iterator[None]:
-    """Log a training on Ray to MLflow while the block runs (`dxai.live`); others end too soon."""
+    """Log a training on Ray to MLflow while the block runs; a local one ends too soon."""
     if params.executor == "local":
         yield
         return
@@ -45,7 +45,7 @@ def _tell(process: subprocess.Popen[str], outcome: str) -> int:
 
 def _start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "dxai.live", str(folder.absolute())],
+        [sys.executable, "-m", "dxai.tracking.live", str(folder.absolute())],
         stdin=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C is not meant for it

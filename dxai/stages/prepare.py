@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dxai import datasets
-from dxai.params import load_params
+from dxai.config.schema import load_params
 from dxai.stages import DATA, UNFINISHED, run_stage
 
 

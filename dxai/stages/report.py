@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from dxai import stages
-from dxai.evaluate.report import Folders, build_report
-from dxai.files import atomic
-from dxai.params import load_params
+from dxai.config.schema import load_params
+from dxai.reporting.html import Folders, build_report
+from dxai.utils.files import atomic
 
 FOLDERS = Folders(
     prepared=stages.DATA,

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from dxai import stages
-from dxai.datasets.shards import ShardedDataset
-from dxai.evaluate.localisation import Known
-from dxai.evaluate.scores import CURVES, Scorer, chosen_images
-from dxai.files import atomic_folder, write_json
-from dxai.models.checkpoint import load_classifier, load_decomposer
-from dxai.params import JOINT, Params
-from dxai.progress import Progress
+from dxai.config.schema import JOINT, Params
+from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.metrics.localisation import Known
+from dxai.metrics.scorer import CURVES, Scorer, chosen_images
+from dxai.models.serialization import load_classifier, load_decomposer
 from dxai.types import Batch
+from dxai.utils.files import atomic_folder, write_json
+from dxai.utils.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)

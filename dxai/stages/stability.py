@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 
 from dxai import stages
-from dxai.evaluate.scores import chosen_images
-from dxai.evaluate.stability import deviation, pixel_deviation
+from dxai.config.schema import load_params
 from dxai.explain.base import build_explainer
 from dxai.explain.decomposition import DXAI
-from dxai.files import atomic_folder, write_json
-from dxai.models.checkpoint import load_decomposer, load_snapshots
+from dxai.metrics.scorer import chosen_images
+from dxai.metrics.stability import deviation, pixel_deviation
 from dxai.models.classifiers import default_layers
-from dxai.params import load_params
+from dxai.models.serialization import load_decomposer, load_snapshots
 from dxai.stages import scoring
+from dxai.utils.files import atomic_folder, write_json
 
 LAYERED = ("gradcam", "internal_influence")
 SHOWN = 6

@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from dxai import stages
-from dxai.evaluate import tables
-from dxai.evaluate.claims import all_claims
-from dxai.evaluate.exports import write_exports
-from dxai.evaluate.names import OURS
-from dxai.files import atomic, atomic_folder, write_json
-from dxai.params import Params, load_params
+from dxai.config.schema import Params, load_params
+from dxai.reporting.exports import write_exports
+from dxai.results import tables
+from dxai.results.claims import all_claims
+from dxai.results.methods import OURS
+from dxai.utils.files import atomic, atomic_folder, write_json
 
 
 def main() -> None:

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai import draws
-from dxai.datasets.shards import ShardedDataset
-from dxai.params import ClassifierParams
-from dxai.training import sampling
+from dxai.config.schema import ClassifierParams
+from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.training import batch_order
 from dxai.training.checkpoints import Checkpoint, all_finite
-from dxai.training.watching import Stopped, Watcher
-from dxai.training.world import ALONE, World
+from dxai.training.distributed import ALONE, World
+from dxai.training.events import Stopped, Watcher
 from dxai.types import Batch
+from dxai.utils import keyed_random
 
 
 def train_classifier(
@@ -83,7 +83,7 @@ def train_classifier(
         best, history, done = state["best"], state["history"], state["step"]
         seen, spent = state["seen"], state["seconds"]
     watcher.tell("start", step=done, total=total, images=batch_size)
-    order = sampling.Order.over(data, seed, batch_size)
+    order = batch_order.Order.over(data, seed, batch_size)
     began = time.monotonic() - spent
 
     def save(complete: bool) -> None:
@@ -99,7 +99,7 @@ def train_classifier(
         }
         checkpoint.save(content, done, history[-1]["validation_accuracy"] if history else 0.0)
 
-    with closing(sampling.ahead(data, order, range(done, total), share)) as batches:
+    with closing(batch_order.ahead(data, order, range(done, total), share)) as batches:
         while not _is_over(history, params):
             network.train()
             for group in optimiser.param_groups:
@@ -165,15 +165,15 @@ def score(
 
 def initial_seed(seed: int) -> int:
     """The torch seed for a classifier's first weights."""
-    return draws.torch_seed(seed, "classifier/initial weights")
+    return keyed_random.torch_seed(seed, "classifier/initial weights")
 
 
 def _augmented(
     batch: Batch, params: ClassifierParams, seed: int, step: int, share: range
 ) -> tuple[Tensor, Tensor]:
-    x = sampling.flip(batch.images, seed, step, share) if params.flip else batch.images
-    x = sampling.lower_contrast(x, params.contrast, seed, step, share)
-    return sampling.add_noise(x, params.noise, seed, step, share), batch.labels
+    x = batch_order.flip(batch.images, seed, step, share) if params.flip else batch.images
+    x = batch_order.lower_contrast(x, params.contrast, seed, step, share)
+    return batch_order.add_noise(x, params.noise, seed, step, share), batch.labels
 
 
 def _step(

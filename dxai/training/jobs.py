@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from dxai.datasets.shards import ShardedDataset
+from dxai.config.schema import ClassifierParams, ClassifierSpec, DecomposeParams
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.blocks import channels_last
-from dxai.models.checkpoint import load_classifier
 from dxai.models.classifiers import build_classifier
-from dxai.params import ClassifierParams, ClassifierSpec, DecomposeParams
+from dxai.models.serialization import load_classifier
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, train_classifier
-from dxai.training.loop import train
+from dxai.training.decomposition import train
+from dxai.training.distributed import World
+from dxai.training.events import Watcher
 from dxai.training.step import Networks, build_networks
-from dxai.training.watching import Watcher
-from dxai.training.world import World
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DecompositionJob:
     def run(
         self, device: torch.device, checkpoint: Checkpoint, watcher: Watcher, world: World
     ) -> None:
-        """Train; see `dxai.training.loop.train`."""
+        """Train; see `dxai.training.decomposition.train`."""
         data, validation = (ShardedDataset(self.data, s) for s in ("train", "validation"))
         networks = self.networks(data, device)
         train(networks, self.settings, data, validation, self.seed, checkpoint, watcher, world)

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dxai import draws
+from dxai.config.schema import DecomposeParams
 from dxai.models.blocks import channels_last
-from dxai.models.checkpoint import freeze
 from dxai.models.decomposer import Decomposer
 from dxai.models.discriminator import Discriminator
 from dxai.models.generator import Generator
-from dxai.params import DecomposeParams
+from dxai.models.serialization import freeze
 from dxai.training import losses
-from dxai.training.world import ALONE, World
+from dxai.training.distributed import ALONE, World
+from dxai.utils import keyed_random
 
 GENERATOR_FIELDS = (
     "branches",
@@ -95,7 +95,7 @@ def build_networks(
     if classifier is None and params.discriminator_heads != "class":
         raise ValueError("classifier joint: needs run.decompose.discriminator_heads: class")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draws.torch_seed(seed, "decompose/initial weights"))
+        torch.manual_seed(keyed_random.torch_seed(seed, "decompose/initial weights"))
         decomposer = Decomposer(channels, classes, image_size, **generator_settings(params))
         heads = classes if params.discriminator_heads == "class" else 1
         discriminator = Discriminator(channels, heads, image_size, params.discriminator_width)
@@ -168,14 +168,14 @@ def draw(
     `samples` are the places of these images in the global batch, all of it by default.
     """
     samples = samples or range(len(y))
-    shift = (draws.uniform(seed, "other class", step, samples) * (classes - 1)).long()
+    shift = (keyed_random.uniform(seed, "other class", step, samples) * (classes - 1)).long()
     per = samples if params.alpha_per == "image" else [0]
     size = (params.latent_dim,)
     return Draws(
         (y + 1 + shift) % classes,
-        draws.normal(seed, "latent", step, samples, size),
-        draws.normal(seed, "latent of the other class", step, samples, size),
-        draws.uniform(seed, "alpha", step, per, (params.branches - 1,)),
+        keyed_random.normal(seed, "latent", step, samples, size),
+        keyed_random.normal(seed, "latent of the other class", step, samples, size),
+        keyed_random.uniform(seed, "alpha", step, per, (params.branches - 1,)),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dxai.profiles import select_profile
+from dxai.config.profiles import select_profile
 from infra.prefect_api import Prefect
 from tests import s3
 from tests.conftest import require_program

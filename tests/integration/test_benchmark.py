@@ -19,8 +19,8 @@ import mlflow
 import pandas as pd
 import pytest
 
-from dxai.params import Params, load_params
-from flows.stages import groups
+from dxai.config.schema import Params, load_params
+from flows.dvc_runner import groups
 from infra.prefect_api import ApiError
 from tests.integration.conftest import HOOK_SECRET, Project, wait_for
 

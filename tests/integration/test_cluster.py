@@ -13,27 +13,27 @@ import botocore.exceptions
 import psycopg
 import pytest
 
-from infra import keys, registry, services
+from infra import credentials, service_definitions, supervisor
 from tests.integration.conftest import Project
 from tests.ray_jobs import LOOPBACK, listening, session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def place(project: Project) -> services.Place:
-    return services.Place(project.root, cluster=True)
+def place(project: Project) -> supervisor.Place:
+    return supervisor.Place(project.root, cluster=True)
 
 
 def processes(project: Project) -> set[int]:
     """Everything that the services started, also what works elsewhere."""
-    leaders = [services.running(place(project), name) for name in registry.CLUSTER]
+    leaders = [supervisor.running(place(project), name) for name in service_definitions.CLUSTER]
     found = {pid for leader in leaders if leader for pid in session(leader["pid"])}
     return found | project.processes().keys()
 
 
 def test_all_of_it_runs_and_a_second_up_changes_nothing(cluster: Project) -> None:
     before = cluster.local("status").stdout
-    assert before.count("running, process") == len(registry.CLUSTER)
+    assert before.count("running, process") == len(service_definitions.CLUSTER)
     again = cluster.local("up")  # also without the option: what runs decides
     assert again.returncode == 0, again.stdout
     assert cluster.local("status").stdout == before
@@ -45,13 +45,13 @@ def test_nothing_listens_beyond_loopback(cluster: Project) -> None:
 
 def secret_words(project: Project) -> list[str]:
     work = place(project).work
-    token = (work / keys.FOLDER / "ray-token").read_text()
-    return [keys.database_password(work), keys.store_key(work).split(",")[1], token]
+    token = (work / credentials.FOLDER / "ray-token").read_text()
+    return [credentials.database_password(work), credentials.store_key(work).split(",")[1], token]
 
 
 def test_secrets_are_in_their_files_and_nowhere_else(cluster: Project) -> None:
     words = [word.encode() for word in secret_words(cluster)]
-    kept = place(cluster).work / keys.FOLDER
+    kept = place(cluster).work / credentials.FOLDER
     for path in cluster.root.rglob("*"):
         if path.is_file() and not path.is_symlink() and kept not in path.parents:
             content = path.read_bytes()
@@ -67,17 +67,17 @@ def test_secrets_are_in_their_files_and_nowhere_else(cluster: Project) -> None:
 def test_without_the_secrets_nobody_gets_in(cluster: Project) -> None:
     here = place(cluster)
     port = cluster.environment["DXAI_POSTGRES_PORT"]
-    for password in ("", "wrong", keys.USER):
+    for password in ("", "wrong", credentials.USER):
         with pytest.raises(psycopg.OperationalError, match="password"):
-            address = {"host": services.HOST, "port": port, "user": keys.USER}
+            address = {"host": supervisor.HOST, "port": port, "user": credentials.USER}
             psycopg.connect(**address, password=password, dbname="mlflow", passfile=os.devnull)
-    endpoint = f"http://{services.HOST}:{cluster.environment['DXAI_STORE_PORT']}"
-    for secret in ("wrong", keys.USER):
-        client = boto3.session.Session(keys.USER, secret, region_name="us-east-1").client(
+    endpoint = f"http://{supervisor.HOST}:{cluster.environment['DXAI_STORE_PORT']}"
+    for secret in ("wrong", credentials.USER):
+        client = boto3.session.Session(credentials.USER, secret, region_name="us-east-1").client(
             "s3", endpoint_url=endpoint
         )
         with pytest.raises(botocore.exceptions.ClientError, match=r"403|denied|Signature"):
-            client.list_objects_v2(Bucket=services.BUCKET)
+            client.list_objects_v2(Bucket=supervisor.BUCKET)
     status = [sys.executable, "-m", "ray.scripts.scripts", "status"]
     for token, works in (("f" * 64, False), (secret_words(cluster)[2], True)):
         environment = {
@@ -85,7 +85,7 @@ def test_without_the_secrets_nobody_gets_in(cluster: Project) -> None:
             for name, value in here.environment().items()
             if not name.startswith("RAY_AUTH_TOKEN")
         }
-        address = f"{services.HOST}:{cluster.environment['DXAI_RAY_PORT']}"
+        address = f"{supervisor.HOST}:{cluster.environment['DXAI_RAY_PORT']}"
         done = subprocess.run(
             [*status, "--address", address],
             env=environment | {"RAY_AUTH_TOKEN": token},

@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 
-from dxai import processes
+from dxai.utils import processes
 from tests import containers
 from tests.conftest import require_program
 from tests.containers import ROOT
@@ -256,7 +256,7 @@ def test_the_worker_s_clone_is_the_checkout_and_its_deployments_are_known(stack:
 
 def test_a_training_s_driver_joins_the_cluster_through_the_worker_s_node(stack: Stack) -> None:
     code = (
-        "import os, ray; from dxai.training.launch import environment\n"
+        "import os, ray; from dxai.training.runtime.supervisor import environment\n"
         "os.environ.update(environment())\n"
         "ray.init(os.environ['RAY_ADDRESS'], log_to_driver=False, _node_ip_address=HERE)\n"
         "where = lambda: ray.get_runtime_context().get_node_id()\n"
@@ -278,7 +278,7 @@ def test_artifacts_go_through_mlflow_into_the_object_store(stack: Stack) -> None
     (stack.folder / "tmp/body.bin").write_bytes(body)
     code = (
         "import mlflow, sys\n"
-        "from dxai.tracking import open_store\n"
+        "from dxai.tracking.mlflow_store import open_store\n"
         "from pathlib import Path\n"
         "with open_store(Path.cwd()) as store, store.run('a run', {}) as run:\n"
         f"    store.client.log_artifact(run, '{stack.folder}/tmp/body.bin')\n"

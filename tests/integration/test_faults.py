@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import services
+from infra import supervisor
 from infra.prefect_api import FINAL, ApiError
 from tests.integration.conftest import Project
 from tests.ray_jobs import events_of, session, wait_for
@@ -37,7 +37,7 @@ class Cluster:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.place = services.Place(project.root, cluster=True)
+        self.place = supervisor.Place(project.root, cluster=True)
         self.runs: list[str] = []
 
     def run(self) -> str:
@@ -47,12 +47,12 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kill -9 of a service with all its processes; of the worker alone."""
-        found = services.running(self.place, name)
+        found = supervisor.running(self.place, name)
         assert found is not None, name
         pids = [found["pid"]] if name == "worker" else session(found["pid"])
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: services.running(self.place, name) is None, f"the end of {name}")
+        wait_for(lambda: supervisor.running(self.place, name) is None, f"the end of {name}")
 
     def up(self) -> str:
         """`make up CLUSTER=1` once more; returns what it said."""
@@ -246,7 +246,7 @@ def test_mlflow_has_every_number_once_and_nothing_still_runs(faulty: Cluster) ->
 
 LEAVE = """
 from pathlib import Path
-from dxai.tracking import open_store
+from dxai.tracking.mlflow_store import open_store
 with open_store(Path.cwd()) as store:
     mine = store.begin("mine", {})
     theirs = store.client.create_run(store.experiment, tags={"workspace": "theirs"}).info.run_id

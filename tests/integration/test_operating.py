@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra import registry
+from infra import service_definitions
 from tests import containers
 from tests.integration.conftest import ROOT, Project
 from tests.manual import block, sections
@@ -107,15 +107,15 @@ def test_every_night(project: Project) -> None:
 
 def test_all_processes_on_one_machine(project: Project) -> None:
     said = shell(project, block("All processes on one machine")).stdout
-    assert said.count("running, process") == len(registry.CLUSTER)
+    assert said.count("running, process") == len(service_definitions.CLUSTER)
     assert "Data and pipelines are up to date" in said
-    assert project.local("status").stdout.count("stopped") == len(registry.LOCAL)
+    assert project.local("status").stdout.count("stopped") == len(service_definitions.LOCAL)
 
 
 def test_what_happens_when_something_dies(project: Project) -> None:
     shell(project, block("What happens when something dies"), **JSON_LOGS)
     said = project.local("status").stdout
-    assert said.count("running, process") == len(registry.CLUSTER)
+    assert said.count("running, process") == len(service_definitions.CLUSTER)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_upgrade(project: Project, repository: Path) -> None:
     assert (project.root / "NEWS").exists()
     assert "mlflow: bringing its database from version 3.0.0" in said
     status = project.local("status").stdout
-    assert status.count("running, process") == len(registry.CLUSTER)
+    assert status.count("running, process") == len(service_definitions.CLUSTER)
 
 
 def logged_runs(project: Project) -> set[str]:

@@ -24,19 +24,19 @@ import torch
 import yaml
 from PIL import Image
 
-from dxai.datasets import DataError, prepare, source, work
+from dxai.config.schema import DatasetParams, load_params, parse
+from dxai.datasets import DataError, parallel_reader, prepare, source
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import shapes
-from dxai.datasets.shards import ShardedDataset
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import open_source
-from dxai.params import DatasetParams, load_params, parse
 from dxai.training.checkpoints import Checkpoint
-from dxai.training.loop import train
-from dxai.training.watching import Watcher
+from dxai.training.decomposition import train
+from dxai.training.events import Watcher
 from tests import s3
 from tests.integration.conftest import Project
 from tests.prepared import prepared_textures
-from tests.unit.training import test_loop
+from tests.unit.training import test_decomposition
 
 pytestmark = pytest.mark.slow
 
@@ -133,12 +133,12 @@ def test_prepared_by_several_processes_is_the_same_bytes(
 ) -> None:
     photographs(tmp_path / "raw", dict.fromkeys(PLACES, 512), 6)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
-    assert size > work.SERIAL_BYTES  # else one process reads it
+    assert size > parallel_reader.SERIAL_BYTES  # else one process reads it
     url = moto.upload(tmp_path / "raw", moto.bucket(), "raw")
     s3.use(monkeypatch, moto.endpoint)
     here = run(DatasetParams("folder", str(tmp_path / "raw")), tmp_path / "here")
     script = (
-        "from pathlib import Path; from dxai.params import DatasetParams;"
+        "from pathlib import Path; from dxai.config.schema import DatasetParams;"
         "from tests.integration.test_s3 import run;"
         f"run(DatasetParams('folder', {url!r}), Path({str(tmp_path / 'there')!r}), workers=2)"
     )
@@ -468,10 +468,10 @@ def test_training_on_shards_of_an_object_store_gives_the_same_weights(
     url = moto.upload(here, moto.bucket(), "prepared/textures")
     s3.use(monkeypatch, moto.endpoint)
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "cache"))
-    params = dataclasses.replace(test_loop.SMALL, steps=4)
+    params = dataclasses.replace(test_decomposition.SMALL, steps=4)
 
     def weights(folder: Path | str, name: str) -> dict[str, torch.Tensor]:
-        data, networks = test_loop.start(folder, params)
+        data, networks = test_decomposition.start(folder, params)
         validation = ShardedDataset(folder, "validation")
         train(networks, params, data, validation, 0, Checkpoint(tmp_path / name), Watcher())
         return networks.average.state_dict() | networks.discriminator.state_dict()

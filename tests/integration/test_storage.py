@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 import torch
 
+from dxai.config.schema import TrainingParams
 from dxai.datasets import DataError, ShardedDataset, source
-from dxai.datasets.cache import publish
-from dxai.params import TrainingParams
+from dxai.datasets.remote_cache import publish
 from dxai.training.checkpoints import Checkpoint, CheckpointError
 from dxai.training.jobs import DecompositionJob
-from dxai.training.launch import launch
+from dxai.training.runtime.supervisor import launch
 from tests import s3
 from tests.prepared import prepared_textures
-from tests.unit.training import test_loop
+from tests.unit.training import test_decomposition
 from tests.unit.training.test_checkpoints import flip, loaded, state, steps_in
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = dataclasses.replace(test_loop.SMALL, lambda_class=0.0, steps=8)
+SETTINGS = dataclasses.replace(test_decomposition.SMALL, lambda_class=0.0, steps=8)
 NAME = "decompose-textures-0123"
 
 
@@ -84,9 +84,9 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     ours, theirs = found["networks"], wanted["networks"]
     for part in ("decomposer", "discriminator", "average", "average_discriminator"):
         assert all(torch.equal(ours[part][key], theirs[part][key]) for key in theirs[part])
-    assert test_loop.without_seconds(found["history"]) == test_loop.without_seconds(
-        wanted["history"]
-    )
+    assert test_decomposition.without_seconds(
+        found["history"]
+    ) == test_decomposition.without_seconds(wanted["history"])
 
 
 # ---------------------------------------------------------------------------------- it works
@@ -122,10 +122,10 @@ def test_another_machine_goes_on_to_the_same_numbers(
     wanted, _ = launch(job(folder), "t", NAME, tmp_path / "a", training(str(tmp_path / "local")))
     with pytest.raises(KeyboardInterrupt):
         data = ShardedDataset(folder, "train")
-        mirrored = test_loop.Dies(tmp_path / "cache/checkpoints" / NAME, url)
-        test_loop.train(
+        mirrored = test_decomposition.Dies(tmp_path / "cache/checkpoints" / NAME, url)
+        test_decomposition.train(
             job(folder).networks(data), SETTINGS, data, ShardedDataset(folder, "validation"), 0,
-            mirrored, test_loop.Watcher(),
+            mirrored, test_decomposition.Watcher(),
         )  # fmt: skip
     elsewhere(tmp_path, monkeypatch)
     found, checkpoint = launch(job(folder), "t", NAME, Path(".work"), training(url))

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from dxai import lifeline
-from dxai.models.checkpoint import load_decomposer
+from dxai.models.serialization import load_decomposer
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.jobs import DecompositionJob
+from dxai.utils import shared_process
 from tests import s3
 from tests.integration.conftest import Project
 from tests.prepared import prepared_textures
@@ -210,14 +210,14 @@ def test_a_worker_that_hangs_is_replaced_and_a_signal_saves_before_the_end(
 def test_trainings_that_do_not_fit_at_once_wait_for_each_other(
     train: Callable[..., Training], tmp_path: Path
 ) -> None:
-    with lifeline.hold(tmp_path / "cluster"):
+    with shared_process.hold(tmp_path / "cluster"):
         shared: dict[str, Any] = {
             "variables": {"DXAI_CLUSTER": str(tmp_path / "cluster")},
             "cpus_per_worker": len(os.sched_getaffinity(0)),
         }
         first = train({"steps": 40}, **shared)
         go_on(first, 1)
-        leader = int((tmp_path / "cluster" / lifeline.PID).read_text())
+        leader = int((tmp_path / "cluster" / shared_process.PID).read_text())
         assert listening(session(leader)) == LOOPBACK  # it is nobody else's
         # Kept from ending, however long the second one takes to say that it waits.
         worker = next(p for p in session(leader) if "RayTrainWorker" in command_of(p))
@@ -237,12 +237,12 @@ STAGE = "joint_decompose@textures-joint-0"
 SCRIPT = """
 import sys, torch
 from pathlib import Path
-from dxai.params import load_params
+from dxai.config.schema import load_params
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.jobs import DecompositionJob
-from dxai.training.launch import prepare_torch
-from dxai.training.watching import Watcher
-from dxai.training.world import World
+from dxai.training.runtime.supervisor import prepare_torch
+from dxai.training.events import Watcher
+from dxai.training.distributed import World
 
 rank, line, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 params = load_params()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dxai import draws
 from dxai.datasets.samples.drawing import (
     Colour,
     Point,
@@ -19,6 +18,7 @@ from dxai.datasets.samples.drawing import (
     save,
     save_truth,
 )
+from dxai.utils import keyed_random
 
 CLASSES = ("cat", "dog", "wild")
 COUNTS = {"train": 350, "val": 80}
@@ -52,7 +52,9 @@ def draw(folder: Path, seed: int = 0) -> None:
     for split, count in COUNTS.items():
         for label in CLASSES:
             for k in range(count):
-                canvas, mask = _animal(draws.generator(seed, "samples/afhq", 0, i), at, label)
+                canvas, mask = _animal(
+                    keyed_random.generator(seed, "samples/afhq", 0, i), at, label
+                )
                 path = folder / split / label / f"{label}_{k + 1:05d}.jpg"
                 save(path, canvas)
                 save_truth(folder, "mask", path, mask)

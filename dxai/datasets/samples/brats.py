@@ -7,8 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from dxai import draws
 from dxai.datasets.samples.drawing import ellipse, grid, noise
+from dxai.utils import keyed_random
 
 CASES, SIDE, SLICES = 32, 96, 32
 ORIENTATIONS = ("LPS", "RAS", "LAS", "PIR")
@@ -30,7 +30,7 @@ def draw(folder: Path, seed: int = 0) -> None:
         Of every draw.
     """
     for i in range(CASES):
-        rng = draws.generator(seed, "samples/brats", 0, i)
+        rng = keyed_random.generator(seed, "samples/brats", 0, i)
         flair, seg = _case(rng)
         name = f"BraTS-DRAWN-{i + 1:05d}"
         (folder / name).mkdir(parents=True, exist_ok=True)

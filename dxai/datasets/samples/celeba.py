@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dxai import draws
 from dxai.datasets.samples.drawing import (
     Colour,
     backdrop,
@@ -17,6 +16,7 @@ from dxai.datasets.samples.drawing import (
     save,
     save_truth,
 )
+from dxai.utils import keyed_random
 
 COUNTS = (1000, 180, 220)
 """Images of train, validation and test, in the order of their numbers."""
@@ -55,7 +55,7 @@ def draw(folder: Path, seed: int = 0) -> None:
     """
     rows, parts = [], []
     for i in range(sum(COUNTS)):
-        rng = draws.generator(seed, "samples/celeba", 0, i)
+        rng = keyed_random.generator(seed, "samples/celeba", 0, i)
         male = bool(rng.random() < 0.5)
         canvas, mask, has = face(rng, male)
         path = folder / "img_align_celeba" / f"{i + 1:06d}.jpg"

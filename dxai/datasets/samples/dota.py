@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dxai import draws
 from dxai.datasets.samples.drawing import (
     Colour,
     Point,
@@ -20,6 +19,7 @@ from dxai.datasets.samples.drawing import (
     save,
     stamp,
 )
+from dxai.utils import keyed_random
 
 IMAGES, SIDE, PATCH = 120, 768, 256
 CAR, TRUCK = (80.0, 36.0), (170.0, 54.0)
@@ -50,7 +50,7 @@ def draw(folder: Path, seed: int = 0) -> None:
     at = grid((SIDE, SIDE))
     (folder / "labelTxt").mkdir(parents=True, exist_ok=True)
     for i in range(IMAGES):
-        rng = draws.generator(seed, "samples/dota", 0, i)
+        rng = keyed_random.generator(seed, "samples/dota", 0, i)
         canvas, objects = _ground(rng, at)
         objects += _vehicles(rng, canvas, at)
         save(folder / "images" / f"P{i + 1:04d}.png", canvas)

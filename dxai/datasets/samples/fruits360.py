@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dxai import draws
 from dxai.datasets.samples.drawing import ellipse, grid, noise, paint, save, save_truth
+from dxai.utils import keyed_random
 
 SIDE = 100
 COUNTS = {"Pepper": (160, 40), "Tomato": (110, 25), "Apple": (110, 20)}
@@ -68,7 +68,7 @@ def draw(folder: Path, seed: int = 0, classes: Sequence[str] | None = None) -> N
         kind = name.split()[0]
         training, test = COUNTS[kind]
         for k in range(training + test):
-            rng = draws.generator(seed, "samples/fruits360", place, k)
+            rng = keyed_random.generator(seed, "samples/fruits360", place, k)
             gray, inside = _fruit(rng, at, kind)
             split = "Training" if k < training else "Test"
             path = folder / split / name / f"{k if k < training else k - training}_100.jpg"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dxai import draws
 from dxai.datasets.samples.celeba import face
 from dxai.datasets.samples.drawing import blur, save
+from dxai.utils import keyed_random
 
 COUNTS = {"train": 800, "test": 160}
 FOCUS = 3.0
@@ -29,7 +29,7 @@ def draw(folder: Path, seed: int = 0) -> None:
     i = 0
     for split, count in COUNTS.items():
         for k in range(count):
-            rng = draws.generator(seed, "samples/noise", 0, i)
+            rng = keyed_random.generator(seed, "samples/noise", 0, i)
             canvas, _, _ = face(rng, bool(rng.random() < 0.5))
             save(folder / split / f"{k + 1:05d}.png", blur(canvas, FOCUS))
             i += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dxai import draws
+from dxai.utils import keyed_random
 
 SIDE = 64
 IMAGES = {"train": 200, "test": 80}
@@ -23,7 +23,7 @@ def draw(folder: Path, seed: int = 0) -> None:
     for split, count in IMAGES.items():
         for label in ("cross", "disk"):
             for i in range(count):
-                rng = draws.generator(seed, f"shapes/{split}/{label}", 0, i)
+                rng = keyed_random.generator(seed, f"shapes/{split}/{label}", 0, i)
                 radius, (cx, cy) = rng.uniform(10, 14), rng.uniform(16, SIDE - 16, 2)
                 dx, dy = np.abs(x - cx), np.abs(y - cy)
                 far = np.hypot(dx, dy)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dxai import draws
+from dxai.config.schema import ParamsError, positive
 from dxai.explain.base import BatchExplainer
-from dxai.params import ParamsError, positive
+from dxai.utils import keyed_random
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def keyed_globals(
     seed: int, purpose: str, step: int, sample: int, device: torch.device
 ) -> Iterator[None]:
     """Set torch's and NumPy's global generators from a key, and put them back afterwards."""
-    value = draws.torch_seed(seed, purpose, step, sample)
+    value = keyed_random.torch_seed(seed, purpose, step, sample)
     before = np.random.get_state()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

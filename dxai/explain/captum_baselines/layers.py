@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dxai.config.schema import choose, positive
 from dxai.explain.base import BatchExplainer
-from dxai.explain.copies import frozen_copy, require_same, traced_copy
+from dxai.explain.model_surgery import frozen_copy, require_same, traced_copy
 from dxai.models.classifiers import default_layers
-from dxai.params import choose, positive
 from dxai.types import Unsupported
 
 

@@ -13,9 +13,9 @@ from captum._utils.models.linear_model import SkLearnRidge
 from skimage.segmentation import slic
 from torch import Tensor
 
-from dxai import draws
+from dxai.config.schema import positive
 from dxai.explain.base import BatchExplainer
-from dxai.params import positive
+from dxai.utils import keyed_random
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Lime(BatchExplainer):
     def _one(self, image: Tensor, target: Tensor, place: int) -> Tensor:
         def kept(image: Tensor, num_interp_features: int, **_: Any) -> Iterator[Tensor]:
             size = (self.settings.samples, num_interp_features)
-            coins = draws.generator(self.seed, "lime", 0, place).integers(0, 2, size)
+            coins = keyed_random.generator(self.seed, "lime", 0, place).integers(0, 2, size)
             yield from torch.from_numpy(coins).to(image.device).split(1)
 
         method = captum.attr.Lime(

@@ -27,9 +27,9 @@ from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dxai.config.schema import positive
 from dxai.explain.base import BatchExplainer
-from dxai.explain.copies import add_module, require_same, traced_copy
-from dxai.params import positive
+from dxai.explain.model_surgery import add_module, require_same, traced_copy
 from dxai.types import Unsupported
 
 LINEAR = (

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dxai.datasets.base import Dropped, Listing, Load, Sample, Unit
 from dxai.datasets.card import SHOWN, contact_sheet
-from dxai.datasets.writer import write_dataset
+from dxai.datasets.shard_writer import write_dataset
 from tests.listings import noise_listing, target_of
 
 EVIL = "<script>alert('x')</script> & \"co\""

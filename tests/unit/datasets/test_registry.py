@@ -14,10 +14,19 @@ import pytest
 import yaml
 from PIL import Image
 
-from dxai.datasets import LAYOUTS, SPLITS, DataError, Layout, Listing, ShardedDataset, prepare, work
+from dxai.config.schema import DatasetParams, Params, ParamsError, PrepareParams, load_params, parse
+from dxai.datasets import (
+    LAYOUTS,
+    SPLITS,
+    DataError,
+    Layout,
+    Listing,
+    ShardedDataset,
+    parallel_reader,
+    prepare,
+)
 from dxai.datasets.images import decode
 from dxai.datasets.source import Source, open_source
-from dxai.params import DatasetParams, Params, ParamsError, PrepareParams, load_params, parse
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
@@ -59,7 +68,7 @@ def lacks(layout: Layout) -> list[str]:
 def test_layout_is_complete(name: str) -> None:
     layout = LAYOUTS[name]
     assert not lacks(layout), f"layout {name} lacks {'; '.join(lacks(layout))}"
-    assert (ROOT / f"dxai/datasets/{name}.py").exists()
+    assert (ROOT / f"dxai/datasets/layouts/{name}.py").exists()
     assert CATALOGUE[entry(name)]["options"], f"{entry(name)}: params.yaml shows every option"
 
 
@@ -204,8 +213,8 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_prepared_anew_or_by_two_processes_is_the_same_bytes(
     prepared: Path, params: Params, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "SERIAL_BYTES", 0)
-    monkeypatch.setattr(work, "BATCH_UNITS", 5)
+    monkeypatch.setattr(parallel_reader, "SERIAL_BYTES", 0)
+    monkeypatch.setattr(parallel_reader, "BATCH_UNITS", 5)
     prepare("mine", params, tmp_path / "out", tmp_path / "work", workers)
     first = content(prepared)
     assert {"manifest.json", "card.html", "train-00000.parquet", "test-index.parquet"} <= set(first)

@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from dxai.config.profiles import select_profile
+from dxai.config.schema import load_params
 from dxai.datasets import LAYOUTS, ShardedDataset, prepare
 from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, shapes
 from dxai.models.classifiers import build_classifier
-from dxai.params import load_params
-from dxai.profiles import select_profile
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
-from dxai.training.watching import Watcher
+from dxai.training.events import Watcher
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.datasets import DataError
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import shapes
@@ -26,7 +27,6 @@ from dxai.datasets.source import (
     is_hidden,
     open_source,
 )
-from dxai.params import DatasetParams, PrepareParams
 
 
 def write(root: Path, *names: str) -> None:

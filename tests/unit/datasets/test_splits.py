@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dxai.config.schema import ParamsError
 from dxai.datasets import Unit
 from dxai.datasets.splits import HoldOutOptions, SplitOptions, by_split, choose_groups, hold_out
-from dxai.params import ParamsError
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.2), (0.2, 0.0), (0.5, 0.5), (-0.1, 0.3)])

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dxai.config.schema import METHODS
 from dxai.explain.base import EXPLAINERS, Explainer, build_explainer
-from dxai.params import METHODS
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ig": {"steps": 5},

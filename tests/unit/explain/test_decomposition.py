@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from dxai import DXAI
-from dxai.models.checkpoint import ModelError, freeze, save_decomposer
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
+from dxai.models.serialization import ModelError, freeze, save_decomposer
 
 SETTINGS = {
     "channels": 1, "classes": 3, "image_size": 16, "branches": 3, "branch_width": 3,

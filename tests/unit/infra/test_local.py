@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dxai.params import ParamsError
+from dxai.config.schema import ParamsError
 from infra import local
-from infra.services import Place
+from infra.supervisor import Place
 
 ROOT = Path(__file__).resolve().parents[3]
 

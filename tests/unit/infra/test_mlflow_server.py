@@ -14,7 +14,7 @@ from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revisi
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from infra import mlflow_server
-from infra.services import Place, ServiceError
+from infra.supervisor import Place, ServiceError
 
 
 @pytest.fixture

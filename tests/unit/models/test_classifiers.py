@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from dxai.models.blocks import channels_last
-from dxai.models.checkpoint import (
+from dxai.models.classifiers import CLASSIFIERS, build_classifier, default_layers
+from dxai.models.discriminator import Discriminator
+from dxai.models.serialization import (
     ModelError,
     load_classifier,
     load_decomposer,
     save_classifier,
     write_tensors,
 )
-from dxai.models.classifiers import CLASSIFIERS, build_classifier, default_layers
-from dxai.models.discriminator import Discriminator
 
 PROJECT = Path(__file__).parents[3]
 SMALL = {"resnet18": {"width": 4}, "simple": {"width": 4}, "discriminator": {"width": 4}}
@@ -203,7 +203,7 @@ def test_model_files_of_another_kind_or_preset_are_refused(tmp_path):
 
 FULL_DISK = """
 import resource, sys, torch
-from dxai.models.checkpoint import write_tensors
+from dxai.models.serialization import write_tensors
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     write_tensors(sys.argv[1], {"x": torch.zeros(100_000)})

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from dxai.config.profiles import select_profile
+from dxai.config.schema import ParamsError
 from dxai.explain import base
-from dxai.files import read_json
-from dxai.params import ParamsError
-from dxai.profiles import select_profile
 from dxai.stages import baseline, classifier, tables
 from dxai.types import Unsupported
+from dxai.utils.files import read_json
 from tests.prepared import PROJECT, prepared_textures
 
 

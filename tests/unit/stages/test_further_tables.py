@@ -9,15 +9,23 @@ import pandas as pd
 import pytest
 import torch
 
-from dxai.datasets.shards import ShardedDataset
-from dxai.evaluate.scores import chosen_images
+from dxai.config.profiles import select_profile
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.base import build_explainer
 from dxai.explain.decomposition import DXAI
-from dxai.files import read_json
-from dxai.models.checkpoint import load_classifier, load_snapshots
-from dxai.profiles import select_profile
-from dxai.stages import baseline, classifier, cross, decompose, ours, stability, tables
-from dxai.training.loop import snapshot_steps
+from dxai.metrics.scorer import chosen_images
+from dxai.models.serialization import load_classifier, load_snapshots
+from dxai.stages import (
+    baseline,
+    classifier,
+    cross,
+    decompose,
+    score_decomposition,
+    stability,
+    tables,
+)
+from dxai.training.decomposition import snapshot_steps
+from dxai.utils.files import read_json
 from tests.prepared import PROJECT, prepared_textures
 
 NAMES = ("simple", "resnet18")
@@ -49,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             classifier.main("textures", name, "explained")
             for seed in ("0", "3"):
                 decompose.main("textures", name, seed)
-                ours.main("textures", name, seed)
+                score_decomposition.main("textures", name, seed)
         for scorer in NAMES:
             for seed in ("0", "3"):
                 cross.main("textures", "resnet18", scorer, seed)
@@ -152,7 +160,7 @@ def test_a_network_without_three_layers_in_a_row_has_ours_alone(inside: Path) ->
 @pytest.mark.slow
 def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside: Path) -> None:
     decompose.main("textures", "simple", "two_branches")
-    ours.main("textures", "simple", "two_branches")
+    score_decomposition.main("textures", "simple", "two_branches")
     explainer = DXAI.load("artifacts/decompositions/textures/simple/two_branches")
     assert explainer.info["training"]["branches"] == 2
     assert explainer.info["seed"] == 0

@@ -20,10 +20,10 @@ import pytest
 import torch
 
 from dxai.training.checkpoints import Checkpoint, all_finite
-from dxai.training.watching import Watcher
+from dxai.training.events import Watcher
 from tests.conftest import Mount
 from tests.prepared import prepared_textures
-from tests.unit.training import test_loop
+from tests.unit.training import test_decomposition
 
 
 def state(step: int, size: int = 1000) -> dict[str, Any]:
@@ -215,15 +215,15 @@ def test_leftovers_of_a_killed_process_do_no_harm(tmp_path: Path) -> None:
 
 def test_a_training_goes_on_from_the_one_before_to_the_same_numbers(tmp_path: Path) -> None:
     folder = prepared_textures(tmp_path, image_size=16)
-    whole, history = test_loop.run(folder, Checkpoint(tmp_path / "a"))
-    four = dataclasses.replace(test_loop.SMALL, steps=4)
-    test_loop.run(folder, Checkpoint(tmp_path / "b"), four)
+    whole, history = test_decomposition.run(folder, Checkpoint(tmp_path / "a"))
+    four = dataclasses.replace(test_decomposition.SMALL, steps=4)
+    test_decomposition.run(folder, Checkpoint(tmp_path / "b"), four)
     cut(tmp_path / "b/step-000000004.pt")
-    seen = test_loop.Seen()
-    again, second = test_loop.run(folder, Checkpoint(tmp_path / "b"), watcher=seen)
+    seen = test_decomposition.Seen()
+    again, second = test_decomposition.run(folder, Checkpoint(tmp_path / "b"), watcher=seen)
     assert seen.of("start")[0]["step"] == 2
-    assert test_loop.without_seconds(second) == test_loop.without_seconds(history)
-    test_loop.assert_equal_weights(whole.average, again.average)
+    assert test_decomposition.without_seconds(second) == test_decomposition.without_seconds(history)
+    test_decomposition.assert_equal_weights(whole.average, again.average)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -334,7 +334,7 @@ def test_a_file_system_without_room(mount: Mount) -> None:
 
 def test_a_training_on_a_full_disk_ends_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     folder = prepared_textures(tmp_path, image_size=16)
-    whole, history = test_loop.run(folder, Checkpoint(tmp_path / "a"))
+    whole, history = test_decomposition.run(folder, Checkpoint(tmp_path / "a"))
     checkpoint = Checkpoint(tmp_path / "b")
 
     class Full(Watcher):
@@ -345,8 +345,8 @@ def test_a_training_on_a_full_disk_ends_and_goes_on_when_there_is_room(tmp_path:
                 stack.enter_context(files_of_at_most(3000))
 
     with contextlib.ExitStack() as stack, pytest.raises(OSError) as caught:
-        test_loop.run(folder, checkpoint, watcher=Full())
+        test_decomposition.run(folder, checkpoint, watcher=Full())
     assert "the checkpoint of step 2 is kept" in str(caught.value)
-    again, second = test_loop.run(folder, checkpoint)
-    assert test_loop.without_seconds(second) == test_loop.without_seconds(history)
-    test_loop.assert_equal_weights(whole.average, again.average)
+    again, second = test_decomposition.run(folder, checkpoint)
+    assert test_decomposition.without_seconds(second) == test_decomposition.without_seconds(history)
+    test_decomposition.assert_equal_weights(whole.average, again.average)

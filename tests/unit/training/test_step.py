@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from benchmarks.step import NONE, contiguous
+from dxai.config.schema import DecomposeParams
 from dxai.models.classifiers import build_classifier
-from dxai.params import DecomposeParams
 from dxai.training.step import ALL, blend, build_networks, draw, train_step
 
 SMALL = DecomposeParams(

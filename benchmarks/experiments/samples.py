@@ -1,0 +1,161 @@
+"""What a decomposition finds on the drawn samples, whose class-distinct part is known.
+
+Run as `python -m benchmarks.experiments.samples [DATASET ..]`; see benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from dxai.config.profiles import select_profile
+from dxai.config.schema import Params, load_params
+from dxai.datasets import ShardedDataset, prepare
+from dxai.metrics.localisation import correlation, energy_inside
+from dxai.models.classifiers import build_classifier
+from dxai.models.decomposer import Decomposer
+from dxai.models.serialization import freeze
+from dxai.training.checkpoints import Checkpoint
+from dxai.training.classifier import initial_seed, score, train_classifier
+from dxai.training.decomposition import train
+from dxai.training.events import Console
+from dxai.training.step import build_networks
+from dxai.types import Batch
+from dxai.utils import keyed_random
+
+SETS = ("afhq", "celeba", "noise", "dota", "brats", "peppers", "tomatoes", "apples", "shapes")
+
+
+def main() -> None:
+    """Print accuracy, and energy inside the masks or correlation with what was added, as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("datasets", nargs="*", metavar="DATASET", help=f"default: {' '.join(SETS)}")
+    parser.add_argument("--profile", default="quick", help="settings (%(default)s)")
+    parser.add_argument("--classifier", default="simple", help="architecture (%(default)s)")
+    parser.add_argument("--accuracy-only", action="store_true", help="train no decomposition")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write a figure of each set")
+    args = parser.parse_args()
+    for name in args.datasets or SETS:
+        params = params_of(name, args.profile)
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(
+                name, params, Path(folder), args.classifier, not args.accuracy_only, args.pictures
+            )
+        print(json.dumps(found), flush=True)
+
+
+def params_of(name: str, profile: str) -> Params:
+    """The settings of a profile for one dataset of the catalogue."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        path.write_text(Path("params.yaml").read_text())
+        select_profile(path, profile, [name])
+        return load_params(path)
+
+
+def measure(
+    name: str,
+    params: Params,
+    folder: Path,
+    architecture: str,
+    decompose: bool = True,
+    pictures: Path | None = None,
+) -> dict[str, Any]:
+    """Prepare, train the classifier, and the decomposition, and score it on test images.
+
+    Returns
+    -------
+    dict
+        ``dataset``, ``test_images``, ``accuracy``; and, with `decompose`, ``psnr_db`` and, over the
+        test images for which it is known, ``energy_ratio`` (energy inside the mask over the mask's
+        share of the area, each averaged over images) or ``correlation`` with what was added.
+    """
+    prepare(name, params, folder / name, folder / "work")
+    data, validation, test = (
+        ShardedDataset(folder / name, split) for split in ("train", "validation", "test")
+    )
+    settings = params.classifier_for(name)
+    torch.manual_seed(initial_seed(settings.seed))
+    shape = (data.channels, len(data.class_names), data.image_size)
+    classifier = build_classifier(architecture, *shape)
+    checkpoint, console = Checkpoint(folder / "classifier"), Console(name, folder)
+    train_classifier(classifier, settings, data, validation, settings.seed, checkpoint, console)
+    found = {
+        "dataset": name,
+        "classes": len(data.class_names),
+        "test_images": len(test),
+        "accuracy": round(score(classifier, test)[1], 4),
+    }
+    if not decompose:
+        return found
+    began, seed = time.monotonic(), params.seeds[0]
+    wanted = params.decompose_for(name, next(iter(params.classifiers)))
+    networks = build_networks(wanted, *shape, freeze(classifier), seed)
+    checkpoint = Checkpoint(folder / "decomposition")
+    history = train(networks, wanted, data, validation, seed, checkpoint, console)
+    found |= {"psnr_db": round(history[-1]["psnr_db"], 1)}
+    batch, kind, known = known_part(test)
+    part = explain(networks.average, batch)
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        figure(batch.images, known, part).save(pictures / f"{name}.png")
+    if kind == "neutral":
+        values = correlation(part, known)
+        found |= {"known": len(known), "correlation": round(float(values.mean()), 3)}
+    else:
+        inside, area = energy_inside(part, known).mean(), known.mean()
+        found |= {
+            "known": len(known),
+            "energy_inside": round(float(inside), 3),
+            "area": round(float(area), 4),
+            "energy_ratio": round(float(inside / area), 2),
+        }
+    return found | {"seconds": round(time.monotonic() - began)}
+
+
+def known_part(test: ShardedDataset) -> tuple[Batch, str, Tensor]:
+    """Test images of which is known what makes their class; how it is known; and what it is.
+
+    That is a mask, (B, 1, H, W), or the image less the image without it, (B, C, H, W).
+    """
+    kind = "mask" if test.having("mask") else "neutral"
+    places = test.having(kind)
+    if kind == "mask":
+        return test.batch(places), kind, test.masks(places)
+    # Nothing was added to a clean image.
+    places = [i for i in places if test.class_names[test.labels[i]] != "clean"]
+    batch = test.batch(places)
+    return batch, kind, batch.images - test.neutral(places)
+
+
+@torch.no_grad()
+def explain(decomposer: Decomposer, batch: Batch) -> Tensor:
+    """psi_distinct of the true classes, (B, C, H, W), each image under its own seeded latent."""
+    latent = keyed_random.normal(0, "latent", 0, batch.index.tolist(), (decomposer.latent_dim,))
+    return decomposer(batch.images, batch.labels, latent).distinct
+
+
+def figure(images: Tensor, known: Tensor, part: Tensor, shown: int = 10) -> Image.Image:
+    """Images, what makes their class, and what was found, one below the other; zero is gray."""
+    places = torch.linspace(0, len(images) - 1, min(shown, len(images))).long()
+    if known.shape[1] == 1 and known.min() >= 0:
+        known = 2 * known - 1  # a mask: black and white
+    rows = [row[places].expand(-1, images.shape[1], -1, -1) for row in (images, known, part)]
+    rows = [F.pad(row, (1, 1, 1, 1), value=1.0) for row in rows]
+    sheet = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    pixels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""`dxai explain`: image files in, a picture and a JSON of each one's decomposition out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dxai.config.schema import choose
+from dxai.datasets import DataError, read_image
+from dxai.datasets.shard_schema import sha256
+from dxai.explain.decomposition import DXAI
+from dxai.metrics.removal import psnr
+from dxai.models.serialization import load_classifier
+from dxai.reporting import figures
+from dxai.types import Decomposition, to_unit_range
+from dxai.utils.files import atomic, write_json
+
+BATCH = 16
+RUN = re.compile(r"[0-9a-f]{32}|runs:/.+")
+"""What names a run in MLflow, or a file in it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decomposition and where it came from."""
+
+    explainer: DXAI
+    sha256: str
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of the classifier's outputs."""
+        return self.explainer.info["class_names"]
+
+
+def open_model(source: str, classifier: str | None = None, seed: int = 0) -> Model:
+    """Load a decomposition.
+
+    Parameters
+    ----------
+    source : str
+        A decomposition's folder or model.pt, an MLflow run id, or a `runs:/` URI.
+    classifier : str, optional
+        A classifier's folder or model.pt, asked instead of the one that was explained in training.
+    seed : int
+        Keys the latent z.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or the classifier is for other images or classes.
+    """
+    path = Path(source)
+    if not path.exists():
+        if not RUN.fullmatch(source):
+            raise ValueError(
+                f"{source}: no such file or folder, and no MLflow run id or runs:/ URI"
+            )
+        from dxai.tracking.mlflow_store import download_model
+
+        path = download_model(source)
+    explainer = DXAI.load(path, seed)
+    if classifier is not None:
+        explainer.classifier, info = load_classifier(classifier)
+        for key in ("class_names", "channels", "image_size"):
+            if info[key] != explainer.info[key]:
+                raise ValueError(
+                    f"{classifier}: {key} is {info[key]}; the decomposition takes "
+                    f"{explainer.info[key]}"
+                )
+    return Model(explainer, sha256(path / "model.pt" if path.is_dir() else path))
+
+
+def explain_files(
+    model: Model, images: Sequence[str], out: Path, class_name: str | None = None
+) -> int:
+    """Write `<stem>.png` and `<stem>.json` for each image; the number that could not be read.
+
+    Parameters
+    ----------
+    model : Model
+    images : sequence of str
+        Files. One that cannot be read is named on stderr and left out.
+    out : Path
+        Folder to write into; made if it is not there.
+    class_name : str, optional
+        The class to explain; default: each image's predicted class.
+
+    Raises
+    ------
+    ValueError
+        If there is no such class.
+    """
+    target = None
+    if class_name is not None:
+        choose("class", class_name, model.class_names)
+        target = model.class_names.index(class_name)
+    files = list(dict.fromkeys(images))
+    names = output_names(files, out)
+    readable = _read(files, model)
+    done = 0
+    while chunk := list(itertools.islice(readable, BATCH)):
+        batch = torch.cat([pixels for _, pixels in chunk])
+        # One and the same z, so that an image's explanation does not depend on its neighbours.
+        index = torch.zeros(len(batch), dtype=torch.int64)
+        wanted = None if target is None else torch.full_like(index, target)
+        parts = model.explainer.explain(batch, wanted, index)
+        for i, (file, _) in enumerate(chunk):
+            single = Decomposition(parts.image[i : i + 1], parts.psi[i : i + 1])
+            _write(model, file, out / names[file], single, target)
+            done += 1
+    return len(files) - done
+
+
+def output_names(files: Sequence[str], out: Path) -> dict[str, str]:
+    """File to the stem of what is written for it.
+
+    Equal stems are numbered (upper and lower case count as equal, as on some file systems), and
+    no input is ever overwritten.
+    """
+    taken = {Path(f).stem.casefold() for f in files if Path(f).resolve().parent == out.resolve()}
+    names = {}
+    for file in files:
+        stem = Path(file).stem
+        numbers = itertools.count(2)
+        name = stem
+        while name.casefold() in taken:
+            name = f"{stem}-{next(numbers)}"
+        taken.add(name.casefold())
+        names[file] = name
+    return names
+
+
+def _read(files: Sequence[str], model: Model) -> Iterator[tuple[str, Tensor]]:
+    """Files that can be read, with their pixels (1, C, H, W) in [-1, 1]; others are reported."""
+    info = model.explainer.info
+    for file in files:
+        try:
+            pixels = torch.from_numpy(read_image(file, info["image_size"], info["channels"]).copy())
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            continue
+        pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+        yield file, to_unit_range(pixels[None])
+
+
+@torch.no_grad()
+def _write(model: Model, file: str, stem: Path, parts: Decomposition, target: int | None) -> None:
+    """The picture and the JSON of one image."""
+    shown = {
+        "input": parts.image,
+        "class-agnostic": parts.agnostic,
+        "reconstruction": parts.reconstruction,
+    }
+    logits = model.explainer.classifier(torch.cat(list(shown.values())))
+    probabilities = dict(zip(shown, logits.softmax(1).tolist(), strict=True))
+    predicted = int(logits[0].argmax())
+    explained = model.class_names[predicted if target is None else target]
+    picture = figures.explanation(
+        parts.image[0].numpy(),
+        parts.agnostic[0].numpy(),
+        parts.distinct[0].numpy(),
+        parts.residual[0].numpy(),
+        probabilities,
+        model.class_names,
+        explained,
+    )
+    with atomic(stem.with_name(stem.name + ".png")) as temporary:
+        temporary.write_bytes(picture)
+    facts: dict[str, Any] = {
+        "image": file,
+        "predicted_class": model.class_names[predicted],
+        "explained_class": explained,
+        "probabilities": {
+            name: dict(zip(model.class_names, values, strict=True))
+            for name, values in probabilities.items()
+        },
+        "psnr_db": float(psnr(parts.residual)[0]),
+        "mean_abs_distinct": float(parts.distinct.abs().mean()),
+        "latent_seed": model.explainer.seed,
+        "model_sha256": model.sha256,
+    }
+    write_json(stem.with_name(stem.name + ".json"), facts)
+    sure = probabilities["input"][predicted]
+    print(f"{file}: {facts['predicted_class']} ({sure:.2f}) -> {stem}.png, .json", flush=True)

@@ -1,0 +1,1 @@
+"""Native layouts of datasets."""

@@ -1,0 +1,44 @@
+"""Layout `afhq`: Animal Faces-HQ v1, `train,val/{cat,dog,wild}/*.jpg`; its val is the test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dxai.config.schema import DatasetParams, PrepareParams, parse
+from dxai.datasets.base import Layout, Listing
+from dxai.datasets.layouts.class_folders import Files, train_and_test
+from dxai.datasets.source import Source
+from dxai.datasets.splits import HoldOutOptions
+
+FOLDERS = {"train": ("train",), "test": ("val", "test")}
+CLASSES = {"cat": ("cat",), "dog": ("dog",), "wild": ("wild",)}
+
+
+def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the images of the three classes.
+
+    Raises
+    ------
+    DataError
+        For a split or class that the source lacks.
+    """
+    options = parse(HoldOutOptions, dataset.options, "options", complete=False)
+    return train_and_test(Files(source), dataset, prepare, FOLDERS, CLASSES, options)
+
+
+def draw(folder: Path, options: dict[str, Any]) -> None:
+    """Animal heads that differ by ears, snout and spots."""
+    from dxai.datasets.samples import afhq
+
+    afhq.draw(folder)
+
+
+LAYOUT = Layout(
+    find,
+    draw,
+    "AFHQ v1, Choi et al. 2020 (StarGAN v2), https://github.com/clovaai/stargan-v2",
+    "CC BY-NC 4.0",
+    lambda options: (14630, 1500),
+    exact=True,
+)

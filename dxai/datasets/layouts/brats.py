@@ -1,0 +1,253 @@
+"""Layout `brats`: brain MRI, one folder a case, cut into axial slices with and without tumour.
+
+`CASE/CASE_flair.nii.gz` (or `-t2f`) and `CASE/CASE_seg.nii.gz` (or `-seg`), wherever in the source.
+Volumes are skull-stripped: what is not brain is 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import nibabel
+import numpy as np
+
+from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.images import resize
+from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.source import Source
+from dxai.datasets.splits import SplitOptions, by_split
+from dxai.utils import keyed_random
+
+CLASSES = ("healthy", "tumour")
+VOLUME = re.compile(r"[-_](flair|t2f|seg)\.nii(\.gz)?$")
+FOLLOW_UP = re.compile(r"^(BraTS-[A-Za-z]+-\d{5})-\d{3}$")
+"""Names of later releases, whose last number counts a patient's examinations."""
+LITTLE = "some tumour, but too few pixels of it"
+NARROW = "no tumour, but less than a full cross-section of the brain"
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,  # voxels that are no numbers, but colours
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+    nibabel.wrapstruct.WrapStructError,
+)
+"""What gzip and nibabel raise for a damaged volume."""
+
+
+@dataclass(frozen=True)
+class BratsOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
+
+    Attributes
+    ----------
+    min_tumour : int
+        Pixels of tumour, at the volume's own resolution, that make a slice "tumour".
+    cross_section : float
+        Share of the patient's largest brain area that a "healthy" slice must have.
+    clip : list of float
+        Percentiles of the brain's intensities that become black and white.
+    split_by : {'patient', 'slice'}
+        Whether all slices of a patient go to the same split; the paper splits by slice.
+    validation, test : float
+        Shares of patients, or slices.
+    seed : int
+        Of the assignment to splits.
+    """
+
+    min_tumour: int = 20
+    cross_section: float = 0.7
+    clip: list[float] = field(default_factory=lambda: [0.5, 99.5])
+    split_by: Literal["patient", "slice"] = "patient"
+
+    def __post_init__(self) -> None:
+        if self.min_tumour < 1:
+            raise ParamsError(f"min_tumour is {self.min_tumour}; it must be at least 1")
+        if not 0 < self.cross_section <= 1:
+            raise ParamsError(f"cross_section is {self.cross_section}; it must lie in (0, 1]")
+        if len(self.clip) != 2 or not 0 <= self.clip[0] < self.clip[1] <= 100:
+            raise ParamsError(f"clip is {self.clip}; it takes two rising percentiles")
+        super().__post_init__()
+
+
+def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the cases.
+
+    Raises
+    ------
+    DataError
+        For a case that lacks its image or its segmentation, or too few patients.
+    """
+    if dataset.channels != 1:
+        raise ParamsError(f"channels is {dataset.channels}; MRI is gray, take 1")
+    options = parse(BratsOptions, dataset.options, "options", complete=False)
+    cases = _cases(Files(source))
+    patients = sorted({_patient(case) for case in cases})
+    splits = dict.fromkeys(patients, "")
+    if options.split_by == "patient":
+        splits = _assign(patients, options, source.name)
+    units = [
+        Unit(case, splits[_patient(case)], files, "", _patient(case), (place,))
+        for place, (case, files) in enumerate(sorted(cases.items()))
+    ]
+    read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
+    return Listing(CLASSES, by_split(units), read, asdict(options))
+
+
+def _cases(files: Files) -> dict[str, tuple[File, File]]:
+    """Case, by the path of its folder, to image and segmentation."""
+    found: dict[str, dict[str, File]] = defaultdict(dict)
+    for name, file in files.all.items():
+        match = VOLUME.search(name)
+        if match:
+            volumes = found[PurePosixPath(name).parent.as_posix()]
+            kind = "seg" if match[1] == "seg" else "image"
+            if kind in volumes and match[1] == "t2f":
+                continue  # the older name goes first
+            volumes[kind] = file
+    if not found:
+        raise DataError(
+            f"{files.source.name}: no cases; each is a folder with *_flair.nii.gz (or -t2f) and "
+            "*_seg.nii.gz"
+        )
+    for case, volumes in sorted(found.items()):
+        for kind, text in (
+            ("image", "no *_flair.nii.gz or *-t2f.nii.gz"),
+            ("seg", "no *_seg.nii.gz"),
+        ):
+            if kind not in volumes:
+                raise DataError(f"{files.source.name}: case {case}: {text}")
+    return {case: (volumes["image"], volumes["seg"]) for case, volumes in found.items()}
+
+
+def _patient(case: str) -> str:
+    name = PurePosixPath(case).name
+    match = FOLLOW_UP.match(name)
+    return match[1] if match else case
+
+
+def _assign(patients: list[str], options: BratsOptions, where: str) -> dict[str, str]:
+    order = keyed_random.permutation(options.seed, "brats/patients", 0, len(patients))
+    test = max(1, round(options.test * len(patients)))
+    held = test + max(1, round(options.validation * len(patients)))
+    if held >= len(patients):
+        raise DataError(f"{where}: {len(patients)} patients are too few for three splits")
+    ranks = {patients[place]: rank for rank, place in enumerate(order)}
+    return {
+        patient: "test" if rank < test else "validation" if rank < held else "train"
+        for patient, rank in ranks.items()
+    }
+
+
+def read_slices(
+    unit: Unit, load: Load, options: BratsOptions, image_size: int
+) -> Iterator[Sample | Dropped]:
+    """The axial slices of a case, anterior up and the patient's right on the left.
+
+    Raises
+    ------
+    DataError
+        Naming the case, for a volume that is damaged, constant, not finite or not
+        three-dimensional, or a segmentation on another grid.
+    """
+    image, seg = (_volume(load(file), file.name, unit.key) for file in unit.files)
+    if image.shape != seg.shape or not np.allclose(image.affine, seg.affine, atol=1e-2):
+        raise DataError(
+            f"case {unit.key}: the segmentation {seg.shape} does not lie on the grid of the image "
+            f"{image.shape}"
+        )
+    values = np.asarray(image.dataobj, np.float32)
+    tumour = np.asarray(seg.dataobj) > 0
+    brain = values > 0
+    if not brain.any():
+        raise DataError(f"case {unit.key}: no value is above 0, which would be brain")
+    gray = _normalise(values, brain, options.clip, unit.key)
+    areas = brain.sum((0, 1))
+    full = options.cross_section * areas.max()
+    for z in range(values.shape[2]):
+        split = unit.split or _slice_split(options, unit.about[0], z)
+        pixels = int(tumour[:, :, z].sum())
+        if 0 < pixels < options.min_tumour:
+            yield Dropped(LITTLE, 1, split)
+        elif not pixels and areas[z] < full:
+            yield Dropped(NARROW, 1, split)
+        else:
+            yield Sample(
+                resize(_upright(gray[:, :, z]), image_size),
+                split,
+                CLASSES[pixels > 0],
+                f"{unit.key}/z{z:03d}",
+                unit.group,
+                f"{unit.files[0].name} axial slice {z}",
+                mask=resize(_upright(255 * tumour[:, :, z].astype(np.uint8)), image_size, True)
+                if pixels
+                else None,
+                size=(values.shape[0], values.shape[1]),
+            )
+
+
+def _volume(data: bytes, name: str, case: str) -> Any:
+    """A NIfTI file with its axes in the order right, anterior, superior."""
+    try:
+        raw = gzip.decompress(data) if name.endswith(".gz") else data
+        volume = nibabel.Nifti1Image.from_bytes(raw)
+        if len(volume.shape) != 3:
+            raise ValueError(f"{len(volume.shape)} dimensions, not 3")
+        if not np.isfinite(np.asarray(volume.dataobj)).all():  # what is cut off is found here
+            raise ValueError("values that are not finite")
+        return nibabel.as_closest_canonical(volume)
+    except UNREADABLE as error:
+        raise DataError(f"case {case}: {name}: unreadable volume ({error})") from error
+
+
+def _normalise(values: np.ndarray, brain: np.ndarray, clip: list[float], case: str) -> np.ndarray:
+    """uint8: the clipped range of the brain's values on 0 to 255, everything else 0."""
+    low, high = np.percentile(values[brain], clip)
+    if not high > low:
+        raise DataError(f"case {case}: the brain has one value only")
+    scaled = ((values - low) / (high - low)).clip(0, 1) * 255
+    return np.where(brain, scaled.round(), 0).astype(np.uint8)
+
+
+def _upright(axial: np.ndarray) -> np.ndarray:
+    """Rows from anterior to posterior, columns from right to left, padded to a square."""
+    picture = axial[::-1, ::-1].T
+    side = max(picture.shape)
+    rows, columns = ((side - n) // 2 for n in picture.shape)
+    square = np.zeros((side, side), np.uint8)
+    square[rows : rows + picture.shape[0], columns : columns + picture.shape[1]] = picture
+    return square
+
+
+def _slice_split(options: BratsOptions, place: int, z: int) -> str:
+    drawn = keyed_random.generator(options.seed, "brats/slices", place, z).random()
+    test, held = options.test, options.test + options.validation
+    return SPLITS[2] if drawn < test else SPLITS[1] if drawn < held else SPLITS[0]
+
+
+def draw(folder: Path, options: dict[str, Any]) -> None:
+    """Heads with a tumour in some of their slices."""
+    from dxai.datasets.samples import brats
+
+    brats.draw(folder)
+
+
+LAYOUT = Layout(
+    find,
+    draw,
+    "BraTS challenge, Menze et al. 2015, Bakas et al. 2017, https://www.synapse.org/brats",
+    "CC BY 4.0, or the challenge's data agreement, by release",
+    lambda options: (15000, 1232),
+)

@@ -1,0 +1,147 @@
+"""Layout `celeba`: faces, female or male, from either of the two forms that CelebA comes in.
+
+Class folders as StarGAN v2 splits CelebA-HQ (`train,val/{female,male}/*.jpg`, val being the test
+set), or the original release: `img_align_celeba/`, `list_attr_celeba.txt` and
+`list_eval_partition.txt`, wherever in the source they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dxai.config.schema import DatasetParams, PrepareParams, parse
+from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Unit
+from dxai.datasets.layouts.class_folders import Files, reader, train_and_test
+from dxai.datasets.source import Source
+from dxai.datasets.splits import HoldOutOptions, by_split
+
+CLASSES = {"female": ("female",), "male": ("male",)}
+FOLDERS = {"train": ("train",), "test": ("val", "test")}
+ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
+ATTRIBUTE = "Male"
+NOT_LISTED = f"not in {ATTRIBUTES}"
+
+
+def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the faces.
+
+    Raises
+    ------
+    DataError
+        For an attribute or partition file that is missing, malformed, or names other images than
+        the other one or the folder.
+    """
+    options = parse(HoldOutOptions, dataset.options, "options", complete=False)
+    files = Files(source)
+    places: dict[str, File] = {}
+    for name, file in files.all.items():
+        base = PurePosixPath(name).name
+        if base in (ATTRIBUTES, PARTITION) and places.setdefault(base, file) is not file:
+            raise DataError(f"{source.name}: {name} and {places[base].name} have the same name")
+    if ATTRIBUTES not in places and PARTITION not in places:
+        return train_and_test(files, dataset, prepare, FOLDERS, CLASSES, options)
+    for name in (ATTRIBUTES, PARTITION):
+        if name not in places:
+            raise DataError(f"{source.name}: no {name}")
+    labels = dict(_attributes(source, places[ATTRIBUTES]))
+    partition = dict(_partition(source, places[PARTITION]))
+    if labels.keys() != partition.keys():
+        odd = min(labels.keys() ^ partition.keys())
+        raise DataError(f"{source.name}: {odd} stands in one of {ATTRIBUTES} and {PARTITION} only")
+    images = _images(files)
+    missing = sorted(labels.keys() - images.keys())
+    if missing:
+        raise DataError(f"{source.name}: {missing[0]} of {ATTRIBUTES} does not exist")
+    units: list[Unit] = [
+        files.unit(images[name], partition[name], label) for name, label in labels.items()
+    ]
+    extra = len(images) - len(labels)
+    return Listing(
+        tuple(CLASSES),
+        by_split(units),
+        reader(dataset, prepare),
+        asdict(options),
+        (Dropped(NOT_LISTED, extra),) if extra else (),
+    )
+
+
+def _images(files: Files) -> dict[str, File]:
+    """Name to file of the images outside `truth/`."""
+    found: dict[str, File] = {}
+    for name, file in files.all.items():
+        path = PurePosixPath(name)
+        if path.suffix.lower() in (".jpg", ".png") and path.parts[0] != "truth":
+            if path.name in found:
+                raise DataError(
+                    f"{files.source.name}: {name} and {found[path.name].name} have the same name"
+                )
+            found[path.name] = file
+    return found
+
+
+def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
+    """Image and class: a count, the attributes' names, then a line of -1 and 1 an image."""
+    where, lines = _lines(source, file)
+    if len(lines) < 2 or not lines[0].strip().isdecimal():
+        raise DataError(f"{where}, line 1: the number of images is expected")
+    names = lines[1].split()
+    if ATTRIBUTE not in names:
+        raise DataError(f"{where}, line 2: no attribute {ATTRIBUTE}")
+    place = names.index(ATTRIBUTE)
+    rows = [(number, line.split()) for number, line in enumerate(lines[2:], 3) if line.strip()]
+    if len(rows) != int(lines[0]):
+        raise DataError(f"{where}: {len(rows)} images, but line 1 says {lines[0].strip()}")
+    seen: set[str] = set()
+    for number, row in rows:
+        if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:
+            raise DataError(
+                f"{where}, line {number}: a name and {len(names)} of -1, 1 are expected"
+            )
+        if row[0] in seen:
+            raise DataError(f"{where}, line {number}: {row[0]} for the second time")
+        seen.add(row[0])
+        yield row[0], "male" if row[1 + place] == "1" else "female"
+
+
+def _partition(source: Source, file: File) -> Iterator[tuple[str, str]]:
+    """Image and split: 0 train, 1 validation, 2 test."""
+    where, lines = _lines(source, file)
+    seen: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        row = line.split()
+        if not row:
+            continue
+        if len(row) != 2 or row[1] not in ("0", "1", "2"):
+            raise DataError(f"{where}, line {number}: a name and 0, 1 or 2 are expected")
+        if row[0] in seen:
+            raise DataError(f"{where}, line {number}: {row[0]} for the second time")
+        seen.add(row[0])
+        yield row[0], SPLITS[int(row[1])]
+
+
+def _lines(source: Source, file: File) -> tuple[str, list[str]]:
+    where = f"{source.name}/{file.name}"
+    try:
+        return where, source.load(file).decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: no text ({error})") from None
+
+
+def draw(folder: Path, options: dict[str, Any]) -> None:
+    """Faces in the original release's form."""
+    from dxai.datasets.samples import celeba
+
+    celeba.draw(folder)
+
+
+LAYOUT = Layout(
+    find,
+    draw,
+    "CelebA, Liu et al. 2015; CelebA-HQ as split by StarGAN v2 (Choi et al. 2020)",
+    "non-commercial research only (CelebA's agreement)",
+    lambda options: (28000, 2000),
+    exact=True,
+)

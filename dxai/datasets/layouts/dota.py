@@ -1,0 +1,312 @@
+"""Layout `dota`: aerial images with rotated boxes, cut into patches with and without cars.
+
+`images/NAME.png` and `labelTxt/NAME.txt` beside it, wherever in the source. A label file may begin
+with the lines `imagesource:` and `gsd:`; every other line is a box: eight coordinates, category
+and, if given, whether the box is difficult.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import shapely
+from PIL import Image, ImageDraw
+
+from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.datasets.base import DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.images import EXTENSIONS, open_image, resize
+from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.source import Source, suffix
+from dxai.datasets.splits import SplitOptions, by_split
+from dxai.utils import keyed_random
+
+CLASSES = ("cars", "none")
+CAR, VEHICLES = "small-vehicle", ("small-vehicle", "large-vehicle")
+PARTIAL = "a vehicle in it, but not enough of a small one"
+TOO_SMALL = "an image smaller than a patch"
+
+
+@dataclass(frozen=True)
+class DotaOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
+
+    Attributes
+    ----------
+    patch, stride : int
+        Side of a patch, and pixels from one to the next; what is left over at the right and lower
+        edge is not used.
+    coverage : float
+        Share of a small vehicle's area that a patch must hold to be of class "cars".
+    difficult : bool
+        Whether boxes that are marked difficult count as cars. They are vehicles in any case: a
+        patch that holds a part of one is never of class "none".
+    small_images : {'skip', 'pad'}
+        What happens to an image smaller than a patch; padding is black.
+    validation, test : float
+        Shares of the images.
+    seed : int
+        Of the assignment of images to splits.
+    """
+
+    patch: int = 256
+    stride: int = 256
+    coverage: float = 0.7
+    difficult: bool = True
+    small_images: Literal["skip", "pad"] = "skip"
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "stride"):
+            if getattr(self, name) < 1:
+                raise ParamsError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.coverage <= 1:
+            raise ParamsError(f"coverage is {self.coverage}; it must lie in (0, 1]")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of an image.
+
+    Attributes
+    ----------
+    corners : ndarray
+        float64, (N, 4, 2), x and y in pixels.
+    is_car, is_vehicle : ndarray
+        bool, (N,).
+    """
+
+    corners: np.ndarray
+    is_car: np.ndarray
+    is_vehicle: np.ndarray
+
+
+def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the images; each goes to one split with all its patches.
+
+    Raises
+    ------
+    DataError
+        For an image without labels, labels without an image, or a malformed line.
+    """
+    options = parse(DotaOptions, dataset.options, "options", complete=False)
+    files = Files(source)
+    pairs = _pairs(files)
+    boxes = [
+        parse_labels(
+            source.load(label).decode("utf-8-sig", "replace"),
+            f"{source.name}/{label.name}",
+            options.difficult,
+        )
+        for _, label in pairs
+    ]
+    splits = _assign([bool(found.is_car.any()) for found in boxes], options)
+    units = [
+        Unit(image.name, split, (image,), "", image.name, (found,))
+        for (image, _), found, split in zip(pairs, boxes, splits, strict=True)
+    ]
+    read = functools.partial(
+        read_patches, options=options, image_size=prepare.image_size, channels=dataset.channels
+    )
+    return Listing(CLASSES, by_split(units), read, asdict(options))
+
+
+def _pairs(files: Files) -> list[tuple[File, File]]:
+    """Each image with its labels."""
+    labels = {n: f for n, f in files.all.items() if PurePosixPath(n).parent.name == "labelTxt"}
+    pairs = []
+    for name, file in files.all.items():
+        path = PurePosixPath(name)
+        if path.parent.name != "images" or suffix(name) not in EXTENSIONS:
+            continue
+        wanted = (path.parent.parent / "labelTxt" / path.stem).as_posix() + ".txt"
+        if wanted not in labels:
+            raise DataError(f"{files.source.name}/{name}: no labels ({wanted})")
+        pairs.append((file, labels.pop(wanted)))
+    if labels:
+        raise DataError(f"{files.source.name}/{min(labels)}: no image of this name in images/")
+    if len(pairs) < 3:
+        raise DataError(
+            f"{files.source.name}: {len(pairs)} images in images/; three splits take at least 3"
+        )
+    return pairs
+
+
+def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
+    """The boxes that a label file describes.
+
+    Parameters
+    ----------
+    text : str
+        Its content.
+    where : str
+        Its name, for the message of an error.
+    difficult : bool
+        Whether boxes marked difficult count as cars.
+
+    Raises
+    ------
+    DataError
+        Naming the line that is neither a header nor a box.
+    """
+    corners, cars, vehicles = [], [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or line.lower().startswith(("imagesource:", "gsd:")):
+            continue
+        try:
+            points = [float(word) for word in words[:8]]
+            hard = int(words[9]) if len(words) > 9 else 0
+        except ValueError:
+            points, hard = [], 0
+        # A category that is a number is a coordinate too many.
+        if (
+            len(points) < 8
+            or len(words) not in (9, 10)
+            or not np.isfinite(points).all()
+            or words[8].lstrip("-").replace(".", "", 1).isdigit()
+        ):
+            raise DataError(
+                f"{where}, line {number}: eight coordinates, a category and perhaps a difficulty "
+                f"are expected, not {line[:80]!r}"
+            )
+        corners.append(points)
+        cars.append(words[8] == CAR and (difficult or not hard))
+        vehicles.append(words[8] in VEHICLES)
+    return Boxes(
+        np.asarray(corners, np.float64).reshape(-1, 4, 2),
+        np.asarray(cars, bool),
+        np.asarray(vehicles, bool),
+    )
+
+
+def coverage(corners: np.ndarray, patches: np.ndarray) -> np.ndarray:
+    """Share of each box's area inside each patch.
+
+    Parameters
+    ----------
+    corners : ndarray
+        (N, 4, 2), of the boxes; corners in the order of a walk around the box, or crossed.
+    patches : ndarray
+        (P, 4): left, top, right, bottom.
+
+    Returns
+    -------
+    ndarray
+        (N, P), in [0, 1]. A box without area counts as a point of its own: 1 where it lies.
+    """
+    shapes = shapely.polygons(corners)
+    # Corners in a crossed order make a bow tie; the box that was meant is their hull.
+    shapes = np.where(shapely.is_valid(shapes), shapes, shapely.convex_hull(shapes))
+    area = shapely.area(shapes)
+    flat = area == 0
+    windows = shapely.box(*np.asarray(patches, np.float64).T)
+    shares = np.zeros((len(shapes), len(windows)))
+    # Only pairs that meet cost an intersection.
+    near_box, near_patch = shapely.STRtree(windows).query(shapes, predicate="intersects")
+    inside = shapely.area(shapely.intersection(shapes[near_box], windows[near_patch]))
+    whole = np.where(flat, 1.0, area)[near_box]
+    shares[near_box, near_patch] = np.where(flat[near_box], 1.0, inside / whole)
+    return shares.clip(0, 1)
+
+
+def patch_grid(width: int, height: int, patch: int, stride: int) -> np.ndarray:
+    """All patches that lie within an image: (P, 4) of left, top, right, bottom."""
+    top, left = np.meshgrid(
+        np.arange(0, height - patch + 1, stride),
+        np.arange(0, width - patch + 1, stride),
+        indexing="ij",
+    )
+    corner = np.stack([left.ravel(), top.ravel()], 1)
+    return np.concatenate([corner, corner + patch], 1)
+
+
+def classify(boxes: Boxes, patches: np.ndarray, enough: float) -> np.ndarray:
+    """The class of each patch: 0 "cars", 1 "none", -1 in between."""
+    shares = coverage(boxes.corners, patches) if len(boxes.corners) else np.zeros((0, len(patches)))
+    # Coordinates are decimal: a box of which exactly the wanted share lies inside must not miss it
+    # by rounding.
+    cars = (shares[boxes.is_car] >= enough - 1e-9).any(0)
+    vehicles = (shares[boxes.is_vehicle] > 0).any(0)
+    return np.where(cars, 0, np.where(vehicles, -1, 1))
+
+
+def read_patches(
+    unit: Unit, load: Load, options: DotaOptions, image_size: int, channels: int
+) -> Iterator[Sample | Dropped]:
+    """The patches of an image, each with a mask of its cars."""
+    (boxes,) = unit.about
+    picture = open_image(load(unit.files[0]), unit.key, channels)
+    size = picture.size
+    if min(size) < options.patch:
+        if options.small_images == "skip":
+            yield Dropped(TOO_SMALL, 1, unit.split)
+            return
+        wanted = (max(size[0], options.patch), max(size[1], options.patch))
+        padded = Image.new(picture.mode, wanted)
+        padded.paste(picture)
+        picture = padded
+    patches = patch_grid(*picture.size, options.patch, options.stride)
+    labels = classify(boxes, patches, options.coverage)
+    between = int((labels < 0).sum())
+    if between:
+        yield Dropped(PARTIAL, between, unit.split)
+    for box, label in zip(patches.tolist(), labels, strict=True):
+        if label < 0:
+            continue
+        left, top, right, bottom = box
+        yield Sample(
+            resize(np.asarray(picture.crop(box)), image_size),
+            unit.split,
+            CLASSES[label],
+            f"{unit.key}/y{top:05d}-x{left:05d}",
+            unit.group,
+            f"{unit.key} rows {top}-{bottom - 1}, columns {left}-{right - 1}",
+            mask=resize(_mask(boxes, box), image_size, is_mask=True) if label == 0 else None,
+            size=size,
+        )
+
+
+def _mask(boxes: Boxes, patch: Sequence[int]) -> np.ndarray:
+    """The cars of a patch, (patch, patch), 255 inside."""
+    mask = Image.new("L", (patch[2] - patch[0], patch[3] - patch[1]))
+    pen = ImageDraw.Draw(mask)
+    corner, far = np.asarray(patch[:2]), np.asarray(patch[2:])
+    cars = boxes.corners[boxes.is_car]
+    near = (cars.max(1) > corner).all(1) & (cars.min(1) < far).all(1)
+    for corners in cars[near] - corner:
+        pen.polygon([tuple(point) for point in corners], fill=255)
+    return np.asarray(mask)
+
+
+def _assign(with_cars: Sequence[bool], options: DotaOptions) -> list[str]:
+    """The split of each image, drawn among images with cars and among those without apart."""
+    splits = ["train"] * len(with_cars)
+    for kind in (True, False):
+        places = [i for i, has in enumerate(with_cars) if has is kind]
+        order = keyed_random.permutation(options.seed, f"dota/{kind}", 0, len(places))
+        test = round(options.test * len(places))
+        held = test + round(options.validation * len(places))
+        for rank, place in enumerate(order[:held]):
+            splits[places[place]] = "test" if rank < test else "validation"
+    return splits
+
+
+def draw(folder: Path, options: dict[str, Any]) -> None:
+    """Grounds seen from above, with and without cars."""
+    from dxai.datasets.samples import dota
+
+    dota.draw(folder)
+
+
+LAYOUT = Layout(
+    find,
+    draw,
+    "DOTA v1.0, Xia et al. 2018, https://captain-whu.github.io/DOTA",
+    "academic use only; images of Google Earth under its own terms",
+    lambda options: (172465, 20696),
+)

@@ -1,0 +1,213 @@
+"""Layout `folder`: any user's `<split>/<class>/` tree of image files, or a CSV file naming them.
+
+Split folders are named train or training, val, valid or validation, test or testing, in any case.
+Without a validation folder, a share of train is held out. Images may lie at any depth below their
+class folder; hidden files and folders are skipped. A CSV file, which `source` then names, has the
+columns path (relative to it), label, split and, if wanted, group.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Unit
+from dxai.datasets.layouts import class_folders
+from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.source import Source, check_name
+from dxai.datasets.splits import HoldOutOptions, by_split, hold_out
+
+ALIASES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+COLUMNS = ("path", "label", "split")
+
+
+@dataclass(frozen=True)
+class FolderOptions(HoldOutOptions):
+    """Options of the layout, beside those of `HoldOutOptions`.
+
+    Attributes
+    ----------
+    validation : float
+        Share of each class's training images that is held out when there is no validation folder.
+    seed : int
+        Of that draw.
+    group : str or None
+        A regular expression searched in each image's path relative to `source`; what its brackets
+        capture is the image's group, and a group is held out as a whole. None: images are
+        independent.
+    classes : list of str or None
+        The class folders to use; None takes all.
+    """
+
+    validation: float = 0.15
+    group: str | None = None
+    classes: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group is not None:
+            _check_pattern(self.group)
+
+
+def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the images below `source`.
+
+    Raises
+    ------
+    DataError
+        For a missing folder or split, fewer than two classes, a class without images or not in
+        every split, a path without a group.
+    ParamsError
+        For an unknown or impossible option.
+    """
+    options = parse(FolderOptions, dataset.options, "options", complete=False)
+    files = Files(source)
+    if source.table is None:
+        units, classes, dropped = _from_folders(files, options)
+    else:
+        units, classes, dropped = _from_table(files, source.table, options)
+    if not any(unit.split == "validation" for unit in units):
+        units = hold_out(units, classes, options.validation, options.seed)
+    return Listing(
+        classes,
+        by_split(units),
+        class_folders.reader(dataset, prepare),
+        asdict(options),
+        tuple(dropped),
+        _notes(units),
+    )
+
+
+def _from_folders(
+    files: Files, options: FolderOptions
+) -> tuple[list[Unit], tuple[str, ...], list[Dropped]]:
+    splits = class_folders.find_splits(files, ALIASES)
+    classes = class_folders.find_classes(files, splits, options.classes)
+    units, dropped = [], []
+    for split, top in splits.items():
+        for label in classes:
+            images, others = files.images(f"{top}/{label}")
+            units += [
+                files.unit(file, split, label, _group(file.name, options.group)) for file in images
+            ]
+            dropped += class_folders.dropped_files(others, split, label)
+    return units, classes, dropped
+
+
+def _from_table(
+    files: Files, table: str, options: FolderOptions
+) -> tuple[list[Unit], tuple[str, ...], list[Dropped]]:
+    """The images that a CSV file names, each of its faults named with the line it stands on."""
+    where = f"{files.source.name}/{table}"
+    if table not in files.all:
+        raise DataError(f"{where}: no such file")
+    units: list[Unit] = []
+    dropped: list[Dropped] = []
+    lines: dict[str, int] = {}
+    for number, row in _rows(files.source.load(files.all[table]), where):
+        place = f"{where}, line {number}"
+        name, label = check_name(row["path"] or "", place), row["label"] or ""
+        if name not in files.all:
+            raise DataError(f"{place}: {name} does not exist")
+        if lines.setdefault(name, number) != number:
+            raise DataError(f"{place}: {name} for the second time (line {lines[name]})")
+        if not label:
+            raise DataError(f"{place}: no label")
+        split = _canonical(row["split"] or "", place)
+        if options.classes is not None and label not in options.classes:
+            dropped.append(Dropped("a class that is not among options.classes", 1, split, label))
+            continue
+        group = row.get("group") or _group(name, options.group)
+        units.append(files.unit(files.all[name], split, label, group))
+    classes = tuple(sorted({unit.label for unit in units}))
+    for label in options.classes or ():
+        if label not in classes:
+            valid = ", ".join(sorted({*classes, *(one.label for one in dropped)}))
+            raise DataError(f"{where}: no class {label!r}; there are {valid}")
+    if len(classes) < 2:
+        raise DataError(f"{where}: {len(classes)} class(es); it takes at least two")
+    there = {(unit.split, unit.label) for unit in units}
+    for split in SPLITS:
+        held_out = split == "validation" and not any(name == split for name, _ in there)
+        for label in classes:
+            if (split, label) not in there and not held_out:
+                raise DataError(f"{where}: class {label!r} has no image in {split}")
+    return units, classes, dropped
+
+
+def _rows(data: bytes, where: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """The rows of a CSV file, each with the line on which it ends."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error})") from None
+    rows = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+    try:
+        names = rows.fieldnames or ()
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            takes = ", ".join(COLUMNS)
+            raise DataError(f"{where}: no column {', '.join(missing)}; it takes {takes}")
+        for row in rows:
+            if "" in row and "" not in names:
+                fields = len(names) + len(row[""])
+                raise DataError(f"{where}, line {rows.line_num}: {fields} fields, not {len(names)}")
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{where}, line {rows.line_num + 1}: {error}") from None
+
+
+def _canonical(split: str, place: str) -> str:
+    for name, aliases in ALIASES.items():
+        if split.lower() in aliases:
+            return name
+    valid = ", ".join(name for aliases in ALIASES.values() for name in aliases)
+    raise DataError(f"{place}: unknown split {split!r}; valid are {valid}")
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ParamsError(f"group {pattern!r} is no regular expression: {error}") from None
+    if not groups:
+        raise ParamsError(f"group {pattern!r} captures nothing; put brackets around the group")
+
+
+def _group(path: str, pattern: str | None) -> str:
+    if pattern is None:
+        return path
+    match = re.search(pattern, path)
+    if match is None:
+        raise DataError(f"{path}: the group pattern {pattern!r} is not found in this path")
+    return "/".join(part or "" for part in match.groups())
+
+
+def _notes(units: Iterable[Unit]) -> tuple[str, ...]:
+    groups: dict[str, set[str]] = {split: set() for split in SPLITS}
+    for unit in units:
+        groups[unit.split].add(unit.group)
+    shared = groups["test"] & (groups["train"] | groups["validation"])
+    if not shared:
+        return ()
+    return (f"{len(shared)} groups of test are also in train, first {min(shared)!r}",)
+
+
+def draw(folder: Path, options: dict[str, Any]) -> None:
+    """Disks and crosses, the shape being the class."""
+    from dxai.datasets.samples import shapes
+
+    shapes.draw(folder)
+
+
+LAYOUT = Layout(find, draw, "your own images", "yours")

@@ -1,0 +1,76 @@
+"""Layout `fruits360`: `Training,Test/<class>/*.jpg`, one of the paper's three sets of fruit.
+
+Class names are those of the release 2020.05.18; later releases, which number every class
+("Tomato Heart 1"), are read too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dxai.config.schema import DatasetParams, PrepareParams, parse
+from dxai.datasets.base import Layout, Listing
+from dxai.datasets.layouts.class_folders import Files, train_and_test
+from dxai.datasets.source import Source
+from dxai.datasets.splits import HoldOutOptions
+
+FOLDERS = {"train": ("training", "train"), "test": ("test",)}
+SETS = {
+    "peppers": ("Pepper Green", "Pepper Orange", "Pepper Red", "Pepper Yellow"),
+    "tomatoes": (
+        "Tomato 1", "Tomato 2", "Tomato 3", "Tomato 4", "Tomato Cherry Red", "Tomato Heart",
+        "Tomato Maroon", "Tomato Yellow", "Tomato not Ripened",
+    ),
+    "apples": (
+        "Apple Braeburn", "Apple Crimson Snow", "Apple Golden 1", "Apple Golden 2",
+        "Apple Golden 3", "Apple Granny Smith", "Apple Pink Lady", "Apple Red 1", "Apple Red 2",
+        "Apple Red 3", "Apple Red Delicious", "Apple Red Yellow 1", "Apple Red Yellow 2",
+    ),
+}  # fmt: skip
+COUNTS = {"peppers": (2478, 826), "tomatoes": (5103, 1707), "apples": (6404, 2134)}
+"""Training and test images of the release 2020.05.18 (Table 5)."""
+
+
+@dataclass(frozen=True)
+class Fruits360Options(HoldOutOptions):
+    """Options of the layout, beside those of `HoldOutOptions`.
+
+    Attributes
+    ----------
+    fruit : {'peppers', 'tomatoes', 'apples'}
+        Which classes.
+    """
+
+    fruit: Literal["peppers", "tomatoes", "apples"] = "peppers"
+
+
+def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the images of one set.
+
+    Raises
+    ------
+    DataError
+        For a class that the source lacks.
+    """
+    options = parse(Fruits360Options, dataset.options, "options", complete=False)
+    classes = {label: (label, f"{label} 1") for label in SETS[options.fruit]}
+    return train_and_test(Files(source), dataset, prepare, FOLDERS, classes, options)
+
+
+def draw(folder: Path, options: dict[str, Any]) -> None:
+    """Fruit whose colour is the class."""
+    from dxai.datasets.samples import fruits360
+
+    fruits360.draw(folder, classes=SETS[str(options.get("fruit", "peppers"))])
+
+
+LAYOUT = Layout(
+    find,
+    draw,
+    "Fruits-360, Mureşan and Oltean 2018, https://github.com/fruits-360",
+    "CC BY-SA 4.0",
+    lambda options: COUNTS[options["fruit"]],
+    exact=True,
+)

@@ -1,0 +1,111 @@
+"""Layout `noise`: any folder of photographs, half of them with white Gaussian noise added here.
+
+The noise is drawn for each image from its own key, at the size at which the image is kept, so that
+shards are reproducible, and the image without it is kept too (`neutral`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.datasets.base import DataError, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.images import EXTENSIONS, open_image, square
+from dxai.datasets.layouts.class_folders import Files, dropped_files
+from dxai.datasets.source import Source, suffix
+from dxai.datasets.splits import SplitOptions, by_split
+from dxai.utils import keyed_random
+
+CLASSES = ("clean", "noise")
+
+
+@dataclass(frozen=True)
+class NoiseOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
+
+    Attributes
+    ----------
+    sigma : float
+        Deviation of the noise as a share of the range (0.1: 25.5 of 255).
+    validation, test : float
+        Shares of the images.
+    seed : int
+        Of the split, of which images get noise, and of the noise.
+    """
+
+    sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma <= 1:
+            raise ParamsError(f"sigma is {self.sigma}; it must lie in (0, 1]")
+        super().__post_init__()
+
+
+def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List every image below `source`, whatever its folder; each split is half clean, half noise.
+
+    Raises
+    ------
+    DataError
+        If there are too few images.
+    ParamsError
+        For an impossible option, or an encoding that would not keep the noise as it is.
+    """
+    options = parse(NoiseOptions, dataset.options, "options", complete=False)
+    if dataset.encoding != "png":
+        raise ParamsError("encoding: jpeg would change the noise; take png")
+    found = [file for file in Files(source).all.values() if not file.name.startswith("truth/")]
+    images = [file for file in found if suffix(file.name) in EXTENSIONS]
+    others = [file for file in found if suffix(file.name) not in EXTENSIONS]
+    order = keyed_random.permutation(options.seed, "noise/split", 0, len(images))
+    ends = np.array([options.test, options.test + options.validation, 1]) * len(images)
+    units, start = [], 0
+    for split, end in zip(("test", "validation", "train"), ends.round().astype(int), strict=True):
+        if end - start < 2:
+            raise DataError(f"{source.name}: {len(images)} images, too few for split {split}")
+        for n, place in enumerate(order[start:end]):
+            file, label = images[place], CLASSES[n % 2]
+            units.append(Unit(file.name, split, (file,), label, file.name, (int(place),)))
+        start = end
+    read = functools.partial(
+        read_noisy,
+        image_size=prepare.image_size,
+        channels=dataset.channels,
+        sigma=255 * options.sigma,
+        seed=options.seed,
+    )
+    dropped = tuple(dropped_files(others, "", ""))
+    return Listing(CLASSES, by_split(units), read, asdict(options), dropped)
+
+
+def read_noisy(
+    unit: Unit, load: Load, image_size: int, channels: int, sigma: float, seed: int
+) -> Iterator[Sample]:
+    """The sample of one file: noise of deviation `sigma` (of 255) added if that is its class."""
+    picture = open_image(load(unit.files[0]), unit.key, channels)
+    clean = square(picture, image_size)
+    image = clean
+    if unit.label == "noise":
+        drawn = keyed_random.generator(seed, "noise/values", 0, unit.about[0])
+        noisy = clean + sigma * drawn.standard_normal(clean.shape)
+        image = noisy.round().clip(0, 255).astype(np.uint8)
+    yield Sample(
+        image, unit.split, unit.label, unit.key, unit.group, unit.key,
+        neutral=clean, size=picture.size,
+    )  # fmt: skip
+
+
+def draw(folder: Path, options: dict[str, Any]) -> None:
+    """Clean faces."""
+    from dxai.datasets.samples import noise
+
+    noise.draw(folder)
+
+
+LAYOUT = Layout(find, draw, "your own photographs, with noise added here", "yours")

@@ -1,0 +1,162 @@
+"""Layout `textures`: patches of the photographs brick, grass and gravel inside scikit-image.
+
+Each photograph is cut into square blocks, and whole blocks go to train, validation or test, so
+that no pixel is in two splits. Patches keep the photograph's own resolution. Training patches
+overlap (every `stride` pixels within a block); validation and test patches do not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.datasets.base import SPLITS, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.source import Source
+from dxai.datasets.splits import SplitOptions
+from dxai.utils import keyed_random
+
+PHOTOGRAPHS = ("brick", "grass", "gravel")
+SIDE = 512
+"""Of each photograph, pixels."""
+
+
+@dataclass(frozen=True)
+class TexturesOptions(SplitOptions):
+    """Options of the layout, beside those of `SplitOptions`.
+
+    Attributes
+    ----------
+    block : int
+        Side of a source block, pixels; what is left over at the photograph's edge is not used.
+    stride : int
+        Pixels between two training patches of a block.
+    validation, test : float
+        Shares of each photograph's blocks, at least one block each.
+    seed : int
+        Of the assignment of blocks to splits.
+    """
+
+    block: int = 64
+    stride: int = 8
+    validation: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.block <= SIDE:
+            raise ParamsError(f"block is {self.block}; valid are 1 to {SIDE}")
+        if self.stride < 1:
+            raise ParamsError(f"stride is {self.stride}; it must be at least 1")
+        super().__post_init__()
+        if self.blocks < 3:
+            raise ParamsError(
+                f"block {self.block} gives {self.blocks} block a photograph, three splits need 3; "
+                f"take at most {SIDE // 2}"
+            )
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a photograph."""
+        return (SIDE // self.block) ** 2
+
+
+def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
+    """List the patches; no source is read, the photographs ship inside scikit-image.
+
+    Raises
+    ------
+    ParamsError
+        For an unknown or impossible option, or an image size that does not fit a block.
+    """
+    options = parse(TexturesOptions, dataset.options, "options", complete=False)
+    size = prepare.image_size
+    if size > options.block:
+        raise ParamsError(
+            f"image_size {size} does not fit a block of {options.block} pixels; "
+            f"raise options.block (up to {SIDE // 2}) or lower prepare.image_size"
+        )
+    blocks = [block for name in PHOTOGRAPHS for block in _blocks(name, options)]
+    units = [
+        Unit(block.group, block.split, (), block.photograph, block.group, (block,))
+        for block in blocks
+    ]
+    read = functools.partial(
+        read_block, size=size, stride=options.stride, channels=dataset.channels
+    )
+    # Blocks of a split stay in the order of the photograph, which decides the order of the images.
+    units.sort(key=lambda unit: -SPLITS.index(unit.split))
+    return Listing(PHOTOGRAPHS, units, read, asdict(options))
+
+
+@functools.cache
+def photograph(name: str) -> np.ndarray:
+    """One of `PHOTOGRAPHS`: uint8, (512, 512)."""
+    import skimage.data  # here, since most readers of shards never need it
+
+    return np.asarray(getattr(skimage.data, name)())
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A square of a photograph: its split, its place in rows and columns of blocks, its side."""
+
+    photograph: str
+    split: str
+    row: int
+    column: int
+    side: int
+
+    @property
+    def group(self) -> str:
+        """Its name."""
+        return f"{self.photograph}/block-{self.row}-{self.column}"
+
+
+def _blocks(photograph: str, options: TexturesOptions) -> Iterator[_Block]:
+    across = SIDE // options.block
+    for place, split in enumerate(_assign(photograph, options)):
+        yield _Block(photograph, split, *divmod(place, across), options.block)
+
+
+def _assign(photograph: str, options: TexturesOptions) -> list[str]:
+    """The split of each block, row by row."""
+    total = options.blocks
+    test = min(max(1, round(total * options.test)), total - 2)
+    validation = min(max(1, round(total * options.validation)), total - test - 1)
+    order = keyed_random.permutation(options.seed, f"textures/{photograph}", 0, total)
+    splits = ["train"] * total
+    for place in order[:test]:
+        splits[place] = "test"
+    for place in order[test : test + validation]:
+        splits[place] = "validation"
+    return splits
+
+
+def read_block(unit: Unit, load: Load, size: int, stride: int, channels: int) -> Iterator[Sample]:
+    """The patches of a block: every `stride` pixels in train, side by side elsewhere."""
+    (block,) = unit.about
+    step = stride if unit.split == "train" else size
+    offsets = range(0, block.side - size + 1, step)
+    for y in offsets:
+        for x in offsets:
+            top, left = block.row * block.side + y, block.column * block.side + x
+            pixels = photograph(block.photograph)[top : top + size, left : left + size]
+            if channels == 3:
+                pixels = np.repeat(pixels[..., None], 3, axis=2)
+            yield Sample(
+                image=np.ascontiguousarray(pixels),
+                split=unit.split,
+                label=unit.label,
+                id=f"{unit.group}/y{top:03d}-x{left:03d}",
+                group=unit.group,
+                source=f"{block.photograph}.png rows {top}-{top + size - 1}, "
+                f"columns {left}-{left + size - 1}",
+                size=(SIDE, SIDE),
+            )
+
+
+LAYOUT = Layout(
+    find, None, "photographs brick, grass and gravel inside scikit-image (data/textures.md)", "CC0"
+)

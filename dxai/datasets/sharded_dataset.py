@@ -1,0 +1,218 @@
+"""The reader of a prepared dataset, local or remote, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from dxai.datasets import images
+from dxai.datasets.base import SPLITS, DataError
+from dxai.datasets.remote_cache import Folder, open_folder
+from dxai.datasets.shard_schema import MANIFEST, index_name, sha256
+from dxai.types import Batch, to_unit_range
+
+
+class ShardedDataset:
+    """One split of a prepared dataset.
+
+    Labels, ids and groups are kept; images stay encoded, and at most `cache_bytes` of them are
+    held, those used last. Of a remote dataset each shard is fetched when it is first needed.
+
+    Parameters
+    ----------
+    folder : path or str
+        What the stage `prepare` wrote: a local folder, or a URL (``s3://bucket/prefix``), whose
+        files are kept in a cache on this machine (`dxai.datasets.remote_cache`).
+    split : {'train', 'validation', 'test'}
+    cache_bytes : int
+        Bound of the encoded images in memory; one row group is always held.
+    verify : bool
+        Read every shard once and compare it with its hash in the manifest. Without it, damage is
+        still found by Parquet's own checksums, when the damaged part is read; what comes from a
+        remote folder is always compared.
+
+    Attributes
+    ----------
+    class_names : list of str
+    channels, image_size : int
+    labels : ndarray
+        int64, (N,).
+    ids, groups : list of str
+    blocks : ndarray
+        int64, (R + 1,): where each of the R row groups starts, and the end.
+    resident : bool
+        Whether all images fit into `cache_bytes`, so that they may be visited in any order.
+    window : int
+        Row groups that fit into half of `cache_bytes`.
+
+    Raises
+    ------
+    DataError
+        If the folder, the manifest or a shard is missing or damaged.
+
+    Examples
+    --------
+    >>> data = ShardedDataset("data/prepared/textures", "test")    # doctest: +SKIP
+    >>> data.batch([0, 1]).images.shape                            # doctest: +SKIP
+    torch.Size([2, 1, 32, 32])
+    """
+
+    def __init__(
+        self, folder: Path | str, split: str, cache_bytes: int = 1 << 30, verify: bool = False
+    ) -> None:
+        self.split, self.cache_bytes = split, cache_bytes
+        if split not in SPLITS:
+            raise DataError(f"unknown split {split!r}; valid are {', '.join(SPLITS)}")
+        self.folder = open_folder(folder)
+        self.manifest = _read_manifest(self.folder, split)
+        self.class_names: list[str] = self.manifest["class_names"]
+        self.channels: int = self.manifest["channels"]
+        self.image_size: int = self.manifest["image_size"]
+        self._shards: list[str] = self.manifest["shards"][split]
+        if verify:
+            self._verify()
+        self._open()
+        size = sum(self.manifest["bytes"][name] for name in self._shards)
+        self.resident = size <= cache_bytes
+        self.window = max(1, cache_bytes // 2 * len(self._row_groups) // max(size, 1))
+        self._cache: OrderedDict[int, pa.Table] = OrderedDict()
+        self._cached = 0
+
+    def _verify(self) -> None:
+        for name in (*self._shards, index_name(self.split)):
+            path = self.folder.path(name)
+            if sha256(path) != self.manifest["files"][name]:
+                raise DataError(f"{path}: its content is not what the manifest's hash says")
+
+    def _open(self) -> None:
+        """Read the index: all columns but the pictures, and where each row group starts."""
+        with self._parquet(index_name(self.split)) as file:
+            table = file.read(["id", "label", "group", "shard", "row_group"], use_threads=False)
+        self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
+        self.ids: list[str] = table["id"].to_pylist()
+        self.groups: list[str] = table["group"].to_pylist()
+        places = np.stack([table["shard"].to_numpy(), table["row_group"].to_numpy()], 1)
+        starts = 1 + (places[1:] != places[:-1]).any(1).nonzero()[0]
+        self.blocks = np.concatenate([[0], starts, [len(places)]]).astype(np.int64)
+        self._row_groups = [(int(s), int(g)) for s, g in places[self.blocks[:-1]]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def encoded(self, i: int, column: str = "image") -> bytes | None:
+        """Image `i` of the split as PNG or JPEG; or its `mask` or `neutral`, if it has one."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        place = int(np.searchsorted(self.blocks, i, side="right")) - 1
+        return self._row_group(place)[column][i - int(self.blocks[place])].as_py()
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The images at these places of the split, in this order; only they are decoded."""
+        places = [int(i) for i in indices]
+        return Batch(
+            images=to_unit_range(self._stack(places, "image")),
+            labels=torch.from_numpy(self.labels[places]),
+            index=torch.tensor(places, dtype=torch.int64),
+            ids=[self.ids[i] for i in places],
+            groups=[self.groups[i] for i in places],
+        )
+
+    def batches(
+        self, batch_size: int, indices: Sequence[int] | np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        """Batches over `indices` (default: all, in order); the last may be smaller."""
+        chosen = range(len(self)) if indices is None else indices
+        for start in range(0, len(chosen), batch_size):
+            yield self.batch(chosen[start : start + batch_size])
+
+    def having(self, column: str) -> list[int]:
+        """Places of the images of which the ``mask``, or the ``neutral`` image, is known."""
+        return [i for i in range(len(self)) if self.encoded(i, column) is not None]
+
+    def masks(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Which share of each pixel makes the class: (B, 1, H, W), float32 in [0, 1]."""
+        return self._stack([int(i) for i in indices], "mask").to(torch.float32) / 255
+
+    def neutral(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """The images without what makes their class: (B, C, H, W), float32 in [-1, 1]."""
+        return to_unit_range(self._stack([int(i) for i in indices], "neutral"))
+
+    def _stack(self, places: Sequence[int], column: str) -> Tensor:
+        # Visiting them in the order of the disk reads each row group once, however small the cache.
+        pixels = {i: self._decode(i, column) for i in sorted(set(places))}
+        stack = np.stack([pixels[i] for i in places])
+        stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.ascontiguousarray(stack))
+
+    def _decode(self, i: int, column: str) -> np.ndarray:
+        data = self.encoded(i, column)
+        if data is None:
+            raise DataError(f"{self.folder}: image {self.ids[i]!r} has no {column}")
+        try:
+            image = images.decode(data)
+        except images.UNREADABLE as error:
+            raise DataError(f"{self.folder}: image {self.ids[i]!r} is damaged ({error})") from error
+        size = (self.image_size, self.image_size)
+        if image.shape != (
+            size if self.channels == 1 or column == "mask" else (*size, self.channels)
+        ):
+            raise DataError(f"{self.folder}: image {self.ids[i]!r} has shape {image.shape}")
+        return image
+
+    def _row_group(self, place: int) -> pa.Table:
+        """The encoded images of one row group, through the cache."""
+        if place in self._cache:
+            self._cache.move_to_end(place)
+            return self._cache[place]
+        shard, within = self._row_groups[place]
+        with self._parquet(self._shards[shard]) as file:
+            table = file.read_row_group(within, ["image", "mask", "neutral"], use_threads=False)
+        if len(table) != self.blocks[place + 1] - self.blocks[place]:
+            raise DataError(f"{self.folder}: {self._shards[shard]} is not what its index says")
+        self._cache[place] = table
+        self._cached += table.nbytes
+        while self._cached > self.cache_bytes and len(self._cache) > 1:
+            self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return table
+
+    @contextlib.contextmanager
+    def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Open a shard or an index; what pyarrow raises names no file."""
+        path = self.folder.path(name)
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: damaged shard ({error}); {self.folder.remedy}") from error
+
+
+def _read_manifest(folder: Folder, split: str) -> dict[str, Any]:
+    path = f"{folder}/{MANIFEST}"
+    try:
+        manifest = folder.read_json(MANIFEST)
+        for key in ("class_names", "channels", "image_size"):
+            manifest[key]
+        names = [*manifest["shards"][split], index_name(split)]
+        listed = all(name in manifest["files"] and name in manifest["bytes"] for name in names)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; run the stage prepare first") from None
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no manifest of a prepared dataset ({error!r})") from error
+    if not listed:
+        raise DataError(f"{path} is no manifest of a prepared dataset (files are missing in it)")
+    folder.expect(manifest["files"])
+    missing = [name for name in names if not folder.has(name)]
+    if missing:
+        raise DataError(f"{folder}: missing {', '.join(missing)}; {folder.remedy}")
+    return manifest

@@ -1,0 +1,261 @@
+"""Score class-distinct parts: what each image is classified as while they are taken out.
+
+One pass: every method's part of a batch is given once, and all curves are made of it. Outcomes are
+kept per image, so that tables, intervals and other normalisations need no recomputation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from dxai.config.schema import EvaluateParams
+from dxai.metrics import removal
+from dxai.metrics.curves import Curve, auc_interval
+from dxai.metrics.localisation import Known, localise
+from dxai.types import Batch
+
+CURVES = ("beta", "energy", "transfer", "blur", "deletion")
+"""Accuracy against beta; against removed energy; against beta by the twin; after a blur of psi;
+against the share of pixels that are deleted."""
+MEASURED = ("pointing", "average_precision", "energy_inside", "mask_area", "correlation")
+"""What is measured where it is known what makes the class (`dxai.metrics.localisation`)."""
+
+
+class Scorer:
+    """Collects outcomes batch by batch.
+
+    Parameters
+    ----------
+    classifier, twin : nn.Module
+        The explained classifier, and one of the same architecture and another seed that was never
+        trained against (`auc_transfer`); a twin of None leaves that column empty.
+    class_names : list of str
+    params : EvaluateParams
+    seed : int
+        Of the bootstrap, and of what decides between equal pixels.
+    curves : sequence of str
+        Which of `CURVES` are made.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        twin: nn.Module | None,
+        class_names: list[str],
+        params: EvaluateParams,
+        seed: int,
+        curves: Sequence[str] = CURVES,
+    ) -> None:
+        self.wanted = set(curves) - ({"transfer"} if twin is None else set())
+        self.classifier, self.twin = classifier, twin
+        self.class_names, self.params, self.seed = class_names, params, seed
+        self.betas = torch.linspace(0, 1, params.beta_steps + 1)
+        self._frames: list[pd.DataFrame] = []
+        self._images: list[pd.DataFrame] = []
+
+    @torch.no_grad()
+    def add(
+        self,
+        method: str,
+        sign: str,
+        batch: Batch,
+        part: Tensor,
+        reconstruction: Tensor | None = None,
+        heat: Tensor | None = None,
+        known: Known | None = None,
+        further: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Score one batch.
+
+        Parameters
+        ----------
+        method, sign : str
+            Which row of the table.
+        batch : Batch
+        part : Tensor
+            psi_distinct, (B, C, H, W).
+        reconstruction : Tensor, optional
+            x_hat, (B, C, H, W), for methods that have one.
+        heat : Tensor, optional
+            (B, 1 or C, H, W): the map that the part was made of, after the rule for its sign;
+            default: the part itself. It ranks pixels, and is compared with what is known.
+        known : Known, optional
+            What is known of the class-distinct parts.
+        further : dict, optional
+            Other numbers of each image, name to (B,).
+        """
+        x = batch.images
+        heat = part if heat is None else heat
+        makers: dict[str, Callable[[], tuple[nn.Module | None, Any, Tensor]]] = {
+            "beta": lambda: (self.classifier, self.betas, without),
+            "energy": lambda: (
+                self.classifier,
+                removal.ENERGIES,
+                removal.remove_energy(x, part, torch.tensor(removal.ENERGIES)),
+            ),
+            "transfer": lambda: (self.twin, self.betas, without),
+            "blur": lambda: (
+                self.classifier,
+                self.betas,
+                removal.remove(x, removal.blur(part), self.betas),
+            ),
+            "deletion": lambda: (
+                self.classifier,
+                removal.DELETED,
+                removal.delete(
+                    x, heat, removal.DELETED, self.params.deletion_fill, batch.index, self.seed
+                ),
+            ),
+        }
+        without = removal.remove(x, part, self.betas)
+        answers = {}
+        for name in [name for name in CURVES if name in self.wanted]:
+            network, levels, images = makers[name]()
+            assert network is not None
+            answers[name] = self._probabilities(network, images)
+            levels = torch.as_tensor(levels)
+            self._frames.append(self._frame(method, sign, batch, name, levels, answers[name]))
+        last = answers["beta"][-1]
+        columns = {
+            "psnr_removed_db": removal.psnr(part),
+            "mean_abs_distinct": part.abs().mean((1, 2, 3)),
+            "neutrality": torch.special.entr(last).sum(1) / math.log(last.shape[1]),
+            **(further or {}),
+        }
+        if reconstruction is not None:
+            columns["psnr_db"] = removal.psnr(x - reconstruction)
+        if known is not None:
+            columns |= localise(heat, part, known)
+        frame = pd.DataFrame({name: value.numpy() for name, value in columns.items()})
+        named = {"id": batch.ids, "group": batch.groups, "label": batch.labels.numpy()}
+        named |= {"index": batch.index.numpy(), "method": method, "sign": sign}
+        self._images.append(pd.DataFrame(named).join(frame))
+
+    def images(self) -> pd.DataFrame:
+        """One row an image, method and sign: what is not a matter of levels."""
+        return pd.concat(self._images, ignore_index=True)
+
+    def outcomes(self) -> pd.DataFrame:
+        """One row an image, method, sign, curve and level."""
+        return pd.concat(self._frames, ignore_index=True)
+
+    def row(self, method: str, sign: str, seconds_per_image: float | None) -> dict[str, Any]:
+        """The table's numbers for one method, with its curves and mean probabilities (Fig. 9)."""
+        outcomes = self.outcomes()
+        outcomes = outcomes[(outcomes["method"] == method) & (outcomes["sign"] == sign)]
+        found = set(outcomes["curve"])
+        curves = {name: curve(outcomes, name) for name in CURVES if name in found}
+        low, high = auc_interval(curves["beta"], self.params.bootstrap, self.seed)
+        deletion = self._deletion(curves.get("deletion"))
+        images = self.images()
+        images = images[(images["method"] == method) & (images["sign"] == sign)]
+        means = images.drop(columns=["id", "group", "label", "index", "method", "sign"]).mean()
+        return {
+            "method": method,
+            "sign": sign,
+            "status": "ok",
+            "reason": "",
+            "images": len(curves["beta"].correct),
+            "accuracy": float(curves["beta"].accuracy[0]),
+            "auc": curves["beta"].auc,
+            "auc_low": low,
+            "auc_high": high,
+            **{
+                f"auc_{name}": curves[name].auc if name in curves else None
+                for name in ("energy", "transfer", "blur")
+            },
+            **deletion,
+            "psnr_db": _number(means.get("psnr_db")),
+            "psnr_removed_db": float(means["psnr_removed_db"]),
+            "mean_abs_distinct": float(means["mean_abs_distinct"]),
+            "neutrality": float(means["neutrality"]),
+            "uncertainty": _number(means.get("uncertainty")),
+            **{name: _number(means.get(name)) for name in MEASURED},
+            "known": int(images.reindex(columns=MEASURED).notna().any(axis=1).sum()),
+            "seconds_per_image": seconds_per_image,
+            "curves": {name: self._drawn(value) for name, value in curves.items()},
+            "probabilities": self._class_means(outcomes),
+        }
+
+    def _deletion(self, curve: Curve | None) -> dict[str, float | None]:
+        """The area of Table 2 and its interval: not divided by the range, so at most 0.2."""
+        names = ("auc_deletion", "auc_deletion_low", "auc_deletion_high")
+        if curve is None:
+            return dict.fromkeys(names)
+        found = (curve.auc, *auc_interval(curve, self.params.bootstrap, self.seed))
+        return {n: v * removal.DELETED[-1] for n, v in zip(names, found, strict=True)}
+
+    def _probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Softmax output (L, B, c) for images (L, B, C, H, W), in bounded batches."""
+        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        parts = [network(part).softmax(1) for part in flat.split(self.params.batch_size)]
+        return torch.cat(parts).unflatten(0, images.shape[:2])
+
+    def _frame(
+        self, method: str, sign: str, batch: Batch, curve: str, levels: Tensor, p: Tensor
+    ) -> pd.DataFrame:
+        count, size = p.shape[:2]
+        flat = p.flatten(0, 1).numpy()
+        frame = pd.DataFrame(
+            {
+                "id": np.tile(np.asarray(batch.ids, dtype=object), count),
+                "group": np.tile(np.asarray(batch.groups, dtype=object), count),
+                "label": np.tile(batch.labels.numpy(), count),
+                "index": np.tile(batch.index.numpy(), count),
+                "method": method,
+                "sign": sign,
+                "curve": curve,
+                # Rounded so that 0.3 is 0.3 for whoever filters by it.
+                "level": np.repeat(levels.double().numpy().round(6), size),
+                "prediction": flat.argmax(1),
+            }
+        )
+        for k in range(flat.shape[1]):
+            frame[f"p{k}"] = flat[:, k]
+        return frame
+
+    def _drawn(self, value: Curve) -> dict[str, list[float]]:
+        samples = value.resampled(self.params.bootstrap, self.seed)
+        low, high = np.percentile(samples, (2.5, 97.5), axis=0)
+        return {
+            "level": value.levels.tolist(),
+            "accuracy": value.accuracy.tolist(),
+            "low": low.tolist(),
+            "high": high.tolist(),
+        }
+
+    def _class_means(self, outcomes: pd.DataFrame) -> dict[str, list[list[float]]]:
+        beta = outcomes[outcomes["curve"] == "beta"]
+        columns = [f"p{k}" for k in range(len(self.class_names))]
+        means = beta.groupby(["label", "level"])[columns].mean()
+        return {
+            name: means.loc[label].to_numpy(dtype=float).tolist()
+            for label, name in enumerate(self.class_names)
+            if label in means.index.get_level_values("label")
+        }
+
+
+def curve(outcomes: pd.DataFrame, name: str) -> Curve:
+    """The curve `name` of one method and sign, from its outcomes; images in order of `index`."""
+    rows = outcomes[outcomes["curve"] == name].sort_values(["index", "level"])
+    levels = np.sort(rows["level"].unique())
+    correct = (rows["prediction"] == rows["label"]).to_numpy().reshape(-1, len(levels))
+    return Curve(levels, correct, rows["group"].tolist()[:: len(levels)])
+
+
+def chosen_images(total: int, images: int) -> np.ndarray:
+    """Places of the test images that are scored: all, or `images` spread evenly over them."""
+    if images <= 0 or images >= total:
+        return np.arange(total)
+    return np.linspace(0, total - 1, images).round().astype(int)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)

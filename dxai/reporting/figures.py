@@ -1,0 +1,142 @@
+"""Composed pictures as PNG, the same bytes for the same numbers.
+
+Everything is drawn on a `Figure` of its own; no state of pyplot, no clock. Text that comes from
+data is never read as mathematics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dxai.reporting import image_tiles
+from dxai.results.methods import BLACK, COLOURS, GRAY
+
+SETTINGS: dict[Any, Any] = {
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "legend.columnspacing": 1.2,
+    "legend.handletextpad": 0.5,
+    "axes.labelsize": 9,
+    "text.color": BLACK,
+    "axes.labelcolor": BLACK,
+    "axes.facecolor": "none",
+    "axes.edgecolor": BLACK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRAY,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.8,
+    "xtick.color": BLACK,
+    "ytick.color": BLACK,
+}
+HATCHES = ("", "//", "--", "xx", "\\\\", "++", "||")
+"""Looks of the first, second ... series; colours and hatches do not repeat together."""
+
+
+@contextlib.contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """A figure of the given size in inches, under this module's settings."""
+    with matplotlib.rc_context(SETTINGS):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def explanation(
+    image: np.ndarray,
+    agnostic: np.ndarray,
+    distinct: np.ndarray,
+    residual: np.ndarray,
+    probabilities: dict[str, Sequence[float]],
+    class_names: Sequence[str],
+    target: str,
+) -> bytes:
+    """One explained image as PNG: its parts, and what the classifier makes of them.
+
+    Parameters
+    ----------
+    image, agnostic, distinct, residual : (C, H, W) float
+        x, psi_agnostic, psi_distinct and x - x_hat, of images in [-1, 1].
+    probabilities : dict
+        Name of what was shown to the classifier to its (c,) probabilities.
+    class_names : sequence of str
+        The c classes; the six that reach the highest probability are shown.
+    target : str
+        The class that `distinct` is distinct for.
+    """
+    scale = image_tiles.scale_of(distinct)
+    small = image_tiles.scale_of(residual)
+    with drawing(8.6, 4.6) as figure:
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1]).flat
+        shown = upper.subplots(1, 4, width_ratios=[1, 1, 1, 0.5])
+        _show(shown[0], image_tiles.picture(image), "input")
+        _show(shown[1], image_tiles.picture(agnostic), "class-agnostic")
+        _show(shown[2], image_tiles.signed(distinct, scale), f"class-distinct: {_text(target, 18)}")
+        shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2g}")
+        _show(shown[3], image_tiles.signed(residual, small), "residual")
+        shown[3].set_xlabel(f"±{small:.2g}")
+        _bars(lower.add_subplot(), probabilities, class_names)
+        return _png(figure, dpi=120)
+
+
+def _bars(
+    axes: Axes, probabilities: dict[str, Sequence[float]], class_names: Sequence[str]
+) -> None:
+    values = np.asarray(list(probabilities.values()), dtype=float)
+    shown = np.sort(np.argsort(-values.max(0), kind="stable")[:6])
+    width = 0.84 / len(values)
+    for place, (name, row) in enumerate(zip(probabilities, values, strict=True)):
+        at = np.arange(len(shown)) + (place - (len(values) - 1) / 2) * width
+        bars = axes.bar(at, row[shown], width, label=name, **_bar(place))
+        axes.bar_label(bars, fmt="%.2f", fontsize=8)
+    axes.set_xticks(range(len(shown)), [_text(class_names[i], 18) for i in shown])
+    axes.set(ylabel="probability", ylim=(0, 1.12), yticks=[0, 0.5, 1])
+    axes.grid(False, axis="x")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _bar(place: int) -> dict[str, Any]:
+    """The look of the bars of one series."""
+    hatch = HATCHES[(place + place // len(HATCHES)) % len(HATCHES)]
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "hatch": hatch,
+        "edgecolor": "white",
+        "linewidth": 0.6,
+    }
+
+
+def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _text(name: str, longest: int = 48) -> str:
+    """A name from data as a label: short, no control characters, not left out for a leading `_`."""
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    return "\u200b" + shown if shown.startswith("_") else shown
+
+
+def _png(figure: Figure, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

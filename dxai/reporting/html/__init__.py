@@ -1,0 +1,8 @@
+"""The report of a run: what the stages wrote, as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from dxai.reporting.html.page import build_report
+from dxai.reporting.html.results import Folders
+
+__all__ = ["Folders", "build_report"]

@@ -1,0 +1,192 @@
+"""Which charts the report has, each with a heading and a description in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from dxai.reporting.html import svg
+from dxai.reporting.html.results import Cell, read_history
+from dxai.reporting.table_layouts import Row
+from dxai.results.methods import OURS, STYLES, style
+
+CURVES = {
+    "beta": ("Accuracy against β", "β, the share of ψ_distinct that is removed"),
+    "energy": ("Accuracy against removed energy", "removed energy, ‖γψ‖² / ‖x‖²"),
+    "transfer": ("Against β, scored by the second classifier", "β"),
+    "blur": ("Against β, after a 3×3 blur of ψ_distinct", "β"),
+    "deletion": ("Accuracy while pixels are deleted (Table 2)", "share of the pixels"),
+}
+LOSSES = {
+    "Adversarial losses": ("loss/adv", "loss/d_real", "loss/d_fake", "loss/r1"),
+    "Class losses": ("loss/class", "loss/kld", "loss/neutral"),
+    "Reconstruction losses": ("loss/rec", "loss/dis_rec"),
+}
+NONE = Markup()
+BARS = 5
+"""Values of beta in Fig. 9."""
+CLASSES = 4
+"""Classes that have a chart of their own in it, and images in the examples."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart with its heading, and a legend unless it shares one."""
+
+    title: str
+    svg: Markup
+    legend: Markup = NONE
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts with one legend in common."""
+
+    charts: list[Chart]
+    legend: Markup = NONE
+
+
+def curve_charts(cell: Cell, seed: int, best: str | None) -> Charts:
+    """Accuracy while the class-distinct part is removed, by each way of removing it."""
+    charts: list[Chart] = []
+    shared: dict[str, svg.Series] = {}
+    for name, (title, xlabel) in CURVES.items():
+        found = cell.curves(name, seed)
+        if not found:
+            continue
+        order = [*(m for m in STYLES if m in found), *(m for m in found if m not in STYLES)]
+        series = [_curve(method, found[method], method in (OURS, best)) for method in order]
+        shared |= {s.name: s for s in series}
+        ends = ", ".join(f"{style(m).label} {found[m]['accuracy'][-1]:.2f}" for m in order)
+        words = f"{title}. At the right end: {ends}"
+        x = found[order[0]]["level"]
+        drawn = svg.lines(x, series, xlabel, "accuracy of the classifier", words, (0, 1.03))
+        charts.append(Chart(title, drawn))
+    return Charts(charts, svg.legend(shared.values()) if charts else NONE)
+
+
+def _curve(method: str, line: dict[str, Any], band: bool) -> svg.Series:
+    bounds = {"low": line["low"], "high": line["high"]} if band else {}
+    return svg.of_method(method, line["accuracy"], **bounds)
+
+
+def bar_charts(cell: Cell, seed: int) -> Charts:
+    """Fig. 9 for ours: mean probabilities of the images of each class."""
+    summary = cell.summaries.get(f"{OURS}-{seed}", {})
+    row: dict[str, Any] = next((r for r in summary.get("rows", []) if r["method"] == OURS), {})
+    if not row.get("probabilities"):
+        return Charts([])
+    levels = row["curves"]["beta"]["level"]
+    shown = np.linspace(0, len(levels) - 1, min(BARS, len(levels))).round().astype(int)
+    names = summary["class_names"]
+    charts = []
+    for name in [n for n in names if n in row["probabilities"]][:CLASSES]:
+        values = np.array([row["probabilities"][name][i] for i in shown])
+        ends = (dict(zip(names, values[i], strict=True)) for i in (0, -1))
+        words = "; ".join(
+            f"β = {beta:g}: " + ", ".join(f"{n} {p:.2f}" for n, p in end.items())
+            for beta, end in zip((levels[0], levels[-1]), ends, strict=True)
+        )
+        title = f"Images of class {name}"
+        drawn = svg.bars(names, [levels[i] for i in shown], values, "β", f"{title}. {words}")
+        charts.append(Chart(title, drawn))
+    return Charts(charts, svg.bar_legend(names))
+
+
+def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[Chart]:
+    """How the classifier and the decomposition were trained; what was not logged is absent.
+
+    Parameters
+    ----------
+    classifier : Path
+        Folder of the explained classifier.
+    decompositions : dict
+        Seed to folder. Losses are those of the first, x_hat that of every one.
+    """
+    columns = ("train_accuracy", "validation_accuracy")
+    history = read_history(classifier / "history.csv")
+    charts = _history(history, "Classifier: accuracy", "epoch", columns, "accuracy")
+    histories = {s: read_history(f / "history.csv") for s, f in decompositions.items()}
+    for title, losses in LOSSES.items():
+        for seed, history in list(histories.items())[:1]:
+            suffix = f", seed {seed}" if len(histories) > 1 else ""
+            charts += _history(history, title + suffix, "step", losses, "loss")
+    psnr = {f"seed {s}": h["psnr_db"] for s, h in histories.items() if _logged(h.get("psnr_db"))}
+    steps = next((h["step"] for h in histories.values() if "step" in h), None)
+    alike = {n: v for n, v in psnr.items() if steps is not None and len(v) == len(steps)}
+    if steps is not None and alike:
+        title = "PSNR of x̂ on validation images"
+        charts.append(_chart(title, steps, alike, "step", "dB"))
+    return charts
+
+
+def stability_chart(rows: list[Row]) -> Chart | None:
+    """Deviation over seeds as training goes on (Table 4), a line a dataset and classifier."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["method"] == OURS:
+            found.setdefault(f"{row['dataset']} · {row['classifier']}", []).append(row)
+    steps = sorted({row["step"] for of in found.values() for row in of})
+    if len(steps) < 2:
+        return None
+    series = []
+    for place, (name, of) in enumerate(found.items()):
+        by = {row["step"]: row for row in of}
+        columns = {
+            key: [_number(by[s][key]) if s in by else np.nan for s in steps]
+            for key in ("std", "std_low", "std_high")
+        }
+        line = svg.of_place(name, place, columns["std"], marked=True)
+        if np.isfinite([*columns["std_low"], *columns["std_high"]]).all():
+            line = replace(line, low=columns["std_low"], high=columns["std_high"])
+        series.append(line)
+    title = "Deviation over seeds against the training step"
+    ends = ", ".join(f"{s.name} {s.values[0]:.3f} to {s.values[-1]:.3f}" for s in series)
+    top = np.nanmax([s.values if s.high is None else s.high for s in series])
+    words = f"{title}. From the first to the last step: {ends}"
+    limits = (0.0, 1.05 * float(top))
+    drawn = svg.lines(steps, series, "training step", "deviation", words, limits, log=True)
+    return Chart(title, drawn, svg.legend(series))
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _history(
+    history: dict[str, np.ndarray], title: str, x: str, columns: tuple[str, ...], ylabel: str
+) -> list[Chart]:
+    found = {_plain(name): history[name] for name in columns if _logged(history.get(name))}
+    if x not in history or not found:
+        return []
+    return [_chart(title, history[x], found, x, ylabel)]
+
+
+def _chart(
+    title: str, x: np.ndarray, found: dict[str, np.ndarray], xlabel: str, ylabel: str
+) -> Chart:
+    steps = svg.thinned(x)
+    series = [
+        svg.of_place(name, place, svg.thinned(values), marked=len(steps) <= 15)
+        for place, (name, values) in enumerate(found.items())
+    ]
+    ends = ", ".join(f"{name} {_last(values):.3g}" for name, values in found.items())
+    drawn = svg.lines(steps, series, xlabel, ylabel, f"{title}. At the end: {ends}")
+    return Chart(title, drawn, svg.legend(series))
+
+
+def _logged(values: np.ndarray | None) -> bool:
+    """Whether a column says anything: a loss whose weight is 0 does not."""
+    return values is not None and bool(np.any(np.nan_to_num(values) != 0))
+
+
+def _last(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)][-1])
+
+
+def _plain(column: str) -> str:
+    return column.removeprefix("loss/").removesuffix("_accuracy")

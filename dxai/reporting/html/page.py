@@ -1,0 +1,216 @@
+"""Putting the page together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from dxai.config.schema import Params
+from dxai.datasets import ShardedDataset
+from dxai.reporting.html import svg
+from dxai.reporting.html.charts import (
+    Chart,
+    Charts,
+    bar_charts,
+    curve_charts,
+    stability_chart,
+    training_charts,
+)
+from dxai.reporting.html.inline import picture_uri
+from dxai.reporting.html.measures import Measured, localised, uncertain
+from dxai.reporting.html.panels import Examples, Panel, deviations
+from dxai.reporting.html.results import Cell, Folders, read_cells, read_optional, scored_images
+from dxai.reporting.html.rows import Claim, Group, make_claim, make_groups
+from dxai.reporting.html.views import Anchors, View, make_matrix, make_view
+from dxai.reporting.table_layouts import (
+    MEASURES,
+    Row,
+    Rows,
+    Table,
+    all_tables,
+    fixed,
+    per_class,
+    read_tables,
+    signed,
+)
+from dxai.results import paper
+from dxai.results.methods import OURS
+from dxai.utils.progress import clock
+
+TEMPLATE = "page.html.jinja"
+OPEN = 3
+"""Up to so many sections of a dataset and classifier have their details open."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says of one dataset and classifier."""
+
+    name: str
+    anchor: str
+    facts: list[str]
+    claim: Claim | None
+    groups: list[Group]
+    printed: bool
+    axis: tuple[float, float]
+    curves: Charts
+    bars: Charts
+    panels: list[Panel]
+    naive: list[Panel]
+    uncertainty: list[Panel]
+    uncertain: list[Measured]
+    localised: list[Measured]
+    classes: Table | None
+    worst: list[Panel]
+    variants: list[Panel]
+    deviations: list[Panel]
+    training: list[Chart]
+
+
+def build_report(params: Params, folders: Folders) -> str:
+    """The page for the results of a run.
+
+    Parameters
+    ----------
+    params : Params
+        What was run.
+    folders : Folders
+        Where the stages wrote.
+
+    Raises
+    ------
+    ValueError
+        If a table or a dataset is missing or damaged.
+    """
+    tables = read_tables(folders.results / "tables")
+    cells = read_cells(params, folders, tables)
+    anchors = {(c.dataset, c.classifier): f"cell-{k}" for k, c in enumerate(cells, 1)}
+    sections = [_section(cell, anchors, params, folders) for cell in cells]
+    times = stage_times(params, folders)
+    template = _environment().get_template(TEMPLATE)
+    return template.render(
+        params=params,
+        settings=yaml.safe_dump(dataclasses.asdict(params), sort_keys=False, allow_unicode=True),
+        matrix=make_matrix(cells, anchors),
+        tables=_views(tables, folders, sections, anchors),
+        stability=stability_chart(tables["table4"]),
+        sections=sections,
+        opened=len(sections) <= OPEN,
+        measures=MEASURES,
+        hatchings=svg.hatchings(),
+        times=times,
+        total=math.fsum(seconds for _, seconds in times),
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"fixed": fixed, "signed": signed, "uri": picture_uri, "clock": clock}
+    environment.filters.update(filters)
+    return environment
+
+
+def _views(
+    tables: Rows, folders: Folders, sections: list[Section], anchors: Anchors
+) -> dict[str, View]:
+    """Name of a table to what the page shows of it; those without lines are left out."""
+    panels = {section.anchor for section in sections if section.panels or section.curves.charts}
+    leading = {
+        place: f"{anchor}-curves" if anchor in panels else anchor
+        for place, anchor in anchors.items()
+    }
+    return {
+        table.name: make_view(table, folders.results / "tables" / f"{name}.csv", leading)
+        for name, found in all_tables(tables).items()
+        for table in found
+        if table.lines
+    }
+
+
+def _axis(values: list[float]) -> tuple[float, float]:
+    """Whole tenths around the values, at least one tenth apart."""
+    high = math.ceil(max(values) * 10)
+    return min(math.floor(min(values) * 10), high - 1) / 10, high / 10
+
+
+def _section(cell: Cell, anchors: Anchors, params: Params, folders: Folders) -> Section:
+    data = ShardedDataset(folders.prepared / cell.dataset, "test")
+    seed, best = cell.seeds[0], cell.best_baseline()
+    ends = [row[k] for row in cell.rows for k in ("auc", "auc_low", "auc_high")]
+    known = [value for value in ends if value is not None] or [0.0, 1.0]
+    place = Path(cell.dataset) / cell.classifier
+    seeds = {s: folders.decompositions / place / str(s) for s in cell.seeds}
+    examples = Examples(cell, data)
+    ablated: list[Row] = cell.tables["ablations"]
+    return Section(
+        name=cell.name,
+        anchor=anchors[cell.dataset, cell.classifier],
+        facts=_facts(cell, data),
+        claim=make_claim(cell),
+        groups=make_groups(cell, params),
+        printed=cell.dataset in paper.TABLE1,
+        axis=_axis(known),
+        curves=curve_charts(cell, seed, best["method"] if best else None),
+        bars=bar_charts(cell, seed),
+        panels=examples.methods(),
+        naive=examples.naive(),
+        uncertainty=examples.uncertainty(),
+        uncertain=uncertain(cell, data.class_names, params.evaluate),
+        localised=localised(cell, params.evaluate),
+        classes=per_class(cell.tables["per_class"]) if cell.tables["per_class"] else None,
+        worst=examples.worst(),
+        variants=examples.variants(ablated) if ablated else [],
+        deviations=deviations(cell, data),
+        training=training_charts(folders.classifiers / place / "explained", seeds),
+    )
+
+
+def _facts(cell: Cell, data: ShardedDataset) -> list[str]:
+    """What the numbers of a cell rest on."""
+    row = next((r for r in cell.rows if r["images"] is not None), None)
+    size = f"{data.image_size}×{data.image_size} pixels"
+    facts = [
+        f"{len(data.class_names)} classes",
+        f"{size}, {'gray' if data.channels == 1 else 'RGB'}",
+    ]
+    if row is not None:
+        scored = scored_images(cell.first)
+        groups = len({data.groups[i] for i in scored}) or len(set(data.groups))
+        facts.append(f"{row['images']:.0f} test images in {groups} independent groups")
+        facts.append(f"accuracy of the classifier on them {fixed(row['accuracy'])}")
+    steps = {r["steps"] for r in cell.ours() if r["steps"] is not None}
+    facts += [f"{step:,.0f} training steps" for step in sorted(steps)]
+    facts.append(f"{'seed' if len(cell.seeds) == 1 else 'seeds'} {', '.join(map(str, cell.seeds))}")
+    return facts
+
+
+def stage_times(params: Params, folders: Folders) -> list[tuple[str, float]]:
+    """Stage items and the seconds they took, in the order of the pipeline; some are not timed."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for dataset in params.datasets:
+        for classifier in params.explained:
+            place = Path(dataset) / classifier
+            for role in ("explained", "twin"):
+                folder = folders.classifiers / place / role
+                found.append((f"classifier {place} {role}", read_optional(folder / "metrics.json")))
+            names = [*map(str, params.seeds_of(classifier))]
+            names += params.variants_of(dataset, classifier)
+            for name in names:
+                folder = folders.decompositions / place / name
+                found.append((f"decompose {place} {name}", read_optional(folder / "metrics.json")))
+            for name in [*params.methods, *(f"{OURS}-{name}" for name in names)]:
+                summary = read_optional(folders.outcomes / place / name / "summary.json")
+                found.append((f"evaluate {place} {name}", summary))
+    return [(name, values["seconds"]) for name, values in found if values.get("seconds")]

@@ -1,0 +1,202 @@
+"""Reading what the stages wrote, for the report: tables, summaries, histories, attributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from dxai.config.schema import Params
+from dxai.reporting.table_layouts import Row, Rows
+from dxai.results.methods import BASELINES, OURS
+from dxai.utils.files import read_json
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the stages write."""
+
+    prepared: Path = Path("data/prepared")
+    classifiers: Path = Path("artifacts/classifiers")
+    decompositions: Path = Path("artifacts/decompositions")
+    outcomes: Path = Path("results/outcomes")
+    results: Path = Path("results")
+
+
+def read_history(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a training's history; none if there is no history or nothing in it."""
+    if not path.is_file():
+        return {}
+    frame = pd.read_csv(path).apply(pd.to_numeric, errors="coerce")
+    return {} if frame.empty else {str(name): frame[name].to_numpy(float) for name in frame}
+
+
+def read_optional(path: Path) -> dict[str, Any]:
+    """A JSON file's mapping; an empty one if there is no such file."""
+    return read_json(path) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All that was measured for one dataset and classifier.
+
+    Attributes
+    ----------
+    tables : dict
+        Its rows of each table that names dataset and classifier.
+    folder : Path
+        results/outcomes/<dataset>/<classifier>.
+    seeds : list of int
+        Of its decompositions, the first one first.
+    summaries : dict
+        Name of a folder in it to its summary.json; neither ablations nor what others scored.
+    """
+
+    dataset: str
+    classifier: str
+    tables: Rows
+    folder: Path
+    seeds: list[int]
+    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As it is called on the page."""
+        return f"{self.dataset} · {self.classifier}"
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its rows of table1.csv."""
+        return self.tables["table1"]
+
+    @property
+    def first(self) -> Path:
+        """The folder of the first decomposition's outcomes."""
+        return self.folder / f"{OURS}-{self.seeds[0]}"
+
+    def primary(self, method: str) -> str | None:
+        """The sign of the method's own rule, whose row comes first in the table."""
+        return next((row["sign"] for row in self.rows if row["method"] == method), None)
+
+    def ours(self) -> list[dict[str, Any]]:
+        """The scored rows of the decomposition, one a seed."""
+        return [r for r in self.rows if r["method"] == OURS and r["auc"] is not None]
+
+    def baselines(self) -> list[dict[str, Any]]:
+        """The scored rows that ours is compared with, under whatever sign rule."""
+        return [r for r in self.rows if r["method"] in BASELINES and r["auc"] is not None]
+
+    def best_baseline(self) -> dict[str, Any] | None:
+        """The row of the baseline with the lowest AUC."""
+        return min(self.baselines(), key=lambda row: row["auc"], default=None)
+
+    def curves(self, name: str, seed: int) -> dict[str, dict[str, Any]]:
+        """Method to its accuracy curve, each in its primary sign, ours of the given seed."""
+        return {
+            row["method"]: row["curves"][name]
+            for folder, summary in self.summaries.items()
+            for row in summary.get("rows", [])
+            if (folder == f"{OURS}-{seed}" or not folder.startswith(f"{OURS}-"))
+            and row["status"] == "ok"
+            and row["sign"] == self.primary(row["method"])
+            and name in (row.get("curves") or {})
+        }
+
+
+def read_cells(params: Params, folders: Folders, tables: Rows) -> list[Cell]:
+    """One cell for each dataset and classifier that has rows in table1.csv."""
+    cells = []
+    for dataset in params.datasets:
+        for classifier in params.explained:
+            place, seeds = (dataset, classifier), params.seeds_of(classifier)
+            own = {
+                name: [r for r in rows if (r["dataset"], r.get("classifier")) == place]
+                for name, rows in tables.items()
+            }
+            if not own["table1"]:
+                continue
+            folder = folders.outcomes / dataset / classifier
+            names = [*params.methods, *(f"{OURS}-{seed}" for seed in seeds)]
+            found = {name: read_optional(folder / name / "summary.json") for name in names}
+            summaries = {name: summary for name, summary in found.items() if summary}
+            cells.append(Cell(*place, own, folder, seeds, summaries))
+    return cells
+
+
+def scored_images(folder: Path) -> np.ndarray:
+    """Places in the test split of the images that a method was asked to explain; maybe none."""
+    path = folder / "attributions.npz"
+    if not path.is_file():
+        return np.zeros(0, dtype=int)
+    with np.load(path) as file:
+        return file["index"].astype(int)
+
+
+class Maps:
+    """Attributions of some images, each file read once.
+
+    Parameters
+    ----------
+    folder : Path
+        results/outcomes/<dataset>/<classifier>.
+    at : iterable of int
+        Places in the test split of the images that may be asked for.
+    """
+
+    def __init__(self, folder: Path, at: Iterable[int]) -> None:
+        self.folder, self.at = folder, sorted(set(at))
+        self._found: dict[str, dict[str, np.ndarray]] = {}
+        self._probabilities: dict[tuple[str, str, str], dict[int, tuple[float, float]]] = {}
+
+    def of(self, name: str, key: str, at: list[int]) -> np.ndarray | None:
+        """One array of the folder `name` for these images, float32; None unless it has all."""
+        if name not in self._found:
+            self._found[name] = _read_maps(self.folder / name, self.at)
+        maps = self._found[name].get(key)
+        return None if maps is None else maps[np.searchsorted(self.at, at)]
+
+    def change(self, name: str, method: str, sign: str, place: int) -> str:
+        """How an image's probability of its own class goes from beta = 0 to beta = 1."""
+        key = (name, method, sign)
+        if key not in self._probabilities:
+            self._probabilities[key] = _own_class(self.folder / name, method, sign, self.at)
+        ends = self._probabilities[key].get(place)
+        return "" if ends is None else f"p {ends[0]:.2f} → {ends[1]:.2f}"
+
+
+def _read_maps(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
+    index = scored_images(folder)
+    if not at or not np.isin(at, index).all():
+        return {}
+    rows = [int(np.argmax(index == place)) for place in at]
+    with np.load(folder / "attributions.npz") as file:
+        names = [name for name in file.files if name != "index"]
+        return {name: file[name][rows].astype(np.float32) for name in names}
+
+
+def _own_class(
+    folder: Path, method: str, sign: str, at: list[int]
+) -> dict[int, tuple[float, float]]:
+    """Image to the probability of its own class in x and in x - psi_distinct."""
+    path = folder / "outcomes.parquet"
+    if not path.is_file():
+        return {}
+    where = [("curve", "=", "beta"), ("method", "=", method), ("sign", "=", sign)]
+    rows = pq.read_table(path, filters=[*where, ("index", "in", at)]).to_pylist()
+    found: dict[int, dict[float, float]] = {}
+    for row in rows:
+        found.setdefault(row["index"], {})[row["level"]] = row[f"p{row['label']}"]
+    return {place: (p[min(p)], p[max(p)]) for place, p in found.items()}
+
+
+def read_images(folder: Path, method: str, sign: str) -> pd.DataFrame:
+    """What was measured of each image by one method; empty if there is no such file."""
+    path = folder / "images.parquet"
+    if not path.is_file():
+        return pd.DataFrame()
+    return pd.read_parquet(path, filters=[("method", "=", method), ("sign", "=", sign)])

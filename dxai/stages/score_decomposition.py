@@ -1,0 +1,76 @@
+"""Decompose and score the test images, with two controls: DVC stage `ours`.
+
+The controls take ψ_distinct apart: `random_phase` keeps its spectrum, `shuffled` its pixels. What
+they remove is as much as ours removes, so what ours gains over them is structure.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from dxai import stages
+from dxai.config.schema import load_params
+from dxai.explain import controls
+from dxai.explain.decomposition import DXAI
+from dxai.stages import scoring
+
+CONTROLS = {"shuffled": controls.shuffled, "random_phase": controls.random_phase}
+
+
+def main(dataset: str, classifier: str, decomposition: str) -> None:
+    """Write results/outcomes/<dataset>/<classifier>/dxai-<decomposition>/.
+
+    A decomposition goes by its seed, or by the name of an ablation.
+    """
+    params = load_params()
+    settings, seed = params.decomposition(dataset, classifier, decomposition)
+    subject = scoring.subject(params, dataset, classifier, seed)
+    explainer = DXAI.load(
+        stages.DECOMPOSITIONS / dataset / classifier / decomposition,
+        seed=subject.seed,
+        latents=params.evaluate.latents,
+    )
+    began, spent, scorer = time.monotonic(), 0.0, subject.scorer()
+    draws_of_z = params.evaluate.uncertainty
+    kept: dict[str, list[np.ndarray]] = {}
+    for batch in subject.batches(f"ours {dataset} {classifier} {decomposition}"):
+        started = time.perf_counter()
+        found = explainer.explain(batch.images, batch.labels, batch.index)
+        spent += time.perf_counter() - started
+        spread = explainer.spread(batch.images, batch.labels, batch.index, draws_of_z)
+        size = found.distinct.abs().mean((1, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny)
+        scorer.add(
+            "dxai",
+            "part",
+            batch,
+            found.distinct,
+            found.reconstruction,
+            known=subject.known(batch),
+            further={"uncertainty": spread.mean((1, 2, 3)) / size} if draws_of_z else None,
+        )
+        for name, control in CONTROLS.items():
+            part = control(found.distinct, batch.index, subject.seed)
+            scorer.add(name, "part", batch, part)
+        arrays: dict[str, Any] = {
+            "index": batch.index,
+            "dxai": found.distinct,
+            "agnostic": found.agnostic,
+            "reconstruction": found.reconstruction,
+            "spread": spread,
+        }
+        for name, value in arrays.items():
+            kept.setdefault(name, []).append(value.numpy())
+    stored = {name: np.concatenate(values) for name, values in kept.items()}
+    rows = [scorer.row("dxai", "part", spent / len(stored["index"]))]
+    rows += [scorer.row(name, "part", None) for name in CONTROLS]
+    out = stages.OUTCOMES / dataset / classifier / f"dxai-{decomposition}"
+    spent = time.monotonic() - began
+    scoring.write(out, subject, seed, settings.steps, rows, scorer, stored, spent)
+
+
+if __name__ == "__main__":
+    stages.run_stage(main, "dataset", "classifier", "decomposition")

@@ -1,0 +1,462 @@
+"""A run in MLflow, made from the files that the stages wrote: the only home of `import mlflow`.
+
+One experiment; a parent run with the cells of all tables (`dxai.results.metric_names` names them),
+the claims and the tables themselves; a child for each training, evaluated method, ablation and cell
+of Table 3, tagged alike, so that they line up in searches and on the compare page. What DVC skipped
+is logged all the same, since the run's result rests on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+# Read when mlflow is imported; `1` would not be understood everywhere.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from dxai.config.schema import Params, load_params
+from dxai.datasets.shard_schema import sha256
+from dxai.results.comparison import LoggedRun
+from dxai.results.metric_names import TABLES, cells
+from dxai.stages import run_stage
+from dxai.tracking.run_records import Numbers, Record, read_records
+from dxai.utils.files import atomic, read_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EXPERIMENT = "dxai"
+
+
+def track(root: Path | str = ".") -> str:
+    """Log the results that are in a project's folder; returns the id of the parent run."""
+    params = load_params(Path(root, "params.yaml"))
+    return log_benchmark(Path(root), params, params.profile)
+
+
+def log_benchmark(
+    root: Path, params: Params, parent_name: str, tags: dict[str, str] | None = None
+) -> str:
+    """Log everything that `params` asked for and the stages made.
+
+    Parameters
+    ----------
+    root : Path
+        The project's folder.
+    params : Params
+        The `run` block that the results were made with.
+    parent_name : str
+        Name of the parent run.
+    tags : dict, optional
+        Tags of the parent beside its own.
+
+    Returns
+    -------
+    str
+        Id of the parent run; its children have it as the tag `benchmark`.
+
+    Raises
+    ------
+    ValueError
+        If a result is missing; nothing is logged then.
+    """
+    root = Path(root).resolve()
+    whole, parts = read_records(root, params)
+    with open_store(root) as store, store.run(parent_name, whole.tags | (tags or {})) as parent:
+        store.fill(parent, whole)
+        store.tags(parent, {"benchmark": parent})
+        family = {"benchmark": parent, "mlflow.parentRunId": parent}
+        for record in parts:
+            with store.run(record.name, record.tags | family, record.failed) as run:
+                store.fill(run, record)
+    return parent
+
+
+def download_model(source: str) -> Path:
+    """The model.pt of a training run.
+
+    Parameters
+    ----------
+    source : str
+        A run's id, `runs:/<id>`, or `runs:/<id>/<file>`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run, or no such file in it.
+    """
+    run, _, file = source.removeprefix("runs:/").partition("/")
+    with open_store(Path.cwd()) as store:
+        try:
+            tags = store.client.get_run(run).data.tags
+            owner, wanted = tags.get("model_of_run", run), tags.get("model_sha256")
+            path = Path(store.client.download_artifacts(owner, file or "model.pt"))
+            if path.name == "model.pt" and wanted not in (None, sha256(path)):
+                raise ValueError(f"{source}: its model.pt in MLflow is damaged; log the run again")
+            return path
+        except (mlflow.MlflowException, OSError) as error:
+            raise ValueError(f"{source}: no model in MLflow ({store.uri}): {error}") from None
+
+
+def read_run(spec: str) -> LoggedRun:
+    """What a benchmark's parent run says of itself.
+
+    Parameters
+    ----------
+    spec : str
+        A run's name (the newest finished run of this name) or `latest`, with `~N` for the one N
+        before it; or a run's id, or four letters or more that only this id begins with.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run, or no table in it.
+    """
+    with open_store(Path.cwd()) as store:
+        return store.logged(store.find(spec))
+
+
+def accepted_before(run: str) -> LoggedRun | None:
+    """What a run is to be judged by: a finished one of the same profile that is older.
+
+    That is the newest that the gate accepted, else the newest that it did not refuse; None if there
+    is none.
+    """
+    with open_store(Path.cwd()) as store:
+        found = store.accepted_before(store.client.get_run(run))
+        return store.logged(found) if found else None
+
+
+def tag(run: str, tags: dict[str, str]) -> None:
+    """Set tags of a run."""
+    with open_store(Path.cwd()) as store:
+        store.tags(run, tags)
+
+
+def where() -> str:
+    """The store, without a password that may be in its address."""
+    uri = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ".work/mlflow.db"))
+    return uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()
+
+
+def page(run: str) -> str | None:
+    """Address of a run in MLflow's pages; None if no server is known that shows it.
+
+    The server is MLFLOW_TRACKING_URI, or what DXAI_MLFLOW_URL says where that is a database.
+    """
+    server = os.environ.get("DXAI_MLFLOW_URL") or where()
+    if not server.startswith("http"):
+        return None
+    with open_store(Path.cwd()) as store:
+        return f"{server.rstrip('/')}/#/experiments/{store.experiment}/runs/{run}"
+
+
+def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
+    """Copy what a run kept under these names, as far as it did, into a folder; returns its tags.
+
+    Raises
+    ------
+    ValueError
+        If the store does not give what it lists.
+    """
+    with open_store(Path.cwd()) as store:
+        kept = {item.path for item in store.client.list_artifacts(run)}
+        for name in names:
+            if name in kept:
+                try:
+                    store.client.download_artifacts(run, name, str(folder))
+                except (mlflow.MlflowException, OSError) as error:
+                    raise ValueError(f"{name} of run {run}: MLflow has lost it: {error}") from None
+        return store.client.get_run(run).data.tags
+
+
+@dataclass(frozen=True)
+class Store:
+    """The experiment in an MLflow store."""
+
+    client: mlflow.MlflowClient
+    uri: str
+    experiment: str
+    workspace: str
+
+    def begin(self, name: str, tags: dict[str, str]) -> str:
+        """Open a run, which says whose it is; returns its id."""
+        tags = tags | {"workspace": self.workspace}
+        return self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
+
+    @contextlib.contextmanager
+    def run(self, name: str, tags: dict[str, str], failed: bool = False) -> Iterator[str]:
+        """A run that is never left open: after an error it has FAILED, after a stop is KILLED."""
+        run = self.begin(name, tags)
+        try:
+            yield run
+        except Exception:
+            self.client.set_terminated(run, "FAILED")
+            raise
+        except BaseException:
+            self.client.set_terminated(run, "KILLED")
+            raise
+        self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
+
+    def fill(self, run: str, record: Record) -> None:
+        """Log what a record holds."""
+        self.numbers(run, record.params, [(0, record.numbers), *record.curves])
+        for path in record.files:
+            self.client.log_artifact(run, str(path))
+        with tempfile.TemporaryDirectory() as place:
+            for name, content in record.texts.items():
+                Path(place, name).write_bytes(content)
+                self.client.log_artifact(run, str(Path(place, name)))
+        for name, folder in record.folders.items():
+            self.client.log_artifacts(run, str(folder), name)
+        for name, rows in record.tables.items():
+            if rows:
+                columns = {column: [row[column] for row in rows] for column in rows[0]}
+                self.client.log_table(run, columns, f"{name}.json")
+        self.panels(run, record.panels)
+        if record.model:
+            self.model(run, *record.model)
+
+    def find(self, spec: str) -> Run:
+        """The parent run that `spec` names; see `read_run`."""
+        runs = self.benchmarks()
+        finished = [run for run in runs if run.info.status == "FINISHED"]
+        name, _, back = spec.partition("~")
+        named = [run for run in finished if name in ("latest", run.info.run_name)]
+        if re.fullmatch(r"\d*", back) and int(back or 0) < len(named):
+            return named[int(back or 0)]
+        known = [run for run in runs if len(spec) >= 4 and run.info.run_id.startswith(spec)]
+        if len(known) == 1:
+            return known[0]
+        if known:
+            raise ValueError(f"{spec}: several runs begin so: {_listed(known)}")
+        latest = f"the latest are {_listed(runs)}" if runs else "none is logged yet"
+        raise ValueError(f"{spec}: no such run in MLflow ({self.uri}); {latest}")
+
+    def accepted_before(self, run: Run) -> Run | None:
+        """See the function of this name."""
+        profile = run.data.tags.get("profile", "")
+        older = [
+            other
+            for other in self.benchmarks()
+            if other.info.status == "FINISHED"
+            and other.data.tags.get("profile") == profile
+            and other.info.start_time < run.info.start_time
+            and other.data.tags.get("gate") != "refused"
+        ]
+        accepted = [other for other in older if other.data.tags.get("gate") == "accepted"]
+        return next(iter(accepted or older), None)
+
+    def benchmarks(self) -> list[Run]:
+        """Every parent run, the newest first."""
+        return self.client.search_runs(
+            [self.experiment], "tags.kind = 'benchmark'", order_by=["attributes.start_time DESC"]
+        )
+
+    def logged(self, run: Run) -> LoggedRun:
+        """What a benchmark's parent run says of itself."""
+        tags = run.data.tags
+        started = datetime.fromtimestamp(run.info.start_time / 1000)
+        return LoggedRun(
+            run.info.run_id,
+            run.info.run_name,
+            f"{started:%Y-%m-%d %H:%M}",
+            run.data.params,
+            {k.removeprefix("data."): v for k, v in tags.items() if k.startswith("data.")},
+            tags.get("git_commit"),
+            {"yes": True, "no": False}.get(tags.get("git_dirty", "")),
+            cells(self.tables(run.info.run_id)),
+        )
+
+    def tables(self, run: str) -> dict[str, list[dict[str, Any]]]:
+        """The tables with cells that a run has, by name."""
+        names = {item.path for item in self.client.list_artifacts(run)}
+        found = {}
+        for name in TABLES:
+            if f"{name}.json" in names:
+                table = read_json(self.client.download_artifacts(run, f"{name}.json"))
+                rows = table["data"]
+                found[name] = [dict(zip(table["columns"], row, strict=True)) for row in rows]
+        if not found:
+            raise ValueError(f"{run}: this run has no tables; `dxai track` logs what is here anew")
+        return found
+
+    def metrics(self, run: str, rows: list[tuple[int, float, Numbers]]) -> None:
+        """Log numbers at steps and times; the same ones once more change nothing."""
+        self.numbers(run, {}, [(s, values) for s, _, values in rows], {s: t for s, t, _ in rows})
+
+    def numbers(
+        self,
+        run: str,
+        params: dict[str, str],
+        steps: list[tuple[int, Numbers]],
+        times: dict[int, float] | None = None,
+    ) -> None:
+        """Log settings and numbers at steps in as few calls as MLflow's limits allow.
+
+        A call takes 100 settings of 6,000 letters each, and with them up to 900 numbers.
+        """
+        now = time.time()
+        settings = [Param(key, value[:6000]) for key, value in params.items()]
+        metrics = [
+            Metric(key, value, int((times or {}).get(step, now) * 1000), step)
+            for step, values in steps
+            for key, value in values.items()
+        ]
+        for call in range(max(-(-len(settings) // 100), -(-len(metrics) // 900))):
+            self.client.log_batch(
+                run,
+                metrics=metrics[900 * call : 900 * (call + 1)],
+                params=settings[100 * call : 100 * (call + 1)],
+            )
+
+    def tags(self, run: str, tags: dict[str, str]) -> None:
+        """Set tags."""
+        self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def panels(self, run: str, panels: dict[int, Path]) -> None:
+        """Log pictures by step, which MLflow shows with a slider."""
+        if panels:
+            from PIL import Image
+
+            for step, path in panels.items():
+                with Image.open(path) as image:
+                    self.client.log_image(run, image, key="panel", step=step)
+
+    def model(self, run: str, kind: str, path: Path) -> None:
+        """Log a network, or point to the run that logged the very same file before.
+
+        The tag `model_of_run` names the run that has it, in two forms: `runs:/<id>/<kind>` for
+        MLflow's loaders, and the artifact `model.pt`, which `dxai explain` reads.
+        """
+        digest = sha256(path)
+        same = f"tags.model_sha256 = '{digest}' and tags.model_logged = 'yes'"
+        found = self.client.search_runs([self.experiment], same, max_results=1)
+        owner = found[0].info.run_id if found else run
+        self.tags(run, {"model": kind, "model_sha256": digest, "model_of_run": owner})
+        if not found:
+            self.client.log_artifact(run, str(path))
+            log_network(run, kind, *_load(kind, path))
+            self.tags(run, {"model_logged": "yes"})
+
+
+@contextlib.contextmanager
+def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
+    """An experiment, made if need be, for one process at a time.
+
+    The store is what MLFLOW_TRACKING_URI says, else .work/mlflow.db. Two processes that both make
+    a new database would break it; and a result of this folder that is found open here was left so
+    by a process that was killed, and is closed. Others may write to the same server.
+    """
+    work = root.resolve() / ".work"
+    work.mkdir(exist_ok=True)
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or f"sqlite:///{work / 'mlflow.db'}"
+    local = uri.startswith("sqlite:")
+    with (work / "mlflow.lock").open("w") as lock, _quiet():
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        workspace = _workspace(work / "workspace")
+        mlflow.set_tracking_uri(uri)
+        if not given:  # MLflow has just set it, which would decide for the next folder too
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        client = mlflow.MlflowClient(uri)
+        if client.get_experiment_by_name(name) is None:
+            # Without a place of its own MLflow would write to ./mlruns.
+            place = (work / "mlflow-artifacts").as_uri() if local else None
+            client.create_experiment(name, artifact_location=place)
+        experiment = mlflow.set_experiment(name).experiment_id
+        if name == EXPERIMENT:
+            left = "attributes.status = 'RUNNING'"
+            left += "" if local else f" and tags.workspace = '{workspace}'"
+            for run in client.search_runs([experiment], left):
+                client.set_terminated(run.info.run_id, "KILLED")
+        yield Store(client, uri, experiment, workspace)
+
+
+def _workspace(path: Path) -> str:
+    """A name that no other project's folder has, on this machine or another."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text()
+    with atomic(path) as temporary:
+        temporary.write_text(secrets.token_hex(8))
+    return path.read_text()
+
+
+def _listed(runs: list[Run]) -> str:
+    """The first five of these runs, as `<id> (<name>)`."""
+    return ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
+
+
+def _load(kind: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a model.pt as images in, logits or branches out; and its info."""
+    if kind == "classifier":
+        from dxai.models.serialization import load_classifier
+
+        return load_classifier(path)
+    from dxai.explain.decomposition import DXAI
+    from dxai.models.packaged import PackagedExplainer
+
+    explainer = DXAI.load(path)
+    latent = explainer.latent([0])[0]  # as `dxai explain` draws it
+    return PackagedExplainer(explainer.decomposer, explainer.classifier, latent), explainer.info
+
+
+def log_network(run: str, name: str, network: nn.Module, info: dict[str, Any]) -> None:
+    """Log a network that takes images, so that mlflow.pytorch and mlflow.pyfunc load it."""
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    images = (-1, info["channels"], info["image_size"], info["image_size"])
+    mlflow.pytorch.log_model(
+        network,
+        name=name,
+        run_id=run,
+        signature=ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), images)])),
+        # Named, or MLflow would load the model in a new process to find out.
+        pip_requirements=[f"torch=={torch.__version__}", f"numpy=={np.__version__}"],
+        serialization_format="pickle",  # a traced graph (pt2) keeps the batch size of its trace
+        metadata={"class_names": info["class_names"]},
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow's and Alembic's notes on migrations and pickles out of the log."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def main() -> None:
+    """Log the results of this project folder, after `dvc repro` by hand."""
+    print(f"MLflow run {track()}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

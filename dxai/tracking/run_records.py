@@ -1,0 +1,361 @@
+"""What the stages' files say of a run, as flat records: names, tags, numbers, curves, files.
+
+Nothing here knows who keeps the records (`dxai.tracking.mlflow_store` does); reading all of them
+before the first is kept means that a run with a missing result is refused whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from dxai.config.schema import Params
+from dxai.results.methods import BASELINES, OURS
+from dxai.results.metric_names import cells, number, plain
+from dxai.stages import CLASSIFIERS, DATA, DECOMPOSITIONS, OUTCOMES, TABLES
+from dxai.tracking import provenance
+from dxai.utils.files import read_json, read_rows
+
+CURVES = {
+    "beta": "accuracy_vs_beta",
+    "energy": "accuracy_vs_energy",
+    "transfer": "transfer_accuracy_vs_beta",
+    "blur": "blurred_accuracy_vs_beta",
+    "deletion": "accuracy_vs_deleted",
+}
+"""Curve of a summary to the name of its metric."""
+GUARDS = {
+    "accuracy_scored": "accuracy",
+    "psnr_db": "psnr_db",
+    "auc_energy": "auc_energy",
+    "auc_transfer": "auc_transfer",
+    "auc_blur": "auc_blur",
+}
+"""Metric of the whole run, `<metric>/<dataset>/<classifier>`, to a column of our row of Table 1."""
+LOGGED = (
+    *("table1", "table2", "table3", "table4", "table5", "table6"),
+    *("claims", "ablations", "localisation"),
+)
+"""What is kept as a table; results/tables/ has more, which is kept as files."""
+
+Row = dict[str, Any]
+Numbers = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing that was done.
+
+    Attributes
+    ----------
+    name : str
+        `<dataset>/<classifier>/<what>`.
+    tags : dict
+        `kind` (benchmark, classifier, decomposition, method, ablation, cross, stability),
+        `dataset`, `classifier`, `method`, `sign`, `seed`, `role`, `variant`, `scorer`, `profile`,
+        `result`, as far as they apply.
+    numbers : dict
+        Results, finite.
+    curves : list of (int, dict)
+        Step, and numbers at that step.
+    params : dict
+        Settings under dotted names.
+    files : list of Path
+        To be kept as they are.
+    texts : dict
+        Name to content of further files.
+    folders : dict
+        Likewise: name to folder.
+    panels : dict
+        Step to picture.
+    tables : dict
+        Name of a table to its rows.
+    model : tuple of str and Path, optional
+        'classifier' or 'explainer', and its model.pt.
+    failed : bool
+        Whether the thing broke.
+    """
+
+    name: str
+    tags: dict[str, str]
+    numbers: Numbers = field(default_factory=dict)
+    curves: list[tuple[int, Numbers]] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+    panels: dict[int, Path] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    model: tuple[str, Path] | None = None
+    failed: bool = False
+
+
+def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
+    """The run as a whole, and each training and each evaluated method in it.
+
+    Parameters
+    ----------
+    root : Path
+        The project's folder.
+    params : Params
+        What was run; results of other runs that still lie about are left out.
+
+    Raises
+    ------
+    ValueError
+        If a result is missing; the message names the file.
+    """
+    try:
+        tables = {name: read_table(root / TABLES / f"{name}.csv") for name in LOGGED}
+        parts = [
+            record
+            for dataset in params.datasets
+            for name in params.explained
+            for record in _of_classifier(root, params, dataset, name, tables)
+        ]
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename}: no such result; run `dvc repro` first") from None
+    return _whole(root, params, tables), parts
+
+
+def _whole(root: Path, params: Params, tables: dict[str, list[Row]]) -> Record:
+    names = ("results/metrics.json", "results/report.html", "params.yaml", "dvc.lock")
+    steps: dict[int, Numbers] = {}
+    for cell in cells(tables):
+        steps.setdefault(cell.step, {})[cell.name] = cell.value
+    version, texts = _version(root)
+    return Record(
+        params.profile,
+        {"kind": "benchmark", "profile": params.profile} | version | _data(root, params),
+        guards(tables["table1"]) | deltas(tables["claims"]),
+        list(steps.items()),
+        {key: str(value) for key, value in flat(dataclasses.asdict(params))},
+        files=[root / name for name in names if (root / name).exists()],
+        texts=texts,
+        folders={"tables": root / TABLES},
+        tables=tables,
+    )
+
+
+def _of_classifier(
+    root: Path, params: Params, dataset: str, name: str, tables: dict[str, list[Row]]
+) -> Iterator[Record]:
+    tags = {"dataset": dataset, "classifier": name, "profile": params.profile}
+    place = Path(dataset, name)
+    outcomes = root / OUTCOMES / place
+    # With C = D the decomposition trains what it explains.
+    for role in ("explained", "twin") if name in params.classifiers else ("twin",):
+        yield _classifier(root / CLASSIFIERS / place / role, f"{place}/{role}", role, tags)
+    for seed in params.seeds_of(name):
+        folder = root / DECOMPOSITIONS / place / str(seed)
+        yield _decomposition(folder, f"{place}", tags | {"seed": str(seed)}, keep=True)
+    for item in [*params.methods, *(f"{OURS}-{seed}" for seed in params.seeds_of(name))]:
+        summary = read_json(outcomes / item / "summary.json")
+        for row in summary["rows"]:
+            yield _method(row, f"{place}", tags | {"seed": str(summary["seed"])})
+    for variant in params.variants_of(dataset, name):
+        changed = {f"changed.{k}": str(v) for k, v in params.ablations.variants[variant].items()}
+        about = tags | {"seed": str(params.seeds[0]), "variant": variant}
+        folder = root / DECOMPOSITIONS / place / variant
+        yield _decomposition(folder, f"{place}", about, changed)
+        yield _ablation(outcomes / f"{OURS}-{variant}", f"{place}", about, changed, tables)
+    if name in params.classifiers:
+        for seed in params.seeds_of(name):
+            for scorer in params.classifiers:
+                folder = outcomes / f"{OURS}-{seed}-by-{scorer}"
+                yield _cross(folder, f"{place}", tags | {"seed": str(seed), "scorer": scorer})
+    if name in params.repeat.classifiers:
+        yield _stability(f"{place}", tags, tables)
+
+
+def _classifier(folder: Path, name: str, role: str, tags: dict[str, str]) -> Record:
+    metrics = read_json(folder / "metrics.json")
+    return Record(
+        name,
+        tags | {"kind": "classifier", "role": role, "seed": str(metrics["seed"])},
+        numbers(metrics),
+        _history(folder / "history.csv", "epoch"),
+        model=("classifier", _existing(folder / "model.pt")),
+    )
+
+
+def _decomposition(
+    folder: Path,
+    place: str,
+    tags: dict[str, str],
+    params: dict[str, str] | None = None,
+    keep: bool = False,
+) -> Record:
+    """A training; its model is kept if asked for, which takes longer than all the rest."""
+    panels = {
+        int(path.stem.removeprefix("step-")): path
+        for path in sorted((folder / "panels").glob("step-*.png"))
+    }
+    return Record(
+        f"{place}/decomposition-{folder.name}",
+        tags | {"kind": "decomposition", "method": OURS},
+        numbers(dict(flat(read_json(folder / "metrics.json")))),
+        _history(folder / "history.csv", "step"),
+        params or {},
+        panels=panels,
+        model=("explainer", _existing(folder / "model.pt")) if keep else None,
+    )
+
+
+def _method(row: Row, place: str, tags: dict[str, str]) -> Record:
+    tags = tags | {"kind": "method", "method": row["method"], "sign": row["sign"]}
+    tags |= {"result": row["status"]}
+    if row.get("reason"):
+        tags["reason"] = row["reason"]
+    seed = f"-{tags['seed']}" if row["method"] == OURS else ""
+    return Record(
+        f"{place}/{row['method']}{seed}-{row['sign']}",
+        tags,
+        numbers(row),
+        _curves(row),
+        {f"levels.{curve}": str(points["level"]) for curve, points in _drawn(row)},
+        failed=row["status"] == "failed",
+    )
+
+
+def _ablation(
+    folder: Path,
+    place: str,
+    tags: dict[str, str],
+    changed: dict[str, str],
+    tables: dict[str, list[Row]],
+) -> Record:
+    """Ours with something changed, and how far that is from ours as it is."""
+    (row,) = (r for r in read_json(folder / "summary.json")["rows"] if r["method"] == OURS)
+    same = ("dataset", "classifier", "variant")
+    tabled = [r for r in tables["ablations"] if all(str(r[key]) == tags[key] for key in same)]
+    delta = {key: value for r in tabled for key, value in r.items() if key.startswith("delta")}
+    tags = tags | {"kind": "ablation", "method": OURS, "result": row["status"]}
+    return Record(f"{place}/{folder.name}", tags, numbers(row | delta), _curves(row), changed)
+
+
+def _cross(folder: Path, place: str, tags: dict[str, str]) -> Record:
+    """Ours for one classifier, scored by one of them."""
+    row = read_json(folder / "cross.json")["row"]
+    tags = tags | {"kind": "cross", "method": OURS, "result": row["status"]}
+    return Record(f"{place}/{folder.name}", tags, numbers(row), _curves(row))
+
+
+def _stability(place: str, tags: dict[str, str], tables: dict[str, list[Row]]) -> Record:
+    """The rows of Table 4, as curves over the training."""
+    here = [r for r in tables["table4"] if f"{r['dataset']}/{r['classifier']}" == place]
+    curves = [
+        (
+            int(number(row["step"]) or 0),
+            numbers({f"{name}/{row['method']}": row[name] for name in ("std", "normalised")}),
+        )
+        for row in here
+    ]
+    return Record(f"{place}/stability", tags | {"kind": "stability"}, curves=curves)
+
+
+def _drawn(row: Row) -> list[tuple[str, dict[str, list[float]]]]:
+    curves = row.get("curves") or {}
+    return [(curve, points) for curve, points in curves.items() if curve in CURVES]
+
+
+def _curves(row: Row) -> list[tuple[int, Numbers]]:
+    return [
+        (step, {CURVES[curve]: accuracy})
+        for curve, points in _drawn(row)
+        for step, accuracy in enumerate(points["accuracy"])
+    ]
+
+
+def guards(rows: list[Row]) -> Numbers:
+    """What our rows of Table 1 have beside their AUC, seeds averaged."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == OURS:
+            place = f"{plain(row['dataset'])}/{plain(row['classifier'])}"
+            for name, value in numbers({name: row[GUARDS[name]] for name in GUARDS}).items():
+                found.setdefault(f"{name}/{place}", []).append(value)
+    return {name: fmean(values) for name, values in found.items()}
+
+
+def deltas(claims: list[Row]) -> Numbers:
+    """`delta/table<N>/<dataset>/<classifier>/<other>` of each claim, and both ends of its interval.
+
+    The baseline that happens to be the best one goes by `best_baseline`, so that runs line up.
+    """
+    found: Numbers = {}
+    for row in claims:
+        best = row["table"] in (1, 2) and row["other"] in BASELINES
+        other = "best_baseline" if best else re.sub(r"\W+", "_", row["other"])
+        place = f"table{row['table']}/{plain(row['dataset'])}/{plain(row['classifier'])}/{other}"
+        values = {f"{name}/{place}": row[name] for name in ("delta", "delta_low", "delta_high")}
+        found |= numbers(values)
+    return found
+
+
+def numbers(values: Mapping[str, Any]) -> Numbers:
+    """Those of `values` that are, or spell, a finite number."""
+    found = {key: number(value) for key, value in values.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted names of letters, digits and `_ - . /`."""
+    for key, value in values.items():
+        name = prefix + plain(key)
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a CSV file: whole numbers, numbers, truth values, None for nothing, or text."""
+    return [{key: _typed(text) for key, text in row.items()} for row in read_rows(path)]
+
+
+def _typed(text: str) -> Any:
+    if text in ("", "True", "False"):
+        return {"": None, "True": True, "False": False}[text]
+    if re.fullmatch(r"[-+]?\d+", text):
+        return int(text)
+    value = number(text)
+    return text if value is None else value
+
+
+def _history(path: Path, step: str) -> list[tuple[int, Numbers]]:
+    rows = [numbers(row) for row in read_table(path)]
+    return [(int(row.pop(step)), row) for row in rows]
+
+
+def _existing(path: Path) -> Path:
+    path.stat()  # FileNotFoundError
+    return path
+
+
+def _version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Code and environment: tags, and the files that restore them."""
+    tags = provenance.version_tags(root)
+    texts = {provenance.ENVIRONMENT: provenance.environment().encode()}
+    patch, left_out = provenance.uncommitted(root)
+    if patch:
+        texts[provenance.PATCH] = patch
+    if left_out:
+        tags["git_left_out"] = ", ".join(left_out[:20])
+    return tags, texts
+
+
+def _data(root: Path, params: Params) -> dict[str, str]:
+    """`data.<dataset>`: what its manifest, which has the hashes of its files, hashes to."""
+    manifests = {name: root / DATA / name / "manifest.json" for name in params.datasets}
+    return {
+        f"data.{plain(name)}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in manifests.items()
+        if path.exists()
+    }

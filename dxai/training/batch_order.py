@@ -1,0 +1,136 @@
+"""Which images a step sees: a function of seed and step alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.types import Batch
+from dxai.utils import keyed_random
+
+
+class Order:
+    """An endless stream of shuffled passes over n images, cut into batches.
+
+    A pass over a dataset that does not fit into memory visits its row groups in a shuffled order,
+    and shuffles the images within a window of them: a shuffle buffer whose position is a function
+    of the step, so that nothing has to be kept to go on from one.
+
+    Parameters
+    ----------
+    seed : int
+        Decides the order.
+    n, batch_size : int
+        Images in the split and in a batch.
+    blocks : ndarray, optional
+        (R + 1,), where each row group starts, and the end; None shuffles all images as one.
+    window : int
+        Row groups whose images are shuffled together.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        n: int,
+        batch_size: int,
+        blocks: np.ndarray | None = None,
+        window: int = 1,
+    ) -> None:
+        self.seed, self.n, self.batch_size = seed, n, batch_size
+        self.blocks, self.window = blocks, window
+        self._passes: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def over(cls, data: ShardedDataset, seed: int, batch_size: int) -> Order:
+        """The order for a dataset: by windows if it is not held in memory."""
+        blocks = None if data.resident else data.blocks
+        return cls(seed, len(data), batch_size, blocks, data.window)
+
+    def indices(self, step: int, share: range | None = None) -> np.ndarray:
+        """Places in the split of the images of `step`, (batch_size,); or of a share of them."""
+        places = step * self.batch_size + np.array(share or range(self.batch_size))
+        return np.array([self._pass(int(p) // self.n)[int(p) % self.n] for p in places])
+
+    def _pass(self, number: int) -> np.ndarray:
+        if number not in self._passes:
+            self._passes = {k: v for k, v in self._passes.items() if k == number - 1}
+            self._passes[number] = self._shuffled(number)
+        return self._passes[number]
+
+    def _shuffled(self, number: int) -> np.ndarray:
+        if self.blocks is None:
+            return keyed_random.permutation(self.seed, "order", number, self.n)
+        ranges = [np.arange(a, b) for a, b in itertools.pairwise(self.blocks)]
+        shuffled = keyed_random.permutation(self.seed, "order of row groups", number, len(ranges))
+        windows = []
+        for start in range(0, len(ranges), self.window):
+            places = np.concatenate([ranges[i] for i in shuffled[start : start + self.window]])
+            rng = keyed_random.generator(self.seed, "order in a window", number, start)
+            windows.append(rng.permutation(places))
+        return np.concatenate(windows)
+
+
+def ahead(
+    data: ShardedDataset, order: Order, steps: range, share: range | None = None, depth: int = 4
+) -> Generator[Batch, None, None]:
+    """The batches of `steps`, read and decoded while the trainer is busy with those before.
+
+    With `share`, places in a batch, only these images of each. One thread reads up to `depth`
+    batches ahead; what goes wrong in it is raised when its batch is due. Close the generator, or
+    exhaust it, to end the thread.
+    """
+
+    def read(step: int) -> Batch:
+        return data.batch(order.indices(step, share))
+
+    pool = ThreadPoolExecutor(1, "reader")
+    waiting = iter(steps)
+    try:
+        pending = deque(pool.submit(read, step) for step in itertools.islice(waiting, depth))
+        while pending:
+            batch = pending.popleft().result()
+            pending.extend(pool.submit(read, step) for step in itertools.islice(waiting, 1))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def flip(images: Tensor, seed: int, step: int, samples: range | None = None) -> Tensor:
+    """Mirror each image (B, C, H, W) with probability one half.
+
+    Here and below `samples` are the images' places in the global batch, all of it by default.
+    """
+    mirrored = keyed_random.uniform(seed, "flip", step, samples or range(len(images))) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def add_noise(
+    images: Tensor, strength: float, seed: int, step: int, samples: range | None = None
+) -> Tensor:
+    """Add white Gaussian noise to each image (B, C, H, W), its deviation uniform in [0, strength].
+
+    Not clipped, so that a clean and a noisy image differ by the noise alone.
+    """
+    if strength == 0:
+        return images
+    samples = samples or range(len(images))
+    deviation = strength * keyed_random.uniform(seed, "noise strength", step, samples)
+    noise = keyed_random.normal(seed, "noise", step, samples, tuple(images.shape[1:]))
+    return images + deviation[:, None, None, None] * noise
+
+
+def lower_contrast(
+    images: Tensor, strength: float, seed: int, step: int, samples: range | None = None
+) -> Tensor:
+    """Multiply each image (B, C, H, W) by a factor uniform in [1 - strength, 1]."""
+    if strength == 0:
+        return images
+    drawn = keyed_random.uniform(seed, "contrast", step, samples or range(len(images)))
+    return images * (1 - strength * drawn)[:, None, None, None]

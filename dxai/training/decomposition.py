@@ -1,0 +1,278 @@
+"""Train a decomposition from the first step, or from its checkpoint, to the last."""
+
+from __future__ import annotations
+
+import io
+import time
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dxai.config.schema import DecomposeParams
+from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.training import batch_order
+from dxai.training.checkpoints import Checkpoint, all_finite
+from dxai.training.distributed import ALONE, World
+from dxai.training.events import Stopped, Watcher
+from dxai.training.step import Networks, draw, train_step
+from dxai.types import Batch, Decomposition
+from dxai.utils import keyed_random
+
+Snapshots = dict[int, dict[str, Tensor]]
+"""Step to the averaged weights after it."""
+PANEL_IMAGES = 12
+"""Validation images behind the sample panels and the logged PSNR."""
+EARLIER = (1 / 300_000, 1 / 30, 1 / 3)
+"""When snapshots are kept, as shares of all steps: those of Table 4 before the last one."""
+LOOK_EVERY = 20
+"""Steps between two looks at the losses of a GPU, which has to be waited for."""
+
+
+class NonFiniteLoss(ValueError):
+    """A loss or a weight became NaN or infinite; the checkpoint before it stays."""
+
+
+def train(
+    networks: Networks,
+    params: DecomposeParams,
+    data: ShardedDataset,
+    validation: ShardedDataset,
+    seed: int,
+    checkpoint: Checkpoint,
+    watcher: Watcher,
+    world: World = ALONE,
+) -> list[dict[str, Any]]:
+    """Train `networks` in place.
+
+    Parameters
+    ----------
+    networks : Networks
+        As built by `build_networks`; continued from `checkpoint` where there is one.
+    params : DecomposeParams
+        Settings.
+    data, validation : ShardedDataset
+        Images to train on, and images for panels and PSNR.
+    seed : int
+        Keys every draw.
+    checkpoint : Checkpoint
+        Of this very training; the first worker reads and writes it.
+    watcher : Watcher
+        Of the first worker; is told how it goes.
+    world : World
+        The workers that share each batch.
+
+    Returns
+    -------
+    list of dict
+        The losses every `log_every` steps: `step`, `seconds`, `loss/...` and `psnr_db` on
+        validation images.
+
+    Raises
+    ------
+    NonFiniteLoss
+        Naming step, losses and image ids.
+    Stopped
+        If the watcher asked for it; everything up to that step is saved.
+    """
+    classes = len(data.class_names)
+    device = next(networks.decomposer.parameters()).device
+    order = batch_order.Order.over(data, seed, params.batch_size)
+    share = world.share(params.batch_size)
+    first = world.rank == 0
+    state = world.from_first(checkpoint.load() if first else None)
+    start, history, sums, spent, snapshots = _resume(networks, state)
+    kept = snapshot_steps(params.steps)
+    watcher.tell("start", step=start, total=params.steps, images=params.batch_size)
+    shown = _panel_batch(validation)
+    began = time.monotonic() - spent
+    steps = range(start, params.steps)
+    unseen: list[dict[str, Tensor]] = []
+    with closing(batch_order.ahead(data, order, steps, share)) as batches:
+        for step, batch in zip(steps, batches, strict=True):
+            images = batch.images
+            if params.flip:
+                images = batch_order.flip(images, seed, step, share)
+            drawn = draw(params, seed, step, batch.labels, classes, share).to(device)
+            x, y = images.to(device), batch.labels.to(device)
+            unseen.append(train_step(networks, params, x, y, drawn, step, world))
+            done = step + 1
+            due = _due(params, done)
+            if done in kept and first:
+                snapshots[done] = _copy(networks.average.state_dict())
+            if device.type == "cuda" and len(unseen) < LOOK_EVERY and not any(due.values()):
+                continue
+            losses, stopping = _look(unseen, world, first and watcher.stopping)
+            _check_finite(losses, done, data, order)
+            unseen = []
+            for row in losses:
+                for name, value in row.items():
+                    sums.setdefault(name, []).append(value)
+            if due["row"]:
+                means = {name: float(torch.stack(v).mean()) for name, v in sums.items()}
+                sums = {}
+                if first:
+                    seconds = time.monotonic() - began
+                    history.append(_row(done, seconds, means, networks, shown, seed))
+                    watcher.tell("row", step=done, numbers=history[-1])
+            if due["panel"] and first:
+                watcher.tell("panel", step=done, png=panel(_decompose(networks, shown, seed)))
+            if due["checkpoint"] or stopping:
+                _check_weights(networks, done, data, order)
+            if (due["checkpoint"] or stopping) and first:
+                # Losses since the last row are kept too, so that a resumed history is the same.
+                content = {
+                    "step": done,
+                    "complete": done == params.steps,
+                    "networks": networks.state_dict(),
+                    "history": history,
+                    "sums": sums,
+                    "snapshots": snapshots,
+                    "seconds": time.monotonic() - began,
+                }
+                checkpoint.save(content, done, history[-1]["psnr_db"] if history else 0.0)
+            watcher.tell("step", done=done, note=_note(history))
+            if stopping:
+                raise Stopped(f"stopped after step {done}")
+    return history
+
+
+def _resume(
+    networks: Networks, state: dict[str, Any] | None
+) -> tuple[int, list[dict[str, Any]], dict[str, list[Tensor]], float, Snapshots]:
+    if state is None:
+        return 0, [], {}, 0.0, {}
+    networks.load_state_dict(state["networks"])
+    rest = (state["sums"], state["seconds"], state["snapshots"])
+    return state["step"], state["history"], *rest
+
+
+def snapshot_steps(steps: int) -> list[int]:
+    """After which steps the averaged weights are kept, beside those after the last (Table 4).
+
+    1, 10,000 and 100,000 of the paper's 300,000 steps, scaled to this number.
+    """
+    return sorted({max(1, round(share * steps)) for share in EARLIER} - {steps})
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+
+def _due(params: DecomposeParams, done: int) -> dict[str, bool]:
+    """What has to be done after this many steps."""
+    every = {
+        "row": params.log_every,
+        "panel": params.panel_every,
+        "checkpoint": params.checkpoint_every,
+    }
+    return {name: done % n == 0 or done == params.steps for name, n in every.items()}
+
+
+def _look(
+    unseen: list[dict[str, Tensor]], world: World, stopping: bool
+) -> tuple[list[dict[str, Tensor]], bool]:
+    """The losses of some steps over the whole batch, and whether the first worker has to stop."""
+    values = [value.double().cpu() for row in unseen for value in row.values()]
+    flags = torch.tensor([float(stopping)], dtype=torch.float64)
+    found = torch.cat([torch.stack(values), flags])
+    if world.size > 1:
+        device = next(iter(unseen[0].values())).device  # NCCL takes no tensors of the CPU
+        found = world.mean(found.to(device)).cpu()
+    means = iter(found)
+    # float32 as computed, so that one worker's sums are what they were.
+    rows = [{name: next(means).to(value.dtype) for name, value in r.items()} for r in unseen]
+    return rows, bool(next(means) > 0)
+
+
+def _check_finite(
+    losses: list[dict[str, Tensor]], done: int, data: ShardedDataset, order: batch_order.Order
+) -> None:
+    for place, row in enumerate(losses):
+        wrong = [name for name, value in row.items() if not bool(value.isfinite())]
+        if wrong:
+            step = done - len(losses) + place
+            what = f"loss {', '.join(wrong)} is not finite"
+            raise NonFiniteLoss(_not_finite(step + 1, what, data, order))
+
+
+def _check_weights(
+    networks: Networks, done: int, data: ShardedDataset, order: batch_order.Order
+) -> None:
+    """Before they are kept: an update may overflow although the losses before it did not."""
+    wrong = [name for name, state in networks.state_dict().items() if not all_finite(state)]
+    if wrong:
+        what = f"{', '.join(wrong)} not finite after it"
+        raise NonFiniteLoss(_not_finite(done, what, data, order))
+
+
+def _not_finite(done: int, what: str, data: ShardedDataset, order: batch_order.Order) -> str:
+    ids = ", ".join(data.ids[i] for i in order.indices(done - 1))
+    return f"step {done}: {what}; images {ids}; the last checkpoint is kept"
+
+
+def _panel_batch(data: ShardedDataset) -> Batch:
+    """Some images of every class in turn."""
+    per_class = max(1, PANEL_IMAGES // len(data.class_names))
+    places = [
+        int(i)
+        for c in range(len(data.class_names))
+        for i in (data.labels == c).nonzero()[0][:per_class]
+    ]
+    return data.batch(places)
+
+
+@torch.no_grad()
+def _decompose(networks: Networks, batch: Batch, seed: int) -> Decomposition:
+    size, device = (networks.average.latent_dim,), next(networks.average.parameters()).device
+    latent = keyed_random.normal(seed, "panel latent", 0, batch.index.tolist(), size)
+    found = networks.average(batch.images.to(device), batch.labels.to(device), latent.to(device))
+    return Decomposition(batch.images, found.psi.cpu())
+
+
+def _row(
+    step: int,
+    seconds: float,
+    means: dict[str, float],
+    networks: Networks,
+    shown: Batch,
+    seed: int,
+) -> dict[str, Any]:
+    residual = _decompose(networks, shown, seed).residual
+    # Peak 2: images span [-1, 1].
+    psnr = float((10 * torch.log10(4 / residual.square().mean((1, 2, 3)))).mean())
+    losses = {f"loss/{name}": value for name, value in means.items()}
+    return {"step": step, "seconds": seconds, "psnr_db": psnr} | losses
+
+
+def _note(history: list[dict[str, Any]]) -> str:
+    if not history:
+        return "no losses yet"
+    last = history[-1]
+    return (
+        f"class {last['loss/class']:.2f}, rec {last['loss/rec']:.3f}, "
+        f"x_hat {last['psnr_db']:.1f} dB"
+    )
+
+
+def panel(decomposition: Decomposition, enlarge: int = 2) -> bytes:
+    """A PNG, one row an image: x, class-agnostic, class-distinct, x_hat; shown from -1 to 1."""
+    parts = (
+        decomposition.image,
+        decomposition.agnostic,
+        decomposition.distinct,
+        decomposition.reconstruction,
+    )
+    rows = torch.cat([part.clamp(-1, 1) for part in parts], dim=3)
+    sheet = rows.permute(0, 2, 3, 1).flatten(0, 1)
+    pixels = ((sheet + 1) * 127.5).round().to(torch.uint8).numpy()
+    image = Image.fromarray(
+        np.ascontiguousarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    )
+    size = (image.width * enlarge, image.height * enlarge)
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,153 @@
+"""What a training tells while it goes, and how it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dxai.training.prometheus import Metrics
+from dxai.utils.files import atomic
+from dxai.utils.progress import Progress
+
+EVENTS = "events.jsonl"
+
+
+class Stopped(Exception):
+    """The training was asked to stop, and has saved."""
+
+
+class Watcher:
+    """Takes what a training tells; this one takes no notice.
+
+    Events are named by their `kind`:
+
+    - ``start``: `step` of `total`, `images` a step; told again when it goes on after a failure;
+    - ``step``: `done` steps, with a `note` on how it goes; often, so that silence means trouble;
+    - ``row``: numbers of the history, by name, at `step`;
+    - ``panel``: a picture, `png`, at `step`;
+    - ``say``: a line of `text`.
+    """
+
+    def tell(self, kind: str, **content: Any) -> None:
+        """Take an event."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the training is asked to save and raise `Stopped`."""
+        return False
+
+
+class Console(Watcher):
+    """Prints progress, and keeps pictures and numbers in the training's folder.
+
+    Parameters
+    ----------
+    title : str
+        What is trained, for the lines.
+    folder : Path
+        Gets panels/step-000250.png, and events.jsonl: a line for each `start`, `row` and `panel`.
+    stop : StopRequest, optional
+        Where a stop comes from.
+    metrics : Path, optional
+        Folder that gets a file for Prometheus.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        folder: Path,
+        stop: StopRequest | None = None,
+        metrics: Path | None = None,
+    ) -> None:
+        self.title, self.folder, self.stop = title, folder, stop
+        self.metrics = Metrics(metrics, title) if metrics else None
+        self.heard = time.monotonic()
+        self._progress = Progress(title, 0)
+        self._images = 0
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop is not None and self.stop.pending is not None
+
+    def tell(self, kind: str, **content: Any) -> None:
+        self.heard = time.monotonic()
+        if self.metrics:
+            self._measure(self.metrics, kind, content)
+        if kind == "say":
+            print(f"{self.title}: {content['text']}", flush=True)
+        elif kind == "start":
+            step, total, self._images = content["step"], content["total"], content["images"]
+            self._progress = Progress(self.title, total, step)
+            if step:
+                print(f"{self.title}: continuing from step {step}", flush=True)
+            self._keep(kind, content)
+        elif kind == "step":
+            rate = self._progress.rate(content["done"]) * self._images
+            self._progress.update(content["done"], f"{rate:.0f} images/s, {content['note']}")
+        elif kind == "row":
+            self._keep(kind, content)
+        elif kind == "panel":
+            path = self.folder / "panels" / f"step-{content['step']:06d}.png"
+            with atomic(path) as temporary:
+                temporary.write_bytes(content["png"])
+            print(f"{self.title}: panel of step {content['step']}: {path}", flush=True)
+            self._keep(kind, {"step": content["step"], "path": str(path)})
+
+    def _measure(self, metrics: Metrics, kind: str, content: dict[str, Any]) -> None:
+        if kind == "start":
+            metrics.set(steps=content["total"], steps_done=content["step"])
+            metrics.count_start()
+        elif kind == "step":
+            rate = self._progress.rate(content["done"]) * self._images
+            metrics.set(steps_done=content["done"], images_per_second=rate)
+        elif kind == "row":
+            metrics.set_row(content["numbers"])
+        over = kind == "step" and content["done"] >= self._progress.total
+        with contextlib.suppress(OSError):  # a full disk stops what needs it, not this
+            metrics.write(now=over or kind == "start")
+
+    def _keep(self, kind: str, content: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = {"kind": kind, "title": self.title, "time": time.time()} | content
+        with (self.folder / EVENTS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a request that a training answers between two steps.
+
+    Inside the `with` block the first signal only sets `pending`; `answer` then ends the program
+    the way the signal would have. A second signal ends it at once.
+    """
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.pending is not None:
+            raise KeyboardInterrupt
+        self.pending = number
+
+    def answer(self) -> None:
+        """Raise what the pending signal stands for."""
+        if self.pending == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.pending is not None:
+            raise SystemExit(128 + self.pending)

@@ -1,0 +1,1 @@
+"""Running a training: the supervisor and Ray."""

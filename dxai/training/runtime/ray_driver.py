@@ -1,0 +1,316 @@
+"""A training on Ray: its driver, its workers, and the desk between them.
+
+The only home of `import ray`. `dxai.training.runtime.supervisor` runs `main` in a process of its
+own and talks to it over a pipe; `python -m dxai.training.runtime.ray_driver` keeps a cluster for
+several of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pickle
+import shutil
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import dxai
+from dxai.datasets.source import open_url
+from dxai.training.distributed import World
+from dxai.training.events import Stopped, Watcher
+from dxai.training.jobs import ClassifierJob
+from dxai.training.runtime.supervisor import Task, choose_device, prepare_torch
+
+TELL_EVERY = 0.5
+"""Seconds between two `step` events of a worker."""
+WAITING_EVERY = 30.0
+"""Seconds between two words on the wait for others to free their resources."""
+
+
+class Alone(TorchConfig):
+    """For one worker: no process group, whose meeting place listens on every interface."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return Backend
+
+
+@ray.remote(num_cpus=0)
+class Desk:
+    """Where workers leave what they tell, and find whether they should stop."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.stop = False
+
+    def put(self, kind: str, content: dict[str, Any]) -> bool:
+        """Leave an event; returns whether to stop."""
+        self.events.append((kind, content))
+        return self.stop
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        """All events since the last call."""
+        events, self.events = self.events, []
+        return events
+
+    def ask_to_stop(self) -> None:
+        """Let the next `put` say so."""
+        self.stop = True
+
+
+class DeskWatcher(Watcher):
+    """Tells a desk, without waiting for it."""
+
+    def __init__(self, desk: Any) -> None:
+        self.desk = desk
+        self._stop = False
+        self._told = 0.0
+        self._untold: dict[str, Any] | None = None
+        self._pending: list[Any] = []
+
+    @property
+    def stopping(self) -> bool:
+        self._collect(0)
+        return self._stop
+
+    def tell(self, kind: str, **content: Any) -> None:
+        now = time.monotonic()
+        if kind == "step" and now - self._told < TELL_EVERY:
+            self._untold = content
+            return
+        self._told = now
+        if kind == "step":
+            self._untold = None
+        self._pending.append(self.desk.put.remote(kind, content))
+
+    def finish(self, kind: str, **content: Any) -> None:
+        """Tell the last event, and wait until all are there."""
+        if self._untold is not None:
+            self._told = 0.0
+            self.tell("step", **self._untold)
+        self.tell(kind, **content)
+        self._collect(30)
+
+    def _collect(self, timeout: float) -> None:
+        if self._pending:
+            count = len(self._pending)
+            ready, self._pending = ray.wait(self._pending, num_returns=count, timeout=timeout)
+            self._stop = self._stop or any(ray.get(ready))
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each worker does."""
+    task: Task = ray.get(config["task"][0])
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size())
+    desk = DeskWatcher(config["desk"])
+    watcher = desk if world.rank == 0 else Watcher()
+    prepare_torch(task.params)
+    device = ray.train.torch.get_device() if config["gpu"] else choose_device(task.params)
+    try:
+        task.job.run(device, task.checkpoint, watcher, world)
+    except Stopped as stopped:
+        if world.rank == 0:
+            desk.finish("stopped", text=str(stopped))
+    except (ValueError, OSError) as error:  # trying again cannot help
+        desk.finish("error", text=str(error))
+        raise
+    else:
+        if world.rank == 0:
+            desk.finish("done")
+
+
+class Relay(threading.Thread):
+    """Carries events from the desk to the process that watches, and its wish to stop back."""
+
+    def __init__(self, link: Connection, desk: Any, wait: str) -> None:
+        super().__init__(daemon=True)
+        self.link, self.desk, self.wait = link, desk, wait
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        told, started, asked = -WAITING_EVERY, False, False
+        while not self._over.is_set():
+            for kind, content in ray.get(self.desk.take.remote()):
+                started = started or kind == "start"
+                self._tell(kind, content)
+            if self.wait and not started and time.monotonic() - told > WAITING_EVERY:
+                told = time.monotonic()
+                self._tell("say", {"text": self.wait})
+            if self._wants_a_stop() and not asked:
+                if not started:  # there is nothing to save; Ray ends what this process began
+                    os._exit(1)
+                asked = True
+                ray.get(self.desk.ask_to_stop.remote())
+            time.sleep(0.1)
+
+    def _tell(self, kind: str, content: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # nobody is left; `_wants_a_stop` finds that, too
+            self.link.send((kind, content))
+
+    def _wants_a_stop(self) -> bool:
+        """Told so, or nobody is left to tell."""
+        try:
+            return self.link.poll() and self.link.recv() == "stop"
+        except (EOFError, OSError):
+            return True
+
+    def end(self) -> None:
+        """Carry what is left, and stop."""
+        self._over.set()
+        self.join()
+        for kind, content in ray.get(self.desk.take.remote()):
+            self._tell(kind, content)
+
+
+def main() -> None:
+    """One training, told over the pipe whose number is in the environment."""
+    link = Connection(int(os.environ["DXAI_LINK"]))
+    task, address = pickle.loads(link.recv_bytes())
+    try:
+        fit(link, task, address)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:500]
+        link.send(("failed", {"text": f"Ray: {type(error).__name__}: {reason}"}))
+        raise
+
+
+def fit(link: Connection, task: Task, address: str | None) -> None:
+    """Train `task` with Ray Train.
+
+    Raises
+    ------
+    Exception
+        Ray's own, if workers are lost more often than allowed, or the cluster is.
+    """
+    params = task.params
+    connect(address, params.workers * params.cpus_per_worker, task)
+    has = ray.cluster_resources()
+    gpu = params.device == "cuda" or (
+        params.device == "auto" and has.get("GPU", 0) >= params.workers * params.gpus_per_worker > 0
+    )
+    resources = {"CPU": params.cpus_per_worker} | ({"GPU": params.gpus_per_worker} if gpu else {})
+    needs = f"{params.workers} x {', '.join(f'{v:g} {k}' for k, v in resources.items())}"
+    for kind, each in resources.items():
+        if has.get(kind, 0) < params.workers * each:
+            text = f"the cluster has {has.get(kind, 0):g} {kind}, training.workers needs {needs}"
+            link.send(("error", {"text": text}))
+            return
+    here = ray.get_runtime_context().get_node_id()
+    desk = Desk.options(  # type: ignore[attr-defined]
+        scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
+    ).remote()
+    free = ray.available_resources()
+    short = [k for k, each in resources.items() if free.get(k, 0) < params.workers * each]
+    relay = Relay(link, desk, f"waiting until {needs} are free" if short else "")
+    relay.start()
+    config, scratch = run_config(task)
+    trainer = TorchTrainer(
+        work,
+        # In a list, or Ray would put the content in its place.
+        train_loop_config={"task": [ray.put(task)], "desk": desk, "gpu": gpu},
+        scaling_config=ScalingConfig(
+            num_workers=params.workers,
+            use_gpu=gpu,
+            resources_per_worker=resources,
+            placement_strategy=params.placement,
+        ),
+        torch_config=(Alone if params.workers == 1 else TorchConfig)("nccl" if gpu else "gloo"),
+        run_config=config,
+    )
+    try:
+        trainer.fit()
+        relay.end()
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def run_config(task: Task) -> tuple[RunConfig, Path | None]:
+    """Where Ray Train keeps its own book, and the folder to remove: checkpoints are ours.
+
+    Every start has a name of its own, since Ray would continue another one of the same name.
+    """
+    name = f"{task.name}-{os.getpid()}-{time.time_ns()}"
+    failures = FailureConfig(max_failures=task.params.failures)
+    if "://" in task.params.storage:
+        import pyarrow.fs
+
+        system, root = open_url(task.params.storage)
+        wrapped = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(system))
+        book = RunConfig(
+            name=name,
+            storage_path=f"{root}/{task.checkpoint.folder.name}/ray",
+            storage_filesystem=wrapped,
+            failure_config=failures,
+        )
+        return book, None
+    place = task.checkpoint.folder / "ray"
+    place.mkdir(parents=True, exist_ok=True)
+    return RunConfig(name=name, storage_path=str(place), failure_config=failures), place
+
+
+def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
+    """Join the cluster at an address, or start one on this machine."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init(
+            address="local",
+            num_cpus=max(len(os.sched_getaffinity(0)), cpus),
+            include_dashboard=False,
+            object_store_memory=200 << 20,
+            **quiet,
+        )
+    elif "RAY_ADDRESS" not in os.environ:  # started from here, with this very code
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(address=address, runtime_env={"py_modules": modules(task)}, **quiet)
+
+
+def modules(task: Task | None) -> list[str]:
+    """The packages that a cluster needs from here: this one, and a user's classifier's."""
+    found = [str(Path(dxai.__file__).parent)]
+    if task is not None and isinstance(task.job, ClassifierJob) and ":" in task.job.spec.arch:
+        spec = importlib.util.find_spec(task.job.spec.arch.split(":")[0].split(".")[0])
+        if spec is not None and spec.submodule_search_locations:
+            found += list(spec.submodule_search_locations)
+        elif spec is not None and spec.origin:
+            found.append(spec.origin)
+    return found
+
+
+def keep_cluster() -> None:
+    """Keep a cluster on this machine, print its address, until standard input ends.
+
+    That is when whoever holds it is done, or killed; Ray ends with the process that began it.
+    """
+    connect(None, 1)
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    os.dup2(2, 1)  # whoever read that line may be gone
+    gone = threading.Event()
+
+    def wait() -> None:
+        sys.stdin.read()
+        gone.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    while not gone.wait(2.0):
+        if not any(node["Alive"] for node in ray.nodes()):
+            sys.exit("the cluster was lost")
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    keep_cluster()

@@ -1,0 +1,295 @@
+"""Run a training: in this process, or on Ray with this process watching over it.
+
+Ray runs in a process and a session of its own. Whatever happens to it there (a worker, the trainer
+or the whole cluster is killed; a worker hangs), this process notices, ends what is left and starts
+again from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dxai.config.schema import TrainingParams
+from dxai.datasets.remote_cache import cache_root, publish
+from dxai.training.checkpoints import Checkpoint
+from dxai.training.distributed import ALONE
+from dxai.training.events import Console, Stopped, StopRequest
+from dxai.training.jobs import Job
+from dxai.utils import processes, shared_process
+from dxai.utils.files import digest
+
+START_SECONDS = 180.0
+"""How long Ray may take until it says something."""
+STOP_SECONDS = 60.0
+"""How long a training may take to save when it is asked to stop."""
+END_SECONDS = 20.0
+"""How long Ray may take to leave a cluster that is not ours."""
+LOG = "ray.log"
+METRICS = ".work/metrics"
+"""Folder of files for Prometheus, unless DXAI_METRICS names another."""
+OWN_CLUSTER = {
+    # Ray protects what it starts itself so; whoever joins has to say the same.
+    "RAY_AUTH_MODE": "token",
+    # As on laptops of other systems, where it listens on loopback alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+"""Environment of a cluster that is started here, for this machine only."""
+SHARED = "DXAI_CLUSTER"
+"""Environment variable: the folder of a cluster that is held for several trainings."""
+
+
+class TrainingFailed(ChildProcessError):
+    """A training that was started again as often as allowed, and ended each time."""
+
+
+class TrainingError(ValueError):
+    """An error of a training that trying again cannot mend, as it was raised on the worker."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given.
+
+    Attributes
+    ----------
+    job : Job
+    checkpoint : Checkpoint
+    params : TrainingParams
+    name : str
+        Names the training, its settings and its data.
+    """
+
+    job: Job
+    checkpoint: Checkpoint
+    params: TrainingParams
+    name: str
+
+
+def launch(
+    job: Job, title: str, name: str, folder: Path, params: TrainingParams
+) -> tuple[dict[str, Any], Checkpoint]:
+    """Train, or go on training, until it is complete.
+
+    Parameters
+    ----------
+    job : Job
+        What is trained.
+    title : str
+        For the progress lines.
+    name : str
+        Carries a digest of all that decides the result.
+    folder : Path
+        Gets panels/, events.jsonl and Ray's log.
+    params : TrainingParams
+        How and where.
+
+    Returns
+    -------
+    dict, Checkpoint
+        The final state, and where it is; to be removed once the result stands.
+
+    Raises
+    ------
+    TrainingError, TrainingFailed
+        See there. KeyboardInterrupt and SystemExit answer a signal, after saving.
+    """
+    if "://" in params.storage:
+        checkpoint = Checkpoint(cache_root() / "checkpoints" / name, params.storage, params.keep)
+    else:
+        checkpoint = Checkpoint(Path(params.storage).absolute() / name, None, params.keep)
+    state = checkpoint.load()
+    if state is None or not state["complete"]:
+        with StopRequest() as stop:
+            metrics = Path(os.environ.get("DXAI_METRICS", METRICS)).absolute()
+            console = Console(title, folder.absolute(), stop, metrics)
+            task = Task(job, checkpoint, params, name)
+            try:
+                if params.executor == "local":
+                    run_here(task, console)
+                else:
+                    _watch(_with_data_at_hand(task, console), console)
+            except Stopped:
+                stop.answer()
+        state = checkpoint.load()
+        assert state is not None, "a training that ended has saved"
+    return state, checkpoint
+
+
+def run_here(task: Task, console: Console) -> None:
+    """Train in this process."""
+    if task.params.workers > 1:
+        raise ValueError(f"training.workers is {task.params.workers}; executor: local has one")
+    prepare_torch(task.params)
+    task.job.run(choose_device(task.params), task.checkpoint, console, ALONE)
+
+
+def prepare_torch(params: TrainingParams) -> None:
+    """Threads and determinism of this process: the numbers depend on them."""
+    torch.set_num_threads(params.cpus_per_worker)
+    if params.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def choose_device(params: TrainingParams) -> torch.device:
+    """The device that the settings name, or the best that this process has."""
+    if params.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("training.device is cuda, but there is no such device; valid: auto, cpu")
+    return torch.device(params.device)
+
+
+def _with_data_at_hand(task: Task, console: Console) -> Task:
+    """With object storage, workers read the data from there too, each machine caching it once."""
+    if "://" not in task.params.storage or "://" in task.job.data:
+        return task
+    folder = Path(task.job.data)
+    version = digest((folder / "manifest.json").read_text())
+    url = f"{task.params.storage.rstrip('/')}/prepared/{folder.name}-{version}"
+    console.tell("say", text=f"workers read the data from {url}")
+    publish(folder, url)
+    return dataclasses.replace(task, job=dataclasses.replace(task.job, data=url))
+
+
+# ------------------------------------------------------------------------------------ on Ray
+def _watch(task: Task, console: Console) -> None:
+    """Train on Ray; start again after what was not the training's own fault."""
+    for attempt in range(task.params.failures + 1):
+        console.tell("say", text="starting on Ray")
+        address = ray_address()
+        try:
+            _attempt(task, console, address)
+            return
+        except TrainingFailed as error:
+            if console.stopping:
+                raise Stopped(str(error)) from error
+            left = task.params.failures - attempt
+            if not left:
+                times = f"the training was started {attempt + 1} times"
+                raise TrainingFailed(f"{error}; {times}") from error
+            console.tell("say", text=f"{error}; starting again, {left} more times if need be")
+
+
+def ray_address() -> str | None:
+    """The cluster to join, None to start one for this training alone.
+
+    RAY_ADDRESS names it; else whoever runs several trainings may hold one
+    (`dxai.utils.shared_process`), which is started by the first of them, and again if it was lost.
+
+    Raises
+    ------
+    ValueError
+        If nobody answers at RAY_ADDRESS: Ray itself would wait for minutes.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address and SHARED in os.environ:
+        command = [sys.executable, "-m", "dxai.training.runtime.ray_driver"]
+        return shared_process.use(Path(os.environ[SHARED]), command, environment())
+    if address in ("", "local", "auto"):
+        return address if address == "auto" else None
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise ValueError(f"RAY_ADDRESS is {address!r}; it must be HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ValueError(
+            f"RAY_ADDRESS is {address}, but nobody answers there ({error}); start the cluster, or "
+            "unset it to train on this machine"
+        ) from None
+    return address
+
+
+def _attempt(task: Task, console: Console, address: str | None) -> None:
+    """One driver process of Ray, until the training is done."""
+    log = console.folder / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ours, theirs = Pipe()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from dxai.training.runtime.ray_driver import main; main()"],
+            env=environment() | {"DXAI_LINK": str(theirs.fileno())},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    theirs.close()
+    try:
+        ours.send_bytes(pickle.dumps((task, address)))
+        _listen(ours, task.params.hang_seconds, console)
+        if address:  # let it say good-bye
+            process.wait(END_SECONDS)
+    except (EOFError, ConnectionError):
+        # Ended without a word.
+        raise TrainingFailed(f"Ray ended: {_last_line(log)} (all of it: {log})") from None
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        ours.close()
+        processes.end_session(process.pid, process.poll)
+
+
+def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
+    """Pass on what is told, until the training ends or falls silent."""
+    console.heard, limit = time.monotonic(), max(START_SECONDS, hang_seconds)
+    asked: float | None = None
+    while True:
+        if link.poll(0.2):
+            kind, content = link.recv()
+            if kind == "done":
+                return
+            if kind == "stopped":
+                raise Stopped(content["text"])
+            if kind == "error":
+                raise TrainingError(content["text"])
+            if kind == "failed":
+                raise TrainingFailed(content["text"])
+            if kind == "start":
+                limit = hang_seconds
+            console.tell(kind, **content)
+        now = time.monotonic()
+        if console.stopping and asked is None:
+            link.send("stop")
+            asked = now
+        if asked is not None and now - asked > STOP_SECONDS:
+            raise TrainingFailed("did not stop when asked to; the last checkpoint is kept")
+        if now - console.heard > limit:
+            raise TrainingFailed(f"hangs: no sign of life for {limit:.0f} seconds")
+
+
+def environment() -> dict[str, str]:
+    """What a process that starts or joins Ray is given."""
+    own = {} if os.environ.get("RAY_ADDRESS") else OWN_CLUSTER
+    paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return (
+        os.environ
+        | own
+        | {
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # a user's own classifiers
+            "RAY_TRAIN_V2_ENABLED": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+        }
+    )
+
+
+def _last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"

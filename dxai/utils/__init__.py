@@ -1,0 +1,1 @@
+"""What knows neither PyTorch nor the domain."""

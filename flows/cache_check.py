@@ -1,0 +1,54 @@
+"""Whether what DVC believes to have is still what it was: bytes change on disks, dates do not."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from dxai.utils import dvc_files
+
+
+def check(say: Callable[[str], None], cache: Path, root: Path | str = ".") -> list[str]:
+    """Hash every object of DVC's cache and every output, and remove those that are damaged.
+
+    DVC hashes a file anew only if its size or date has changed. What is removed here, it restores
+    from its cache, or makes again.
+
+    Returns
+    -------
+    list of str
+        Paths of what was damaged, as told to `say`.
+    """
+    root = Path(root)
+    damaged = []
+    for path in sorted((cache / dvc_files.OBJECTS).glob("*/*")):
+        if path.name.startswith("."):
+            say(f"{path} was never finished: removed")
+            path.unlink()
+        elif _md5(path) != path.parent.name + path.name.removesuffix(".dir"):
+            damaged.append(str(path))
+            path.unlink()
+    recorded = dvc_files.hashes(dvc_files.stages(root / "dvc.lock"), "outs")
+    for (_, out), digest in recorded.items():
+        path, wanted = root / out, digest.removesuffix(".dir")
+        if path.exists() and (_md5_of_folder(path) if path.is_dir() else _md5(path)) != wanted:
+            damaged.append(out)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in damaged:
+        say(f"{name} is damaged: removed, to be restored or made again")
+    return damaged
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _md5_of_folder(folder: Path) -> str:
+    """As DVC hashes a folder: the list of its files with their hashes, as JSON."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    named = sorted((path.relative_to(folder).parts, path) for path in files)
+    listed = [{"md5": _md5(path), "relpath": "/".join(parts)} for parts, path in named]
+    content = json.dumps(listed, sort_keys=True).encode()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

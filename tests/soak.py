@@ -1,0 +1,294 @@
+"""Kill what runs a training, again and again at random, and see whether it ends as if undisturbed.
+
+Run as `make soak` or `python -m tests.soak --kills 24`. A line is printed for each kill, and
+soak.json, in the folder of `--out`, keeps all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dxai.training.jobs import DecompositionJob
+from dxai.utils.files import write_json
+from tests import s3
+from tests.prepared import prepared_textures
+from tests.ray_jobs import SETTINGS, TRAINING, Training, wait_for
+
+VICTIMS = ("worker", "trainer", "raylet", "gcs_server", "driver", "stage")
+PHASES = {"step": 3, "write": 2, "upload": 2, "start": 1}
+"""When it is killed, and how often compared with the others."""
+UNHURT = 25.0
+"""Seconds of steps without a new start after which a kill counts as survived without one."""
+SLOW = 300.0
+"""Seconds in which whatever is waited for happens."""
+
+
+@dataclass
+class Kill:
+    """What is done, and what came of it.
+
+    Attributes
+    ----------
+    number, victim, planned
+        Which kill, of what, and when it was meant to come.
+    phase : str
+        When it came: a checkpoint may be done before it hits.
+    step, saved : int
+        The last step that was told, and the last checkpoint on this machine.
+    continued : int or None
+        The step from which it went on; None where nothing had to start again.
+    seconds : float or None
+        From the last step before to the first one after; None where the next kill came before.
+    """
+
+    number: int
+    victim: str
+    planned: str
+    round: int = 0
+    phase: str = ""
+    step: int = 0
+    saved: int = 0
+    continued: int | None = None
+    seconds: float | None = None
+
+    def line(self, kills: int) -> str:
+        """For people."""
+        went_on = "went on without a new start"
+        if self.continued is not None:
+            went_on = f"went on from step {self.continued}"
+        lost = f" after {self.seconds:.1f} s" if self.seconds is not None else ""
+        return (
+            f"kill {self.number}/{kills}: {self.victim} at step {self.step}, while: {self.phase}; "
+            f"{went_on}{lost}"
+        )
+
+
+def main() -> None:
+    """Soak, compare, and leave with 1 if anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=None, help="of victims and moments")
+    parser.add_argument("--steps", type=int, default=1000, help="of each training")
+    parser.add_argument("--out", type=Path, default=Path(".work/soak"))
+    args = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
+    print(f"seed {seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, s3.moto() as store:
+        soak = Soak(Path(folder), store, random.Random(seed), args.kills, args.steps)
+        try:
+            soak.run()
+        finally:
+            soak.close()
+            summary = soak.summary()
+            write_json(args.out / "soak.json", {"seed": seed, "steps": args.steps} | summary)
+    for victim, about in summary["victims"].items():
+        print(
+            f"{victim}: {about['kills']} kills, mean {about['mean_seconds']} s until the next step"
+        )
+    print(f"{summary['equal']} of {summary['rounds']} trainings ended bit-identical", flush=True)
+    sys.exit(summary["equal"] != summary["rounds"] or len(summary["kills"]) < args.kills)
+
+
+class Soak:
+    """Trainings, one after the other, until all kills are done.
+
+    Parameters
+    ----------
+    root : Path
+        For everything.
+    store : s3.Server
+        Gets a copy of each checkpoint.
+    chance : random.Random
+    kills, steps : int
+    """
+
+    def __init__(
+        self, root: Path, store: s3.Server, chance: random.Random, kills: int, steps: int
+    ) -> None:
+        self.root, self.store, self.chance, self.count = root, store, chance, kills
+        prepared = prepared_textures(root / "data")
+        settings = dataclasses.replace(SETTINGS, steps=steps, panel_every=steps)
+        self.job = DecompositionJob(str(prepared), settings, None, 0)
+        local = dataclasses.replace(TRAINING, executor="local")
+        self.undisturbed = Training(root / "undisturbed", self.job, local).start()
+        self.bucket = store.bucket()
+        self.made = [self.undisturbed]
+        self.done: list[Kill] = []
+        self.equal = 0
+
+    def run(self) -> None:
+        """All kills, and the comparison of each training's end."""
+        expected = self.undisturbed.result(3600)
+        plan = self._plan()
+        while True:
+            training = self._training()
+            self.disturb(training, plan)
+            same = training.result(3600) == expected
+            self.equal += same
+            print(f"training {len(self.made) - 1} is {'' if same else 'NOT '}equal", flush=True)
+            # What Ray had begun when its watcher was killed notices that within a minute or so.
+            wait_for(lambda t=training: not t.leftovers(), "the end of all", SLOW)
+            if not plan:
+                return
+
+    def close(self) -> None:
+        """End what a failure left."""
+        for training in self.made:
+            training.close()
+
+    def summary(self) -> dict[str, object]:
+        """For the record."""
+        victims = {}
+        for victim in VICTIMS:
+            mine = [kill for kill in self.done if kill.victim == victim]
+            seconds = [kill.seconds for kill in mine if kill.seconds is not None]
+            victims[victim] = {
+                "kills": len(mine),
+                "mean_seconds": round(statistics.mean(seconds), 1) if seconds else None,
+                "without_a_new_start": sum(kill.continued is None for kill in mine),
+            }
+        kills = [dataclasses.asdict(kill) for kill in self.done]
+        rounds = len(self.made) - 1
+        return {"rounds": rounds, "equal": self.equal, "victims": victims, "kills": kills}
+
+    def _plan(self) -> list[Kill]:
+        """Each victim equally often, in any order, at moments of all phases."""
+        victims = [VICTIMS[i % len(VICTIMS)] for i in range(self.count)]
+        self.chance.shuffle(victims)
+        phases = self.chance.choices(list(PHASES), weights=list(PHASES.values()), k=self.count)
+        return [Kill(i + 1, v, p) for i, (v, p) in enumerate(zip(victims, phases, strict=True))]
+
+    def _training(self) -> Training:
+        number = len(self.made)
+        params = dataclasses.replace(
+            TRAINING, failures=10 * self.count, storage=f"s3://{self.bucket}/{number}"
+        )
+        variables = s3.environment(self.store.endpoint)
+        variables["DXAI_CACHE"] = str(self.root / f"cache-{number}")
+        self.made.append(Training(self.root / f"training-{number}", self.job, params, variables))
+        return self.made[-1].start()
+
+    # ----------------------------------------------------------------------------------- kills
+    def disturb(self, training: Training, plan: list[Kill]) -> None:
+        """Kill as planned, until all is done or the training has ended."""
+        self._steps(training, 0)
+        while plan:
+            kill = plan[0]
+            if kill.planned == "start":
+                self._leave(training)  # a start to be disturbed
+                time.sleep(self.chance.uniform(0, 12))
+            # Looked up before: a checkpoint is written faster than processes are listed.
+            ended = self._ended(training)
+            wait_for(lambda k=kill, e=ended: self._victim(training, k) or e(), "a victim", SLOW)
+            victim = self._victim(training, kill)
+            if victim is None:
+                if ended():
+                    return
+                continue
+            if kill.planned != "start" and not self._moment(training, kill.planned):
+                return  # it has ended
+            starts = training.starts()
+            kill.round, kill.step = len(self.made) - 1, training.step()
+            kill.saved = training.saved()
+            kill.phase = "write" if training.half_written() else ""
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:  # lost with what was killed before
+                continue
+            kill.phase = kill.phase or self._phase(training, kill)
+            at = time.time()
+            plan.pop(0)
+            self.done.append(kill)
+            if kill.victim == "stage":
+                training.wait()
+                training.start()
+            self._recover(training, kill, starts, at)
+            print(kill.line(self.count), flush=True)
+
+    def _moment(self, training: Training, phase: str) -> bool:
+        """Wait for a moment of a phase; returns whether it came before the end."""
+        wanted = training.step() + self.chance.randint(1, 30)
+        saved = None
+
+        def come() -> bool:
+            nonlocal saved
+            if training.step() < wanted:
+                return False
+            if phase == "write":
+                return bool(training.half_written())
+            if phase == "upload":
+                now = training.saved()
+                saved = now if saved is None else saved
+                return now > saved
+            return True
+
+        ended = self._ended(training)
+        wait_for(lambda: come() or ended(), f"a {phase}", SLOW, pause=0.001)
+        return not ended()
+
+    def _leave(self, training: Training) -> None:
+        """Kill the watching process and start it anew, which does not count."""
+        os.kill(training.pid, signal.SIGKILL)
+        training.wait()
+        training.start()
+
+    def _victim(self, training: Training, kill: Kill) -> int | None:
+        return training.pid if kill.victim == "stage" else training.find(kill.victim)
+
+    def _phase(self, training: Training, kill: Kill) -> str:
+        if kill.planned == "start":
+            return "start"
+        sent = not kill.saved or f"step-{kill.saved:09d}.json" in self._stored()
+        return "step" if sent else "upload"
+
+    def _stored(self) -> set[str]:
+        number = len(self.made) - 1
+        found = self.store.client().list_objects_v2(Bucket=self.bucket, Prefix=f"{number}/training")
+        return {Path(entry["Key"]).name for entry in found.get("Contents", [])}
+
+    def _recover(self, training: Training, kill: Kill, starts: int, at: float) -> None:
+        """Wait until it makes steps again, or clearly never ceased to."""
+        ended = self._ended(training)
+
+        def again() -> bool:
+            unhurt = time.time() - at > UNHURT and self._last(training) > time.time() - 5
+            return training.starts() > starts or unhurt or ended()
+
+        wait_for(again, f"a start after the end of the {kill.victim}: {training.said()}", SLOW)
+        if training.starts() == starts:
+            kill.seconds = 0.0
+            return
+        begun = training.events("start")[-1]
+        kill.continued = begun["step"]
+        rows = training.events("row")
+        before = max([at, *(row["time"] for row in rows if row["time"] < begun["time"])])
+        self._steps(training, begun["time"])
+        after = [r["time"] for r in training.events("row") if r["time"] > begun["time"]]
+        kill.seconds = after[0] - before if after else 0.0
+
+    def _steps(self, training: Training, since: float) -> None:
+        ended = self._ended(training)
+        wait_for(lambda: self._last(training) > since or ended(), f"steps: {training.said()}", SLOW)
+
+    def _last(self, training: Training) -> float:
+        """When a step was told for the last time."""
+        rows = training.events("row")
+        return rows[-1]["time"] if rows else 0.0
+
+    def _ended(self, training: Training) -> Callable[[], bool]:
+        return lambda: training.process is None or training.process.poll() is not None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`dxai explain`: what is written for images that can be read, and what is said of the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dxai.cli.explain_files import explain_files, open_model, output_names
+from dxai.cli.main import main
+from dxai.models.classifiers import build_classifier
+from dxai.models.decomposer import Decomposer
+from dxai.models.serialization import load_classifier, save_classifier, save_decomposer
+
+CLASSES = ["bright", "dark", "striped"]
+SIZE = 16
+
+
+def save_models(root: Path, channels: int = 1) -> tuple[Path, Path]:
+    """An untrained decomposition with its classifier, and that classifier alone."""
+    torch.manual_seed(0)
+    classifier = build_classifier("simple", channels, len(CLASSES), SIZE).eval()
+    info = {"arch": "simple", "options": {}, "channels": channels, "class_names": CLASSES}
+    info |= {"image_size": SIZE, "value_range": [-1.0, 1.0]}
+    sizes = {"channels": channels, "classes": len(CLASSES), "image_size": SIZE}
+    settings = sizes | {"branches": 2, "branch_width": 2, "coarsest": 8, "mapping_width": 8}
+    decomposer = Decomposer(**settings)
+    folder = root / "decomposition"
+    folder.mkdir(parents=True)
+    about = {"settings": settings, "class_names": CLASSES, "channels": channels}
+    about |= {"image_size": SIZE, "value_range": [-1.0, 1.0], "seed": 0}
+    save_decomposer(folder / "model.pt", decomposer, about, classifier, info)
+    save_classifier(root / "classifier.pt", classifier, info)
+    return folder, root / "classifier.pt"
+
+
+def save_image(path: Path, seed: int = 0, size: int = 20) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_models(tmp_path_factory.mktemp("models"))[0]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_and_the_numbers_of_each_image(tmp_path: Path, channels: int) -> None:
+    folder, classifier = save_models(tmp_path, channels)
+    images = [save_image(tmp_path / f"in/{name}.png", i) for i, name in enumerate("ab")]
+    out = tmp_path / "out"
+    assert main(["explain", "--model", str(folder), "--out", str(out), *map(str, images)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a.png", "b.json", "b.png"]
+    assert Image.open(out / "a.png").size[0] > 800
+    found = json.loads((out / "a.json").read_text())
+    # The same, worked out without the command.
+    network, _ = load_classifier(classifier)
+    pixels = Image.open(images[0]).convert("L" if channels == 1 else "RGB").resize((SIZE, SIZE), 3)
+    x = torch.tensor(np.asarray(pixels, dtype=np.float32) / 127.5 - 1).reshape(SIZE, SIZE, -1)
+    model = open_model(str(folder))
+    parts = model.explainer.explain(x.permute(2, 0, 1)[None])
+    for name, shown in {
+        "input": parts.image,
+        "class-agnostic": parts.agnostic,
+        "reconstruction": parts.reconstruction,
+    }.items():
+        expected = dict(zip(CLASSES, network(shown).softmax(1)[0].tolist(), strict=True))
+        assert found["probabilities"][name] == pytest.approx(expected, abs=1e-5)
+    predicted = max(CLASSES, key=found["probabilities"]["input"].get)
+    assert found["predicted_class"] == found["explained_class"] == predicted
+    mse = float((parts.residual**2).mean())
+    assert found["psnr_db"] == pytest.approx(10 * np.log10(4 / mse), abs=1e-3)
+    assert found["mean_abs_distinct"] == pytest.approx(float(parts.distinct.abs().mean()), abs=1e-6)
+    digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
+    assert (found["model_sha256"], found["latent_seed"]) == (digest, 0)
+
+
+def test_an_explanation_does_not_depend_on_its_neighbours(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dxai.cli.explain_files.BATCH", 2)
+    images = [str(save_image(tmp_path / f"{i}.png", i)) for i in range(4)]
+    model = open_model(str(folder))
+    explain_files(model, images, tmp_path / "all")
+    explain_files(model, images[-1:], tmp_path / "one")
+    together = json.loads((tmp_path / "all/3.json").read_text())
+    alone = json.loads((tmp_path / "one/3.json").read_text())
+    for name, values in alone["probabilities"].items():
+        assert together["probabilities"][name] == pytest.approx(values, abs=1e-5)
+    assert together["psnr_db"] == pytest.approx(alone["psnr_db"], abs=1e-3)
+    assert len(list((tmp_path / "all").iterdir())) == 8
+
+
+def test_the_class_and_the_latent_can_be_chosen(folder: Path, tmp_path: Path) -> None:
+    image = str(save_image(tmp_path / "a.png"))
+    options = ["--model", str(folder), "--class", "striped", image]
+    found = []
+    for seed in ("0", "1"):
+        assert main(["explain", "--out", str(tmp_path / seed), "--seed", seed, *options]) == 0
+        found.append(json.loads((tmp_path / seed / "a.json").read_text()))
+    assert [f["explained_class"] for f in found] == ["striped", "striped"]
+    assert found[0]["mean_abs_distinct"] != found[1]["mean_abs_distinct"]
+
+
+def test_an_unknown_class_lists_the_valid_ones(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(save_image(tmp_path / "a.png"))
+    out = tmp_path / "out"
+    code = main(["explain", "--model", str(folder), "--class", "cat", "--out", str(out), image])
+    assert code == 1 and not out.exists()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(name in error for name in ["'cat'", *CLASSES])
+
+
+def test_unreadable_images_are_named_and_the_others_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = save_image(tmp_path / "good.png")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:60])
+    files = [str(tmp_path / name) for name in ("text.png", "good.png", "cut.png", "absent.png")]
+    out = tmp_path / "out"
+    assert main(["explain", "--model", str(folder), "--out", str(out), *files]) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["good.json", "good.png"]
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3
+    for name, line in zip(("text.png", "cut.png", "absent.png"), errors, strict=True):
+        assert line.startswith("error: ") and name in line
+
+
+def test_names_never_clash_and_no_input_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    names = ["a/x.png", "b/x.jpg", "b/X.png", "a/x-2.png", "out/y.png"]
+    files = [str(save_image(tmp_path / name)) for name in names]
+    before = Path(files[-1]).read_bytes()
+    stems = output_names(files, tmp_path / "out")
+    assert [stems[file] for file in files] == ["x", "x-2", "X-3", "x-2-2", "y-2"]
+    assert explain_files(open_model(str(folder)), files, tmp_path / "out") == 0
+    assert Path(files[-1]).read_bytes() == before
+    assert len(list((tmp_path / "out").glob("*.json"))) == len(files)
+
+
+def test_another_classifier_can_be_asked(folder: Path, tmp_path: Path) -> None:
+    class Sure(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([0.0, 0.0, 9.0]).expand(len(x), 3)
+
+    image = str(save_image(tmp_path / "a.png"))
+    torch.manual_seed(5)
+    info = {"arch": "simple", "options": {}, "channels": 1, "class_names": CLASSES}
+    other = build_classifier("simple", 1, 3, SIZE)
+    save_classifier(tmp_path / "other.pt", other, info | {"image_size": SIZE})
+    model = open_model(str(folder), str(tmp_path / "other.pt"))
+    explain_files(model, [image], tmp_path / "out")
+    found = json.loads((tmp_path / "out/a.json").read_text())
+    explain_files(open_model(str(folder)), [image], tmp_path / "own")
+    own = json.loads((tmp_path / "own/a.json").read_text())
+    assert found["probabilities"]["input"] != own["probabilities"]["input"]
+    model.explainer.classifier = Sure()
+    explain_files(model, [image], tmp_path / "out")
+    assert json.loads((tmp_path / "out/a.json").read_text())["predicted_class"] == "striped"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("class_names", ["cat", "dog", "cow"]), ("image_size", 32), ("channels", 3)]
+)
+def test_a_classifier_for_other_images_is_refused(
+    folder: Path, tmp_path: Path, key: str, value: object
+) -> None:
+    info = {"arch": "simple", "options": {}, "channels": 1, "class_names": CLASSES}
+    info |= {"image_size": SIZE, key: value}
+    size, channels = int(str(info["image_size"])), int(str(info["channels"]))
+    save_classifier(tmp_path / "c.pt", build_classifier("simple", channels, 3, size), info)
+    with pytest.raises(ValueError, match=rf"c\.pt: {key}"):
+        open_model(str(folder), str(tmp_path / "c.pt"))
+
+
+@pytest.mark.parametrize("source", ["nowhere", "a/b.pt"])
+def test_a_model_that_is_not_there_is_named(
+    source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "--model", source, "a.png"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {source}: no such file or folder, and no MLflow run id or runs:/ URI\n"
+    )
+
+
+def test_a_file_that_is_no_decomposition_is_named(tmp_path: Path) -> None:
+    _, classifier = save_models(tmp_path)
+    with pytest.raises(ValueError, match=r"classifier\.pt.*not a decomposition"):
+        open_model(str(classifier))

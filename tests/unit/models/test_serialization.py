@@ -1,0 +1,91 @@
+"""Snapshots of a decomposition beside its model file."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dxai.models.classifiers import build_classifier
+from dxai.models.decomposer import Decomposer
+from dxai.models.serialization import (
+    SNAPSHOTS,
+    ModelError,
+    freeze,
+    load_snapshots,
+    save_decomposer,
+    write_tensors,
+)
+
+SETTINGS: dict[str, Any] = {
+    "channels": 1, "classes": 3, "image_size": 16, "branches": 3, "branch_width": 3,
+    "coarsest": 8, "mapping_width": 8, "style_dim": 8, "latent_dim": 4,
+}  # fmt: skip
+ABOUT = {"class_names": ["a", "b", "c"], "image_size": 16, "channels": 1}
+
+
+def at(step: int) -> dict[str, torch.Tensor]:
+    """Weights that tell after which step they were."""
+    state = Decomposer(**SETTINGS).state_dict()
+    return {name: torch.full_like(value, step) for name, value in state.items()}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A decomposition after 20 steps, kept after the 7th and the 1st, too."""
+    last = freeze(Decomposer(**SETTINGS))
+    last.load_state_dict(at(20))
+    info = {"settings": SETTINGS, "training": {"steps": 20}, **ABOUT}
+    classifier = freeze(build_classifier("simple", 1, 3, 16, width=4))
+    described = {"arch": "simple", "options": {"width": 4}, **ABOUT}
+    save_decomposer(tmp_path / "model.pt", last, info, classifier, described)
+    write_tensors(tmp_path / SNAPSHOTS, {"kind": "snapshots", "steps": {7: at(7), 1: at(1)}})
+    return tmp_path
+
+
+def test_each_kept_step_in_order_and_the_last_one_last(folder: Path) -> None:
+    found = [
+        (step, copy.deepcopy(network.state_dict())) for step, network in load_snapshots(folder)
+    ]
+    assert [step for step, _ in found] == [1, 7, 20]
+    for step, state in found:
+        assert all((value == step).all() for value in state.values())
+
+
+def test_networks_that_are_loaded_are_frozen(folder: Path) -> None:
+    for _, network in load_snapshots(folder):
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_a_missing_file_and_one_of_another_kind_are_named(folder: Path) -> None:
+    (folder / SNAPSHOTS).rename(folder / "elsewhere")
+    with pytest.raises(ModelError, match=r"snapshots\.pt: no such model file"):
+        list(load_snapshots(folder))
+    (folder / "model.pt").rename(folder / SNAPSHOTS)
+    with pytest.raises(
+        ModelError, match=r"snapshots\.pt: holds a? ?decomposition, not a snapshots"
+    ):
+        list(load_snapshots(folder))
+
+
+def test_weights_of_other_settings_are_refused(folder: Path) -> None:
+    other = Decomposer(**{**SETTINGS, "branches": 2}).state_dict()
+    write_tensors(folder / SNAPSHOTS, {"kind": "snapshots", "steps": {7: other}})
+    with pytest.raises(ModelError, match="step 7 has other settings"):
+        list(load_snapshots(folder))
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from dxai.models.serialization import write_tensors; "
+        "write_tensors(sys.argv[1], {'x': torch.arange(5)})"
+    )
+    for name in ("one.pt", "another.pt"):  # in processes of their own
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()

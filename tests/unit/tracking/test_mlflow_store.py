@@ -1,0 +1,450 @@
+"""Made-up results, logged to a real MLflow store and read back with MLflow's own tools."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import mlflow
+import mlflow.pytorch
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dxai.config.schema import Params
+from dxai.explain.decomposition import DXAI
+from dxai.models.classifiers import build_classifier
+from dxai.models.decomposer import Decomposer
+from dxai.models.serialization import load_classifier, save_classifier, save_decomposer
+from dxai.tracking import mlflow_store
+from dxai.tracking.run_records import LOGGED
+from dxai.utils.files import read_json, write_json
+from tests.fixtures import CLASSES, SIZE, STEPS, VARIANTS, write_results
+
+CELL = Path("textures/resnet18")
+INFO = {"arch": "simple", "options": {}, "channels": 1, "image_size": SIZE}
+INFO |= {"class_names": list(CLASSES), "value_range": [-1.0, 1.0]}
+SETTINGS = {"channels": 1, "classes": len(CLASSES), "image_size": SIZE, "branches": 2}
+SETTINGS |= {"branch_width": 2, "branch_max_width": 4, "mapping_width": 8}
+
+
+def write_project(root: Path, rich: bool = False) -> Params:
+    """Results in the folders of a project, with small networks that were never trained."""
+    params, folders = write_results(root, rich=rich)
+    (root / "artifacts").mkdir()
+    (root / "data").mkdir()
+    folders.prepared.rename(root / "data/prepared")
+    folders.classifiers.rename(root / "artifacts/classifiers")
+    folders.decompositions.rename(root / "artifacts/decompositions")
+    folders.outcomes.rename(root / "results/outcomes")
+    if not rich:  # a rich one has it
+        ours = root / "results/outcomes" / CELL / "dxai-0"
+        row = read_json(ours / "summary.json")["rows"][0]
+        write_json(ours.with_name("dxai-0-by-resnet18") / "cross.json", {"row": row})
+    for variant in params.ablations.variants:
+        place = root / "artifacts/decompositions" / CELL
+        shutil.copytree(place / "0", place / variant)
+    torch.manual_seed(0)
+    for role in ("explained", "twin"):
+        network = build_classifier("simple", 1, len(CLASSES), SIZE)
+        for path in (root / "artifacts/classifiers").glob(f"*/*/{role}"):
+            save_classifier(path / "model.pt", network, INFO)
+    decomposer = Decomposer(**SETTINGS)
+    for folder in (root / "artifacts/decompositions").glob("*/*/*"):
+        about = INFO | {"settings": SETTINGS}
+        save_decomposer(folder / "model.pt", decomposer, about, network, INFO)
+        (folder / "panels").mkdir()
+        for step in (250, 500):
+            Image.new("L", (8, 8), step % 256).save(folder / f"panels/step-{step:06d}.png")
+    (root / "dvc.lock").write_text("schema: '2.0'\n")
+    return params
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has been run and logged twice."""
+    root = tmp_path_factory.mktemp("project")
+    params = write_project(root)
+    for name in ("first", "second"):
+        mlflow_store.log_benchmark(root, params, name, {"origin": "test"})
+    return root
+
+
+@pytest.fixture(scope="module")
+def rich(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
+    """A project with every table, of which one dataset was run, logged to the store of `root`."""
+    folder = tmp_path_factory.mktemp("rich")
+    whole = write_project(folder, rich=True)
+    some = {name: whole.methods[name] for name in ("ig", "gradcam")}
+    datasets = {"textures": whole.datasets["textures"]}
+    params = dataclasses.replace(whole, datasets=datasets, methods=some, joint={})
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/.work/mlflow.db"
+    mlflow_store.log_benchmark(folder, params, "rich")
+    os.environ.pop("MLFLOW_TRACKING_URI")
+    return folder, params
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path, rich: tuple[Path, Params]) -> pd.DataFrame:
+    """Every run, the oldest first."""
+    frame = mlflow.search_runs(experiment_names=["dxai"], order_by=["attributes.start_time"])
+    assert isinstance(frame, pd.DataFrame)
+    return frame
+
+
+def parent(runs: pd.DataFrame, name: str = "second") -> pd.Series:
+    return runs[runs["tags.mlflow.runName"] == name].iloc[0]
+
+
+def children(runs: pd.DataFrame, name: str = "second") -> pd.DataFrame:
+    found = runs[runs["tags.mlflow.parentRunId"] == parent(runs, name)["run_id"]]
+    return found.set_index("tags.mlflow.runName")
+
+
+def history(run: str, metric: str) -> list[tuple[int, float]]:
+    points = mlflow.MlflowClient().get_metric_history(run, metric)
+    return sorted((point.step, point.value) for point in points)
+
+
+def table(root: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(root / f"results/tables/{name}.csv")
+
+
+def test_headline_metrics_are_on_the_parent(root: Path, runs: pd.DataFrame) -> None:
+    run = parent(runs)
+    rows = table(root, "table1").set_index(["method", "sign"])
+    for name, key in (
+        ("dxai", ("dxai", "part")),
+        ("ig", ("ig", "signed")),
+        ("ig-relu", ("ig", "relu")),
+    ):
+        assert run[f"metrics.auc/textures/resnet18/{name}"] == pytest.approx(rows.loc[key, "auc"])
+    assert run["metrics.psnr_db/textures/resnet18"] == pytest.approx(25.8)
+    assert run["metrics.accuracy/textures/resnet18"] == pytest.approx(0.98)
+    assert "metrics.auc/textures/resnet18/lime" not in run.dropna()  # it failed
+    assert run["params.decompose.steps"] == "1500"
+    assert run["params.methods.lime.samples"] == "100"
+    assert run["tags.origin"] == "test"
+    assert len(run["tags.dvc_lock"]) == 64
+
+
+def test_the_data_is_a_tag(root: Path, runs: pd.DataFrame) -> None:
+    manifest = root / "data/prepared/textures/manifest.json"
+    expected = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert parent(runs)["tags.data.textures"] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "place", "column"),
+    [
+        ("table1", "auc", ("dataset", "classifier", "method"), "auc"),
+        ("table2", "deletion", ("dataset", "classifier", "method"), "auc_deletion"),
+        ("table3", "cross", ("dataset", "trained", "scorer"), "auc"),
+        ("table6", "accuracy", ("dataset", "classifier"), "test_accuracy"),
+    ],
+)
+def test_each_cell_of_a_table_is_a_metric(
+    rich: tuple[Path, Params],
+    runs: pd.DataFrame,
+    name: str,
+    metric: str,
+    place: tuple[str, ...],
+    column: str,
+) -> None:
+    rows = table(rich[0], name).dropna(subset=column)
+    if "sign" in rows:  # the first one of each method
+        rows = rows[rows["sign"] == rows.groupby(list(place))["sign"].transform("first")]
+    expected = rows.groupby(list(place))[column].mean()
+    assert len(expected) >= 6
+    run = parent(runs, "rich").dropna()
+    for names, value in expected.items():
+        assert run["/".join([f"metrics.{metric}", *names])] == pytest.approx(value)
+
+
+def test_table_4_is_a_curve_over_the_training(
+    rich: tuple[Path, Params], runs: pd.DataFrame
+) -> None:
+    rows = table(rich[0], "table4")
+    rows = rows[(rows["dataset"] == "textures") & (rows["classifier"] == "resnet18")]
+    for metric, column in (("std", "std"), ("std_normalised", "normalised")):
+        name = f"{metric}/textures/resnet18"
+        points = history(parent(runs, "rich")["run_id"], f"{name}/dxai")
+        ours = rows[rows["method"] == "dxai"]
+        assert [step for step, _ in points] == list(STEPS) == list(ours["step"])
+        assert [value for _, value in points] == pytest.approx(list(ours[column]))
+        (other,) = history(parent(runs, "rich")["run_id"], f"{name}/gradcam")
+        (expected,) = rows[rows["method"] == "gradcam"][column]
+        assert other == (0, pytest.approx(expected))
+
+
+def test_each_claim_is_a_metric(rich: tuple[Path, Params], runs: pd.DataFrame) -> None:
+    claims = table(rich[0], "claims")
+    assert set(claims["table"]) == {1, 2, 3, 4}
+    run = parent(runs, "rich").dropna()
+    names = [name for name in run.index if name.startswith("metrics.delta/")]
+    assert len(names) == len(claims)  # none has the name of another
+    for kind in ("delta", "delta_low", "delta_high"):
+        values = [run[name.replace("delta", kind, 1)] for name in names]
+        assert sorted(values) == pytest.approx(sorted(claims[kind]))
+    first = claims[(claims["table"] == 1) & (claims["claim"].str.contains("baseline"))].iloc[0]
+    name = f"delta/table1/{first['dataset']}/{first['classifier']}/best_baseline"
+    assert run[f"metrics.{name}"] == pytest.approx(first["delta"])
+
+
+def test_tables_and_report_are_artifacts_of_the_parent(
+    rich: tuple[Path, Params], runs: pd.DataFrame
+) -> None:
+    run = parent(runs, "rich")["run_id"]
+    client = mlflow.MlflowClient()
+    names = {item.path for item in client.list_artifacts(run)}
+    assert {"metrics.json", "dvc.lock"} <= names
+    files = {item.path for item in client.list_artifacts(run, "tables")}
+    written = {path.name for path in (rich[0] / "results/tables").iterdir()}
+    assert files == {f"tables/{name}" for name in written} and len(written) >= 11
+    for name in LOGGED:
+        logged = mlflow.load_table(f"{name}.json", run_ids=[run])
+        rows = table(rich[0], name)
+        assert list(logged.columns[: len(rows.columns)]) == list(rows.columns)
+        assert len(logged) == len(rows) > 0
+        for column in rows.select_dtypes("number"):
+            assert logged[column].astype(float).tolist() == pytest.approx(
+                rows[column].astype(float).tolist(), nan_ok=True
+            )
+
+
+def test_empty_tables_are_no_error(root: Path, runs: pd.DataFrame) -> None:
+    """A quick run has one seed and one classifier: no stability, nothing known of the images."""
+    for name in ("table3", "table4", "localisation"):
+        assert table(root, name).empty
+    run = parent(runs)
+    names = {item.path for item in mlflow.MlflowClient().list_artifacts(run["run_id"])}
+    assert {"table1.json", "table6.json"} <= names
+    assert not {"table3.json", "table4.json", "localisation.json"} & names
+    assert not [name for name in run.dropna().index if name.startswith("metrics.std")]
+
+
+def test_what_goes_beyond_table_1_has_children(
+    rich: tuple[Path, Params], runs: pd.DataFrame
+) -> None:
+    folder, params = rich
+    found = children(runs, "rich")
+    seeds = {name: len(params.seeds_of(name)) for name in params.classifiers}
+    assert dict(found["tags.kind"].value_counts()) == {
+        "classifier": 2 * 2,
+        "decomposition": sum(seeds.values()) + len(VARIANTS),
+        "method": 2 * 3 + 3 * sum(seeds.values()),  # ig has two signs; ours has two controls
+        "ablation": len(VARIANTS),
+        "cross": 2 * sum(seeds.values()),
+        "stability": 1,
+    }
+    assert set(found["tags.variant"].dropna()) == set(VARIANTS)
+    rows = table(folder, "ablations").set_index("variant")
+    for variant in VARIANTS:
+        child = found.loc[f"{CELL}/dxai-{variant}"]
+        for column in ("auc", "delta", "delta_low", "delta_high"):
+            assert child[f"metrics.{column}"] == pytest.approx(rows.loc[variant, column], rel=1e-4)
+    assert found.loc[f"{CELL}/dxai-two_branches", "params.changed.branches"] == "2"
+    assert found.loc[f"{CELL}/decomposition-two_branches", "params.changed.branches"] == "2"
+    cross = found.loc["textures/resnet18/dxai-1-by-simple"]
+    assert (cross["tags.scorer"], cross["tags.seed"]) == ("simple", "1")
+    assert len(history(cross["run_id"], "accuracy_vs_beta")) == 11
+    stability = found.loc["textures/resnet18/stability"]["run_id"]
+    assert [step for step, _ in history(stability, "std/dxai")] == list(STEPS)
+
+
+def test_each_training_and_each_row_is_a_child(root: Path, runs: pd.DataFrame) -> None:
+    rows = table(root, "table1")
+    found = children(runs)
+    assert dict(found["tags.kind"].value_counts()) == {
+        "classifier": 2,
+        "decomposition": 1,
+        "method": len(rows),
+        "cross": 1,
+    }
+    assert set(found["tags.benchmark"]) == {parent(runs)["run_id"]}
+    assert set(found["tags.dataset"]) == {"textures"}
+    methods = found[found["tags.kind"] == "method"]
+    for row in rows.itertuples():
+        same = (methods["tags.method"] == row.method) & (methods["tags.sign"] == row.sign)
+        child = methods[same].iloc[0]
+        assert child["tags.result"] == row.status
+        assert child["tags.seed"] == str(row.seed)
+        if row.status == "ok":
+            assert child["metrics.auc_low"] == pytest.approx(row.auc_low)
+
+
+def test_a_method_that_failed_is_a_failed_run_and_an_unsupported_one_is_not(
+    runs: pd.DataFrame,
+) -> None:
+    found = children(runs)
+    lime, lrp = found.loc["textures/resnet18/lime-relu"], found.loc["textures/resnet18/lrp-relu"]
+    assert (lime["status"], lime["tags.reason"]) == (
+        "FAILED",
+        "RuntimeError: not enough segments",
+    )
+    assert (lrp["status"], lrp["tags.result"]) == ("FINISHED", "unsupported")
+
+
+def test_curves_are_logged_by_step(runs: pd.DataFrame) -> None:
+    found = children(runs)
+    ours = found.loc["textures/resnet18/dxai-0-part"]
+    points = history(ours["run_id"], "accuracy_vs_beta")
+    assert [step for step, _ in points] == list(range(11))
+    assert points[0][1] > points[-1][1]
+    assert len(history(ours["run_id"], "accuracy_vs_energy")) == 6
+    assert ours["params.levels.energy"].startswith("[0.0, 0.01")
+    training = found.loc["textures/resnet18/decomposition-0"]["run_id"]
+    losses = history(training, "loss/rec")
+    assert losses[0][0] == 25
+    assert losses[-1][0] == 1500
+    classifier = found.loc["textures/resnet18/explained"]["run_id"]
+    assert [step for step, _ in history(classifier, "validation_accuracy")] == [*range(1, 7)]
+
+
+def test_panels_are_images_by_step(runs: pd.DataFrame) -> None:
+    run = children(runs).loc["textures/resnet18/decomposition-0"]["run_id"]
+    names = [item.path for item in mlflow.MlflowClient().list_artifacts(run, "images")]
+    for step in (250, 500):
+        assert any(f"step+{step}+" in name and name.endswith(".png") for name in names)
+
+
+def test_the_classifier_loads_back(root: Path, runs: pd.DataFrame) -> None:
+    run = children(runs).loc["textures/resnet18/explained"]
+    loaded = mlflow.pytorch.load_model(f"runs:/{run['tags.model_of_run']}/classifier")
+    original, _ = load_classifier(root / "artifacts/classifiers" / CELL / "explained")
+    images = torch.rand(5, 1, SIZE, SIZE) * 2 - 1
+    assert torch.equal(loaded(images), original(images))
+
+
+def test_the_explainer_loads_back(root: Path, runs: pd.DataFrame) -> None:
+    run = children(runs).loc["textures/resnet18/decomposition-0"]
+    uri = f"runs:/{run['tags.model_of_run']}/explainer"
+    images = torch.rand(5, 1, SIZE, SIZE) * 2 - 1
+    psi = mlflow.pytorch.load_model(uri)(images)
+    original = DXAI.load(root / "artifacts/decompositions" / CELL / "0")
+    expected = original.explain(images, index=torch.zeros(5, dtype=torch.int64))
+    torch.testing.assert_close(psi, expected.psi)
+    served = mlflow.pyfunc.load_model(uri).predict(images.numpy())
+    torch.testing.assert_close(torch.from_numpy(served), expected.psi)
+
+
+def test_the_same_model_is_kept_once(runs: pd.DataFrame) -> None:
+    first, second = children(runs, "first"), children(runs, "second")
+    trained = first["tags.model_of_run"].dropna().index
+    assert len(trained) == 3
+    assert set(first.loc[trained, "tags.model_of_run"]) == set(first.loc[trained, "run_id"])
+    assert list(second.loc[trained, "tags.model_of_run"]) == list(first.loc[trained, "run_id"])
+    own = {*first["run_id"], *second["run_id"]}
+    logged = mlflow.search_logged_models(output_format="list")
+    assert len([model for model in logged if model.source_run_id in own]) == 3
+
+
+@pytest.mark.parametrize("form", ["{}", "runs:/{}", "runs:/{}/model.pt"])
+def test_a_run_names_the_file_that_explains(
+    root: Path, runs: pd.DataFrame, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    run = children(runs).loc["textures/resnet18/decomposition-0"]["run_id"]
+    path = mlflow_store.download_model(form.format(run))
+    assert (
+        path.read_bytes() == (root / "artifacts/decompositions" / CELL / "0/model.pt").read_bytes()
+    )
+
+
+def test_a_damaged_model_is_not_used(
+    root: Path, runs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    run = children(runs).loc["textures/resnet18/decomposition-0"]["run_id"]
+    assert mlflow_store.download_model(run)
+    owner = mlflow.get_run(run).data.tags["model_of_run"]
+    stored = urlsplit(mlflow.get_run(owner).info.artifact_uri).path
+    path = Path(unquote(stored), "model.pt")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        with pytest.raises(ValueError, match=f"{run}: its model.pt in MLflow is damaged"):
+            mlflow_store.download_model(run)
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("source", ["0" * 32, "runs:/" + "0" * 32])
+def test_an_unknown_run_is_an_error(
+    root: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    with pytest.raises(ValueError, match="no model in MLflow"):
+        mlflow_store.download_model(source)
+
+
+class TestErrors:
+    @pytest.fixture
+    def project(self, tmp_path: Path) -> Iterator[tuple[Path, Params]]:
+        before = mlflow.get_tracking_uri()
+        yield tmp_path, write_project(tmp_path)
+        mlflow.set_tracking_uri(before)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+    def test_a_missing_result_is_named_and_nothing_is_logged(
+        self, project: tuple[Path, Params]
+    ) -> None:
+        root, params = project
+        (root / "results/outcomes" / CELL / "ig/summary.json").unlink()
+        with pytest.raises(ValueError, match=r"ig/summary\.json: no such result"):
+            mlflow_store.log_benchmark(root, params, "run")
+        assert not (root / ".work").exists()
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+    )
+    def test_no_run_stays_open(
+        self,
+        project: tuple[Path, Params],
+        error: type[BaseException],
+        status: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        root, params = project
+
+        def stop(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(mlflow_store.Store, "panels", stop)
+        with pytest.raises(error):
+            mlflow_store.log_benchmark(root, params, "run")
+        frame = mlflow.search_runs(experiment_names=["dxai"])
+        assert isinstance(frame, pd.DataFrame)
+        assert list(frame["status"]) == [status]  # the parent, in its first step
+
+    def test_what_a_killed_process_left_open_is_closed(self, project: tuple[Path, Params]) -> None:
+        root, params = project
+        with mlflow_store.open_store(root) as store:
+            left = store.client.create_run(store.experiment).info.run_id
+        mlflow_store.log_benchmark(root, params, "next")
+        assert mlflow.get_run(left).info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_two_processes_make_a_new_store_at_once(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from dxai.tracking import mlflow_store\n"
+    code += "with mlflow_store.open_store(Path()) as store: print(store.experiment)"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(Path(__file__).parents[3]), "PATH": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    assert [process.communicate()[0].strip() for process in processes] == ["1", "1", "1"]

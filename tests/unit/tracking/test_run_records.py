@@ -1,0 +1,60 @@
+"""What result files become before anybody keeps it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dxai.tracking.run_records import GUARDS, deltas, flat, guards, numbers, read_table
+
+
+def row(sign: str = "part", method: str = "dxai", **values: float) -> dict[str, Any]:
+    place = {"dataset": "d", "classifier": "c", "method": method, "sign": sign}
+    return dict.fromkeys(GUARDS.values()) | place | values
+
+
+def test_guards_are_those_of_our_rows_with_seeds_averaged() -> None:
+    rows = [row(auc_blur=0.5, psnr_db=20.0), row(auc_blur=0.7), row(method="ig", auc_blur=0.1)]
+    assert guards(rows) == pytest.approx({"auc_blur/d/c": 0.6, "psnr_db/d/c": 20.0})
+
+
+@pytest.mark.parametrize(
+    ("table", "other", "name"),
+    [
+        (1, "lrp", "table1/d/c/best_baseline"),
+        (2, "gradcam", "table2/d/c/best_baseline"),
+        (1, "random_phase", "table1/d/c/random_phase"),
+        (3, "trained for a, scored by c", "table3/d/c/trained_for_a_scored_by_c"),
+        (4, "gradcam", "table4/d/c/gradcam"),
+    ],
+)
+def test_a_claim_has_a_name_that_does_not_depend_on_results(
+    table: int, other: str, name: str
+) -> None:
+    claim = {"table": table, "dataset": "d", "classifier": "c", "other": other}
+    values = {"delta": -0.2, "delta_low": -0.3, "delta_high": None}
+    assert deltas([claim | values]) == {f"delta/{name}": -0.2, f"delta_low/{name}": -0.3}
+
+
+def test_a_table_is_read_with_types(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c,d,e,f\n7,0.5,True,,ig,nan\n-1,1e-3,False,,007x,x\n")
+    assert read_table(path) == [
+        {"a": 7, "b": 0.5, "c": True, "d": None, "e": "ig", "f": "nan"},
+        {"a": -1, "b": 0.001, "c": False, "d": None, "e": "007x", "f": "x"},
+    ]
+    path.write_text("a,b\n")
+    assert read_table(path) == []
+
+
+def test_numbers_are_finite() -> None:
+    values = {"a": 1, "b": "2.5", "c": "", "d": None, "e": math.nan, "f": "inf", "g": "x", "h": []}
+    assert numbers(values) == {"a": 1.0, "b": 2.5}
+
+
+def test_flat_names_are_dotted_and_plain() -> None:
+    nested = {"a": {"b c": 1, "d": {}}, "e/f": [2], "ü:": 3}
+    assert dict(flat(nested)) == {"a.b_c": 1, "a.d": {}, "e/f": [2], "ü_": 3}

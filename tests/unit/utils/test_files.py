@@ -1,0 +1,63 @@
+import subprocess
+
+import pytest
+
+from dxai.utils.files import atomic, atomic_folder, digest, held, read_json, write_json
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_file_is_whole_or_as_it_was(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(error) if isinstance(error, OSError) else error), atomic(path) as new:
+        new.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    with atomic(path) as new:
+        new.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "deep" / "folder"
+    with atomic_folder(path) as new:
+        (new / "a").write_text("1")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as new:
+        (new / "b").write_text("2")
+        raise KeyboardInterrupt
+    assert [p.name for p in path.iterdir()] == ["a"]
+    with atomic_folder(path) as new:
+        (new / "c").write_text("3")
+    assert [p.name for p in path.iterdir()] == ["c"]
+    assert [p.name for p in path.parent.iterdir()] == ["folder"]
+
+
+def test_json_does_not_depend_on_the_order_of_keys(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [1, None]})
+    write_json(tmp_path / "b.json", {"a": [1, None], "b": 1})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert read_json(tmp_path / "a.json") == {"a": [1, None], "b": 1}
+
+
+def test_digests_name_values():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert len(digest("x")) == 12
+
+
+def test_a_held_file_is_free_when_its_holder_and_what_inherits_it_have_ended(tmp_path):
+    path = tmp_path / "new/lock"
+    with held(path) as file:
+        file.write("mine")
+        file.flush()
+        with held(path) as other:
+            assert other is None
+        assert path.read_text() == "mine"
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[file.fileno()])
+    with held(path) as other:
+        assert other is None
+    child.kill()
+    child.wait()
+    with held(path) as file:
+        assert file is not None
