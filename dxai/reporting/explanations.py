@@ -1,9 +1,8 @@
-"""`dxai explain`: image files in, a picture and a JSON of each one's decomposition out."""
+"""Explanations of image files: a picture and a JSON of each one's decomposition."""
 
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from dxai.types import Decomposition, to_unit_range
 from dxai.utils.files import atomic, write_json
 
 BATCH = 16
-RUN = re.compile(r"[0-9a-f]{32}|runs:/.+")
-"""What names a run in MLflow, or a file in it."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +38,23 @@ class Model:
         return self.explainer.info["class_names"]
 
 
-def open_model(source: str, classifier: str | None = None, seed: int = 0) -> Model:
+def open_model(path: Path | str, classifier: Path | str | None = None, seed: int = 0) -> Model:
     """Load a decomposition.
 
     Parameters
     ----------
-    source : str
-        A decomposition's folder or model.pt, an MLflow run id, or a `runs:/` URI.
-    classifier : str, optional
-        A classifier's folder or model.pt, asked instead of the one that was explained in training.
+    path : path-like
+        A decomposition's folder or model.pt.
+    classifier : path-like, optional
+        The folder or model.pt of a classifier to ask instead of the decomposition's own.
     seed : int
-        Keys the latent z.
+        Seed of the latent z.
 
     Raises
     ------
     ValueError
         If there is no such model, or the classifier is for other images or classes.
     """
-    path = Path(source)
-    if not path.exists():
-        if not RUN.fullmatch(source):
-            raise ValueError(
-                f"{source}: no such file or folder, and no MLflow run id or runs:/ URI"
-            )
-        from dxai.tracking.mlflow_store import download_model
-
-        path = download_model(source)
     explainer = DXAI.load(path, seed)
     if classifier is not None:
         explainer.classifier, info = load_classifier(classifier)
@@ -76,21 +64,22 @@ def open_model(source: str, classifier: str | None = None, seed: int = 0) -> Mod
                     f"{classifier}: {key} is {info[key]}; the decomposition takes "
                     f"{explainer.info[key]}"
                 )
+    path = Path(path)
     return Model(explainer, sha256(path / "model.pt" if path.is_dir() else path))
 
 
 def explain_files(
     model: Model, images: Sequence[str], out: Path, class_name: str | None = None
 ) -> int:
-    """Write `<stem>.png` and `<stem>.json` for each image; the number that could not be read.
+    """Write `<stem>.png` and `<stem>.json` for each image; return how many could not be read.
 
     Parameters
     ----------
     model : Model
     images : sequence of str
-        Files. One that cannot be read is named on stderr and left out.
+        Files; one that cannot be read is named on stderr and left out.
     out : Path
-        Folder to write into; made if it is not there.
+        Folder to write into; created if missing.
     class_name : str, optional
         The class to explain; default: each image's predicted class.
 
@@ -109,7 +98,7 @@ def explain_files(
     done = 0
     while chunk := list(itertools.islice(readable, BATCH)):
         batch = torch.cat([pixels for _, pixels in chunk])
-        # One and the same z, so that an image's explanation does not depend on its neighbours.
+        # The same z for all, so that an image's explanation does not depend on its neighbours.
         index = torch.zeros(len(batch), dtype=torch.int64)
         wanted = None if target is None else torch.full_like(index, target)
         parts = model.explainer.explain(batch, wanted, index)
@@ -121,7 +110,7 @@ def explain_files(
 
 
 def output_names(files: Sequence[str], out: Path) -> dict[str, str]:
-    """File to the stem of what is written for it.
+    """Map each file to the stem of the names of its outputs.
 
     Equal stems are numbered (upper and lower case count as equal, as on some file systems), and
     no input is ever overwritten.
@@ -140,7 +129,7 @@ def output_names(files: Sequence[str], out: Path) -> dict[str, str]:
 
 
 def _read(files: Sequence[str], model: Model) -> Iterator[tuple[str, Tensor]]:
-    """Files that can be read, with their pixels (1, C, H, W) in [-1, 1]; others are reported."""
+    """Yield readable files with their pixels, (1, C, H, W) in [-1, 1]; report the others."""
     info = model.explainer.info
     for file in files:
         try:
@@ -154,7 +143,7 @@ def _read(files: Sequence[str], model: Model) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _write(model: Model, file: str, stem: Path, parts: Decomposition, target: int | None) -> None:
-    """The picture and the JSON of one image."""
+    """Write the picture and the JSON of one image."""
     shown = {
         "input": parts.image,
         "class-agnostic": parts.agnostic,

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dxai.cli.explain_files import explain_files, open_model, output_names
 from dxai.cli.main import main
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_classifier, save_classifier, save_decomposer
+from dxai.reporting.explanations import explain_files, open_model, output_names
 
 CLASSES = ["bright", "dark", "striped"]
 SIZE = 16
@@ -86,7 +86,7 @@ def test_a_picture_and_the_numbers_of_each_image(tmp_path: Path, channels: int) 
 def test_an_explanation_does_not_depend_on_its_neighbours(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dxai.cli.explain_files.BATCH", 2)
+    monkeypatch.setattr("dxai.reporting.explanations.BATCH", 2)
     images = [str(save_image(tmp_path / f"{i}.png", i)) for i in range(4)]
     model = open_model(str(folder))
     explain_files(model, images, tmp_path / "all")

@@ -1,0 +1,69 @@
+"""`dxai explain`: explain image files with a trained decomposition."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from dxai.cli import Commands
+
+MLFLOW_RUN = re.compile(r"[0-9a-f]{32}|runs:/.+")
+"""A run in MLflow, or a file in one."""
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "explain",
+        help="explain images with a trained decomposition",
+        description="For each image write a picture of its parts, with the classifier's "
+        "probabilities of each, and a JSON with the numbers.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN_OR_FILE",
+        help="a decomposition's folder or model.pt, an MLflow run id or a runs:/ URI",
+    )
+    parser.add_argument(
+        "--classifier", metavar="FILE", help="ask this classifier instead of the model's own"
+    )
+    parser.add_argument(
+        "--class", metavar="NAME", dest="class_name", help="explain this class; default: predicted"
+    )
+    parser.add_argument(
+        "--out", default="explanations", metavar="DIR", help="folder to write to (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the latent z (%(default)s)"
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explain the images; exit code 1 if one of them could not be read."""
+    from dxai.reporting.explanations import explain_files, open_model
+
+    model = open_model(model_path(options.model), options.classifier, options.seed)
+    unread = explain_files(model, options.images, Path(options.out), options.class_name)
+    return 1 if unread else 0
+
+
+def model_path(source: str) -> Path:
+    """Return the path of a decomposition, downloaded if it is named by an MLflow run or URI.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    if not MLFLOW_RUN.fullmatch(source):
+        raise ValueError(f"{source}: no such file or folder, and no MLflow run id or runs:/ URI")
+    from dxai.tracking.mlflow_store import download_model
+
+    return download_model(source)

@@ -1,0 +1,24 @@
+"""`dxai table`: print a result table."""
+
+from __future__ import annotations
+
+import argparse
+
+from dxai.cli import Commands
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Add the subcommand."""
+    parser = commands.add_parser("table", help="print a result table")
+    parser.add_argument(
+        "path", nargs="?", default="results/tables/table1.csv", help="a CSV table (%(default)s)"
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table."""
+    from dxai.reporting.text import format_table
+
+    print(format_table(options.path))
+    return 0

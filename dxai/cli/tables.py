@@ -1,0 +1,34 @@
+"""`dxai tables`: make some tables from the results that are here."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dxai.cli import Commands
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "tables",
+        help="make some tables from the results that are here",
+        description="Without the stages that only other tables need; `dvc repro` makes them all.",
+    )
+    parser.add_argument("numbers", nargs="+", metavar="N", type=int, help="1 to 6, as in the paper")
+    parser.add_argument(
+        "--into", default=".work/tables", metavar="DIR", help="folder to replace (%(default)s)"
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the tables and print their paths."""
+    from dxai.config.schema import choose, load_params
+    from dxai.stages.tables import MAKERS, write
+
+    names = [choose("table", f"table{number}", MAKERS) for number in options.numbers]
+    params, folder = load_params(), Path(options.into)
+    write(folder, {name: MAKERS[name](params) for name in names})
+    print("\n".join(str(folder / f"{name}.csv") for name in names))
+    return 0
