@@ -28,7 +28,7 @@ from dxai.datasets.base import SPLITS, Listing, Load, Sample, Unit
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.metrics.removal import DELETED, ENERGIES
 from dxai.metrics.scorer import CURVES
-from dxai.reporting.html import Folders
+from dxai.paths import Paths
 from dxai.results import tables
 from dxai.results.claims import all_claims
 from dxai.utils.files import read_json, write_json
@@ -98,20 +98,14 @@ def write_results(
     channels: int = 1,
     seeds: Sequence[int] = (0,),
     rich: bool = False,
-) -> tuple[Params, Folders]:
+) -> tuple[Params, Paths]:
     """Everything that the report reads, below `root`; LRP is unsupported, LIME has failed.
 
     A rich run has every table of the paper: two datasets, of which the second knows what makes
     its classes, two classifiers and C = D, further seeds, ablations and stability.
     """
     params = small_params(seeds, rich)
-    folders = Folders(
-        root / "prepared",
-        root / "classifiers",
-        root / "decompositions",
-        root / "outcomes",
-        root / "results",
-    )
+    folders = Paths(root)
     for dataset in params.datasets:
         made = _dataset(folders.prepared / dataset, dataset, class_names, channels)
         for classifier in params.explained:
@@ -384,7 +378,7 @@ def _decomposition(folder: Path) -> None:
     write_json(folder / "metrics.json", {"steps": 1500, "seconds": 461.0, "seed": 0})
 
 
-def _tables(folders: Folders, params: Params, rich: bool) -> None:
+def _tables(folders: Paths, params: Params, rich: bool) -> None:
     """What the stage `tables` writes, made by its own functions."""
     settings = params.evaluate
     cells = [folders.outcomes / d / c for d in params.datasets for c in params.explained]
@@ -416,7 +410,7 @@ def _tables(folders: Folders, params: Params, rich: bool) -> None:
         "per_image": tables.per_image(places),
         "claims": found,
     }
-    (folders.results / "tables").mkdir(parents=True)
+    folders.tables.mkdir(parents=True)
     for name, frame in frames.items():
         path = folders.results / "tables" / f"{name}.csv"
         frame.to_csv(path, index=False, float_format="%.6g")
@@ -424,7 +418,7 @@ def _tables(folders: Folders, params: Params, rich: bool) -> None:
     write_json(folders.results / "metrics.json", metrics)
 
 
-def _counts(folders: Folders, params: Params) -> pd.DataFrame:
+def _counts(folders: Paths, params: Params) -> pd.DataFrame:
     """Table 5 of sets whose layout is none of the registry's."""
     rows = []
     for name, dataset in params.datasets.items():

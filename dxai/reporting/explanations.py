@@ -18,6 +18,7 @@ from dxai.datasets.shard_schema import sha256
 from dxai.explain.decomposition import DXAI
 from dxai.metrics.removal import psnr
 from dxai.models.serialization import load_classifier
+from dxai.paths import MODEL
 from dxai.reporting import figures
 from dxai.types import Decomposition, to_unit_range
 from dxai.utils.files import atomic, write_json
@@ -65,7 +66,7 @@ def open_model(path: Path | str, classifier: Path | str | None = None, seed: int
                     f"{explainer.info[key]}"
                 )
     path = Path(path)
-    return Model(explainer, sha256(path / "model.pt" if path.is_dir() else path))
+    return Model(explainer, sha256(path / MODEL if path.is_dir() else path))
 
 
 def explain_files(

@@ -18,6 +18,7 @@ from dxai.config.schema import EvaluateParams
 from dxai.metrics import removal
 from dxai.metrics.curves import Curve, interval, mean_areas, paired_difference, resampled_means
 from dxai.metrics.scorer import curve
+from dxai.paths import CROSS, IMAGES, OUTCOMES, STABILITY, SUMMARY
 from dxai.results.methods import BASELINES, CONTROLS, OURS, style
 from dxai.utils.files import read_json
 
@@ -70,7 +71,7 @@ def best_baseline(rows: pd.DataFrame, column: str = "auc") -> pd.Series | None:
 def read_curve(folder: Path, method: str, sign: str, name: str = "beta") -> Curve:
     """One curve of a folder of results/outcomes/."""
     outcomes = pd.read_parquet(
-        folder / "outcomes.parquet",
+        folder / OUTCOMES,
         columns=["index", "group", "label", "method", "sign", "curve", "level", "prediction"],
         filters=[("method", "=", method), ("sign", "=", sign), ("curve", "=", name)],
     )
@@ -81,7 +82,7 @@ def by_cell(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, d
     """Dataset and classifier to their folders and summaries."""
     cells: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:
-        summary = read_json(folder / "summary.json")
+        summary = read_json(folder / SUMMARY)
         place = (summary["dataset"], summary["classifier"])
         cells.setdefault(place, []).append((folder, summary))
     return cells
@@ -119,7 +120,7 @@ def _diagonals(cross: Sequence[Path], params: EvaluateParams) -> Iterator[dict[s
     """Table 3: explaining a classifier moves that one more than another, in row and column."""
     cells: dict[str, dict[tuple[str, str], list[Curve]]] = {}
     for folder in cross:
-        found = read_json(folder / "cross.json")
+        found = read_json(folder / CROSS)
         place = (found["trained"], found["scorer"])
         curves = cells.setdefault(found["dataset"], {}).setdefault(place, [])
         curves.append(read_curve(folder, OURS, "part"))
@@ -143,7 +144,7 @@ def _diagonals(cross: Sequence[Path], params: EvaluateParams) -> Iterator[dict[s
 def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[dict[str, Any]]:
     """Table 4: after all steps, seeds agree more than the layers of Grad-CAM do."""
     for folder in stability:
-        found, images = read_json(folder / "stability.json"), read_maps(folder)
+        found, images = read_json(folder / STABILITY), read_maps(folder)
         if len(found["seeds"]) < 2:
             continue
         last = max(found["steps"])
@@ -174,7 +175,7 @@ def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[di
 
 def read_maps(folder: Path) -> pd.DataFrame:
     """What the stage `stability` measured of each image."""
-    return pd.read_parquet(folder / "images.parquet")
+    return pd.read_parquet(folder / IMAGES)
 
 
 def _normalised(images: pd.DataFrame, method: str, step: int | None) -> np.ndarray:

@@ -21,6 +21,18 @@ from dxai.metrics.curves import (
     paired_difference,
     resampled_means,
 )
+from dxai.paths import (
+    CROSS,
+    IMAGES,
+    MANIFEST,
+    METRICS,
+    OUTCOMES,
+    STABILITY,
+    SUMMARY,
+    decomposition_of,
+    index_name,
+    ours_name,
+)
 from dxai.results import paper
 from dxai.results.claims import best_baseline, by_cell, read_curve, read_maps
 from dxai.results.methods import CONTROLS, ORDER, OURS
@@ -91,7 +103,7 @@ def table1(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
         that of the baseline with the lowest AUC, whatever its sign rule; controls and the naive
         optimisation have no part in that.
     """
-    summaries = [(folder, read_json(folder / "summary.json")) for folder in folders]
+    summaries = [(folder, read_json(folder / SUMMARY)) for folder in folders]
     rows = [
         _row(summary, row, TABLE1_COLUMNS) for _, summary in summaries for row in summary["rows"]
     ]
@@ -115,7 +127,7 @@ def table2(folders: Iterable[Path]) -> pd.DataFrame:
 
     Not divided by the range, as in the paper: 0.2 is no effect.
     """
-    summaries = [read_json(folder / "summary.json") for folder in folders]
+    summaries = [read_json(folder / SUMMARY) for folder in folders]
     rows = [
         _row(summary, row, TABLE2_COLUMNS)
         | {"paper": paper.TABLE2.get(summary["dataset"], {}).get(row["method"])}
@@ -136,7 +148,7 @@ def table3(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
     """
     cells: dict[tuple[str, str, str], list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:
-        found = read_json(folder / "cross.json")
+        found = read_json(folder / CROSS)
         place = (found["dataset"], found["trained"], found["scorer"])
         cells.setdefault(place, []).append((folder, found))
     rows = []
@@ -176,7 +188,7 @@ def table4(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
     """
     rows = []
     for folder in folders:
-        found = read_json(folder / "stability.json")
+        found = read_json(folder / STABILITY)
         images = read_maps(folder)
         steps = sorted(found["steps"])
         for named, part in images.groupby(["method", "step"], dropna=False, sort=False):
@@ -229,10 +241,10 @@ def table5(folders: Iterable[Path], params: Params) -> pd.DataFrame:
     """
     rows = []
     for folder in folders:
-        manifest = read_json(folder / "manifest.json")
+        manifest = read_json(folder / MANIFEST)
         sums = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
         printed = LAYOUTS[manifest["layout"]].counts(manifest["options"])
-        index = pd.read_parquet(folder / "test-index.parquet", columns=["group"])
+        index = pd.read_parquet(folder / index_name("test"), columns=["group"])
         rows.append(
             {
                 "dataset": manifest["name"],
@@ -264,7 +276,7 @@ def table6(folders: Iterable[Path], names: Iterable[tuple[str, str]], profile: s
     """
     rows = []
     for folder, (dataset, classifier) in zip(folders, names, strict=True):
-        metrics = read_json(folder / "metrics.json")
+        metrics = read_json(folder / METRICS)
         low, high = wilson(metrics["test_accuracy"], metrics["test_images"])
         rows.append(
             {
@@ -301,13 +313,13 @@ def ablations(folders: Iterable[Path], base: Path, params: EvaluateParams) -> pd
     unchanged = read_curve(base, OURS, "part")
     rows = []
     for folder in (base, *folders):
-        summary = read_json(folder / "summary.json")
+        summary = read_json(folder / SUMMARY)
         row = next(r for r in summary["rows"] if r["method"] == OURS)
         own = read_curve(folder, OURS, "part")
         same = folder == base
         delta = paired_difference([own], [unchanged], params.bootstrap, params.seed)
         values = _row(summary, row, ABLATION_COLUMNS)
-        values["variant"] = AS_IT_IS if same else folder.name.removeprefix(f"{OURS}-")
+        values["variant"] = AS_IT_IS if same else decomposition_of(folder.name)
         if not same:
             values |= dict(zip(("delta", "delta_low", "delta_high"), delta, strict=True))
         rows.append(values)
@@ -316,7 +328,7 @@ def ablations(folders: Iterable[Path], base: Path, params: EvaluateParams) -> pd
 
 def localisation(folders: Iterable[Path]) -> pd.DataFrame:
     """How well maps mark what is known to make the class; only where something is known."""
-    summaries = [read_json(folder / "summary.json") for folder in folders]
+    summaries = [read_json(folder / SUMMARY) for folder in folders]
     rows = [
         _row(summary, row, LOCALISATION_COLUMNS)
         for summary in summaries
@@ -330,11 +342,11 @@ def per_class(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
     """Table 1 for the images of each class alone; only the first sign rule of each method."""
     rows = []
     for folder in folders:
-        summary = read_json(folder / "summary.json")
+        summary = read_json(folder / SUMMARY)
         row = summary["rows"][0]
         if row["status"] != "ok":
             continue
-        images = pd.read_parquet(folder / "images.parquet", columns=["index", "label"])
+        images = pd.read_parquet(folder / IMAGES, columns=["index", "label"])
         labels = images.drop_duplicates("index").sort_values("index")["label"].to_numpy()
         whole = read_curve(folder, row["method"], row["sign"])
         groups = np.asarray(whole.groups)
@@ -401,7 +413,7 @@ def per_image(folders: Sequence[Path]) -> pd.DataFrame:
 def _own_probability(folder: Path, method: str, sign: str) -> pd.DataFrame:
     """Area under each image's probability of its own class against beta, and both ends of it."""
     outcomes = pd.read_parquet(
-        folder / "outcomes.parquet",
+        folder / OUTCOMES,
         filters=[("method", "=", method), ("sign", "=", sign), ("curve", "=", "beta")],
     ).sort_values(["index", "level"])
     levels = np.sort(outcomes["level"].unique())
@@ -413,7 +425,7 @@ def _own_probability(folder: Path, method: str, sign: str) -> pd.DataFrame:
 
 
 def _uncertainty(folder: Path) -> np.ndarray:
-    images = pd.read_parquet(folder / "images.parquet")
+    images = pd.read_parquet(folder / IMAGES)
     images = images[images["method"] == OURS].sort_values("index")
     return images.reindex(columns=["uncertainty"])["uncertainty"].to_numpy(float)
 
@@ -422,7 +434,7 @@ def curves(folders: Iterable[Path]) -> pd.DataFrame:
     """Every accuracy curve with its interval, one row a level, for `dvc plots`."""
     rows = []
     for folder in folders:
-        summary = read_json(folder / "summary.json")
+        summary = read_json(folder / SUMMARY)
         named = {name: summary[name] for name in ("dataset", "classifier", "seed")}
         for row in summary["rows"]:
             for name, drawn in row.get("curves", {}).items():
@@ -467,7 +479,7 @@ def _row(summary: dict[str, Any], row: dict[str, Any], columns: Iterable[str]) -
 
 
 def _curve(folders: list[Path], method: str, sign: str, seed: int) -> Curve:
-    name = f"{OURS}-{seed}" if method == OURS else method
+    name = ours_name(seed) if method == OURS else method
     return read_curve(next(f for f in folders if f.name == name), method, sign)
 
 

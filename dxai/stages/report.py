@@ -6,31 +6,27 @@ import pandas as pd
 
 from dxai import stages
 from dxai.config.schema import load_params
-from dxai.reporting.html import Folders, build_report
+from dxai.paths import HERE, stage_item
+from dxai.reporting.html import build_report
 from dxai.utils.files import atomic
-
-FOLDERS = Folders(
-    prepared=stages.DATA,
-    classifiers=stages.CLASSIFIERS,
-    decompositions=stages.DECOMPOSITIONS,
-    outcomes=stages.OUTCOMES,
-    results=stages.RESULTS,
-)
 
 
 def main() -> None:
     """Write results/report.html, then fail if a method did: its row says so, the others stand."""
     params = load_params()
-    page = build_report(params, FOLDERS)
-    with atomic(stages.RESULTS / "report.html") as temporary:
+    page = build_report(params, HERE)
+    with atomic(HERE.report) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    table = pd.read_csv(stages.TABLES / "table1.csv")
+    table = pd.read_csv(HERE.table("table1"))
     failed = table[table["status"] == "failed"]
     if not failed.empty:
         stage = {name: "joint_baseline" for name in params.joint}
         rows = [
-            f"{stage.get(row['classifier'], 'baseline')}@"
-            f"{row['dataset']}-{row['classifier']}-{row['method']} ({row['reason']})"
+            stage_item(
+                stage.get(row["classifier"], "baseline"),
+                *(row[key] for key in ("dataset", "classifier", "method")),
+            )
+            + f" ({row['reason']})"
             for _, row in failed.iterrows()
         ]
         raise ValueError(

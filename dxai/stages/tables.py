@@ -9,10 +9,10 @@ import pandas as pd
 
 from dxai import stages
 from dxai.config.schema import Params, load_params
+from dxai.paths import HERE, ours_name
 from dxai.reporting.exports import write_exports
 from dxai.results import tables
 from dxai.results.claims import all_claims
-from dxai.results.methods import OURS
 from dxai.utils.files import atomic, atomic_folder, write_json
 
 
@@ -20,13 +20,13 @@ def main() -> None:
     """Write results/tables/, curves.csv and metrics.json."""
     params = load_params()
     tabled = {name: make(params) for name, make in MAKERS.items()}
-    write(stages.TABLES, tabled)
-    with atomic(stages.RESULTS / "curves.csv") as temporary:
+    write(HERE.tables, tabled)
+    with atomic(HERE.curves) as temporary:
         curves = tables.curves(outcome_folders(params))
         curves.to_csv(temporary, index=False, float_format="%.6g")
     found = tabled["claims"]
     metrics = tables.metrics(tabled["table1"], tabled["table6"], found)
-    write_json(stages.RESULTS / "metrics.json", metrics)
+    write_json(HERE.metrics, metrics)
     for _, claim in found.iterrows():
         print(
             f"tables: Table {claim['table']}, {claim['dataset']} {claim['classifier']}: "
@@ -59,28 +59,28 @@ def claims(params: Params) -> pd.DataFrame:
 def accuracies(params: Params) -> pd.DataFrame:
     """Table 6; C = D has a twin that is a discriminator trained alone."""
     named = [(d, c) for d in params.datasets for c in params.classifiers]
-    trained = [stages.CLASSIFIERS / d / c / "explained" for d, c in named]
+    trained = [HERE.classifier(d, c, "explained") for d, c in named]
     for dataset in params.datasets:
         for joint in params.joint:
             named.append((dataset, "discriminator"))
-            trained.append(stages.CLASSIFIERS / dataset / joint / "twin")
+            trained.append(HERE.classifier(dataset, joint, "twin"))
     return tables.table6(trained, named, params.profile)
 
 
 def outcome_folders(params: Params) -> list[Path]:
     """Folders of the stages `ours` and `baseline` of this run, in the order of its params."""
     return [
-        stages.OUTCOMES / dataset / classifier / name
+        HERE.outcome(dataset, classifier, name)
         for dataset in params.datasets
         for classifier in params.explained
-        for name in [*(f"{OURS}-{seed}" for seed in params.seeds_of(classifier)), *params.methods]
+        for name in [*map(ours_name, params.seeds_of(classifier)), *params.methods]
     ]
 
 
 def cross_folders(params: Params) -> list[Path]:
     """Folders of the stage `cross`."""
     return [
-        stages.OUTCOMES / dataset / trained / f"{OURS}-{seed}-by-{scorer}"
+        HERE.cross(dataset, trained, seed, scorer)
         for dataset in params.datasets
         for trained in params.classifiers
         for scorer in params.classifiers
@@ -91,7 +91,7 @@ def cross_folders(params: Params) -> list[Path]:
 def stability_folders(params: Params) -> list[Path]:
     """Folders of the stage `stability`."""
     return [
-        stages.OUTCOMES / dataset / classifier / "stability"
+        HERE.stability(dataset, classifier)
         for dataset in params.datasets
         for classifier in params.repeat.classifiers
     ]
@@ -102,10 +102,8 @@ def ablations(params: Params) -> pd.DataFrame:
     frames = []
     for dataset in params.ablations.datasets:
         for classifier in params.ablations.classifiers:
-            place = stages.OUTCOMES / dataset / classifier
-            variants = params.variants_of(dataset, classifier)
-            folders = [place / f"{OURS}-{variant}" for variant in variants]
-            base = place / f"{OURS}-{params.seeds[0]}"
+            names = [str(params.seeds[0]), *params.variants_of(dataset, classifier)]
+            base, *folders = [HERE.ours(dataset, classifier, name) for name in names]
             frames.append(tables.ablations(folders, base, params.evaluate))
     if not frames:
         return pd.DataFrame(columns=list(tables.ABLATION_COLUMNS))
@@ -117,7 +115,7 @@ MAKERS: dict[str, Callable[[Params], pd.DataFrame]] = {
     "table2": lambda params: tables.table2(outcome_folders(params)),
     "table3": lambda params: tables.table3(cross_folders(params), params.evaluate),
     "table4": lambda params: tables.table4(stability_folders(params), params.evaluate),
-    "table5": lambda params: tables.table5([stages.DATA / d for d in params.datasets], params),
+    "table5": lambda params: tables.table5([HERE.dataset(d) for d in params.datasets], params),
     "table6": accuracies,
     "ablations": ablations,
     "localisation": lambda params: tables.localisation(outcome_folders(params)),

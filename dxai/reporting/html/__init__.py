@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from dxai.reporting.html.page import build_report
-from dxai.reporting.html.results import Folders
 
-__all__ = ["Folders", "build_report"]
+__all__ = ["build_report"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from dxai.paths import HISTORY, ours_name
 from dxai.reporting.html import svg
 from dxai.reporting.html.results import Cell, read_history
 from dxai.reporting.table_layouts import Row
@@ -76,7 +77,7 @@ def _curve(method: str, line: dict[str, Any], band: bool) -> svg.Series:
 
 def bar_charts(cell: Cell, seed: int) -> Charts:
     """Fig. 9 for ours: mean probabilities of the images of each class."""
-    summary = cell.summaries.get(f"{OURS}-{seed}", {})
+    summary = cell.summaries.get(ours_name(seed), {})
     row: dict[str, Any] = next((r for r in summary.get("rows", []) if r["method"] == OURS), {})
     if not row.get("probabilities"):
         return Charts([])
@@ -108,9 +109,9 @@ def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[C
         Seed to folder. Losses are those of the first, x_hat that of every one.
     """
     columns = ("train_accuracy", "validation_accuracy")
-    history = read_history(classifier / "history.csv")
+    history = read_history(classifier / HISTORY)
     charts = _history(history, "Classifier: accuracy", "epoch", columns, "accuracy")
-    histories = {s: read_history(f / "history.csv") for s, f in decompositions.items()}
+    histories = {s: read_history(f / HISTORY) for s, f in decompositions.items()}
     for title, losses in LOSSES.items():
         for seed, history in list(histories.items())[:1]:
             suffix = f", seed {seed}" if len(histories) > 1 else ""

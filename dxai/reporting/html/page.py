@@ -13,6 +13,7 @@ import yaml
 
 from dxai.config.schema import Params
 from dxai.datasets import ShardedDataset
+from dxai.paths import METRICS, ROLES, SUMMARY, Paths, ours_name
 from dxai.reporting.html import svg
 from dxai.reporting.html.charts import (
     Chart,
@@ -25,7 +26,7 @@ from dxai.reporting.html.charts import (
 from dxai.reporting.html.inline import picture_uri
 from dxai.reporting.html.measures import Measured, localised, uncertain
 from dxai.reporting.html.panels import Examples, Panel, deviations
-from dxai.reporting.html.results import Cell, Folders, read_cells, read_optional, scored_images
+from dxai.reporting.html.results import Cell, read_cells, read_optional, scored_images
 from dxai.reporting.html.rows import Claim, Group, make_claim, make_groups
 from dxai.reporting.html.views import Anchors, View, make_matrix, make_view
 from dxai.reporting.table_layouts import (
@@ -40,7 +41,6 @@ from dxai.reporting.table_layouts import (
     signed,
 )
 from dxai.results import paper
-from dxai.results.methods import OURS
 from dxai.utils.progress import clock
 
 TEMPLATE = "page.html.jinja"
@@ -73,32 +73,32 @@ class Section:
     training: list[Chart]
 
 
-def build_report(params: Params, folders: Folders) -> str:
+def build_report(params: Params, paths: Paths) -> str:
     """The page for the results of a run.
 
     Parameters
     ----------
     params : Params
         What was run.
-    folders : Folders
-        Where the stages wrote.
+    paths : Paths
+        The project's.
 
     Raises
     ------
     ValueError
         If a table or a dataset is missing or damaged.
     """
-    tables = read_tables(folders.results / "tables")
-    cells = read_cells(params, folders, tables)
+    tables = read_tables(paths.tables)
+    cells = read_cells(params, paths, tables)
     anchors = {(c.dataset, c.classifier): f"cell-{k}" for k, c in enumerate(cells, 1)}
-    sections = [_section(cell, anchors, params, folders) for cell in cells]
-    times = stage_times(params, folders)
+    sections = [_section(cell, anchors, params, paths) for cell in cells]
+    times = stage_times(params, paths)
     template = _environment().get_template(TEMPLATE)
     return template.render(
         params=params,
         settings=yaml.safe_dump(dataclasses.asdict(params), sort_keys=False, allow_unicode=True),
         matrix=make_matrix(cells, anchors),
-        tables=_views(tables, folders, sections, anchors),
+        tables=_views(tables, paths, sections, anchors),
         stability=stability_chart(tables["table4"]),
         sections=sections,
         opened=len(sections) <= OPEN,
@@ -123,7 +123,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _views(
-    tables: Rows, folders: Folders, sections: list[Section], anchors: Anchors
+    tables: Rows, paths: Paths, sections: list[Section], anchors: Anchors
 ) -> dict[str, View]:
     """Name of a table to what the page shows of it; those without lines are left out."""
     panels = {section.anchor for section in sections if section.panels or section.curves.charts}
@@ -132,7 +132,7 @@ def _views(
         for place, anchor in anchors.items()
     }
     return {
-        table.name: make_view(table, folders.results / "tables" / f"{name}.csv", leading)
+        table.name: make_view(table, paths.table(name), leading)
         for name, found in all_tables(tables).items()
         for table in found
         if table.lines
@@ -145,13 +145,12 @@ def _axis(values: list[float]) -> tuple[float, float]:
     return min(math.floor(min(values) * 10), high - 1) / 10, high / 10
 
 
-def _section(cell: Cell, anchors: Anchors, params: Params, folders: Folders) -> Section:
-    data = ShardedDataset(folders.prepared / cell.dataset, "test")
+def _section(cell: Cell, anchors: Anchors, params: Params, paths: Paths) -> Section:
+    data = ShardedDataset(paths.dataset(cell.dataset), "test")
     seed, best = cell.seeds[0], cell.best_baseline()
     ends = [row[k] for row in cell.rows for k in ("auc", "auc_low", "auc_high")]
     known = [value for value in ends if value is not None] or [0.0, 1.0]
-    place = Path(cell.dataset) / cell.classifier
-    seeds = {s: folders.decompositions / place / str(s) for s in cell.seeds}
+    seeds = {s: paths.decomposition(cell.dataset, cell.classifier, s) for s in cell.seeds}
     examples = Examples(cell, data)
     ablated: list[Row] = cell.tables["ablations"]
     return Section(
@@ -173,7 +172,9 @@ def _section(cell: Cell, anchors: Anchors, params: Params, folders: Folders) -> 
         worst=examples.worst(),
         variants=examples.variants(ablated) if ablated else [],
         deviations=deviations(cell, data),
-        training=training_charts(folders.classifiers / place / "explained", seeds),
+        training=training_charts(
+            paths.classifier(cell.dataset, cell.classifier, "explained"), seeds
+        ),
     )
 
 
@@ -196,21 +197,21 @@ def _facts(cell: Cell, data: ShardedDataset) -> list[str]:
     return facts
 
 
-def stage_times(params: Params, folders: Folders) -> list[tuple[str, float]]:
+def stage_times(params: Params, paths: Paths) -> list[tuple[str, float]]:
     """Stage items and the seconds they took, in the order of the pipeline; some are not timed."""
     found: list[tuple[str, dict[str, Any]]] = []
     for dataset in params.datasets:
         for classifier in params.explained:
             place = Path(dataset) / classifier
-            for role in ("explained", "twin"):
-                folder = folders.classifiers / place / role
-                found.append((f"classifier {place} {role}", read_optional(folder / "metrics.json")))
+            for role in ROLES:
+                folder = paths.classifier(dataset, classifier, role)
+                found.append((f"classifier {place} {role}", read_optional(folder / METRICS)))
             names = [*map(str, params.seeds_of(classifier))]
             names += params.variants_of(dataset, classifier)
             for name in names:
-                folder = folders.decompositions / place / name
-                found.append((f"decompose {place} {name}", read_optional(folder / "metrics.json")))
-            for name in [*params.methods, *(f"{OURS}-{name}" for name in names)]:
-                summary = read_optional(folders.outcomes / place / name / "summary.json")
+                folder = paths.decomposition(dataset, classifier, name)
+                found.append((f"decompose {place} {name}", read_optional(folder / METRICS)))
+            for name in [*params.methods, *map(ours_name, names)]:
+                summary = read_optional(paths.outcome(dataset, classifier, name) / SUMMARY)
                 found.append((f"evaluate {place} {name}", summary))
     return [(name, values["seconds"]) for name, values in found if values.get("seconds")]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dxai.datasets import ShardedDataset
 from dxai.metrics import removal
+from dxai.paths import MAPS, STABILITY_NAME, ours_name
 from dxai.reporting import image_tiles
 from dxai.reporting.html.charts import CLASSES
 from dxai.reporting.html.results import Cell, Maps, scored_images
@@ -144,7 +145,7 @@ class Examples:
         for label, place in zip(self.labels, self.at, strict=True):
             columns: list[Column | None] = [self._input(place)]
             for k, row in enumerate(rows):
-                name = f"{OURS}-{row['variant']}" if k else self.cell.first.name
+                name = ours_name(row["variant"]) if k else self.cell.first.name
                 parts = self._parts(place, name)
                 stacked = [tile for part in parts for tile in part.tiles[:1]]
                 note = f"AUC {fixed(row['auc'])}, PSNR {fixed(row['psnr_db'], 1)} dB"
@@ -213,7 +214,7 @@ class Examples:
 
 def deviations(cell: Cell, data: ShardedDataset) -> list[Panel]:
     """Table 4: where seeds disagree, step by step, each image on one scale."""
-    folder = cell.folder / "stability"
+    folder = cell.folder / STABILITY_NAME
     shown = _stability(folder)
     panels = []
     for row, place in enumerate(_first_images(folder)):
@@ -236,9 +237,9 @@ def deviations(cell: Cell, data: ShardedDataset) -> list[Panel]:
 
 def _stability(folder: Path) -> dict[int, np.ndarray]:
     """Step to the deviations (N, C, H, W) of some images."""
-    if not (folder / "maps.npz").is_file():
+    if not (folder / MAPS).is_file():
         return {}
-    with np.load(folder / "maps.npz") as file:
+    with np.load(folder / MAPS) as file:
         found = {int(name.removeprefix("step-")): file[name] for name in file.files}
     return dict(sorted(found.items()))
 

@@ -12,20 +12,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from dxai.config.schema import Params
+from dxai.paths import ATTRIBUTIONS, IMAGES, OUTCOMES, SUMMARY, Paths, decomposition_of, ours_name
 from dxai.reporting.table_layouts import Row, Rows
 from dxai.results.methods import BASELINES, OURS
 from dxai.utils.files import read_json
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where the stages write."""
-
-    prepared: Path = Path("data/prepared")
-    classifiers: Path = Path("artifacts/classifiers")
-    decompositions: Path = Path("artifacts/decompositions")
-    outcomes: Path = Path("results/outcomes")
-    results: Path = Path("results")
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:
@@ -77,7 +67,7 @@ class Cell:
     @property
     def first(self) -> Path:
         """The folder of the first decomposition's outcomes."""
-        return self.folder / f"{OURS}-{self.seeds[0]}"
+        return self.folder / ours_name(self.seeds[0])
 
     def primary(self, method: str) -> str | None:
         """The sign of the method's own rule, whose row comes first in the table."""
@@ -101,14 +91,14 @@ class Cell:
             row["method"]: row["curves"][name]
             for folder, summary in self.summaries.items()
             for row in summary.get("rows", [])
-            if (folder == f"{OURS}-{seed}" or not folder.startswith(f"{OURS}-"))
+            if decomposition_of(folder) in (str(seed), None)
             and row["status"] == "ok"
             and row["sign"] == self.primary(row["method"])
             and name in (row.get("curves") or {})
         }
 
 
-def read_cells(params: Params, folders: Folders, tables: Rows) -> list[Cell]:
+def read_cells(params: Params, paths: Paths, tables: Rows) -> list[Cell]:
     """One cell for each dataset and classifier that has rows in table1.csv."""
     cells = []
     for dataset in params.datasets:
@@ -120,9 +110,9 @@ def read_cells(params: Params, folders: Folders, tables: Rows) -> list[Cell]:
             }
             if not own["table1"]:
                 continue
-            folder = folders.outcomes / dataset / classifier
-            names = [*params.methods, *(f"{OURS}-{seed}" for seed in seeds)]
-            found = {name: read_optional(folder / name / "summary.json") for name in names}
+            folder = paths.outcome(dataset, classifier)
+            names = [*params.methods, *map(ours_name, seeds)]
+            found = {name: read_optional(folder / name / SUMMARY) for name in names}
             summaries = {name: summary for name, summary in found.items() if summary}
             cells.append(Cell(*place, own, folder, seeds, summaries))
     return cells
@@ -130,7 +120,7 @@ def read_cells(params: Params, folders: Folders, tables: Rows) -> list[Cell]:
 
 def scored_images(folder: Path) -> np.ndarray:
     """Places in the test split of the images that a method was asked to explain; maybe none."""
-    path = folder / "attributions.npz"
+    path = folder / ATTRIBUTIONS
     if not path.is_file():
         return np.zeros(0, dtype=int)
     with np.load(path) as file:
@@ -174,7 +164,7 @@ def _read_maps(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
     if not at or not np.isin(at, index).all():
         return {}
     rows = [int(np.argmax(index == place)) for place in at]
-    with np.load(folder / "attributions.npz") as file:
+    with np.load(folder / ATTRIBUTIONS) as file:
         names = [name for name in file.files if name != "index"]
         return {name: file[name][rows].astype(np.float32) for name in names}
 
@@ -183,7 +173,7 @@ def _own_class(
     folder: Path, method: str, sign: str, at: list[int]
 ) -> dict[int, tuple[float, float]]:
     """Image to the probability of its own class in x and in x - psi_distinct."""
-    path = folder / "outcomes.parquet"
+    path = folder / OUTCOMES
     if not path.is_file():
         return {}
     where = [("curve", "=", "beta"), ("method", "=", method), ("sign", "=", sign)]
@@ -196,7 +186,7 @@ def _own_class(
 
 def read_images(folder: Path, method: str, sign: str) -> pd.DataFrame:
     """What was measured of each image by one method; empty if there is no such file."""
-    path = folder / "images.parquet"
+    path = folder / IMAGES
     if not path.is_file():
         return pd.DataFrame()
     return pd.read_parquet(path, filters=[("method", "=", method), ("sign", "=", sign)])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dxai import stages
 from dxai.stages import report
 from tests.fixtures import write_results
 
@@ -16,9 +15,7 @@ from tests.fixtures import write_results
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params, folders = write_results(tmp_path, rich=True)
     monkeypatch.setattr(report, "load_params", lambda: params)
-    monkeypatch.setattr(report, "FOLDERS", folders)
-    monkeypatch.setattr(stages, "RESULTS", folders.results)
-    monkeypatch.setattr(stages, "TABLES", folders.results / "tables")
+    monkeypatch.chdir(tmp_path)
     for path in folders.outcomes.rglob("*.npz"):
         path.unlink()  # pictures take their time
     return folders.results

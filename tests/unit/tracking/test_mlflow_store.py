@@ -38,13 +38,7 @@ SETTINGS |= {"branch_width": 2, "branch_max_width": 4, "mapping_width": 8}
 
 def write_project(root: Path, rich: bool = False) -> Params:
     """Results in the folders of a project, with small networks that were never trained."""
-    params, folders = write_results(root, rich=rich)
-    (root / "artifacts").mkdir()
-    (root / "data").mkdir()
-    folders.prepared.rename(root / "data/prepared")
-    folders.classifiers.rename(root / "artifacts/classifiers")
-    folders.decompositions.rename(root / "artifacts/decompositions")
-    folders.outcomes.rename(root / "results/outcomes")
+    params, _ = write_results(root, rich=rich)
     if not rich:  # a rich one has it
         ours = root / "results/outcomes" / CELL / "dxai-0"
         row = read_json(ours / "summary.json")["rows"][0]

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from dxai.config.schema import Params
-from dxai.reporting.html import Folders, build_report
+from dxai.paths import Paths
+from dxai.reporting.html import build_report
 from dxai.reporting.html.page import OPEN
 from dxai.reporting.table_layouts import NAMES
 from tests.fixtures import AREAS, STEPS, VARIANTS, write_results
@@ -23,7 +24,7 @@ HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 MEGABYTE = 1 << 20
 
-Run = tuple[Params, Folders]
+Run = tuple[Params, Paths]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,8 @@ def changed(run: Run, tmp_path: Path, **changes: Callable[[pd.DataFrame], Any]) 
         table = pd.read_csv(folders.results / "tables" / f"{name}.csv")
         changes.get(name, lambda table: None)(table)
         table.to_csv(tables / f"{name}.csv", index=False)
-    none = tmp_path / "none"
-    return params, Folders(folders.prepared, none, none, none, tmp_path / "results")
+    (tmp_path / "data").symlink_to(folders.root / "data")
+    return params, Paths(tmp_path)
 
 
 def words(page: str) -> str:

@@ -1,0 +1,149 @@
+"""Where every file of a project lies, and every name made of dataset, classifier, method and seed.
+
+Nothing else spells a path of an artifact. `dvc.yaml` has to, and a test compares the two.
+
+A decomposition is named by its seed, or by its variant if it belongs to the ablation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# ------------------------------------------------------------------ files in a stage's folder
+MANIFEST, CARD = "manifest.json", "card.html"
+"""A prepared dataset: hashes, counts and options of its shards; the data card."""
+MODEL, SNAPSHOTS = "model.pt", "snapshots.pt"
+"""A trained network; the weights of a decomposition at earlier steps."""
+HISTORY, PANELS, METRICS = "history.csv", "panels", "metrics.json"
+"""A training: numbers of each epoch or logged step, pictures, results."""
+OUTCOMES, IMAGES = "outcomes.parquet", "images.parquet"
+"""What was measured of each image at each level of a curve, and of each image."""
+ATTRIBUTIONS, SUMMARY = "attributions.npz", "summary.json"
+"""The maps of the scored images; a method's rows and curves."""
+CROSS, STABILITY, MAPS = "cross.json", "stability.json", "maps.npz"
+"""Results of the stages `cross` and `stability`; deviations of some images over seeds."""
+STABILITY_NAME = "stability"
+"""The folder of the stage `stability`, beside those of the methods."""
+EVENTS = "events.jsonl"
+"""What a training in progress has reported."""
+PARAMS, DVC_LOCK = "params.yaml", "dvc.lock"
+
+ROLES = ("explained", "twin")
+"""The twin has another seed and is never trained against: it scores `auc_transfer`."""
+
+
+class _Below:
+    """A fixed path below the root."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, paths: Paths, owner: type) -> Path:
+        return paths.root / self.path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The paths of one project; relative to the current folder by default."""
+
+    root: Path = Path()
+
+    prepared = _Below("data/prepared")
+    artifacts = _Below("artifacts")
+    classifiers = _Below("artifacts/classifiers")
+    decompositions = _Below("artifacts/decompositions")
+    results = _Below("results")
+    outcomes = _Below("results/outcomes")
+    tables = _Below("results/tables")
+    metrics = _Below("results/metrics.json")
+    curves = _Below("results/curves.csv")
+    report = _Below("results/report.html")
+    params = _Below(PARAMS)
+    dvc_lock = _Below(DVC_LOCK)
+
+    # Never an output of a stage: DVC deletes outputs before a stage runs.
+    work = _Below(".work")
+    unfinished = _Below(".work/checkpoints")
+    unfinished_data = _Below(".work/prepare")
+    unsent = _Below(".work/live")
+    some_tables = _Below(".work/tables")
+    prometheus = _Below(".work/metrics")
+    ray = _Below(".work/cluster")
+    run_lock = _Below(".work/run.lock")
+    notice = _Below(".work/notice.json")
+    reproduced = _Below(".work/reproduced")
+    original = _Below(".work/original")
+    reproduce_lock = _Below(".work/reproduce.lock")
+    mlflow_database = _Below(".work/mlflow.db")
+    mlflow_artifacts = _Below(".work/mlflow-artifacts")
+    mlflow_lock = _Below(".work/mlflow.lock")
+
+    def dataset(self, dataset: str) -> Path:
+        """Return the folder that the stage `prepare` writes."""
+        return self.prepared / dataset
+
+    def classifier(self, dataset: str, classifier: str, role: str) -> Path:
+        """Return the folder that the stage `classifier` writes."""
+        return self.classifiers / dataset / classifier / role
+
+    def decomposition(self, dataset: str, classifier: str, name: str | int) -> Path:
+        """Return the folder that the stage `decompose` writes."""
+        return self.decompositions / dataset / classifier / str(name)
+
+    def outcome(self, dataset: str, classifier: str, *name: str) -> Path:
+        """Return the folder of one scored method, or that of all."""
+        return self.outcomes.joinpath(dataset, classifier, *name)
+
+    def ours(self, dataset: str, classifier: str, name: str | int) -> Path:
+        """Return the folder that the stage `ours` writes."""
+        return self.outcome(dataset, classifier, ours_name(name))
+
+    def cross(self, dataset: str, classifier: str, name: str | int, scorer: str) -> Path:
+        """Return the folder that the stage `cross` writes."""
+        return self.outcome(dataset, classifier, cross_name(name, scorer))
+
+    def stability(self, dataset: str, classifier: str) -> Path:
+        """Return the folder that the stage `stability` writes."""
+        return self.outcome(dataset, classifier, STABILITY_NAME)
+
+    def table(self, name: str) -> Path:
+        """Return the CSV file of a table."""
+        return self.tables / f"{name}.csv"
+
+    def training(self, name: str) -> Path:
+        """Return the folder in which an unfinished training keeps its files."""
+        return self.unfinished / name
+
+
+HERE = Paths()
+
+
+def ours_name(decomposition: str | int) -> str:
+    """Return the name of a scored decomposition's folder."""
+    return f"dxai-{decomposition}"
+
+
+def cross_name(decomposition: str | int, scorer: str) -> str:
+    """Return the name of a decomposition's folder of scores by another classifier."""
+    return f"{ours_name(decomposition)}-by-{scorer}"
+
+
+def decomposition_of(ours: str) -> str | None:
+    """Return which decomposition the folder `ours_name` is of; None for another method's."""
+    return ours.removeprefix(ours_name("")) if ours.startswith(ours_name("")) else None
+
+
+def index_name(split: str) -> str:
+    """Return the name of a prepared dataset's list of the images of one split."""
+    return f"{split}-index.parquet"
+
+
+def training_name(title: str, fingerprint: str) -> str:
+    """Return the name of a training, `title` being its stage and what that runs over."""
+    return f"{title.replace(' ', '-')}-{fingerprint}"
+
+
+def stage_item(stage: str, *over: str) -> str:
+    """Return DVC's name of one item of a stage."""
+    return f"{stage}@{'-'.join(over)}"
