@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROFILE ?=
 CLUSTER ?=
 BIN := .venv/bin
-# Two busy OpenMP threads that spin while they wait cost more than they bring.
+# OpenMP threads that spin while they wait cost more than they gain on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
@@ -12,39 +12,39 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-venv: .venv/installed ## make .venv and install what constraints.txt pins
+venv: .venv/installed ## create .venv and install the versions in constraints.txt
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-benchmark: venv ## run everything and print Table 1 (PROFILE=quick|smoke|... chooses another profile)
+benchmark: venv ## run everything and print Table 1 (PROFILE=quick|smoke|... selects a profile)
 	@$(BIN)/python -m infra.local benchmark $(if $(PROFILE),--profile $(PROFILE))
 
-up: venv ## start Prefect, MLflow and a worker on loopback (CLUSTER=1: PostgreSQL, S3 and Ray as well)
+up: venv ## start Prefect, MLflow and a worker on loopback (CLUSTER=1: also PostgreSQL, S3 and Ray)
 	@$(BIN)/python -m infra.local up $(if $(CLUSTER),--cluster)
 
-down: ## stop what `make up` started
+down: ## stop the services that `make up` started
 	@$(BIN)/python -m infra.local down
 
-test: venv ## every test; as root on Debian, what they need is installed (a missing program skips)
+test: venv ## run every test (as root on Debian, also install their programs; without one, skip its tests)
 	@.ci/programs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-test-quick: venv ## the tests one runs all day, under 3 minutes
+test-quick: venv ## run the fast tests, under 3 minutes
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow"
 
-soak: venv ## kill what runs a training at random, 24 times; it must end as if undisturbed
+soak: venv ## kill processes of a training at random, 24 times, and compare its result
 	$(BIN)/python -m tests.soak --kills 24
 
-lint: venv ## style of the code
+lint: venv ## check the style of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: venv ## types of the code
+types: venv ## check the types of the code
 	$(BIN)/mypy
 
-clean: down ## remove servers' data, unfinished work and caches; results and .venv stay
+clean: down ## remove servers' data, unfinished work and caches; keep results and .venv
 	rm -rf .work .pytest_cache .hypothesis .mypy_cache .ruff_cache build *.egg-info
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

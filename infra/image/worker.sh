@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# The Prefect worker in a clone of the project, beside a node of the Ray cluster without processors:
-# who starts a training on a cluster has to be on a node of it. When either ends, both do, and
-# whoever keeps the container starts it again. Arguments are passed to `ray start`.
+# Run the Prefect worker in a clone of the project, beside a Ray node without CPUs: a process that
+# starts a training on a cluster has to run on one of its nodes. When either ends, both end, and the
+# container is restarted from outside. Arguments are passed to `ray start`.
 set -euo pipefail
-set -m # or bash would start them deaf to SIGINT, by which the worker ends itself
+set -m # without it bash starts them ignoring SIGINT, which the worker uses to end itself
 
 project=$PWD/dxai
 if [[ ! -d $project/.git ]]; then
-    rm -rf "$project.new" # of a clone that was cut off
+    rm -rf "$project.new" # left by an interrupted clone
     git clone --quiet "$DXAI_REPOSITORY" "$project.new"
     mv "$project.new" "$project"
 fi
 cd "$project"
 mkdir -p .work/prefect
 export PREFECT_HOME=$project/.work/prefect
-export PYTHONPATH=$project # for the command `dxai`, whose code is here
+export PYTHONPATH=$project # the command `dxai` finds its code here
 
 prefect work-pool create --type process --overwrite dxai-local
 prefect work-pool set-concurrency-limit dxai-local 1 # a run owns the folder

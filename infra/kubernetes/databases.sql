@@ -1,4 +1,4 @@
--- Two databases and their owners; PostgreSQL's image runs this once, on an empty volume.
+-- Create two databases and their owners; PostgreSQL's image runs this once, on an empty volume.
 \getenv prefect PREFECT_DATABASE_PASSWORD
 \getenv mlflow MLFLOW_DATABASE_PASSWORD
 CREATE ROLE prefect LOGIN PASSWORD :'prefect';
