@@ -7,6 +7,7 @@ through the real layout and deleted one by one, so that the disk holds the shard
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import itertools
 import json
@@ -25,6 +26,7 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, PrepareParams
@@ -34,7 +36,7 @@ from dxai.datasets.layouts import dota
 from dxai.datasets.shard_schema import index_name
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.datasets.source import Source
-from dxai.utils import keyed_random
+from dxai.utils import keyed_random, processes
 from dxai.utils.files import atomic
 
 PATCH = 256
@@ -239,7 +241,7 @@ def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]
 
     def look() -> None:
         while not ended.wait(0.1):
-            family = _family(process.pid)
+            family = processes.session(process.pid)
             peaks.append(sum(map(_memory, family)))
             for pid in family:
                 work[pid] = max(work.get(pid, 0.0), _work(pid))
@@ -260,33 +262,18 @@ def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]
     return max(map(min, itertools.pairwise(peaks))), sum(work.values())
 
 
-def _family(leader: int) -> list[int]:
-    """Processes of the session that a process leads."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == leader:
-                found.append(int(stat.parent.name))
-        except OSError:  # ended just now
-            continue
-    return found
-
-
 def _memory(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    return sum(1024.0 * int(line.split()[1]) for line in text.splitlines() if line[:4] == "Pss:")
+    """Bytes of memory of a process, shared pages divided by their users; 0 if it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).memory_full_info().pss
+    return 0.0
 
 
 def _work(pid: int) -> float:
-    """Processor time of a process so far, seconds; 0 if it is no more."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time of a process so far, seconds; 0 if it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return sum(psutil.Process(pid).cpu_times()[:2])
+    return 0.0
 
 
 def _shards(folder: Path) -> dict[str, tuple[int, int]]:

@@ -1,6 +1,6 @@
-"""The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the record.
+"""The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the results.
 
-Messages are logged whole, without arguments: as JSON, a record keeps the two apart.
+Log messages are formatted here, not by the logger: JSON logs would keep the arguments apart.
 """
 
 import json
@@ -43,7 +43,7 @@ PARAMS = Path("params.yaml")
 TABLES = Path("results/tables")
 SOME_TABLES = Path(".work/tables")
 PUBLISHED = {
-    "claims": "What the paper claims of each table, with what was measured.",
+    "claims": "The paper's claims about each table, beside the measured values.",
     "table1": "Table 1: AUC while the class-distinct part is removed, lower is better.",
     "table2": "Table 2: area while the pixels that matter most are deleted, lower is better.",
     "table3": "Table 3: AUC, trained for one classifier, scored by each.",
@@ -51,7 +51,7 @@ PUBLISHED = {
     "table5": "Table 5: images.",
     "table6": "Table 6: accuracy of the classifiers.",
 }
-"""Tables that become artifacts of the run."""
+"""Tables that become artifacts of the run, and their descriptions."""
 SCORED = ("baseline", "ours", "ours_repeat", "joint_baseline", "joint_ours")
 NEEDS = {
     1: SCORED,
@@ -61,43 +61,47 @@ NEEDS = {
     5: ("prepare",),
     6: ("classifier", "joint_twin"),
 }
-"""Groups of stages whose results a table is made of."""
+"""Groups of stages that a table is computed from."""
 REPORT = Path("results/report.html")
 CLUSTER = Path(".work/cluster")
 NOTICE = Path(".work/notice.json")
-"""What the run that wrote it has to tell when it ends."""
-PROGRESS_EVERY = 5.0
-"""Seconds between two updates of a progress bar."""
+"""Id of the run that wrote it, and what changed, for the message to the webhook."""
+PROGRESS_SECONDS = 5.0
+"""Least time between two updates of a progress bar."""
 
 
 class GateFailed(RuntimeError):
-    """The tables got worse by more than their noise."""
+    """A table got worse by more than its confidence intervals explain."""
 
 
-def page_of(run: str) -> str:
-    """Address of a flow run's page."""
+def page_url(run: str) -> str:
+    """Return the address of a flow run's page."""
     server = str(PREFECT_UI_URL.value() or str(PREFECT_API_URL.value() or "").removesuffix("/api"))
     return f"{server}/runs/flow-run/{run}"
 
 
-def tell(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
-    """Let the webhook know how the run ended; the address is in DXAI_WEBHOOK."""
+def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
+    """Post how the run ended to the webhook at DXAI_WEBHOOK, if there is one."""
     noted = json.loads(NOTICE.read_text()) if NOTICE.exists() else {}
     own = noted if noted.get("run") == str(flow_run.id) else {}
-    table = TABLES / "table1.csv" if own else None
-    about = (
+    body = webhook.message(
         flow_run.name,
-        page_of(str(flow_run.id)),
+        page_url(str(flow_run.id)),
         state.name or state.type.value,
         state.message or "",
+        TABLES / "table1.csv" if own else None,
+        own.get("changed", ""),
     )
-    body = webhook.message(*about, table, own.get("changed", ""))
-    if said := webhook.send(body):
-        print(said, flush=True)
+    if outcome := webhook.send(body):
+        print(outcome, flush=True)
 
 
 @flow(
-    name="dxai", on_completion=[tell], on_failure=[tell], on_crashed=[tell], on_cancellation=[tell]
+    name="dxai",
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
+    on_cancellation=[notify],
 )
 def full_benchmark(
     profile: Name | None = None,
@@ -112,8 +116,8 @@ def full_benchmark(
 ) -> None:
     """Bring every stage of dvc.yaml up to date, publish the tables and log the run to MLflow.
 
-    What is given replaces that part of the `run` block of params.yaml before anything starts (so
-    that DVC, and whoever looks later, sees what was run); what is None stays as the file says.
+    Parameters other than None first replace the corresponding part of params.yaml, which therefore
+    always says what was run.
 
     Parameters
     ----------
@@ -122,22 +126,22 @@ def full_benchmark(
     datasets, classifiers : list of str, optional
         Names from the profile or from the catalogue of params.yaml.
     methods : list of str, optional
-        The rows of Table 1 beside ours.
+        The rows of Table 1 besides the decomposition.
     seeds : list of int, optional
         Seeds of the decomposition.
     ray_address : str, optional
-        HOST:PORT of the Ray cluster that trains; default: RAY_ADDRESS, or one on this machine,
-        shared by all trainings of the run.
+        HOST:PORT of the Ray cluster to train on; default: RAY_ADDRESS, else a cluster on this
+        machine that all trainings of the run share.
     tables : list of int, optional
-        Only these tables of the paper, and the stages that they need; such a run is no benchmark
-        in MLflow, and makes no report.
+        Make only these tables of the paper, with the stages that they need, and neither a report
+        nor an MLflow run.
     gate : bool
-        Fail, after everything is published, if a cell of ours or an accuracy is worse than in the
-        last accepted run of this profile by more than their 95% intervals explain.
+        Fail, after everything is published, if a score of the decomposition or an accuracy is worse
+        than in the last accepted run of this profile by more than the 95% intervals explain.
     verify : bool
-        Hash everything that DVC keeps before anything starts; what is damaged is made again.
+        First hash every file that DVC keeps, and recreate damaged ones.
     """
-    with workspace.alone(f"run {runtime.flow_run.name}", get_run_logger().info):
+    with workspace.exclusive(f"run {runtime.flow_run.name}", get_run_logger().info):
         select(profile, datasets, classifiers, methods, seeds)
         kept = cache()
         workspace.check_room([*workspace.WRITTEN, kept])
@@ -153,26 +157,26 @@ def full_benchmark(
 
 
 def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) -> None:
-    """Run every group, with something added to the environment of its stages."""
+    """Run every group, or those that some tables need, with variables added to the environment."""
     at_once = lanes()
     parts = groups(wanted={name for table in tables for name in NEEDS[table]} if tables else None)
     names = {group.name for group in parts}
     for table in tables or ():
         if not names.intersection(NEEDS[table]):
             raise ParamsError(
-                f"tables: nothing in the `run` block of {PARAMS} is part of Table {table}; "
-                "the profiles `full` and `smoke` have all of them"
+                f"tables: {PARAMS} selects nothing that Table {table} is made of; "
+                "the profiles `full` and `smoke` make every table"
             )
     stale = out_of_date(target for group in parts for target in group.targets)
-    known: set[str] | None = stale  # until something runs, on which others may depend
-    for place, group in enumerate(parts, 1):
+    known: set[str] | None = stale  # until a stage runs that others may depend on
+    for number, group in enumerate(parts, 1):
         items = f"{len(group.targets)} item{'s' * (len(group.targets) > 1)}"
-        get_run_logger().info(f"part {place} of {len(parts)}: {group.name}, {items}")
+        get_run_logger().info(f"part {number} of {len(parts)}: {group.name}, {items}")
         try:
             run_group.with_options(name=group.name)(group, environment, known, at_once)
         except StageFailed:
             if group is parts[-1] and not tables:
-                # A method failed: its row says so, the others stand.
+                # Only a method failed: its row of the tables says so, the others are valid.
                 record(gate=False)
             raise
         if stale.intersection(group.targets):
@@ -180,7 +184,7 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
 
 
 def select(profile: str | None, *names: Any) -> None:
-    """Write what was asked for into params.yaml, and check the whole file before anything runs."""
+    """Write the parameters into params.yaml, and check the whole file before a stage runs."""
     if profile is not None or any(name is not None for name in names):
         for line in select_profile(PARAMS, profile, *names):
             get_run_logger().info(f"params.yaml: {line}")
@@ -188,14 +192,13 @@ def select(profile: str | None, *names: Any) -> None:
 
 
 def record(gate: bool) -> None:
-    """Show the results where people look for them, and judge them if asked to."""
+    """Publish the results in Prefect and MLflow, and compare them with the last accepted run."""
     publish()
-    run = track()
-    judge(run, gate)
+    check_for_regression(track(), gate)
 
 
-def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
-    """Everything but a stage that blames its input: a killed process, a lock, memory."""
+def can_retry(task: Task, run: TaskRun, state: State) -> bool:
+    """Whether another try can help: after a killed process, a lock or lack of memory, it can."""
     error = state.result(raise_on_failure=False)
     return not (isinstance(error, StageFailed) and error.by_input)
 
@@ -203,75 +206,67 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:
 @task(
     retries=1,
     retry_delay_seconds=2,
-    retry_condition_fn=worth_another_try,
+    retry_condition_fn=can_retry,
     cache_policy=NO_CACHE,  # DVC is the cache
 )
 def run_group(
     group: Group, environment: dict[str, str], stale: set[str] | None, at_once: int
 ) -> None:
-    """One group of stages; each item that is out of date is a task within it."""
+    """Run one group of stages; each item that is out of date is a task within it."""
     logger, context = get_run_logger(), copy_context()
 
-    def log(line: str) -> None:
-        logger.info(line)
-
     def watch(stage: str, lines: Iterator[str]) -> None:
-        log(f"Running stage '{stage}':")
-        # In a thread of `reproduce`, which knows nothing of this task.
+        logger.info(f"Running stage '{stage}':")
+        # `reproduce` calls this in a thread without the context of this task.
         context.copy().run(run_item.with_options(name=stage, task_run_name=stage), lines)
 
     reproduce(
-        group.targets, log, environment=environment, at_once=at_once, stale=stale, watch=watch
+        group.targets,
+        logger.info,
+        environment=environment,
+        at_once=at_once,
+        stale=stale,
+        watch=watch,
     )
 
 
 @task(cache_policy=NO_CACHE)
 def run_item(lines: Iterator[str]) -> None:
-    """One item: every line it prints in the task's log, and how far it is as a bar."""
-    bar = Bar(str(runtime.task_run.name))
-    logger = get_run_logger()
+    """Log every line that an item prints, and show its progress as an artifact."""
+    stage, logger = str(runtime.task_run.name), get_run_logger()
+    artifact: Any = None
+    shown = -PROGRESS_SECONDS
     for line in lines:
         logger.info(line)
-        if (share := progress.share(line)) is not None:
-            bar.show(share)
-
-
-class Bar:
-    """A progress artifact of this task, which appears with the first progress there is."""
-
-    def __init__(self, stage: str) -> None:
-        self.key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower())
-        self.stage, self.shown = stage, -PROGRESS_EVERY
-        self.artifact: Any = None
-
-    def show(self, share: float) -> None:
-        """Move the bar, now and then."""
-        if share < 1 and time.monotonic() - self.shown < PROGRESS_EVERY:
-            return
-        self.shown = time.monotonic()
-        if self.artifact is None:
-            about = f"How far {self.stage} is."
-            self.artifact = create_progress_artifact(100 * share, key=self.key, description=about)
+        share = progress.share(line)
+        if share is None or (share < 1 and time.monotonic() - shown < PROGRESS_SECONDS):
+            continue
+        shown = time.monotonic()
+        if artifact is None:
+            key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower())
+            artifact = create_progress_artifact(
+                100 * share, key=key, description=f"Progress of {stage}."
+            )
         else:
-            update_progress_artifact(self.artifact, 100 * share)
+            update_progress_artifact(artifact, 100 * share)
 
 
 @task(cache_policy=NO_CACHE)
 def publish() -> None:
-    """The tables, and where the report is, as artifacts of the run."""
+    """Publish the tables and the location of the report as artifacts of the run."""
     publish_tables(TABLES, list(PUBLISHED))
     report = REPORT.resolve()
     create_markdown_artifact(
         f"The report with all tables and pictures: [{REPORT}]({report.as_uri()})\n\n"
         f"The tables as files: [{TABLES}]({TABLES.resolve().as_uri()})",
         key="report",
-        description="Where the results are.",
+        description="Location of the results.",
     )
 
 
 @task(cache_policy=NO_CACHE)
 def publish_some(tables: list[int]) -> None:
-    """Make some tables from what is there, and show them as artifacts of the run."""
+    """Make some tables from the existing results, and publish them as artifacts of the run."""
     numbers = [str(number) for number in tables]
     subprocess.run(
         [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(SOME_TABLES)], check=True
@@ -280,7 +275,7 @@ def publish_some(tables: list[int]) -> None:
 
 
 def publish_tables(folder: Path, names: list[str]) -> None:
-    """Tables that are CSV files as artifacts."""
+    """Publish tables, read from CSV files, as artifacts."""
     for name in names:
         if rows := read_rows(folder / f"{name}.csv"):
             key = name.replace("table", "table-")
@@ -289,20 +284,21 @@ def publish_tables(folder: Path, names: list[str]) -> None:
 
 @task(retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
 def track() -> str:
-    """The run in MLflow, from the result files: what DVC skipped shows in it too; its id.
+    """Log the run to MLflow; returns its id there.
 
-    First MLflow gets what it missed of the trainings while it was down.
+    The values come from the result files, so that stages which DVC skipped are included. First,
+    MLflow is sent the training metrics that it missed while it was down.
     """
     from dxai.tracking import mlflow_store  # MLflow takes seconds to import
 
-    page = page_of(str(runtime.flow_run.id))
+    page = page_url(str(runtime.flow_run.id))
     tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}
     tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
     missed = subprocess.run(
         [sys.executable, "-m", "dxai.tracking.live"], capture_output=True, text=True
     )
-    if said := (missed.stdout + missed.stderr).strip():
-        get_run_logger().info(said.splitlines()[-1])
+    if printed := (missed.stdout + missed.stderr).strip():
+        get_run_logger().info(printed.splitlines()[-1])
     run = mlflow_store.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
     get_run_logger().info(f"MLflow run {run} in {mlflow_store.where()}")
     if link := mlflow_store.page(run):
@@ -310,9 +306,15 @@ def track() -> str:
     return run
 
 
-@task(cache_policy=NO_CACHE)
-def judge(run: str, gate: bool) -> None:
-    """What changed since the last accepted run; `GateFailed` if ours got worse and that matters."""
+@task(name="judge", cache_policy=NO_CACHE)
+def check_for_regression(run: str, gate: bool) -> None:
+    """Publish what changed since the last accepted run of this profile.
+
+    Raises
+    ------
+    GateFailed
+        If `gate` is set and a score of the decomposition or an accuracy got significantly worse.
+    """
     from dxai.reporting.text_comparison import as_markdown
     from dxai.results.comparison import compare
     from dxai.tracking import mlflow_store
@@ -323,7 +325,9 @@ def judge(run: str, gate: bool) -> None:
     else:
         found = compare(before, after)
         changed, worse = as_markdown(found), [cell.name for cell in found.worse]
-        create_markdown_artifact(changed, key="changes", description="Since the run before.")
+        create_markdown_artifact(
+            changed, key="changes", description="Changes since the last accepted run."
+        )
     NOTICE.write_text(json.dumps({"run": str(runtime.flow_run.id), "changed": changed}))
     if gate:
         mlflow_store.tag(run, {"gate": "refused" if worse else "accepted"})

@@ -1,4 +1,4 @@
-"""Whether what DVC believes to have is still what it was: bytes change on disks, dates do not."""
+"""Find corrupted files in DVC's cache and outputs, which a disk can damage without a new date."""
 
 import hashlib
 import json
@@ -9,22 +9,22 @@ from pathlib import Path
 from dxai.utils import dvc_files
 
 
-def check(say: Callable[[str], None], cache: Path, root: Path | str = ".") -> list[str]:
+def check(log: Callable[[str], None], cache: Path, root: Path | str = ".") -> list[str]:
     """Hash every object of DVC's cache and every output, and remove those that are damaged.
 
-    DVC hashes a file anew only if its size or date has changed. What is removed here, it restores
-    from its cache, or makes again.
+    DVC rehashes a file only if its size or date has changed. It restores a removed one from its
+    cache, or reruns the stage.
 
     Returns
     -------
     list of str
-        Paths of what was damaged, as told to `say`.
+        Paths of the damaged objects and outputs, each also passed to `log`.
     """
     root = Path(root)
     damaged = []
     for path in sorted((cache / dvc_files.OBJECTS).glob("*/*")):
         if path.name.startswith("."):
-            say(f"{path} was never finished: removed")
+            log(f"{path} was never finished: removed")
             path.unlink()
         elif _md5(path) != path.parent.name + path.name.removesuffix(".dir"):
             damaged.append(str(path))
@@ -36,7 +36,7 @@ def check(say: Callable[[str], None], cache: Path, root: Path | str = ".") -> li
             damaged.append(out)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for name in damaged:
-        say(f"{name} is damaged: removed, to be restored or made again")
+        log(f"{name} is damaged: removed, to be restored or made again")
     return damaged
 
 
@@ -46,7 +46,7 @@ def _md5(path: Path) -> str:
 
 
 def _md5_of_folder(folder: Path) -> str:
-    """As DVC hashes a folder: the list of its files with their hashes, as JSON."""
+    """Hash a folder as DVC does: the list of its files with their hashes, as JSON."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     named = sorted((path.relative_to(folder).parts, path) for path in files)
     listed = [{"md5": _md5(path), "relpath": "/".join(parts)} for parts, path in named]

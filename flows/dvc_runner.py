@@ -1,30 +1,36 @@
-"""The stages of dvc.yaml in groups, and how DVC, which alone knows what to skip, runs a group."""
+"""The stages of dvc.yaml in groups, each brought up to date by `dvc repro`."""
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
+
 from dxai.config.schema import ParamsError, load_params
 from dxai.utils import files, processes
 
 LANES, MOST_LANES = "DXAI_LANES", 4
-"""Variable for how many items run at once, and the most without it: each holds a PyTorch."""
+"""Variable for how many items run at once, and the default's upper limit: each loads PyTorch."""
 GRACE = 5.0
 """Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
 
 _RUNNING = re.compile(r"^Running stage '([^']+)'")
-_HINTS = re.compile(
-    r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc)"
+_NOISE = re.compile(
+    r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc|"
+    r"Running stage '|$)"
 )
-"""What DVC advises after each command."""
+"""Lines not passed on: DVC's advice after each command, and the start of a stage."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,9 @@ class Group:
     Attributes
     ----------
     name : str
-        What stands before the `@`.
+        The part of the items' names before the `@`.
     targets : tuple of str
-        Names of the items, as `dvc repro` takes them, in an order that can be run.
+        Names of the items, as `dvc repro` takes them, each after those it depends on.
     """
 
     name: str
@@ -44,17 +50,17 @@ class Group:
 
 
 Watch = Callable[[str, Iterator[str]], None]
-"""Takes the name of a stage that begins, and what it prints: to its end, which raises `StageFailed`
-if the stage does."""
+"""Given the name of a stage that starts and the lines it prints, whose end raises `StageFailed` if
+the stage failed."""
 
 
 class StageFailed(RuntimeError):
-    """A stage that ended with an error; the text names it and repeats its error line.
+    """A stage ended with an error; the text names the stage and repeats its error line.
 
     Attributes
     ----------
     by_input : bool
-        Whether the stage blamed what it was given (`error: ...`): trying again cannot help.
+        Whether the stage blamed its input (`error: ...`), so that trying again cannot help.
     """
 
     def __init__(self, stage: str, reason: str) -> None:
@@ -63,11 +69,11 @@ class StageFailed(RuntimeError):
 
 
 def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> list[Group]:
-    """Every group of dvc.yaml in an order that can be run, read from DVC's own graph.
+    """List the groups of dvc.yaml in an order that can be run, read from DVC's own graph.
 
-    With `wanted`, names of groups, only those and what they need.
+    With `wanted`, names of groups, only those and the groups they depend on.
     """
-    from dvc.repo import Repo  # 0.3 s: not when the flow is merely loaded
+    from dvc.repo import Repo  # takes 0.3 s: not when the flow is merely loaded
 
     with Repo(str(root)) as repo:
         needs = {
@@ -78,22 +84,17 @@ def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> lis
     for target in needs:  # in the order of dvc.yaml, which settles what the graph leaves open
         needed = {_group(other) for other in needs[target]} - {_group(target)}
         group_needs.setdefault(_group(target), set()).update(needed)
-    if wanted is not None:
-        kept = _with_needs(set(wanted) & group_needs.keys(), group_needs)
-        group_needs = {name: group_needs[name] for name in group_needs if name in kept}
     targets = list(TopologicalSorter(needs).static_order())
+    names = list(TopologicalSorter(group_needs).static_order())
+    kept = set(names if wanted is None else wanted)
+    for name in reversed(names):
+        if name in kept:
+            kept |= group_needs[name]
     return [
         Group(name, tuple(target for target in targets if _group(target) == name))
-        for name in TopologicalSorter(group_needs).static_order()
+        for name in names
+        if name in kept
     ]
-
-
-def _with_needs(wanted: set[str], needs: dict[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    while wanted:
-        found |= wanted
-        wanted = {needed for name in wanted for needed in needs[name]} - found
-    return found
 
 
 def _group(target: str) -> str:
@@ -101,7 +102,7 @@ def _group(target: str) -> str:
 
 
 def cache(root: Path | str = ".") -> Path:
-    """The folder of DVC's cache, relative to the working directory where it lies in it."""
+    """Path of DVC's cache, relative to the working directory if it lies within."""
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
@@ -110,10 +111,10 @@ def cache(root: Path | str = ".") -> Path:
 
 
 def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
-    """Those of `targets` that DVC would run.
+    """Find the targets that DVC would run.
 
-    Asked all at once, in this process: `dvc repro` takes most of a second for each target that it
-    skips.
+    They are checked together in this process, because `dvc repro` takes most of a second for each
+    target that it skips.
     """
     from dvc.lock import LockError
     from dvc.repo import Repo
@@ -123,24 +124,23 @@ def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
         try:
             with repo.lock:
                 return {s.name for s in repo.index.stages if s.name in wanted and s.changed()}
-        except LockError:  # of somebody else's DVC, for which ours will wait
+        except LockError:  # another DVC holds it; `dvc repro` will wait
             return wanted
 
 
 def lanes(cores: int | None = None) -> int:
-    """How many items of a stage run at once: what DXAI_LANES says, for a cluster that has more room
-    than this machine, or as many as this machine has room to train.
+    """How many items of a stage run at once: DXAI_LANES, else as many as this machine can train.
 
-    Each of them gets its share of this machine's threads.
+    The variable is for a cluster, which can train more at once than this machine.
 
     Raises
     ------
     ParamsError
-        If DXAI_LANES is no whole number of 1 or more.
+        If DXAI_LANES is not a positive integer.
     """
     if given := os.environ.get(LANES):
         if not (given.isascii() and given.isdigit() and int(given) > 0):
-            raise ParamsError(f"{LANES} is {given!r}; a whole number of 1 or more is wanted")
+            raise ParamsError(f"{LANES} is {given!r}; it must be a positive integer")
         return int(given)
     training = load_params().training
     room = (cores or os.cpu_count() or 1) // (training.workers * training.cpus_per_worker)
@@ -156,17 +156,28 @@ def reproduce(
     stale: Collection[str] | None = None,
     watch: Watch | None = None,
 ) -> None:
-    """Bring `targets` up to date with `dvc repro --single-item`, passing on each line it prints.
+    """Bring targets up to date with `dvc repro --single-item`, passing on each line it prints.
 
-    `stale` are those that are out of date, where that is known already. What a stage prints goes to
-    `watch`, in a thread of its own, and the rest to `log`; without a `watch` all of it does.
+    Every DVC and its stage form a process group of their own, which has ended when this returns or
+    raises, whatever the reason.
 
-    `environment` is what the stages find in theirs beside this process's own. Targets that do not
-    need each other may run `at_once`, each in its share of the threads; the first that fails ends
-    the others, which keep what is finished.
-
-    Every DVC and the stage that it runs are a process group of their own, which is gone when this
-    returns or raises, whatever the reason.
+    Parameters
+    ----------
+    targets : iterable of str
+        Names of items.
+    log : callable
+        Called with each line that belongs to no stage.
+    root : Path
+        The project's folder.
+    environment : dict, optional
+        Variables for the stages, in addition to those of this process.
+    at_once : int
+        How many targets run at the same time, each with its share of the threads. The first that
+        fails ends the others, which keep what they have finished.
+    stale : collection of str, optional
+        Targets that are out of date; default: ask DVC.
+    watch : callable, optional
+        Called for each stage in a thread of its own; default: log its lines.
 
     Raises
     ------
@@ -175,7 +186,7 @@ def reproduce(
     """
     targets = list(targets)
     for pid in prune_locks(root):
-        log(f"cleared the DVC locks of process {pid}, which is no more")
+        log(f"cleared the DVC locks of process {pid}, which has ended")
     stale = out_of_date(targets, root) if stale is None else stale
     for target in targets:
         if target not in stale:
@@ -183,163 +194,111 @@ def reproduce(
     targets = [target for target in targets if target in stale]
     if not targets:
         return
-    count = min(at_once, len(targets))
-    threads = {} if count == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
-    environment = _environment() | threads | (environment or {})
-    begun: list[_Lane] = []
-    try:
-        for share in (targets[first::count] for first in range(count)):
-            begun.append(_Lane(share, log, watch or _telling(log), root, environment))
-        while any(lane.is_alive() for lane in begun):
-            for lane in begun:
-                lane.join(0.1)
-                lane.check()
-        for lane in begun:
-            lane.check()
-    finally:
-        for lane in begun:
-            lane.end()
 
-
-def _telling(log: Callable[[str], None]) -> Watch:
-    def watch(stage: str, lines: Iterator[str]) -> None:
+    def log_all(stage: str, lines: Iterator[str]) -> None:
         log(f"Running stage '{stage}':")
         for line in lines:
             log(line)
 
-    return watch
-
-
-class _Lines:
-    """Lines, of which the last can be put `back`."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self.lines, self.back = lines, list[str]()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return self.back.pop() if self.back else next(self.lines)
-
-
-def _is_news(line: str) -> bool:
-    return bool(line) and not _HINTS.match(line)
-
-
-class _Lane(Thread):
-    """One `dvc repro`, whose output is told stage by stage."""
-
-    def __init__(
-        self,
-        targets: Sequence[str],
-        log: Callable[[str], None],
-        watch: Watch,
-        root: Path | str,
-        environment: dict[str, str],
-    ) -> None:
-        super().__init__(daemon=True)
-        self.log, self.watch, self.outcome = log, watch, _Outcome(", ".join(targets))
-        self.failure: BaseException | None = None
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
-            cwd=root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            # A pipe, so that a stage whose flow was killed ends at its next line, not hours later.
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            process_group=0,
-        )
-        # A DVC that is killed (memory, for example) would leave its stage running, and us reading.
-        Thread(target=self._end_with_leader, daemon=True).start()
-        self.start()
-
-    def run(self) -> None:
-        """Read to the end; what goes wrong is raised by `check`, in the thread that waits."""
-        lines = _Lines(map(str.rstrip, self.process.stdout or ()))
+    count = min(at_once, len(targets))
+    threads = {} if count == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    environment = _environment() | threads | (environment or {})
+    started: list[subprocess.Popen[str]] = []
+    with ThreadPoolExecutor(count) as pool:
         try:
-            while (line := next(lines, None)) is not None:
-                self.outcome.read(line)
-                if stage := _RUNNING.match(line):
-                    self.watch(stage[1], self._of_stage(lines))
-                elif _is_news(line):
-                    self.log(line)
-            self._finish()
-        except BaseException as error:
-            self.failure = error
-
-    def _of_stage(self, lines: _Lines) -> Iterator[str]:
-        """What a stage prints; `StageFailed` if it is the last one and DVC ends with an error."""
-        for line in lines:
-            if _RUNNING.match(line):
-                lines.back.append(line)
-                return
-            self.outcome.read(line)
-            if _is_news(line):
-                yield line
-        self._finish()
-
-    def _finish(self) -> None:
-        if self.process.wait() != 0:
-            reason = self.outcome.reason(self.process.returncode)
-            raise StageFailed(self.outcome.stage, reason)
-
-    def check(self) -> None:
-        """Raise what went wrong."""
-        if self.failure is not None:
-            raise self.failure
-
-    def end(self) -> None:
-        """End DVC and its stage, if they still run."""
-        processes.end_group(self.process.pid, grace=GRACE, poll=self.process.poll)
-        self.join(GRACE)
-        if self.process.stdout is not None and not self.is_alive():
-            self.process.stdout.close()
-
-    def _end_with_leader(self) -> None:
-        self.process.wait()
-        processes.end_group(self.process.pid, grace=GRACE)
-
-
-class _Outcome:
-    """What DVC's output says of the stage that runs, and of why it failed."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-        self.blamed = self.last = self.failure = ""
-
-    def read(self, line: str) -> None:
-        if match := _RUNNING.match(line):
-            self.stage, self.blamed = match[1], ""
-        elif line.startswith("error:"):
-            self.blamed = self.blamed or line
-        elif line.startswith("ERROR:"):  # DVC's own
-            self.failure = self.failure or line.removeprefix("ERROR:").strip()
-        elif self.failure.endswith("blocked by:"):  # a lock; the next line names its holder
-            self.failure += line
-        elif line and not self.failure:
-            self.last = line
-
-    def reason(self, code: int) -> str:
-        """The stage's error line, else its last line and what DVC made of it."""
-        if self.blamed:
-            return self.blamed
-        failure = self.failure or f"dvc ended with code {code}"
-        return f"{self.last} ({failure})" if self.last else failure
+            running = []
+            for share in (targets[first::count] for first in range(count)):
+                started.append(_start(share, root, environment))
+                lines = _lines(started[-1], ", ".join(share))
+                running.append(pool.submit(_pass_on, lines, log, watch or log_all))
+            for finished in wait(running, return_when=FIRST_EXCEPTION).done:
+                finished.result()
+        finally:
+            for process in started:
+                processes.end_group(process.pid, grace=GRACE, poll=process.poll)
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, with `python` in a stage's command being this very Python."""
+    """Copy the environment of this process, with its Python as the `python` of the stages."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
     return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
 
 
+def _start(
+    targets: Sequence[str], root: Path | str, environment: dict[str, str]
+) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        # A pipe, so that a stage whose flow was killed ends at its next line, not hours later.
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        process_group=0,
+    )
+
+    def end_with_leader() -> None:
+        process.wait()
+        processes.end_group(process.pid, grace=GRACE)
+
+    # A DVC that is killed, by lack of memory for example, would leave its stage running, and the
+    # pipe open.
+    Thread(target=end_with_leader, daemon=True).start()
+    return process
+
+
+def _pass_on(lines: Iterator[tuple[str, str]], log: Callable[[str], None], watch: Watch) -> None:
+    """Give the lines of each stage to `watch`, and the others to `log`."""
+    for stage, own in itertools.groupby(lines, key=lambda line: line[0]):
+        texts = (text for _, text in own if not _NOISE.match(text))
+        if stage:
+            watch(stage, texts)
+        else:
+            for text in texts:
+                log(text)
+
+
+def _lines(process: subprocess.Popen[str], names: str) -> Iterator[tuple[str, str]]:
+    """Yield each line that DVC prints with the stage that was running, "" before the first.
+
+    Raises
+    ------
+    StageFailed
+        After the last line, if DVC ended with an error.
+    """
+    stage, recent = "", deque[str](maxlen=1000)
+    assert process.stdout is not None
+    with process.stdout as output:
+        for line in map(str.rstrip, output):
+            if match := _RUNNING.match(line):
+                stage = match[1]
+                recent.clear()
+            elif line:
+                recent.append(line)
+            yield stage, line
+    if code := process.wait():
+        raise StageFailed(stage or names, _reason(list(recent), code))
+
+
+def _reason(lines: list[str], code: int) -> str:
+    """Find the error line of a stage, else its last line and DVC's own error."""
+    for line in lines:
+        if line.startswith("error:"):
+            return line
+    own = [i for i, line in enumerate(lines) if line.startswith("ERROR:")]
+    end = own[0] if own else len(lines)
+    failure = lines[end].removeprefix("ERROR:").strip() if own else f"dvc ended with code {code}"
+    if failure.endswith("blocked by:"):  # a lock; the next line names its holder
+        failure += " ".join(lines[end + 1 : end + 2])
+    return f"{lines[end - 1]} ({failure})" if end else failure
+
+
 def prune_locks(root: Path | str = ".") -> list[int]:
-    """Drop processes that are no more from DVC's table of locked paths; returns their ids.
+    """Drop ended processes from DVC's table of locked paths; returns their ids.
 
     DVC does so itself, but after a kill the first stage with two outputs can still fail as "busy",
     and a process id that the system has since given to another program would block for ever.
@@ -350,46 +309,33 @@ def prune_locks(root: Path | str = ".") -> list[int]:
         return []
     from dvc.lock import make_lock
 
+    ended: set[int] = set()
+
+    def holds(holder: dict[str, Any]) -> bool:
+        if not _may_be_dvc(holder["pid"]):
+            ended.add(holder["pid"])
+        return holder["pid"] not in ended
+
     with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
         try:
             locks = files.read_json(table)
-        except json.JSONDecodeError:  # its writer was killed in the middle
+        except json.JSONDecodeError:  # its writer was killed half-way
             table.unlink()
             return []
-        pids = {
-            holder["pid"]
-            for paths in locks.values()
-            for holders in paths.values()
-            for holder in _as_list(holders)
-        }
-        dead = {pid for pid in pids if not _is_dvc(pid)}
-        if dead:
-            files.write_json(table, _without(locks, dead))
-    return sorted(dead)
+        readers = {path: [*filter(holds, found)] for path, found in locks.get("read", {}).items()}
+        writers = {path: found for path, found in locks.get("write", {}).items() if holds(found)}
+        if ended:
+            read = {path: kept for path, kept in readers.items() if kept}
+            files.write_json(table, {"read": read, "write": writers})
+    return sorted(ended)
 
 
-def _without(locks: dict[str, Any], dead: set[int]) -> dict[str, Any]:
-    readers = {
-        path: [holder for holder in holders if holder["pid"] not in dead]
-        for path, holders in locks.get("read", {}).items()
-    }
-    writers = {
-        path: holder for path, holder in locks.get("write", {}).items() if holder["pid"] not in dead
-    }
-    return {"read": {path: kept for path, kept in readers.items() if kept}, "write": writers}
-
-
-def _as_list(holders: Any) -> list[dict[str, Any]]:
-    return holders if isinstance(holders, list) else [holders]
-
-
-def _is_dvc(pid: int) -> bool:
-    """Whether the process runs and, where the system tells, is Python (so may be DVC)."""
+def _may_be_dvc(pid: int) -> bool:
+    """Whether a process runs and, as far as the system tells, is DVC or another Python program."""
     try:
-        os.kill(pid, 0)
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's process, or a system without /proc
+        command = " ".join(psutil.Process(pid).cmdline())
+    except psutil.AccessDenied:
         return True
-    return b"dvc" in command or b"python" in command
+    except psutil.NoSuchProcess:
+        return False
+    return "dvc" in command or "python" in command

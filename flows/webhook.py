@@ -1,4 +1,4 @@
-"""What a run tells those who do not look: a message to a webhook when it has ended."""
+"""Notify a webhook when a run has ended."""
 
 import json
 import os
@@ -13,31 +13,30 @@ from dxai.reporting.text import format_table
 from dxai.utils.files import read_rows
 
 URL = "DXAI_WEBHOOK"
-"""Environment variable with the address; it is a secret, and is never printed whole."""
+"""Environment variable with the address, a secret of which only the host is ever printed."""
 TRIES, PAUSE, TIMEOUT = 3, 2.0, 10.0
 
 
 def message(
     run: str, url: str, state: str, reason: str, table: Path | None, changed: str
 ) -> dict[str, Any]:
-    """The body of the request.
+    """Build the body of the request.
 
     Parameters
     ----------
     run, url : str
-        The run's name, and its page.
+        The run's name, and the address of its page.
     state, reason : str
-        How it ended.
+        Its final state, and that state's message.
     table : Path, optional
         Table 1 of this run.
     changed : str
-        Markdown: what differs from the run before.
+        Differences from the last accepted run, as Markdown.
 
     Returns
     -------
     dict
-        `text`, which chat programs show; and `run`, `url`, `state`, `reason`, `table1`, `changed`
-        for programs.
+        `text` for chat programs; `run`, `url`, `state`, `reason`, `table1`, `changed` for others.
     """
     rows: list[dict[str, str]] = []
     parts = [f"dxai: run {run} {state}" + (f": {reason}" if reason else ""), url]
@@ -50,16 +49,16 @@ def message(
 
 
 def send(body: dict[str, Any]) -> str:
-    """Post it to the webhook, if there is one; returns a line on how that went, or nothing.
+    """Post a message to the webhook, if there is one; returns a line about the outcome, or nothing.
 
-    A webhook that fails never fails the run.
+    A failing webhook never fails the run.
     """
     address = os.environ.get(URL, "")
     if not address:
         return ""
     host = urlsplit(address).hostname or "?"
     if urlsplit(address).scheme not in ("http", "https"):
-        return f"{URL} is no http(s) address; nobody was told"
+        return f"{URL} is not an http(s) address; no webhook was notified"
     request = urllib.request.Request(
         address, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -67,8 +66,8 @@ def send(body: dict[str, Any]) -> str:
     for attempt in range(TRIES):
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT):
-                return f"told the webhook at {host}"
-        except urllib.error.HTTPError as error:  # its text might hold the address
+                return f"notified the webhook at {host}"
+        except urllib.error.HTTPError as error:  # its text might contain the address
             reason = f"it answered {error.code}"
             if error.code < 500:
                 break
@@ -76,4 +75,4 @@ def send(body: dict[str, Any]) -> str:
             reason = type(getattr(error, "reason", error)).__name__
         if attempt < TRIES - 1:
             time.sleep(PAUSE)
-    return f"the webhook at {host} could not be told: {reason}"
+    return f"the webhook at {host} could not be notified: {reason}"

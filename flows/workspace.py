@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time, since what DVC keeps there has one owner, and room in it."""
+"""The folder of a run: one run at a time, since DVC's outputs have one owner, and enough space."""
 
 import shutil
 import tempfile
@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dxai.utils.files import held
+from dxai.utils.files import locked
 
 LOCK = Path(".work/run.lock")
-LOOK_EVERY = 1.0
-"""Seconds between two looks whether the other one has ended."""
+"""Locked by a run, and holds its name."""
+POLL_SECONDS = 1.0
 WRITTEN = (".work", ".dvc/tmp", "data/prepared", "artifacts", "results", tempfile.gettempdir())
-"""Folders that a run writes to, beside DVC's cache."""
-ROOM = 256 << 20
-"""Bytes that have to be free in each: more than profile `smoke` makes."""
+"""Folders that a run writes to, besides DVC's cache."""
+MIN_FREE = 256 << 20
+"""Bytes that must be free in each, more than the profile `smoke` produces."""
 
 
 class NoRoom(OSError):
-    """A folder that cannot be written to, found before anything was computed for it."""
+    """A folder is not writable or too full, found before anything was computed for it."""
 
 
 @contextmanager
-def alone(name: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the folder; whoever comes later waits, and says for whom."""
-    told = ""
+def exclusive(name: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Lock the folder for one run; wait while another has it, and log its name."""
+    logged = ""
     while True:
-        with held(LOCK) as file:
+        with locked(LOCK) as file:
             if file is not None:
                 file.truncate(0)
                 file.write(name)
@@ -35,14 +35,14 @@ def alone(name: str, say: Callable[[str], None]) -> Iterator[None]:
                 yield
                 file.truncate(0)
                 return
-        if (other := LOCK.read_text() or "another run") != told:
-            told = other
-            say(f"waiting until {other} has ended, which runs in this folder")
-        time.sleep(LOOK_EVERY)
+        if (other := LOCK.read_text() or "another run") != logged:
+            logged = other
+            log(f"waiting until {other}, which uses this folder, has ended")
+        time.sleep(POLL_SECONDS)
 
 
 def check_room(folders: Iterable[Path | str]) -> None:
-    """Raise `NoRoom`, naming the folder, unless each can be written to and has some room."""
+    """Raise `NoRoom`, naming the folder, unless each is writable and has enough free space."""
     for folder in folders:
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -50,5 +50,6 @@ def check_room(folders: Iterable[Path | str]) -> None:
                 file.write(b"x")
         except OSError as error:
             raise NoRoom(f"{folder} cannot be written to: {error.strerror}") from None
-        if (free := shutil.disk_usage(folder).free) < ROOM:
-            raise NoRoom(f"{folder} has {free >> 20} MiB free; a run needs {ROOM >> 20} or more")
+        if (free := shutil.disk_usage(folder).free) < MIN_FREE:
+            needed = MIN_FREE >> 20
+            raise NoRoom(f"{folder} has {free >> 20} MiB free; a run needs {needed} or more")

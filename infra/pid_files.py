@@ -41,7 +41,7 @@ def hold(path: Path) -> Iterator[IO[str] | None]:
 
     A program that is started with the file's descriptor keeps the lock after this ends.
     """
-    with files.held(path) as file:
+    with files.locked(path) as file:
         if file is not None:
             file.truncate(0)
         yield file

@@ -7,17 +7,18 @@ when it is whole and has its hash; of several processes that want it at once one
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dxai.datasets.base import DataError
-from dxai.datasets.shard_schema import MANIFEST, sha256
+from dxai.datasets.shard_schema import MANIFEST
 from dxai.datasets.source import open_url, refuse_credentials, send_file, with_retries
-from dxai.utils.files import atomic, read_json
+from dxai.utils.files import atomic, read_json, sha256
 
 
 def cache_root() -> Path:
@@ -136,9 +137,7 @@ class RemoteFolder(Folder):
             return target
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            # The lock goes with the process that holds it; the file stays.
-            with open(target.with_suffix(".lock"), "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with FileLock(target.with_suffix(".lock")):
                 if not target.is_file():
                     self._fetch(f"{self.url}/{name}", wanted, target)
         except OSError as error:

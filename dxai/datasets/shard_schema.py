@@ -8,9 +8,6 @@ all but the pictures. Any Parquet reader opens them: `pandas.read_parquet("train
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import pyarrow as pa
 
 MANIFEST = "manifest.json"
@@ -33,9 +30,3 @@ SCHEMA = pa.schema(
 def index_name(split: str) -> str:
     """Name of a split's index file."""
     return f"{split}-index.parquet"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

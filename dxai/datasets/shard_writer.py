@@ -8,7 +8,6 @@ them keeps every finished shard and reads only the units whose images are not al
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -24,10 +23,10 @@ import pyarrow.parquet as pq
 from dxai.datasets import card
 from dxai.datasets.base import SPLITS, DataError, Listing
 from dxai.datasets.parallel_reader import Reader, Reading, read_all
-from dxai.datasets.shard_schema import COLUMNS, MANIFEST, ROW_GROUP, SCHEMA, index_name, sha256
+from dxai.datasets.shard_schema import COLUMNS, MANIFEST, ROW_GROUP, SCHEMA, index_name
 from dxai.datasets.source import Source
 from dxai.datasets.statistics import Statistics
-from dxai.utils.files import write_json
+from dxai.utils.files import locked, sha256, write_json
 from dxai.utils.progress import Progress
 
 JOURNAL = "journal.jsonl"
@@ -113,12 +112,9 @@ def write_dataset(
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the work folder; unfinished work of other settings, now useless, goes."""
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with open(work.parent / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError("another process is preparing this dataset") from None
+    with locked(work.parent / "lock") as file:
+        if file is None:
+            raise DataError("another process is preparing this dataset")
         for other in work.parent.iterdir():
             if other.is_dir() and other != work:
                 shutil.rmtree(other)

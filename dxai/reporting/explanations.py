@@ -14,14 +14,13 @@ from torch import Tensor
 
 from dxai.config.schema import choose
 from dxai.datasets import DataError, read_image
-from dxai.datasets.shard_schema import sha256
 from dxai.explain.decomposition import DXAI
 from dxai.metrics.removal import psnr
 from dxai.models.serialization import load_classifier
 from dxai.paths import MODEL
 from dxai.reporting import figures
 from dxai.types import Decomposition, to_unit_range
-from dxai.utils.files import atomic, write_json
+from dxai.utils.files import atomic, sha256, write_json
 
 BATCH = 16
 

@@ -11,7 +11,6 @@ import torch
 
 from dxai import stages
 from dxai.config.schema import JOINT, load_params
-from dxai.datasets.shard_schema import sha256
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.serialization import (
     SNAPSHOTS,
@@ -25,7 +24,7 @@ from dxai.stages.following import followed
 from dxai.training.jobs import DecompositionJob
 from dxai.training.runtime.supervisor import launch
 from dxai.training.step import Networks, generator_settings
-from dxai.utils.files import atomic_folder, write_json
+from dxai.utils.files import atomic_folder, sha256, write_json
 
 
 def main(dataset: str, classifier: str, decomposition: str) -> None:

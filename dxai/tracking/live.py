@@ -27,7 +27,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from dxai.tracking.mlflow_store import Store, open_store
-from dxai.utils.files import held, read_json, write_json
+from dxai.utils.files import locked, read_json, write_json
 
 EXPERIMENT = "dxai-training"
 """Apart from `dxai`, whose runs are results."""
@@ -146,7 +146,7 @@ def settle() -> int:
     """Send what MLflow has not taken, of trainings that nobody follows; returns of how many."""
     count = 0
     for state in sorted([*LEFT.glob(f"*/{STATE}"), *UNFINISHED.glob(f"*/{STATE}")]):
-        with held(state.parent / LOCK) as alone:
+        with locked(state.parent / LOCK) as alone:
             follower = Follower(state.parent)
             if alone and (follower.open or follower.outcome):
                 follower.catch_up(follower.outcome or "KILLED")
@@ -179,7 +179,7 @@ def follow(folder: Path) -> None:
         return True
 
     threading.Thread(target=listen, daemon=True).start()
-    with held(folder / LOCK) as alone:
+    with locked(folder / LOCK) as alone:
         if not alone:
             sys.exit(f"{folder}: another process logs this training")
         follower = Follower(folder)

@@ -9,7 +9,6 @@ is logged all the same, since the run's result rests on it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -29,15 +28,15 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+from filelock import FileLock
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from dxai.config.schema import Params, load_params
-from dxai.datasets.shard_schema import sha256
 from dxai.results.comparison import LoggedRun
 from dxai.results.metric_names import TABLES, cells
 from dxai.stages import run_stage
 from dxai.tracking.run_records import Numbers, Record, read_records
-from dxai.utils.files import atomic, read_json
+from dxai.utils.files import atomic, read_json, sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -370,8 +369,7 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     given = os.environ.get("MLFLOW_TRACKING_URI")
     uri = given or f"sqlite:///{work / 'mlflow.db'}"
     local = uri.startswith("sqlite:")
-    with (work / "mlflow.lock").open("w") as lock, _quiet():
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(work / "mlflow.lock"), _quiet():
         workspace = _workspace(work / "workspace")
         mlflow.set_tracking_uri(uri)
         if not given:  # MLflow has just set it, which would decide for the next folder too

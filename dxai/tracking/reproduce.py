@@ -26,7 +26,7 @@ from dxai.results.metric_names import TABLES, cells
 from dxai.tracking import mlflow_store, provenance
 from dxai.tracking.run_records import read_table
 from dxai.utils import dvc_files, processes
-from dxai.utils.files import atomic, atomic_folder, held, read_json
+from dxai.utils.files import atomic, atomic_folder, locked, read_json
 
 REPRODUCED = Path(".work/reproduced")
 ORIGINAL = Path(".work/original")
@@ -199,7 +199,7 @@ def _say_code(
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[int]:
     """For one process at a time; yields the lock, which DVC inherits: it may outlive us."""
-    with held(folder / ".work/reproduce.lock") as lock:
+    with locked(folder / ".work/reproduce.lock") as lock:
         if lock is None:
             raise ValueError(f"{folder}: another process is computing there")
         # Nobody runs DVC here, so locks that a killed one left are nobody's.

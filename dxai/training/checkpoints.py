@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from dxai.datasets import DataError
-from dxai.datasets.shard_schema import sha256
 from dxai.datasets.source import open_url, send_file, with_retries
 from dxai.models.serialization import write_tensors
-from dxai.utils.files import atomic, read_json, write_json
+from dxai.utils.files import atomic, read_json, sha256, write_json
 
 DAMAGED = ("FileNotFoundError", "FlexibleChecksumError")
 """What an object store's client raises for an object that is gone, or is not what was sent."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and digests of what made them."""
+"""Atomic writes, JSON, hashes and lock files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import IO, Any
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it there when the block ends without error.
 
-    The content is flushed to the disk before the rename, so a reader, or a machine that lost
-    power, finds the old file, the new file or none. On any error, Ctrl-C and a full disk included,
-    the temporary file is removed and `path` is as it was.
+    The content is flushed to the disk before the rename, so a reader, or a machine after a power
+    failure, finds the old file, the new file or none. After any error, including Ctrl-C and a full
+    disk, the temporary file is removed and `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Like `atomic`, for a folder: the new one replaces the old one only when it is complete."""
+    """Like `atomic`, but for a folder, which replaces the old one only once it is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -51,11 +51,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[IO[str] | None]:
-    """The file, made if need be and locked; None if somebody else holds it.
+def locked(path: Path) -> Iterator[IO[str] | None]:
+    """Create and lock a file without waiting; yields None if another process has locked it.
 
-    The system frees it when its holder has ended, however that happens, and every program that was
-    started with the file's descriptor.
+    The system frees the lock as soon as its holder and every program started with the file's
+    descriptor have ended, however they end. That inheritance is why this is not a
+    `filelock.FileLock`, which serves wherever a process only waits for its turn.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -79,12 +80,18 @@ def read_json(path: Path | str) -> Any:
 
 
 def read_rows(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a CSV file with a heading, as text."""
+    """Read the rows of a CSV file with a header line, as text."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(value: Any) -> str:
-    """Twelve hexadecimal digits that name a JSON-like value."""
+    """Hash a JSON-like value; returns 12 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

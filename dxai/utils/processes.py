@@ -1,4 +1,4 @@
-"""Ending other programs, together with everything that they started."""
+"""End other programs, together with everything that they started."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-"""Ctrl-C, the request to end, the end: each is sent if the one before was not enough."""
+import psutil
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+"""Sent in this order, each only if the one before was not enough."""
 
 
 def group_alive(leader: int) -> bool:
@@ -24,7 +25,7 @@ def group_alive(leader: int) -> bool:
 
 def end_group(
     leader: int,
-    signals: Sequence[signal.Signals] = POLITE,
+    signals: Sequence[signal.Signals] = SIGNALS,
     grace: float = 5.0,
     poll: Callable[[], object] = lambda: None,
 ) -> None:
@@ -35,12 +36,12 @@ def end_group(
     leader : int
         Process id of the group's leader, which is the group's id.
     signals : sequence of Signals
-        What is sent, one after the other, as long as something is left.
+        Sent one after the other, as long as any process is left.
     grace : float
-        Seconds given to each signal.
+        Seconds after each signal.
     poll : callable
-        `Popen.poll` of a leader that is our own child: until it is polled an ended child counts
-        as alive.
+        `Popen.poll` of a leader that is a child of this process: an ended child counts as alive
+        until it is polled.
     """
     for signum in signals:
         with contextlib.suppress(ProcessLookupError):
@@ -54,7 +55,7 @@ def end_group(
 
 
 def end_session(leader: int, poll: Callable[[], object] = lambda: None) -> None:
-    """Kill everything in the session that `leader` leads, in whatever groups; returns when gone.
+    """Kill every process group of the session that `leader` leads; returns when all are gone.
 
     Parameters
     ----------
@@ -63,10 +64,7 @@ def end_session(leader: int, poll: Callable[[], object] = lambda: None) -> None:
     poll : callable
         As for `end_group`.
     """
-    if not Path("/proc/self/stat").exists():  # only the leader's own group can be told
-        end_group(leader, [signal.SIGKILL], poll=poll)
-        return
-    while found := _session(leader):
+    while found := session(leader):
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -74,13 +72,19 @@ def end_session(leader: int, poll: Callable[[], object] = lambda: None) -> None:
         poll()
 
 
-def _session(leader: int) -> list[int]:
-    """The processes of a session that have not ended."""
+def session(leader: int) -> list[int]:
+    """List the processes of a session that have not ended."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # pid (name, which may hold anything) state parent group session ..
-            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
-            if int(session) == leader and state not in "ZX":
-                found.append(int(path.parent.name))
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader and is_running(pid):
+                found.append(pid)
     return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and has not ended; a zombie has."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,46 +1,47 @@
-"""A program that several processes use, alive as long as the one that needs it for longest.
+"""A program that several processes use, and that ends with the process that holds it.
 
-That one holds a line (a named pipe); whoever uses the program first starts it, with the line as its
-standard input. When the holder ends, even if it is killed, the program finds its input at an end.
+The holder keeps a named pipe open; the first user starts the program with that pipe as its standard
+input. When the holder ends, even by a kill, the program reads the end of its input.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from dxai.utils import processes
 
-LINE, LOCK, LOG, PID, SAID = "line", "lock", "log", "pid", "said"
+PIPE, LOCK, LOG, PID, FIRST_LINE = "pipe", "lock", "log", "pid", "first_line"
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold the line; what was started on it has ended when the block has."""
+    """Let others start the program for the length of the block, after which it has ended."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    os.mkfifo(folder / LINE)
-    line = os.open(folder / LINE, os.O_RDWR)  # one end alone would wait for the other
+    os.mkfifo(folder / PIPE)
+    pipe = os.open(folder / PIPE, os.O_RDWR)  # opening one end alone would wait for the other
     try:
         yield
     finally:
-        os.close(line)
+        os.close(pipe)
         if (pid := _pid(folder)) is not None:
             processes.end_session(pid)
 
 
 def use(folder: Path, command: Sequence[str], environment: dict[str, str]) -> str:
-    """The first line that the program says, started unless it runs.
+    """Start the program unless it runs; returns the first line that it printed.
 
     Parameters
     ----------
     folder : Path
-        That of `hold`.
+        The folder given to `hold`.
     command : sequence of str
         The program; it must print a line when it is ready, and end with its standard input.
     environment : dict
@@ -49,22 +50,22 @@ def use(folder: Path, command: Sequence[str], environment: dict[str, str]) -> st
     Raises
     ------
     ChildProcessError
-        If it ends without saying anything.
+        If it ends without printing anything.
     """
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _runs(folder):
+    with FileLock(folder / LOCK):
+        pid, first_line = _pid(folder), folder / FIRST_LINE
+        if pid is None or not first_line.exists() or not processes.is_running(pid):
             _start(folder, command, environment)
-        return (folder / SAID).read_text().strip()
+        return first_line.read_text().strip()
 
 
 def _start(folder: Path, command: Sequence[str], environment: dict[str, str]) -> None:
-    (folder / SAID).unlink(missing_ok=True)
-    with (folder / LINE).open("rb") as line, (folder / LOG).open("wb") as log:
+    (folder / FIRST_LINE).unlink(missing_ok=True)
+    with (folder / PIPE).open("rb") as pipe, (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             command,
             env=environment,
-            stdin=line,
+            stdin=pipe,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -72,11 +73,11 @@ def _start(folder: Path, command: Sequence[str], environment: dict[str, str]) ->
         )
     (folder / PID).write_text(str(process.pid))
     assert process.stdout is not None
-    said = process.stdout.readline()
-    if not said:
+    first = process.stdout.readline()
+    if not first:
         processes.end_session(process.pid, process.poll)
         raise ChildProcessError(f"{command[-1]} did not start; see {folder / LOG}")
-    (folder / SAID).write_text(said)
+    (folder / FIRST_LINE).write_text(first)
 
 
 def _pid(folder: Path) -> int | None:
@@ -84,16 +85,3 @@ def _pid(folder: Path) -> int | None:
         return int((folder / PID).read_text())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _runs(folder: Path) -> bool:
-    pid = _pid(folder)
-    if pid is None or not (folder / SAID).exists():
-        return False
-    with contextlib.suppress(ChildProcessError):  # started by another process
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
 from dxai.datasets import DataError, Listing, Sample, ShardedDataset, Unit
 from dxai.datasets.base import Dropped, File, Load
@@ -134,13 +135,10 @@ def test_a_class_without_images_is_named(tmp_path: Path, split: str) -> None:
 
 
 def test_another_process_at_the_same_work_is_named(tmp_path: Path) -> None:
-    import fcntl
-
+    busy = pytest.raises(DataError, match="another process is preparing this dataset")
     (tmp_path / "work/noise").mkdir(parents=True)
-    with open(tmp_path / "work/noise/lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another process is preparing this dataset"):
-            write_noise(tmp_path, COUNTS)
+    with FileLock(tmp_path / "work/noise/lock"), busy:
+        write_noise(tmp_path, COUNTS)
     write_noise(tmp_path, COUNTS)
 
 
@@ -163,7 +161,7 @@ import functools, sys
 from dataclasses import replace
 from pathlib import Path
 from tests.listings import noise_listing, target_of
-from tests.unit.datasets.test_writer import LONG, read_until
+from tests.unit.datasets.test_shard_writer import LONG, read_until
 from dxai.datasets.shard_writer import write_dataset
 
 folder, last = Path(sys.argv[1]), int(sys.argv[2])

@@ -327,5 +327,5 @@ class TestLocks:
     def test_do_not_stop_the_next_run(self, pipeline: Path, dead: int) -> None:
         self.table(pipeline, dead)
         lines = log_of(pipeline, "part@a", "part@b", "report")
-        assert f"cleared the DVC locks of process {dead}, which is no more" in lines
+        assert f"cleared the DVC locks of process {dead}, which has ended" in lines
         assert (pipeline / "report.txt").read_text() == "ab"

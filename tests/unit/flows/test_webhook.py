@@ -50,13 +50,13 @@ def test_a_run_that_ended_early_sends_no_old_table() -> None:
 
 
 def test_the_webhook_gets_it(hook: Hook, body: dict[str, object]) -> None:
-    assert webhook.send(body) == "told the webhook at 127.0.0.1"
+    assert webhook.send(body) == "notified the webhook at 127.0.0.1"
     assert hook.got == [body]
 
 
 def test_a_busy_webhook_is_asked_again(hook: Hook, body: dict[str, object]) -> None:
     hook.failures = [503, 500]
-    assert webhook.send(body).startswith("told")
+    assert webhook.send(body).startswith("notified")
     assert hook.got == [body]
 
 
@@ -73,7 +73,7 @@ def test_one_that_refuses_is_named_without_its_address(
 
 
 @pytest.mark.parametrize("kind", ["closed", "nonsense"])
-def test_one_that_is_not_there_is_told_without_its_address(
+def test_one_that_is_not_there_is_named_without_its_address(
     monkeypatch: pytest.MonkeyPatch, body: dict[str, object], kind: str
 ) -> None:
     monkeypatch.setattr(webhook, "PAUSE", 0.0)
@@ -82,7 +82,7 @@ def test_one_that_is_not_there_is_told_without_its_address(
     address = {"closed": f"http://127.0.0.1:{port}/{SECRET}", "nonsense": f"ftp//{SECRET}"}[kind]
     monkeypatch.setenv(webhook.URL, address)
     said = webhook.send(body)
-    assert "told" in said
+    assert "notified" in said
     assert SECRET not in said
 
 

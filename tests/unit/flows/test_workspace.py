@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[3]
 RUN = """
 import sys, time
 from flows import workspace
-workspace.LOOK_EVERY = 0.05
-with workspace.alone("run " + sys.argv[1], lambda text: print(text, flush=True)):
+workspace.POLL_SECONDS = 0.05
+with workspace.exclusive("run " + sys.argv[1], lambda text: print(text, flush=True)):
     print("in", flush=True)
     sys.stdin.read()
 print("out", flush=True)
@@ -61,7 +61,7 @@ def test_the_second_waits_and_names_the_first(start: Callable[[str], Run], end: 
     first = start("amber")
     assert says(first) == "in"
     second = start("blue")
-    assert says(second) == "waiting until run amber has ended, which runs in this folder"
+    assert says(second) == "waiting until run amber, which uses this folder, has ended"
     time.sleep(0.3)
     if end == "itself":
         first.communicate()
@@ -92,6 +92,6 @@ def test_a_disk_that_is_nearly_full_is_named(
     if small := mount("2m"):
         with pytest.raises(NoRoom, match=f"{small} has 2 MiB free; a run needs 256 or more"):
             check_room([tmp_path, small])
-    monkeypatch.setattr(workspace, "ROOM", 1 << 60)
+    monkeypatch.setattr(workspace, "MIN_FREE", 1 << 60)
     with pytest.raises(NoRoom, match=f"{tmp_path} has .* MiB free"):
         check_room([tmp_path])

@@ -66,7 +66,7 @@ def test_it_ends_with_its_children(place: Place) -> None:
 
 def test_it_outlives_its_launcher(place: Place) -> None:
     code = (
-        "from pathlib import Path; from infra import services\n"
+        "from pathlib import Path; from infra import supervisor\n"
         "from tests.unit.infra.test_supervisor import WORKER\n"
         f"print(supervisor.start(supervisor.Place(Path({str(place.root)!r})), WORKER).pid)"
     )
@@ -221,7 +221,7 @@ def test_the_environment_is_the_project_s_own(
 def test_one_command_at_a_time(place: Place) -> None:
     with supervisor.alone(place, "benchmark"):
         code = (
-            "from pathlib import Path; from infra import services\n"
+            "from pathlib import Path; from infra import supervisor\n"
             f"with supervisor.alone(supervisor.Place(Path({str(place.root)!r})), 'benchmark'): pass"
         )
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -21,7 +21,7 @@ from dxai.stages import following
 from dxai.stages.following import followed
 from dxai.tracking import live
 from dxai.training.events import Console
-from dxai.utils.files import held
+from dxai.utils.files import locked
 from tests.ray_jobs import children, command_of
 
 pytestmark = pytest.mark.slow
@@ -152,7 +152,7 @@ def test_a_run_whose_follower_was_killed_with_its_training_is_closed(tmp_path: P
     folder = tmp_path / live.UNFINISHED / "t"
     Console("t", folder).tell("start", step=0, total=9, images=1)
     tell(Console("t", folder), 1)
-    with held(folder / live.LOCK) as alone:
+    with locked(folder / live.LOCK) as alone:
         assert alone
         live.Follower(folder).catch_up()
         assert live.settle() == 0  # it is followed

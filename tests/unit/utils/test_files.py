@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 
-from dxai.utils.files import atomic, atomic_folder, digest, held, read_json, write_json
+from dxai.utils.files import atomic, atomic_folder, digest, locked, read_json, write_json
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -46,18 +46,18 @@ def test_digests_name_values():
     assert len(digest("x")) == 12
 
 
-def test_a_held_file_is_free_when_its_holder_and_what_inherits_it_have_ended(tmp_path):
+def test_a_locked_file_is_free_when_its_holder_and_what_inherits_it_have_ended(tmp_path):
     path = tmp_path / "new/lock"
-    with held(path) as file:
+    with locked(path) as file:
         file.write("mine")
         file.flush()
-        with held(path) as other:
+        with locked(path) as other:
             assert other is None
         assert path.read_text() == "mine"
         child = subprocess.Popen(["sleep", "60"], pass_fds=[file.fileno()])
-    with held(path) as other:
+    with locked(path) as other:
         assert other is None
     child.kill()
     child.wait()
-    with held(path) as file:
+    with locked(path) as file:
         assert file is not None

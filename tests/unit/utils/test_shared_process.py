@@ -1,4 +1,4 @@
-"""A program that lives as long as whoever holds its line, in real processes."""
+"""A program that lives as long as its holder, in real processes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 def test_all_use_one_program_and_it_ends_with_the_block(tmp_path: Path) -> None:
-    folder = tmp_path / "line"
+    folder = tmp_path / "shared"
     with shared_process.hold(folder):
         assert not Path("starts").exists()  # nobody needed it yet
         with ThreadPoolExecutor(4) as pool:
@@ -64,7 +64,7 @@ def test_all_use_one_program_and_it_ends_with_the_block(tmp_path: Path) -> None:
 
 
 def test_a_program_that_was_lost_is_started_again(tmp_path: Path) -> None:
-    folder = tmp_path / "line"
+    folder = tmp_path / "shared"
     with shared_process.hold(folder):
         use(folder)
         os.kill(starts()[0], signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_a_program_that_was_lost_is_started_again(tmp_path: Path) -> None:
 
 
 def test_it_ends_when_its_holder_is_killed(tmp_path: Path) -> None:
-    folder = tmp_path / "line"
+    folder = tmp_path / "shared"
     holder = (
         "import sys; from pathlib import Path; from dxai.utils import shared_process\n"
         f"with shared_process.hold(Path({str(folder)!r})):\n"
@@ -94,7 +94,7 @@ def test_it_ends_when_its_holder_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_program_that_says_nothing_is_an_error_that_names_its_log(tmp_path: Path) -> None:
-    folder = tmp_path / "line"
+    folder = tmp_path / "shared"
     with shared_process.hold(folder), pytest.raises(ChildProcessError, match=str(folder / "log")):
         use(folder, "raise SystemExit('no')")
     assert "no" in (folder / "log").read_text()
