@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from benchmarks.experiments.samples import params_of
 from benchmarks.speed import in_turns, small_decomposition
 from dxai.config.schema import Params
-from dxai.datasets import ShardedDataset, prepare
+from dxai.datasets.registry import prepare
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.base import Explainer, build_explainer
 from dxai.explain.decomposition import DXAI
 from dxai.metrics import removal

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import flop_registry
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import DecomposeParams, load_params
-from dxai.datasets import ShardedDataset, prepare
+from dxai.datasets.registry import prepare
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training import batch_order
 from dxai.training.jobs import DecompositionJob
 from dxai.training.step import draw, train_step

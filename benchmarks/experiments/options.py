@@ -20,7 +20,7 @@ from benchmarks.experiments.tuning import results
 from benchmarks.speed import CLASSES, images, in_turns
 from benchmarks.step import Case
 from dxai.config.schema import DecomposeParams
-from dxai.datasets import prepare
+from dxai.datasets.registry import prepare
 from dxai.training.step import draw, train_step
 
 DATASET = "textures"

@@ -19,7 +19,8 @@ from torch import nn
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import JOINT, DecomposeParams, Params, load_params
-from dxai.datasets import ShardedDataset, prepare
+from dxai.datasets.registry import prepare
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.base import Explainer, build_explainer
 from dxai.explain.decomposition import DXAI
 from dxai.metrics.removal import part_from_heatmap

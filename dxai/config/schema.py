@@ -51,7 +51,7 @@ class DatasetParams:
     Attributes
     ----------
     layout : str
-        A key of `dxai.datasets.LAYOUTS`.
+        A key of `dxai.datasets.registry.LAYOUTS`.
     source : str
         The folder or file that the images come from, a path or an fsspec URL (`s3://..`); `~` and
         `$NAME` are expanded. `sample`: a small set that the layout draws.

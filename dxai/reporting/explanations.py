@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dxai.config.schema import choose
-from dxai.datasets import DataError, read_image
+from dxai.datasets.base import DataError
+from dxai.datasets.images import read_image
 from dxai.explain.decomposition import DXAI
 from dxai.metrics.removal import psnr
 from dxai.models.serialization import load_classifier

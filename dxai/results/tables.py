@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from dxai.config.schema import EvaluateParams, Params
-from dxai.datasets import LAYOUTS
+from dxai.datasets.registry import LAYOUTS
 from dxai.metrics.curves import (
     Curve,
     auc_interval,

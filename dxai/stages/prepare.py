@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dxai import datasets
 from dxai.config.schema import load_params
+from dxai.datasets.registry import prepare
 from dxai.stages import DATA, UNFINISHED, run_stage
 
 
 def main(dataset: str) -> None:
     """Prepare one dataset of params.yaml and print how many images each split has."""
-    manifest = datasets.prepare(dataset, load_params(), DATA / dataset, UNFINISHED)
+    manifest = prepare(dataset, load_params(), DATA / dataset, UNFINISHED)
     for split, classes in manifest["counts"].items():
         counts = ", ".join(f"{name} {count}" for name, count in classes.items())
         print(f"prepare {dataset}: {split} {sum(classes.values())} ({counts})")

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dxai.datasets import DataError
+from dxai.datasets.base import DataError
 from dxai.datasets.source import open_url, send_file, with_retries
 from dxai.models.serialization import write_tensors
 from dxai.utils.files import atomic, read_json, sha256, write_json

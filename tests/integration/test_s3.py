@@ -25,8 +25,9 @@ import yaml
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, load_params, parse
-from dxai.datasets import DataError, parallel_reader, prepare, source
-from dxai.datasets.registry import LAYOUTS
+from dxai.datasets import parallel_reader, source
+from dxai.datasets.base import DataError
+from dxai.datasets.registry import LAYOUTS, prepare
 from dxai.datasets.samples import shapes
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import open_source

@@ -18,8 +18,10 @@ import pytest
 import torch
 
 from dxai.config.schema import TrainingParams
-from dxai.datasets import DataError, ShardedDataset, source
+from dxai.datasets import source
+from dxai.datasets.base import DataError
 from dxai.datasets.remote_cache import publish
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training.checkpoints import Checkpoint, CheckpointError
 from dxai.training.jobs import DecompositionJob
 from dxai.training.runtime.supervisor import launch

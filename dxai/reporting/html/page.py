@@ -12,7 +12,7 @@ import jinja2
 import yaml
 
 from dxai.config.schema import Params
-from dxai.datasets import ShardedDataset
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.paths import METRICS, ROLES, SUMMARY, Paths, ours_name
 from dxai.reporting.html import svg
 from dxai.reporting.html.charts import (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dxai.datasets import ShardedDataset
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics import removal
 from dxai.paths import MAPS, STABILITY_NAME, ours_name
 from dxai.reporting import image_tiles

@@ -26,7 +26,6 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import dxai
 from dxai.datasets.source import open_url
 from dxai.training.distributed import World
 from dxai.training.events import Stopped, Watcher
@@ -281,7 +280,7 @@ def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
 
 def modules(task: Task | None) -> list[str]:
     """The packages that a cluster needs from here: this one, and a user's classifier's."""
-    found = [str(Path(dxai.__file__).parent)]
+    found = [str(Path(__file__).parents[2])]
     if task is not None and isinstance(task.job, ClassifierJob) and ":" in task.job.spec.arch:
         spec = importlib.util.find_spec(task.job.spec.arch.split(":")[0].split(".")[0])
         if spec is not None and spec.submodule_search_locations:

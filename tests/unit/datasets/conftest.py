@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxai.datasets import LAYOUTS
+from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, shapes
 
 Tree = Callable[..., Path]

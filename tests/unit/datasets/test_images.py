@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from dxai.datasets import DataError, read_image
-from dxai.datasets.images import decode, encode, open_image, resize, square
+from dxai.datasets.base import DataError
+from dxai.datasets.images import decode, encode, open_image, read_image, resize, square
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:

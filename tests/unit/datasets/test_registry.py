@@ -15,17 +15,11 @@ import yaml
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, Params, ParamsError, PrepareParams, load_params, parse
-from dxai.datasets import (
-    LAYOUTS,
-    SPLITS,
-    DataError,
-    Layout,
-    Listing,
-    ShardedDataset,
-    parallel_reader,
-    prepare,
-)
+from dxai.datasets import parallel_reader
+from dxai.datasets.base import SPLITS, DataError, Layout, Listing
 from dxai.datasets.images import decode
+from dxai.datasets.registry import LAYOUTS, prepare
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import Source, open_source
 from tests.unit.datasets.conftest import Drawn
 

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dxai.datasets import DataError, ShardedDataset, source
+from dxai.datasets import source
+from dxai.datasets.base import DataError
 from dxai.datasets.remote_cache import RemoteFolder, open_folder
+from dxai.datasets.sharded_dataset import ShardedDataset
 from tests import s3
 from tests.prepared import prepared_textures
 

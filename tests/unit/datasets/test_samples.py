@@ -14,8 +14,9 @@ from PIL import Image
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import load_params
-from dxai.datasets import LAYOUTS, ShardedDataset, prepare
+from dxai.datasets.registry import LAYOUTS, prepare
 from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, shapes
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifiers import build_classifier
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pytest
 from filelock import FileLock
 
-from dxai.datasets import DataError, Listing, Sample, ShardedDataset, Unit
-from dxai.datasets.base import Dropped, File, Load
+from dxai.datasets.base import DataError, Dropped, File, Listing, Load, Sample, Unit
 from dxai.datasets.shard_writer import DUPLICATE, write_dataset
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import LocalSource
 from tests.listings import no_files, noise_listing, read_noise, target_of, write_noise
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from dxai.datasets import DataError, Sample, ShardedDataset
+from dxai.datasets.base import DataError, Sample
 from dxai.datasets.images import decode
+from dxai.datasets.sharded_dataset import ShardedDataset
 from tests.listings import no_files, noise_listing, write_noise
 
 COUNTS = {"train": 250, "validation": 2, "test": 7}

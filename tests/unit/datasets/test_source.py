@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dxai.config.schema import DatasetParams, PrepareParams
-from dxai.datasets import DataError
+from dxai.datasets.base import DataError
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import shapes
 from dxai.datasets.source import (

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dxai.config.schema import ParamsError
-from dxai.datasets import Unit
+from dxai.datasets.base import Unit
 from dxai.datasets.splits import HoldOutOptions, SplitOptions, by_split, choose_groups, hold_out
 
 

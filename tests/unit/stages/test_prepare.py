@@ -18,7 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from dxai.datasets import ShardedDataset
+from dxai.datasets.sharded_dataset import ShardedDataset
 
 ROOT = Path(__file__).parents[3]
 TEXTURES = {"layout": "textures", "source": "data/textures.md", "channels": 1}

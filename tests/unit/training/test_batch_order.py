@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dxai.datasets import DataError, ShardedDataset
+from dxai.datasets.base import DataError
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training.batch_order import Order, ahead
 from tests.listings import write_noise
 

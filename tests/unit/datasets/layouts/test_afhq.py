@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
-from dxai.datasets import DataError, Listing
-from dxai.datasets.base import Dropped
+from dxai.datasets.base import DataError, Dropped, Listing
 from dxai.datasets.layouts.afhq import find
 from dxai.datasets.source import open_source
 

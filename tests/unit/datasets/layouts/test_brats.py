@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
-from dxai.datasets import DataError, Listing, Sample
-from dxai.datasets.base import Dropped
+from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.brats import LITTLE, NARROW, find
 from dxai.datasets.source import open_source
 

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, PrepareParams
-from dxai.datasets import DataError, Listing
-from dxai.datasets.base import Dropped
+from dxai.datasets.base import DataError, Dropped, Listing
 from dxai.datasets.layouts.celeba import find
 from dxai.datasets.source import open_source
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxai.datasets import DataError
+from dxai.datasets.base import DataError
 from dxai.datasets.layouts.class_folders import Files, dropped_files, find_splits, read_file
 from dxai.datasets.source import LocalSource
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
-from dxai.datasets import DataError, Listing, Sample
-from dxai.datasets.base import Dropped
+from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.dota import Boxes, classify, coverage, find, parse_labels, patch_grid
 from dxai.datasets.source import open_source
 

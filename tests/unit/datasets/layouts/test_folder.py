@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
-from dxai.datasets import DataError, Listing, Sample
-from dxai.datasets.base import Dropped
+from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.images import encode
 from dxai.datasets.layouts.folder import find
 from dxai.datasets.source import open_source

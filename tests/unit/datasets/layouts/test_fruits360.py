@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
-from dxai.datasets import DataError, Listing
+from dxai.datasets.base import DataError, Listing
 from dxai.datasets.layouts.fruits360 import LAYOUT, find
 from dxai.datasets.source import open_source
 

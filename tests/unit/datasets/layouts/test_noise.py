@@ -13,8 +13,7 @@ import scipy.stats
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
-from dxai.datasets import DataError, Listing, Sample
-from dxai.datasets.base import Dropped
+from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.noise import find
 from dxai.datasets.source import open_source
 

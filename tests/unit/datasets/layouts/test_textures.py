@@ -8,7 +8,7 @@ import pytest
 import skimage.data
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
-from dxai.datasets import Listing, Sample
+from dxai.datasets.base import Listing, Sample
 from dxai.datasets.layouts.textures import PHOTOGRAPHS, find
 from tests.listings import no_files
 
