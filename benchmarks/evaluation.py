@@ -1,4 +1,4 @@
-"""The evaluation of every method beside the straightforward protocol, and whether both agree.
+"""Compare the evaluation of every method with the straightforward protocol, in speed and result.
 
 Run as `python -m benchmarks.evaluation`; see benchmarks/README.md.
 """
@@ -35,9 +35,9 @@ from dxai.types import Batch
 
 DATASET = "brats"
 CURVES = ("beta", "deletion")
-"""Those of Tables 1 and 2."""
+"""The curves of Tables 1 and 2."""
 NEAR = 1e-4
-"""Probabilities of the two ways may differ by this much."""
+"""Largest difference allowed between the probabilities of the two ways."""
 NEAR_DESCENT = 1e-2
 """The same for the naive optimisation, whose steps amplify rounding: 1e-15 in float64 becomes some
 1e-3 in float32."""
@@ -45,7 +45,7 @@ NEAR_DESCENT = 1e-2
 
 @dataclass(frozen=True)
 class Case:
-    """What is evaluated: some test images, a classifier, and the explainers of a profile."""
+    """The material to evaluate: test images, a classifier, and the explainers of a profile."""
 
     params: Params
     batch: Batch
@@ -54,12 +54,12 @@ class Case:
     explainers: dict[str, Explainer]
 
     def together(self, method: str) -> np.ndarray:
-        """As the stages do it: attribute once, in batches, and score every level of the part.
+        """Attribute once, in batches, and score every level of the part, as the stages do.
 
         Returns
         -------
         ndarray
-            (N, L, c): probabilities at each beta, then at each share above 0 that is deleted.
+            (N, L, c): probabilities at each beta, then at each deleted share above 0.
         """
         explainer, evaluate = self.explainers[method], self.params.evaluate
         scorer = Scorer(self.classifier, None, self.classes, evaluate, evaluate.seed, CURVES)
@@ -76,7 +76,7 @@ class Case:
 
     @torch.no_grad()
     def one_by_one(self, method: str, images: int | None = None) -> np.ndarray:
-        """One image at a time, attributed again for each beta and each share; as `together`."""
+        """Like `together`, but one image at a time, attributed again for each beta and share."""
         explainer, evaluate = self.explainers[method], self.params.evaluate
         betas = torch.linspace(0, 1, evaluate.beta_steps + 1)
         rows = []
@@ -96,7 +96,7 @@ class Case:
         return np.array(rows)
 
     def images(self, which: slice) -> Batch:
-        """Some of the images."""
+        """Return a part of the batch."""
         b = self.batch
         return Batch(
             b.images[which], b.labels[which], b.index[which], b.ids[which], b.groups[which]
@@ -104,7 +104,7 @@ class Case:
 
     @staticmethod
     def heat_and_part(explainer: Explainer, found: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What ranks pixels, and psi_distinct, by the table's own rule for signs."""
+        """Return the map that ranks pixels, and psi_distinct, under the table's rule for signs."""
         if explainer.kind == "part":
             return found, found
         sign = explainer.signs[0]
@@ -112,11 +112,11 @@ class Case:
 
 
 def main() -> None:
-    """Print seconds an image of both ways, their ratio, and the memory that each takes."""
+    """Print both ways' seconds per image, their ratio, and their memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=16, help="test images (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are over this many")
-    parser.add_argument("--methods", nargs="*", default=[], help="default: all, and ours")
+    parser.add_argument("--images", type=int, default=16, help="test images to use (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
+    parser.add_argument("--methods", nargs="*", default=[], help="default: ours and all others")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         case = build(Path(folder), args.images)
@@ -143,7 +143,7 @@ def main() -> None:
 
 
 def build(folder: Path, images: int) -> Case:
-    """Prepare the images, and train the classifier for a moment; ours is left untrained."""
+    """Prepare the images and train the classifier briefly; the decomposition stays untrained."""
     params = params_of(DATASET, "quick")
     prepare(DATASET, params, folder / DATASET, folder / "unfinished", workers=1)
     train, test = (ShardedDataset(folder / DATASET, split) for split in ("train", "test"))
@@ -170,12 +170,12 @@ def build(folder: Path, images: int) -> Case:
 def keep(
     found: dict[str, np.ndarray], name: str, way: Callable[[str], np.ndarray], method: str
 ) -> None:
-    """Evaluate `method` in one of the ways."""
+    """Evaluate `method` in one of the ways and store the result."""
     found[name] = way(method)
 
 
 def agree(method: str, together: np.ndarray, one_by_one: np.ndarray) -> None:
-    """Refuse two ways that do not find the same."""
+    """Check that both ways give the same result."""
     apart = np.abs(together - one_by_one).max()
     same = (together.argmax(-1) == one_by_one.argmax(-1)).all()
     print(f"agreement: {method:<19}  probabilities within {apart:.1e}", flush=True)
@@ -186,7 +186,7 @@ def agree(method: str, together: np.ndarray, one_by_one: np.ndarray) -> None:
 
 
 def report(name: str, together: float, one_by_one: float) -> None:
-    """One line."""
+    """Print one line."""
     print(
         f"evaluating: {name:<19} {together:8.4f} s/image; one by one {one_by_one:8.4f}; "
         f"ratio {one_by_one / together:6.1f}",
@@ -195,7 +195,7 @@ def report(name: str, together: float, one_by_one: float) -> None:
 
 
 def peak(job: Callable[[], object]) -> float:
-    """MiB by which the memory of a process grows at most while it does `job`."""
+    """Return the largest growth of a process's memory during `job`, in MiB."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_grow, args=(job, theirs))

@@ -1,4 +1,4 @@
-"""Preparing a dataset of the size of the paper's DOTA: streaming, memory, speed, resuming.
+"""Measure preparing a dataset of the size of the paper's DOTA: memory, speed, resuming.
 
 Run as `python -m benchmarks.preparing`; see benchmarks/README.md. Aerial images are made, read
 through the real layout and deleted one by one, so that the disk holds the shards alone.
@@ -43,21 +43,21 @@ PATCH = 256
 ACROSS = 8
 """Patches across an image."""
 GROUNDS = 6
-"""Different pictures; the files made of them differ by a comment."""
+"""Number of different pictures; files made from the same one differ by a comment."""
 FEW = 8 * ACROSS**2
-"""Patches of a set so small that its time is mostly that of programs that start."""
+"""Patches of a set so small that starting programs takes most of its time."""
 SIZES = (5_000, 50_000, 193_161)
 """Patches; the last is the size of the paper's set (Table 5)."""
 
 
 def main() -> None:
-    """Print images a second, peak memory and the ratio to bare decoding and encoding."""
+    """Print images per second, peak memory and the ratio to bare decoding and encoding."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patches", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary folder")
-    parser.add_argument("--kill", action="store_true", help="kill each run half way, and go on")
+    parser.add_argument("--folder", type=Path, help="working folder; default: a temporary one")
+    parser.add_argument("--kill", action="store_true", help="kill each run half way, then resume")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--workers", type=int, default=0, help="0: one a core")
+    parser.add_argument("--workers", type=int, default=0, help="0: one per core")
     args = parser.parse_args()
     if args.child:
         prepare(args.folder, args.child, args.workers)
@@ -68,12 +68,12 @@ def main() -> None:
 
 
 def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) -> dict[str, Any]:
-    """Prepare `patches` patches in a process of its own and say what that took.
+    """Prepare `patches` patches in a separate process and measure it.
 
     Returns
     -------
     dict
-        ``patches``, ``seconds``, ``start_seconds`` (what a set without images would take),
+        ``patches``, ``seconds``, ``start_seconds`` (the time of a set without images),
         ``images_per_second``, ``peak_mb`` (proportional memory of all processes together),
         ``disk_gb``, ``ratio`` (seconds a patch beside the same cores only decoding the same images
         and encoding the same patches), ``ratio_after_start``, ``ratio_of_work`` (likewise, but in
@@ -83,7 +83,7 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
     bare = [bare_seconds(folder, min(patches, SIZES[0]), workers)]
     command = [sys.executable, "-m", "benchmarks.preparing", "--workers", str(workers), "--child"]
     (folder / "few").mkdir()
-    bare_seconds(folder / "few", FEW, workers)  # draws its pictures
+    bare_seconds(folder / "few", FEW, workers)  # generates its pictures
     began = time.monotonic()
     few_work = watch([*command, str(FEW), "--folder", str(folder / "few")])[1]
     few = time.monotonic() - began
@@ -121,7 +121,7 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
 
 
 def prepare(folder: Path, patches: int, workers: int) -> None:
-    """What the stage does, with generated images."""
+    """Run the stage on generated images."""
     source = GeneratedSource(folder / "raw", patches)
     options = {"patch": PATCH, "stride": PATCH}
     dataset = DatasetParams("dota", "generated", 3, options, encoding="jpeg")
@@ -137,16 +137,16 @@ class GeneratedSource(Source):
     Parameters
     ----------
     folder : Path
-        Where an image is written, read and deleted again.
+        Folder where each image is written, read and deleted.
     patches : int
-        How many patches all images together have; every one has a class.
+        Number of patches of all images together; every patch has a class.
     """
 
     def __init__(self, folder: Path, patches: int) -> None:
         self.folder, self.name, self.table, self.empty = folder, "generated", None, []
         whole, rest = divmod(patches, ACROSS**2)
         self.shapes = [(ACROSS, ACROSS)] * whole
-        if rest:  # the last image is as large as what is left over
+        if rest:  # the last image holds the remaining patches
             down = next(n for n in range(ACROSS, 0, -1) if rest % n == 0)
             self.shapes.append((rest // down, down))
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ class GeneratedSource(Source):
             path.unlink(missing_ok=True)
 
     def labels(self, number: int) -> str:
-        """A car in the middle of every second patch."""
+        """Put a car in the middle of every second patch."""
         wide, high = self.shapes[number]
         lines = ["imagesource:generated", "gsd:0.1"]
         for i in range(0, wide * high, 2):
@@ -181,7 +181,7 @@ class GeneratedSource(Source):
 
 
 def ground(folder: Path, number: int, wide: int, high: int) -> bytes:
-    """A PNG of smooth ground with some grain, drawn once and kept beside the work."""
+    """Return a PNG of smooth ground with some grain, generated once and kept in the folder."""
     path = folder / f"ground-{number}-{wide}-{high}.png"
     if not path.exists():
         rng = keyed_random.generator(number, "ground")
@@ -196,22 +196,22 @@ def ground(folder: Path, number: int, wide: int, high: int) -> bytes:
 
 
 def commented(png: bytes, number: int) -> bytes:
-    """The same picture as another file: with a comment before its end."""
+    """Make another file of the same picture by adding a comment before its end."""
     text = b"tEXtComment\0" + str(number).encode()
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     return png[:-12] + chunk + png[-12:]
 
 
 def bare_seconds(folder: Path, patches: int, workers: int) -> tuple[float, float]:
-    """Seconds a patch, of the clock and of the processors, only to decode and encode."""
+    """Return the wall-clock and processor seconds per patch of only decoding and encoding."""
     source = GeneratedSource(folder / "raw", patches)
     images = [file for file in source.files() if file.name.startswith("images")]
     for file in (*images[:GROUNDS], images[-1]):
-        source.load(file)  # draws what is not yet there
+        source.load(file)  # generates missing pictures
     context = multiprocessing.get_context("forkserver")
     with context.Pool(workers or len(os.sched_getaffinity(0))) as pool:
         job = functools.partial(_decode_and_encode, source)
-        pool.map(job, images[:4])  # the processes are there before the clock starts
+        pool.map(job, images[:4])  # start the processes before the clock
         began = time.monotonic()
         work = sum(pool.map(job, images, chunksize=1))
         return (time.monotonic() - began) / patches, work / patches
@@ -227,7 +227,7 @@ def _decode_and_encode(source: GeneratedSource, file: File) -> float:
 
 
 def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]:
-    """Run a command to its end, or kill -9 it and its children when `until` is true.
+    """Run a command to its end, or kill -9 it and its children once `until` is true.
 
     Returns
     -------
@@ -258,26 +258,26 @@ def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]
         thread.join()
     if process.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(f"it failed with code {process.returncode}")
-    # Processes are read one after the other, and share pages: what two looks agree on counts.
+    # Processes share pages and are read one by one: use a value that two readings agree on.
     return max(map(min, itertools.pairwise(peaks))), sum(work.values())
 
 
 def _memory(pid: int) -> float:
-    """Bytes of memory of a process, shared pages divided by their users; 0 if it has ended."""
+    """Return a process's memory in bytes, shared pages divided by their users; 0 if it ended."""
     with contextlib.suppress(psutil.Error):
         return psutil.Process(pid).memory_full_info().pss
     return 0.0
 
 
 def _work(pid: int) -> float:
-    """Processor time of a process so far, seconds; 0 if it has ended."""
+    """Return a process's processor time so far, in seconds; 0 if it ended."""
     with contextlib.suppress(psutil.Error):
         return sum(psutil.Process(pid).cpu_times()[:2])
     return 0.0
 
 
 def _shards(folder: Path) -> dict[str, tuple[int, int]]:
-    """Finished shards of a run that is not at its end: name to inode and time."""
+    """Map the finished shards of an unfinished run to their inode and time."""
     return _states(folder / "work/dota/x/data")
 
 
@@ -293,7 +293,7 @@ def _states(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _half_way(folder: Path, patches: int) -> bool:
-    """Whether about half of the images were read."""
+    """Whether about half of the images have been read."""
     journal = folder / "work/dota/x/journal.jsonl"
     if not journal.exists() or not _shards(folder):
         return False

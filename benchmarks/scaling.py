@@ -1,4 +1,4 @@
-"""Where the time and the bytes of a training step go, and what more workers would bring.
+"""Break down the time and memory of a training step, and predict the gain from more workers.
 
 Run as `python -m benchmarks.scaling`; see benchmarks/README.md. docs/scaling.md shows its output.
 """
@@ -30,14 +30,14 @@ MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """A network between workers: bytes and seconds of one message. Assumed, not measured."""
+    """A network between workers, with its bandwidth and latency. Assumed, not measured."""
 
     name: str
     bandwidth: float
     latency: float
 
     def all_reduce(self, size: float, workers: int) -> float:
-        """Seconds of a ring: each worker sends its share 2 (N - 1) times."""
+        """Return the seconds of a ring all-reduce: each worker sends its share 2 (N - 1) times."""
         hops = 2 * (workers - 1)
         return hops * (size / workers / self.bandwidth + self.latency)
 
@@ -48,15 +48,15 @@ LINKS = (
     Link("NVLink", 200e9, 3e-6),
 )
 GPU_FLOPS, GPU_LAUNCH = 20e12, 5e-6
-"""Assumed, not measured: what a GPU does a second in such convolutions, and the seconds that each
-operator costs at least because it has to be started."""
+"""Assumed, not measured: operations per second of a GPU in such convolutions, and the seconds that
+launching an operator costs at least."""
 
 
 def main() -> None:
-    """Print everything."""
+    """Print all figures in docs/scaling.md."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("cases", nargs="*", default=PROFILED, metavar="PROFILE:SIZE[:BATCH]")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are over this many")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for case in map(Case.of, args.cases):
@@ -95,14 +95,14 @@ def profile(case: Case, rounds: int) -> None:
 
 
 def parts(case: Case) -> dict[str, Callable[[], object]]:
-    """The parts of a step, each alone, and the whole."""
+    """Return a function for each part of a step and for the whole step."""
     params, networks = case.params, case.networks()
     batch = images(params.batch_size, case.size)
     x, y = batch.images, batch.labels
     drawn = draw(params, 0, 0, y, CLASSES)
     d, c = networks.discriminator, networks.classifier
     assert c is not None
-    # After a step there are gradients and optimisers' state; and blends to go on from.
+    # A first step creates gradients, the optimisers' state, and the blends that parts start from.
     train_step(networks, params, x, y, drawn, 0)
     found = blends(networks, params, x, y, drawn)
     fakes = torch.cat([found.y, found.other]).detach()
@@ -140,7 +140,7 @@ def parts(case: Case) -> dict[str, Callable[[], object]]:
 
 
 def saved_bytes(run: Callable[[], object]) -> int:
-    """Bytes that autograd keeps during `run`, each storage once, parameters apart."""
+    """Return the bytes that autograd keeps during `run`, each storage once, without parameters."""
     seen: dict[int, Tensor] = {}
 
     def pack(value: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def saved_bytes(run: Callable[[], object]) -> int:
 
 
 class Operators(TorchDispatchMode):
-    """Counts the operators that compute something: all but views."""
+    """Count the operators that compute something: all except views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Operators(TorchDispatchMode):
 
 # ------------------------------------------------------------------------------------ workers
 def gradient_bytes(networks: Networks) -> dict[str, int]:
-    """Bytes that workers exchange: for the discriminator, and for generator and mapping network."""
+    """Return the bytes to exchange: of the discriminator, and of generator and mapping network."""
     return {
         "D": sum(4 * p.numel() for p in networks.discriminator.parameters()),
         "G": sum(4 * p.numel() for p in networks.decomposer.generator.parameters()),
@@ -177,12 +177,12 @@ def gradient_bytes(networks: Networks) -> dict[str, int]:
 
 
 def exchange(link: Link, sizes: dict[str, int], workers: int) -> float:
-    """Seconds of both messages of a step, D's and then G's with M's; nothing is done meanwhile."""
+    """Return the seconds of both messages of a step (D's, then G's with M's), without overlap."""
     return sum(link.all_reduce(size, workers) for size in (sizes["D"], sizes["G"] + sizes["M"]))
 
 
 def bandwidth(case: Case) -> None:
-    """Print what one exchange of all gradients costs, and the efficiency of a GPU beside it."""
+    """Print the cost of exchanging all gradients, and the resulting efficiency of GPUs."""
     networks, batch_size = case.networks(), case.params.batch_size
     sizes = gradient_bytes(networks)
     total = sum(sizes.values())
@@ -218,7 +218,7 @@ def bandwidth(case: Case) -> None:
 
 
 def strong(case: Case, rounds: int) -> None:
-    """Print step times by images a worker, and what that makes of CPU workers."""
+    """Print step times by images per worker, and the resulting efficiency of CPU workers."""
     whole = case.params.batch_size
     rare = case.params.r1_every
     counts = [whole >> k for k in range(int(math.log2(whole)) + 1)]

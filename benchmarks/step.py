@@ -1,5 +1,5 @@
-"""How fast a training step is, beside the same modules without its savings and beside its own
-convolutions alone, and how much memory it takes.
+"""Measure the speed and memory of a training step, relative to the same modules without its savings
+and to its own convolutions alone.
 
 Run as `python -m benchmarks.step [PROFILE:SIZE ..]`; see benchmarks/README.md.
 """
@@ -30,12 +30,12 @@ from dxai.training.step import ALL, Networks, Savings, build_networks, draw, tra
 CASES = ("paper:64", "quick:64", "quick:32")
 NONE = Savings(one_pass=False, real_once=False, frozen=False)
 CONVOLUTIONS = ("aten.convolution.default", "aten.convolution_backward.default")
-"""What every convolution of a step ends in; gradients of gradients are made of both."""
+"""The operators that compute every convolution of a step; gradients of gradients use both."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A profile's networks at a size of images, and how many of them; 0: the profile's batch."""
+    """A profile's networks, an image size and a batch size (0: the profile's own)."""
 
     profile: str
     size: int
@@ -43,7 +43,7 @@ class Case:
 
     @classmethod
     def of(cls, text: str) -> Case:
-        """From `PROFILE:SIZE` or `PROFILE:SIZE:BATCH`."""
+        """Parse `PROFILE:SIZE` or `PROFILE:SIZE:BATCH`."""
         profile, *numbers = text.split(":")
         return cls(profile, *map(int, numbers))
 
@@ -57,7 +57,7 @@ class Case:
         return f"{self.profile} {self.size} px, {self.params.batch_size} images"
 
     def networks(self, params: DecomposeParams | None = None) -> Networks:
-        """Untrained networks; the classifier is the profile's first."""
+        """Build untrained networks; the classifier is the profile's first."""
         spec = next(iter(params_of("textures", self.profile).classifiers.values()))
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -66,11 +66,11 @@ class Case:
 
 
 def main() -> None:
-    """Print everything about each case."""
+    """Print all measurements of each case."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("cases", nargs="*", default=CASES, metavar="PROFILE:SIZE[:BATCH]")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are over this many")
-    parser.add_argument("--switches", action="store_true", help="each saving switched off alone")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
+    parser.add_argument("--switches", action="store_true", help="also switch off each saving alone")
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -97,7 +97,7 @@ def report(case: Case, rounds: int, switches: bool) -> None:
     }
     jobs["convolutions"] = convolutions(jobs["ours"], torch.channels_last)
     jobs["plain convolutions"] = convolutions(jobs["plain"], torch.contiguous_format)
-    # One thread: its processor time does not count what else the machine does.
+    # The processor time of a single thread is independent of other work on the machine.
     measured = in_turns(jobs, rounds, time.process_time)
     seconds = {k: v / params.r1_every for k, v in measured.items()}
     for name, value in seconds.items():
@@ -116,7 +116,7 @@ def report(case: Case, rounds: int, switches: bool) -> None:
 
 
 def contiguous(networks: Networks) -> Networks:
-    """Every network in the usual memory format, NCHW."""
+    """Convert every network to the usual memory format, NCHW."""
     parts = (
         networks.decomposer,
         networks.discriminator,
@@ -133,11 +133,11 @@ def contiguous(networks: Networks) -> Networks:
 
 
 def stepper(case: Case, savings: Savings, nchw: bool) -> Callable[[int], dict[str, Tensor]]:
-    """A function that takes step number `step`, always with the same images."""
+    """Return a function that runs the step with a given number, always with the same images."""
     params = case.params
     networks = contiguous(case.networks()) if nchw else case.networks()
     assert networks.classifier is not None
-    if not savings.frozen:  # the classifier gathers gradients too
+    if not savings.frozen:  # the classifier accumulates gradients too
         networks.classifier.requires_grad_(True)
     batch = images(params.batch_size, case.size)
     drawn = draw(params, 0, 0, batch.labels, CLASSES)
@@ -146,13 +146,13 @@ def stepper(case: Case, savings: Savings, nchw: bool) -> Callable[[int], dict[st
 
 
 def cycle(case: Case, savings: Savings, nchw: bool) -> Callable[[], object]:
-    """As many steps as lie between two R1 penalties, the first with it."""
+    """Return a function that runs one cycle of steps: one with R1, the others without."""
     step = stepper(case, savings, nchw)
     return lambda: [step(number) for number in range(case.params.r1_every)]
 
 
 def losses_of(case: Case, plain: bool) -> dict[str, float]:
-    """Losses of two steps from equal weights."""
+    """Return the losses of two steps from equal weights."""
     step = stepper(case, NONE, True) if plain else stepper(case, ALL, False)
     found = {}
     for number in (0, 1):
@@ -162,12 +162,12 @@ def losses_of(case: Case, plain: bool) -> dict[str, float]:
 
 # ------------------------------------------------------------------------------------ roofline
 class Convolutions(TorchDispatchMode):
-    """Counts the convolutions that run inside it, by operator and arguments, and what they cost.
+    """Count the convolutions inside this context, by operator and arguments, and their cost.
 
     Attributes
     ----------
     calls : Counter
-        Of (operator, arguments), where a tensor is described by its shape.
+        Counts of (operator, arguments), where a shape represents a tensor.
     operations : int
         Multiplications and additions.
     """
@@ -182,24 +182,24 @@ class Convolutions(TorchDispatchMode):
         if str(func) not in CONVOLUTIONS:
             return result
         self.calls[func, tuple(_described(value) for value in args)] += 1
-        # Each product of a pixel of the output with the weights that lead to its channel.
+        # Each pixel of the output is multiplied by the weights of its channel.
         if str(func) == CONVOLUTIONS[0]:
             output, weight, products = result, args[1], 1
-        else:  # the gradients by the image and by the weights, where they are asked for
+        else:  # the gradients with respect to image and weights, where requested
             output, weight, products = args[0], args[2], sum(args[-1][:2])
         self.operations += 2 * products * output.numel() * weight.numel() // weight.shape[0]
         return result
 
 
 def _described(value: Any) -> Any:
-    """A tensor as its shape, a list as a tuple: what can be counted."""
+    """Make an argument hashable: a tensor becomes its shape, a list a tuple."""
     if isinstance(value, Tensor):
         return value.shape
     return tuple(value) if isinstance(value, list) else value
 
 
 def _made(value: Any, memory_format: torch.memory_format) -> Any:
-    """A tensor of a shape; anything else as it is."""
+    """Return a random tensor for a shape; return anything else unchanged."""
     if not isinstance(value, torch.Size):
         return list(value) if isinstance(value, tuple) else value
     made = torch.randn(value)
@@ -209,8 +209,8 @@ def _made(value: Any, memory_format: torch.memory_format) -> Any:
 def convolutions(
     run: Callable[[], object], memory_format: torch.memory_format
 ) -> Callable[[], object]:
-    """A function that does the convolutions of `run`, as often as it does, and nothing else."""
-    run()  # the first step makes the optimisers' state
+    """Return a function that repeats the convolutions of `run`, and nothing else."""
+    run()  # the first step creates the optimisers' state
     with Convolutions() as seen:
         run()
     calls = [
@@ -228,7 +228,7 @@ def convolutions(
 
 # ------------------------------------------------------------------------------------ memory
 def memory_per_image(case: Case, which: str) -> float:
-    """Bytes by which the peak of a step grows with each image of the batch."""
+    """Return the growth of a step's peak memory per image of the batch, in bytes."""
     few, more = max(1, case.params.batch_size // 4), max(2, case.params.batch_size // 2)
     peaks = {}
     for batch in (few, more):
@@ -240,10 +240,10 @@ def memory_per_image(case: Case, which: str) -> float:
 
 
 def peak_bytes(case: Case, plain: bool) -> int:
-    """Peak resident memory of this process in a step with R1, once the optimisers have state."""
+    """Return this process's peak memory in a step with R1, once the optimisers have state."""
     step = stepper(case, NONE if plain else ALL, plain)
     step(0)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     step(0)
     status = Path("/proc/self/status").read_text()
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)

@@ -1,4 +1,4 @@
-"""What settings that change the mathematics, or its precision, do to speed and to the result.
+"""Measure the effect of settings that change the mathematics, or its precision.
 
 Run as `python -m benchmarks.experiments.options [OPTION ..]`; see benchmarks/README.md.
 """
@@ -36,17 +36,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "compile": {"compile": True},
 }
 CYCLE = 16
-"""Steps that are timed at once: a multiple of every `r1_every`."""
+"""Steps to time at once: a multiple of every `r1_every`."""
 
 
 def main() -> None:
-    """Print the speed of each option, then train with each and print what comes of it."""
+    """Print the speed of each option, then train with each and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("options", nargs="*", metavar="OPTION", help=", ".join(OPTIONS))
     parser.add_argument("--profile", default="quick", help="settings (%(default)s)")
-    parser.add_argument("--steps", type=int, default=500, help="of each training (%(default)s)")
+    parser.add_argument("--steps", type=int, default=500, help="steps per training (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of timing; 0: none (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="timing rounds, or 0 (%(default)s)")
     args = parser.parse_args()
     if unknown := set(args.options) - set(OPTIONS):
         parser.error(f"unknown {', '.join(unknown)}; valid are {', '.join(OPTIONS)}")
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def steps(case: Case, params: DecomposeParams) -> Any:
-    """A function that takes `CYCLE` steps."""
+    """Return a function that runs `CYCLE` steps."""
     networks = case.networks(params)
     batch = images(params.batch_size, case.size)
     drawn = draw(params, 0, 0, batch.labels, CLASSES)
