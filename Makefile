@@ -38,13 +38,14 @@ test-quick: venv ## run the fast tests, under 3 minutes
 soak: venv ## kill processes of a training at random, 24 times, and compare its result
 	$(BIN)/python -m tests.soak --kills 24
 
-lint: venv ## check the style of the code
+lint: venv ## check the style of the code, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: venv ## check the types of the code
 	$(BIN)/mypy
 
 clean: down ## remove servers' data, unfinished work and caches; keep results and .venv
-	rm -rf .work .pytest_cache .hypothesis .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .work .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

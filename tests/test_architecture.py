@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 
 from flows.dvc_runner import groups
@@ -17,40 +17,6 @@ from infra import supervisor
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [path for folder in ("dxai", "flows", "infra") for path in (ROOT / folder).rglob("*.py")]
 TESTS = list((ROOT / "tests").rglob("*.py"))
-
-HOMES = {
-    "mlflow": "dxai/tracking/mlflow_store.py",
-    "captum": "dxai/explain/captum_baselines",
-    "prefect": "flows",
-    "dvc": "flows/dvc_runner.py",
-    "fsspec": "dxai/datasets/source.py",
-    "nibabel": "dxai/datasets",
-    "shapely": "dxai/datasets/layouts/dota.py",
-    "ray": "dxai/training/runtime/ray_driver.py",
-}
-"""A framework, and the only place that may import it."""
-
-BASE = {"draws", "files", "lifeline", "params", "processes", "progress", "types"}
-MAY_IMPORT = {
-    **{name: BASE for name in BASE},
-    "datasets": BASE,
-    "models": BASE,
-    "training": BASE | {"datasets", "models"},
-    "explain": BASE | {"models"},
-    "evaluate": BASE | {"datasets"},
-    "stages": BASE | {"datasets", "models", "training", "explain", "evaluate"},
-}
-"""Parts of dxai, and which others they may import; whatever is not named here is on top."""
-
-FLOWS_MAY_IMPORT = BASE | {
-    "compare",
-    "dvc_files",
-    "plain_comparison",
-    "plain_tables",
-    "profiles",
-    "tracking",
-}
-INFRA_MAY_IMPORT = BASE | {"plain_tables"}
 
 
 def imports(path: Path) -> set[str]:
@@ -65,45 +31,28 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def parts(path: Path, package: str) -> set[str]:
-    """The parts of a package that a file imports: `training` of `dxai.training.decomposition`."""
-    names = [name.split(".") for name in imports(path)]
-    return {name[1] for name in names if name[0] == package and len(name) > 1}
-
-
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def test_frameworks_stay_in_their_homes() -> None:
-    strays = [
-        f"{relative(path)} imports {framework}, which belongs into {home}"
-        for path in CODE
-        for framework, home in HOMES.items()
-        if any(name.split(".")[0] == framework for name in imports(path))
-        and not relative(path).startswith(home)
+def test_imports_keep_their_contracts() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_module_lies_outside_a_contract() -> None:
+    """A contract that is exhaustive names each module and folder directly in its containers."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    covered = [
+        container
+        for contract in settings["contracts"]
+        if contract.get("exhaustive")
+        for container in contract["containers"]
     ]
-    assert not strays
-
-
-def test_imports_point_down() -> None:
-    wrong = []
-    for path in (ROOT / "dxai").rglob("*.py"):
-        part = path.relative_to(ROOT / "dxai").parts[0].removesuffix(".py")
-        foreign = {f"{top}.{name}" for top in ("flows", "infra") for name in parts(path, top)}
-        if part in MAY_IMPORT:
-            foreign |= parts(path, "dxai") - {part} - MAY_IMPORT[part]
-        wrong += [f"{relative(path)} imports {name}" for name in sorted(foreign)]
-    assert not wrong
-
-
-@pytest.mark.parametrize(
-    ("folder", "allowed"), [("flows", FLOWS_MAY_IMPORT), ("infra", INFRA_MAY_IMPORT)]
-)
-def test_flows_and_infra_hold_no_machine_learning(folder: str, allowed: set[str]) -> None:
-    for path in (ROOT / folder).rglob("*.py"):
-        assert parts(path, "dxai") <= allowed, relative(path)
-        assert not {"torch", "numpy", "pandas"} & {name.split(".")[0] for name in imports(path)}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
+    assert set(covered) == set(settings["root_packages"]) == packages
 
 
 def test_annotations_are_postponed_except_where_prefect_reads_them() -> None:
