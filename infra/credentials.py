@@ -1,4 +1,4 @@
-"""Passwords, keys and tokens: made here once, kept in files that only their owner can read.
+"""Passwords, keys and tokens: generated once, in files that only their owner can read.
 
 Programs are told where the files are, so that no command line, environment or log holds a secret.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 from dxai.utils.files import atomic
 
 USER = "dxai"
-"""The role of PostgreSQL, and the id of the S3 store's key."""
+"""PostgreSQL's role, and the id of the S3 store's key."""
 FOLDER = "secrets"
 FILES = {
     "PGPASSFILE": "pgpass",
@@ -21,16 +20,16 @@ FILES = {
     "AWS_CONFIG_FILE": "aws-config",
     "RAY_AUTH_TOKEN_PATH": "ray-token",
 }
-"""Environment variable and file."""
+"""Environment variable of each file."""
 
 
 def environment(work: Path) -> dict[str, str]:
-    """Where clients find what they need."""
+    """Return the variables that tell clients where the files are."""
     return {variable: str(work / FOLDER / name) for variable, name in FILES.items()}
 
 
-def make(work: Path, store: str) -> None:
-    """Make what is missing.
+def create(work: Path, store: str) -> None:
+    """Create the files that are missing.
 
     Parameters
     ----------
@@ -42,18 +41,17 @@ def make(work: Path, store: str) -> None:
     folder = work / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    _once(folder / "pgpass", lambda: f"*:*:*:{USER}:{secrets.token_hex(32)}\n")
-    _once(
-        folder / "aws-credentials",
-        lambda: (
-            f"[default]\naws_access_key_id = {USER}\n"
-            f"aws_secret_access_key = {secrets.token_hex(32)}\n"
-        ),
-    )
-    _once(folder / "ray-token", lambda: secrets.token_hex(32))
+    key = f"aws_access_key_id = {USER}\naws_secret_access_key = {secrets.token_hex(32)}\n"
+    for name, content in {
+        "pgpass": f"*:*:*:{USER}:{secrets.token_hex(32)}\n",
+        "aws-credentials": f"[default]\n{key}",
+        "ray-token": secrets.token_hex(32),
+    }.items():
+        if not (folder / name).exists():
+            _write(folder / name, content)
     _write(
         folder / "aws-config",
-        # rclone answers a range without the checksum that the client would ask for.
+        # rclone answers range requests without the checksum that clients expect by default.
         f"[default]\nregion = us-east-1\nendpoint_url = http://{store}\n"
         "request_checksum_calculation = when_required\n"
         "response_checksum_validation = when_required\n"
@@ -62,19 +60,14 @@ def make(work: Path, store: str) -> None:
 
 
 def database_password(work: Path) -> str:
-    """PostgreSQL's password."""
+    """Read PostgreSQL's password."""
     return (work / FOLDER / "pgpass").read_text().strip().rpartition(":")[2]
 
 
 def store_key(work: Path) -> str:
-    """The S3 store's key, as rclone takes it: `id,secret`."""
+    """Read the S3 store's key in rclone's form, `id,secret`."""
     lines = (work / FOLDER / "aws-credentials").read_text().splitlines()[1:]
     return ",".join(line.rpartition(" = ")[2] for line in lines)
-
-
-def _once(path: Path, content: Callable[[], str]) -> None:
-    if not path.exists():
-        _write(path, content())
 
 
 def _write(path: Path, content: str) -> None:

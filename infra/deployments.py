@@ -1,62 +1,63 @@
-"""What the Prefect server must know before a worker starts: its pool, the flow, which runs died."""
+"""Set up a Prefect server for its worker: work pool, deployments, and runs of a killed worker."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
 
 from infra import mlflow_server, supervisor
-from infra.prefect_api import Prefect
-from infra.supervisor import POOL, QUEUES, Place, ServiceError
+from infra.prefect_api import PrefectApi
+from infra.supervisor import POOL, QUEUES, ServiceError, Stack
 
 DEPLOYMENT = "dxai/full-benchmark"
+logger = logging.getLogger(__name__)
 
 
-def server_of(place: Place) -> Prefect:
-    """The Prefect server of a place."""
-    return Prefect(f"{place.url('prefect')}/api")
+def api_of(stack: Stack) -> PrefectApi:
+    """Return the API of the stack's Prefect server."""
+    return PrefectApi(f"{stack.url('prefect')}/api")
 
 
-def prepare_worker(place: Place, say: Callable[[str], None]) -> None:
-    """Have a pool and a deployment, no runs of a killed worker, and where a run is logged."""
-    if not place.cluster:  # there it is a file, with or without MLflow's server
-        mlflow_server.upgrade(place, say)
-    server = server_of(place)
-    server.ensure_pool(POOL, QUEUES)
-    clear_dead_runs(server, say)
-    deploy(place, say)
+def prepare_worker(stack: Stack) -> None:
+    """Create the pool and the deployments, and close the runs of a killed worker."""
+    if not stack.cluster:  # MLflow's database is a file, used even if its server does not run
+        mlflow_server.upgrade(stack)
+    api = api_of(stack)
+    api.ensure_pool(POOL, QUEUES)
+    mark_lost_runs(api)
+    deploy(stack)
 
 
-def deploy(place: Place, say: Callable[[str], None]) -> None:
-    """Register what prefect.yaml says, unless that was done with the very same files."""
-    sources = [place.root / "prefect.yaml", place.root / "dxai/config/schema.py"]
-    sources += sorted((place.root / "flows").glob("*.py"))
-    digest = hashlib.sha256(f"{place.root} {place.cluster}".encode())
+def deploy(stack: Stack) -> None:
+    """Register the deployments of prefect.yaml, unless the same files were registered before."""
+    sources = [stack.root / "prefect.yaml", stack.root / "dxai/config/schema.py"]
+    sources += sorted((stack.root / "flows").glob("*.py"))
+    digest = hashlib.sha256(f"{stack.root} {stack.cluster}".encode())
     for source in sources:
         digest.update(source.read_bytes())
-    stamp = place.work / "deployed"
+    stamp = stack.work / "deployed"
     known = stamp.read_text() if stamp.exists() else ""
-    if known == digest.hexdigest() and server_of(place).deployment(DEPLOYMENT):
+    if known == digest.hexdigest() and api_of(stack).deployment(DEPLOYMENT):
         return
-    say(f"deployment {DEPLOYMENT}: registering")
-    done = supervisor.run(place, "prefect", "--no-prompt", "deploy", "--all")
+    logger.info(f"deployment {DEPLOYMENT}: registering")
+    done = supervisor.run(stack, "prefect", "--no-prompt", "deploy", "--all")
     if done.returncode != 0:
         raise ServiceError(f"prefect deploy failed:\n{done.stdout}{done.stderr}")
     stamp.write_text(digest.hexdigest())
 
 
-def clear_dead_runs(server: Prefect, say: Callable[[str], None]) -> None:
-    """End in the server's book the runs whose worker was killed: nothing of them is left."""
-    for run in server.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
-        say(f"run {run['name']}: its worker is gone, marked as crashed")
-        server.set_state(run["id"], "CRASHED", "The worker was gone.")
+def mark_lost_runs(api: PrefectApi) -> None:
+    """Mark as crashed, on the server, the runs whose worker was killed."""
+    for run in api.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
+        logger.info(f"run {run['name']}: its worker is gone, marked as crashed")
+        api.set_state(run["id"], "CRASHED", "The worker was gone.")
 
 
-def settle(place: Place, say: Callable[[str], None]) -> None:
-    """Send MLflow the numbers of trainings that it missed while it was down."""
-    if not any(place.work.glob("*/*/live.json")):
+def send_missed_metrics(stack: Stack) -> None:
+    """Send MLflow the training metrics that it missed while it was down."""
+    if not any(stack.work.glob("*/*/live.json")):
         return
-    done = supervisor.run(place, "dxai.tracking.live")
-    said = done.stdout if done.returncode == 0 else f"mlflow: nothing sent: {done.stderr[-300:]}"
-    if said.strip():
-        say(said.strip())
+    done = supervisor.run(stack, "dxai.tracking.live")
+    text = done.stdout if done.returncode == 0 else f"mlflow: nothing sent: {done.stderr[-300:]}"
+    if text.strip():
+        logger.info(text.strip())

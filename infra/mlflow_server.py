@@ -1,54 +1,56 @@
-"""MLflow's server, and its database when the installed MLflow is a newer one."""
+"""MLflow's server, and upgrades of its database to the installed version of MLflow."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import logging
 from importlib import metadata
 
-from infra.supervisor import BUCKET, HOST, Place, ServiceError, module, run
+from infra.supervisor import BUCKET, HOST, ServiceError, Stack, python_module, run
+
+logger = logging.getLogger(__name__)
 
 
-def command(place: Place) -> list[str]:
-    """How it is started; artifacts go through it, so that clients need nothing but its address."""
-    server = module("mlflow", "server", "--host", HOST, "--workers", "1")
-    server += ["--port", str(place.port("mlflow")), "--backend-store-uri", database(place)]
-    if not place.cluster:
-        return [*server, "--default-artifact-root", str(place.work / "mlflow-artifacts")]
+def command(stack: Stack) -> list[str]:
+    """Return its command line; in a cluster it serves artifacts too, so clients need no S3 key."""
+    server = python_module("mlflow", "server", "--host", HOST, "--workers", "1")
+    server += ["--port", str(stack.port("mlflow")), "--backend-store-uri", database(stack)]
+    if not stack.cluster:
+        return [*server, "--default-artifact-root", str(stack.work / "mlflow-artifacts")]
     return [*server, "--artifacts-destination", f"s3://{BUCKET}/mlflow"]
 
 
-def database(place: Place) -> str:
-    """Its URL; of PostgreSQL without the password."""
-    return place.database("mlflow", "psycopg") if place.cluster else place.tracking_uri
+def database(stack: Stack) -> str:
+    """URL of its database, without PostgreSQL's password."""
+    return stack.database("mlflow", "psycopg") if stack.cluster else stack.tracking_uri
 
 
-def prepare(place: Place, say: Callable[[str], None]) -> None:
-    """Name what is not installed, and bring the database up to date.
+def prepare(stack: Stack) -> None:
+    """Check that the database driver is installed, and upgrade the database.
 
     Raises
     ------
     ServiceError
-        If either cannot be done.
+        If either fails.
     """
-    if place.cluster and importlib.util.find_spec("psycopg") is None:
+    if stack.cluster and importlib.util.find_spec("psycopg") is None:
         raise ServiceError("MLflow on PostgreSQL needs psycopg: `pip install -e '.[cluster]'`")
-    upgrade(place, say)
+    upgrade(stack)
 
 
-def upgrade(place: Place, say: Callable[[str], None]) -> None:
-    """Change the database as this version of MLflow wants it, which refuses an older one's.
+def upgrade(stack: Stack) -> None:
+    """Upgrade a database written by an older MLflow, which the installed one refuses to use.
 
     Raises
     ------
     ServiceError
-        If MLflow cannot; the text is its own.
+        If MLflow fails to; the text is MLflow's.
     """
-    stamp, version = place.work / "mlflow-version", metadata.version("mlflow")
+    stamp, version = stack.work / "mlflow-version", metadata.version("mlflow")
     before = stamp.read_text() if stamp.exists() else version
     if before != version:
-        say(f"mlflow: bringing its database from version {before} to {version}")
-        done = run(place, "mlflow", "db", "upgrade", database(place))
+        logger.info(f"mlflow: bringing its database from version {before} to {version}")
+        done = run(stack, "mlflow", "db", "upgrade", database(stack))
         if done.returncode != 0:
             raise ServiceError(f"mlflow db upgrade failed:\n{done.stderr[-1000:]}")
     stamp.write_text(version)

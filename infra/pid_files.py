@@ -1,45 +1,49 @@
-"""Which programs of ours run: files that a program keeps locked for as long as it lives.
+"""Files that a service keeps locked while it runs, with its process id, port and place in its log.
 
-Who finds such a file unlocked knows that the program is no more, whatever other program may have
-its process id by now.
+A file that is not locked belongs to a service that has ended, even if another program has been
+given its process id since.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from dxai.utils import files
 
 
 class LockedError(RuntimeError):
-    """A file that is locked but says nothing."""
+    """A file is locked, but empty."""
 
 
 def read(path: Path) -> dict[str, int] | None:
-    """What the running program's file says (`pid`, `port`, `log`), None if none runs."""
+    """Return `pid`, `port` and `log` (bytes before this start) of a running service, else None."""
     with suppress(FileNotFoundError), path.open() as file:
         try:
+            # Shared: two readers must not take each other for the service.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             for _ in range(100):
                 if text := file.read():
                     return json.loads(text)
                 time.sleep(0.01)  # locked, and about to be written
-            raise LockedError(f"{path} is locked, and empty") from None
+            raise LockedError(f"{path} is locked, but empty") from None
     return None
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[IO[str] | None]:
-    """The locked file, emptied; None if somebody else has locked it.
+def lock(path: Path) -> Iterator[IO[str] | None]:
+    """Lock and empty a file; yields None if another process has locked it.
 
-    A program that is started with the file's descriptor keeps the lock after this ends.
+    A program started with the file's descriptor keeps the lock after the block has ended.
     """
     with files.locked(path) as file:
         if file is not None:
@@ -48,30 +52,28 @@ def hold(path: Path) -> Iterator[IO[str] | None]:
 
 
 def write(file: IO[str], pid: int, port: int = 0, log: int = 0) -> None:
-    """Say who holds the file, and where in its log it began."""
+    """Fill a locked file."""
     file.write(json.dumps({"pid": pid, "port": port, "log": log}))
     file.flush()
 
 
-def remains(path: Path, mark: str) -> int | None:
-    """The id of a program that is no more, if its process group still has members.
+def orphaned_group(path: Path, prefect_home: Path) -> int | None:
+    """Return the process group of a service that has ended, if processes of it are left.
 
     Parameters
     ----------
     path : Path
-        The program's file.
-    mark : str
-        `NAME=value` in the environment of what it started: the id may be somebody else's by now.
-        Where the system does not show that (no /proc), nothing is found.
+        The service's file.
+    prefect_home : Path
+        PREFECT_HOME of the processes: the system may have reused the group's id since.
     """
     try:
         leader = json.loads(path.read_text())["pid"]
     except (OSError, ValueError):
         return None
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # ended just now, or somebody else's
-            group = int(stat.read_text().rpartition(")")[2].split()[2])
-            environment = (stat.parent / "environ").read_bytes() if group == leader else b""
-            if mark.encode() in environment.split(b"\0"):
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):  # it has just ended, or is another user's
+            own = os.getpgid(process.pid) == leader
+            if own and process.environ().get("PREFECT_HOME") == str(prefect_home):
                 return leader
     return None

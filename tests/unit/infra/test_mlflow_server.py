@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from importlib import metadata
 from pathlib import Path
@@ -14,17 +15,17 @@ from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revisi
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from infra import mlflow_server
-from infra.supervisor import Place, ServiceError
+from infra.supervisor import ServiceError, Stack
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def stack(tmp_path: Path) -> Stack:
     """With the database of the schema before this one, and an experiment in it."""
-    place = Place(tmp_path)
-    place.work.mkdir()
-    engine = sqlalchemy.create_engine(place.tracking_uri)
+    stack = Stack(tmp_path)
+    stack.work.mkdir()
+    engine = sqlalchemy.create_engine(stack.tracking_uri)
     Base.metadata.create_all(engine)
-    config = _get_alembic_config(place.tracking_uri)
+    config = _get_alembic_config(stack.tracking_uri)
     script = alembic.script.ScriptDirectory.from_config(config)
     before = script.get_revision(_get_latest_schema_revision()).down_revision
     with engine.begin() as connection:
@@ -37,38 +38,44 @@ def place(tmp_path: Path) -> Place:
             )
         )
     engine.dispose()
-    return place
+    return stack
 
 
-def asked(place: Place, query: str) -> list[str]:
-    with sqlite3.connect(place.work / "mlflow.db") as connection:
+def asked(stack: Stack, query: str) -> list[str]:
+    with sqlite3.connect(stack.work / "mlflow.db") as connection:
         return [value for (value,) in connection.execute(query)]
 
 
-def test_a_database_of_an_older_mlflow_is_brought_up_to_date(place: Place) -> None:
+def test_a_database_of_an_older_mlflow_is_brought_up_to_date(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     schema = "SELECT version_num FROM alembic_version"
-    assert asked(place, schema) != [_get_latest_schema_revision()]
-    (place.work / "mlflow-version").write_text("3.0.0")
-    said: list[str] = []
-    mlflow_server.upgrade(place, said.append)
-    assert "from version 3.0.0" in said[0]
-    assert asked(place, schema) == [_get_latest_schema_revision()]
-    assert asked(place, "SELECT name FROM experiments") == ["kept"]
-    mlflow_server.upgrade(place, said.append)
-    assert len(said) == 1
+    assert asked(stack, schema) != [_get_latest_schema_revision()]
+    (stack.work / "mlflow-version").write_text("3.0.0")
+    mlflow_server.upgrade(stack)
+    assert "from version 3.0.0" in caplog.messages[0]
+    assert asked(stack, schema) == [_get_latest_schema_revision()]
+    assert asked(stack, "SELECT name FROM experiments") == ["kept"]
+    mlflow_server.upgrade(stack)
+    assert len(caplog.messages) == 1
 
 
-def test_a_database_that_cannot_be_upgraded_is_an_error(place: Place) -> None:
-    with sqlite3.connect(place.work / "mlflow.db") as connection:
+def test_a_database_that_cannot_be_upgraded_is_an_error(stack: Stack) -> None:
+    with sqlite3.connect(stack.work / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'unknown'")
-    (place.work / "mlflow-version").write_text("3.0.0")
+    (stack.work / "mlflow-version").write_text("3.0.0")
     with pytest.raises(ServiceError, match=r"upgrade failed(.|\n)*unknown"):
-        mlflow_server.upgrade(place, print)
-    assert (place.work / "mlflow-version").read_text() == "3.0.0"
+        mlflow_server.upgrade(stack)
+    assert (stack.work / "mlflow-version").read_text() == "3.0.0"
 
 
-def test_the_first_start_only_notes_the_version(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    place.work.mkdir()
-    mlflow_server.upgrade(place, pytest.fail)
-    assert (place.work / "mlflow-version").read_text() == metadata.version("mlflow")
+def test_the_first_start_only_notes_the_version(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    stack = Stack(tmp_path)
+    stack.work.mkdir()
+    mlflow_server.upgrade(stack)
+    assert not caplog.messages
+    assert (stack.work / "mlflow-version").read_text() == metadata.version("mlflow")

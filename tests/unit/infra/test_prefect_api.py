@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.prefect_api import ApiError, Log, Prefect
+from infra.prefect_api import ApiError, LogReader, PrefectApi
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -64,15 +64,15 @@ def server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def log(server: FakeServer) -> Log:
-    return Log(Prefect(f"http://127.0.0.1:{server.server_port}/api"), "run")
+def log(server: FakeServer) -> LogReader:
+    return LogReader(PrefectApi(f"http://127.0.0.1:{server.server_port}/api"), "run")
 
 
-def ids(log: Log) -> list[str]:
-    return [record["id"] for record in log.new()]
+def ids(log: LogReader) -> list[str]:
+    return [record["id"] for record in log.read()]
 
 
-def test_each_record_is_given_once(server: FakeServer, log: Log) -> None:
+def test_each_record_is_given_once(server: FakeServer, log: LogReader) -> None:
     server.add(1, 3)
     assert ids(log) == ["0", "1", "2"]
     assert ids(log) == []
@@ -81,20 +81,20 @@ def test_each_record_is_given_once(server: FakeServer, log: Log) -> None:
     assert ids(log) == ["3", "4"]
 
 
-def test_more_than_a_page_is_given_whole(server: FakeServer, log: Log) -> None:
-    server.add(1, 2 * Log.page + 1)
-    assert len(ids(log)) == 2 * Log.page + 1
+def test_more_than_a_page_is_given_whole(server: FakeServer, log: LogReader) -> None:
+    server.add(1, 2 * LogReader.page + 1)
+    assert len(ids(log)) == 2 * LogReader.page + 1
     assert ids(log) == []
 
 
-def test_a_record_that_arrives_late_is_given_too(server: FakeServer, log: Log) -> None:
+def test_a_record_that_arrives_late_is_given_too(server: FakeServer, log: LogReader) -> None:
     server.add(60)
     assert ids(log) == ["0"]
     server.add(55)  # another process, whose batch took longer
     assert ids(log) == ["1"]
 
 
-def test_only_the_end_of_a_long_log_is_read_again(server: FakeServer, log: Log) -> None:
+def test_only_the_end_of_a_long_log_is_read_again(server: FakeServer, log: LogReader) -> None:
     server.add(1)
     server.add(600)
     assert ids(log) == ["0", "1"]
@@ -102,7 +102,7 @@ def test_only_the_end_of_a_long_log_is_read_again(server: FakeServer, log: Log) 
     assert ids(log) == []
 
 
-def test_a_busy_server_is_asked_again(server: FakeServer, log: Log) -> None:
+def test_a_busy_server_is_asked_again(server: FakeServer, log: LogReader) -> None:
     server.add(1)
     server.failures = [(503, {"exception_message": "Service Unavailable"})] * 2
     assert ids(log) == ["0"]
@@ -116,13 +116,13 @@ def test_a_busy_server_is_asked_again(server: FakeServer, log: Log) -> None:
     ],
 )
 def test_a_refusal_is_an_error_with_the_server_s_reason(
-    server: FakeServer, log: Log, content: Any, said: str
+    server: FakeServer, log: LogReader, content: Any, said: str
 ) -> None:
     server.failures = [(409, content)]
     with pytest.raises(ApiError, match=said):
-        log.new()
+        log.read()
 
 
 def test_a_server_that_is_away_is_an_os_error() -> None:
     with pytest.raises(OSError, match="refused"):
-        Prefect("http://127.0.0.1:1/api").state("run")
+        PrefectApi("http://127.0.0.1:1/api").state("run")
