@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from benchmarks.experiments.samples import params_of
 from benchmarks.speed import in_turns, small_decomposition
 from dxai.config.schema import Params
-from dxai.datasets.registry import prepare
+from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.explain.base import Explainer, build_explainer
+from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
+from dxai.explain.registry import build_explainer
 from dxai.metrics import removal
 from dxai.metrics.scorer import Scorer, chosen_images
 from dxai.models.classifiers import build_classifier

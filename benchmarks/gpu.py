@@ -19,11 +19,11 @@ from torch.utils.flop_counter import flop_registry
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import DecomposeParams, load_params
-from dxai.datasets.registry import prepare
+from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training import batch_order
 from dxai.training.jobs import DecompositionJob
-from dxai.training.step import draw, train_step
+from dxai.training.step import draw_inputs, train_step
 
 PRECISIONS = {"float32": ("float32", False), "tf32": ("float32", True), "bf16": ("bf16", True)}
 """`decompose.precision`, and whether float32 products may be rounded to TF32."""
@@ -81,11 +81,11 @@ def measure(
         torch.cuda.reset_peak_memory_stats()
     warm_up = max(3, steps // 10)
     seconds, flops, losses = [], 0, {}
-    batches = batch_order.ahead(train, order, range(warm_up + steps))
+    batches = batch_order.prefetch(train, order, range(warm_up + steps))
     for step, batch in enumerate(batches):
         wait(device)
         began = time.perf_counter()
-        drawn = draw(settings, 0, step, batch.labels, len(train.class_names)).to(device)
+        drawn = draw_inputs(settings, 0, step, batch.labels, len(train.class_names)).to(device)
         x, y = batch.images.to(device), batch.labels.to(device)
         if step == 0:
             with Flops() as counter:

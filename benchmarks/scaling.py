@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.speed import CLASSES, images, in_turns
 from benchmarks.step import Case, Convolutions
 from dxai.training import losses
-from dxai.training.step import Networks, average, blends, draw, train_step
+from dxai.training.step import Networks, average, blends, draw_inputs, train_step
 
 PROFILED = ("paper:256:1", "paper:64:2", "quick:32")
 SIZED = ("quick:32", "standard:64", "paper:256")
@@ -99,7 +99,7 @@ def parts(case: Case) -> dict[str, Callable[[], object]]:
     params, networks = case.params, case.networks()
     batch = images(params.batch_size, case.size)
     x, y = batch.images, batch.labels
-    drawn = draw(params, 0, 0, y, CLASSES)
+    drawn = draw_inputs(params, 0, 0, y, CLASSES)
     d, c = networks.discriminator, networks.classifier
     assert c is not None
     # A first step creates gradients, the optimisers' state, and the blends that parts start from.

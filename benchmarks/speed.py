@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from dxai.config.schema import EvaluateParams, Params, load_params
-from dxai.explain.base import build_explainer
 from dxai.explain.decomposition import DXAI
+from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import Scorer
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer

@@ -25,7 +25,7 @@ from benchmarks.experiments.samples import params_of
 from benchmarks.speed import CLASSES, images, in_turns
 from dxai.config.schema import DecomposeParams
 from dxai.models.classifiers import build_classifier
-from dxai.training.step import ALL, Networks, Savings, build_networks, draw, train_step
+from dxai.training.step import ALL, Networks, Savings, build_networks, draw_inputs, train_step
 
 CASES = ("paper:64", "quick:64", "quick:32")
 NONE = Savings(one_pass=False, real_once=False, frozen=False)
@@ -140,7 +140,7 @@ def stepper(case: Case, savings: Savings, nchw: bool) -> Callable[[int], dict[st
     if not savings.frozen:  # the classifier accumulates gradients too
         networks.classifier.requires_grad_(True)
     batch = images(params.batch_size, case.size)
-    drawn = draw(params, 0, 0, batch.labels, CLASSES)
+    drawn = draw_inputs(params, 0, 0, batch.labels, CLASSES)
     x, y = batch.images, batch.labels
     return lambda step: train_step(networks, params, x, y, drawn, step, savings=savings)
 

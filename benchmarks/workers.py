@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from dxai.config.schema import ClassifierSpec, TrainingParams, load_params
-from dxai.datasets.registry import prepare
+from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.serialization import save_classifier
 from dxai.training.jobs import ClassifierJob, DecompositionJob

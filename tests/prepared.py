@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from dxai.config.schema import load_params
-from dxai.datasets.registry import prepare
+from dxai.datasets.prepare import prepare
 
 PROJECT = Path(__file__).parents[1]
 

@@ -137,7 +137,7 @@ class Soak:
             same = training.result(3600) == expected
             self.equal += same
             print(f"training {len(self.made) - 1} is {'' if same else 'NOT '}equal", flush=True)
-            # What Ray had begun when its watcher was killed notices that within a minute or so.
+            # What Ray had begun when its events was killed notices that within a minute or so.
             wait_for(lambda t=training: not t.leftovers(), "the end of all", SLOW)
             if not plan:
                 return

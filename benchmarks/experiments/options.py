@@ -20,8 +20,8 @@ from benchmarks.experiments.tuning import results
 from benchmarks.speed import CLASSES, images, in_turns
 from benchmarks.step import Case
 from dxai.config.schema import DecomposeParams
-from dxai.datasets.registry import prepare
-from dxai.training.step import draw, train_step
+from dxai.datasets.prepare import prepare
+from dxai.training.step import draw_inputs, train_step
 
 DATASET = "textures"
 BASE = "as it is"
@@ -82,7 +82,7 @@ def steps(case: Case, params: DecomposeParams) -> Any:
     """Return a function that runs `CYCLE` steps."""
     networks = case.networks(params)
     batch = images(params.batch_size, case.size)
-    drawn = draw(params, 0, 0, batch.labels, CLASSES)
+    drawn = draw_inputs(params, 0, 0, batch.labels, CLASSES)
     return lambda: [
         train_step(networks, params, batch.images, batch.labels, drawn, number)
         for number in range(CYCLE)

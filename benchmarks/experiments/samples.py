@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import Params, load_params
-from dxai.datasets.registry import prepare
+from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics.localisation import correlation, energy_inside
 from dxai.models.classifiers import build_classifier

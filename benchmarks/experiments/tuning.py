@@ -19,17 +19,18 @@ from torch import nn
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import JOINT, DecomposeParams, Params, load_params
-from dxai.datasets.registry import prepare
+from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.explain.base import Explainer, build_explainer
+from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
+from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import part_from_heatmap
 from dxai.metrics.scorer import Scorer
 from dxai.models.serialization import freeze, load_classifier, save_classifier
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import score, train_classifier
 from dxai.training.decomposition import train
-from dxai.training.events import Watcher
+from dxai.training.events import EventSink
 from dxai.training.jobs import ClassifierJob
 from dxai.training.step import build_networks
 
@@ -101,7 +102,7 @@ def results(
     networks = build_networks(wanted, *shape, frozen, seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as unfinished:
-        train(networks, wanted, data, validation, seed, Checkpoint(Path(unfinished)), Watcher())
+        train(networks, wanted, data, validation, seed, Checkpoint(Path(unfinished)), EventSink())
     minutes = round((time.monotonic() - began) / 60, 1)
     network = frozen or freeze(networks.average_discriminator)
     evaluate = params.evaluate
@@ -149,7 +150,7 @@ def explained(
         with tempfile.TemporaryDirectory() as unfinished:
             checkpoint = Checkpoint(Path(unfinished))
             train_classifier(
-                network, settings, data, validation, settings.seed, checkpoint, Watcher()
+                network, settings, data, validation, settings.seed, checkpoint, EventSink()
             )
             state = checkpoint.load()
         assert state is not None

@@ -174,10 +174,10 @@ class Layout:
     ----------
     find : callable
         ``find(source, dataset, prepare)`` lists the images of a `dxai.datasets.source.Source`.
-    draw : callable or None
-        ``draw(folder, options)`` writes a small set in the native layout (`source: sample`).
-        What makes the class of an image goes beside it, into `truth/mask/` or `truth/neutral/`,
-        under the image's own path. None: the images need no source.
+    render_sample : callable or None
+        ``render_sample(folder, options)`` writes a small synthetic set in the native layout
+        (`source: sample`), with the ground truth of each image in `truth/mask/` or
+        `truth/neutral/` under the image's own path. None if the layout reads no source.
     origin, licence : str
         Where the images come from and on what terms, for the data card.
     counts : callable
@@ -188,7 +188,7 @@ class Layout:
     """
 
     find: Callable[[Any, DatasetParams, PrepareParams], Listing]
-    draw: Callable[[Path, dict[str, Any]], None] | None
+    render_sample: Callable[[Path, dict[str, Any]], None] | None
     origin: str
     licence: str
     counts: Callable[[dict[str, Any]], tuple[int, int] | None] = lambda options: None

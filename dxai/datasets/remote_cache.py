@@ -17,8 +17,8 @@ from filelock import FileLock
 
 from dxai.datasets.base import DataError
 from dxai.datasets.shard_schema import MANIFEST
-from dxai.datasets.source import open_url, refuse_credentials, send_file, with_retries
 from dxai.utils.files import atomic, read_json, sha256
+from dxai.utils.storage import open_url, refuse_credentials, send_file, with_retries
 
 
 def cache_root() -> Path:

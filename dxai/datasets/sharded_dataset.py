@@ -20,6 +20,7 @@ from dxai.datasets.remote_cache import Folder, open_folder
 from dxai.datasets.shard_schema import MANIFEST, index_name
 from dxai.types import Batch, to_unit_range
 from dxai.utils.files import sha256
+from dxai.utils.storage import StorageError
 
 
 class ShardedDataset:
@@ -206,7 +207,7 @@ def _read_manifest(folder: Folder, split: str) -> dict[str, Any]:
         listed = all(name in manifest["files"] and name in manifest["bytes"] for name in names)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run the stage prepare first") from None
-    except DataError:
+    except StorageError:
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no manifest of a prepared dataset ({error!r})") from error

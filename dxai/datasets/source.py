@@ -6,37 +6,18 @@ shorter or other than it was listed is an error, never a smaller dataset.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 from dxai.datasets.base import DataError, File
+from dxai.utils.storage import open_url, refuse_credentials, with_retries
 
 SAMPLE = "sample"
 """The `source` that stands for a small set drawn by the layout."""
-ATTEMPTS = 5
-"""How often a remote read is tried, the pause between two tries doubling from `PAUSE` seconds."""
-PAUSE = 1.0
-S3_OPTIONS: dict[str, Any] = {
-    "max_concurrency": 1,  # one request an object, not a HEAD and then parts of it
-    "config_kwargs": {
-        "connect_timeout": 10,  # seconds
-        "read_timeout": 20,  # seconds without a byte
-        "retries": {"total_max_attempts": 1},  # `with_retries` tries again; three layers multiply
-    },
-}
-"""How s3fs is opened; a server that says nothing is given up after two minutes."""
-
-SEND_SECONDS, SEND_RATE = 30.0, 1e6
-"""An upload may take this long, and a second more for so many bytes: of what it sends, nobody says
-that it arrives, so S3_OPTIONS cannot notice a server that stops taking it."""
-
-T = TypeVar("T")
 
 
 class Source:
@@ -124,17 +105,6 @@ def open_source(text: str) -> Source:
     if "://" not in found or found.startswith("file://"):
         return LocalSource(Path(found.removeprefix("file://")), table)
     return RemoteSource(found, table)
-
-
-def refuse_credentials(url: str) -> None:
-    """Raise an error, which does not repeat them, if a URL holds a user or a password."""
-    # A secret may hold a slash, so `key:` before the first one is enough; a port is digits.
-    found = re.match(r"([\w+.-]+)://(?!arn:)[^/]*(@|:(?!\d*(/|$)))", url)
-    if found:
-        raise DataError(
-            f"{found[1]}://..: credentials in the URL; leave them to the environment "
-            "(AWS_PROFILE, AWS_ACCESS_KEY_ID ..)"
-        )
 
 
 def check_name(name: str, where: str) -> str:
@@ -273,85 +243,12 @@ class RemoteSource(Source):
         return data
 
 
-def open_url(url: str) -> tuple[Any, str]:
-    """The file system of a URL, of which fsspec keeps one a process, and the path in it.
-
-    Raises
-    ------
-    DataError
-        For a protocol that is unknown or not installed.
-    """
-    import fsspec
-
-    options = S3_OPTIONS if url.startswith(("s3://", "s3a://")) else {}
-    try:
-        # Without a cache of listings, `info` asks the server.
-        system, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
-    except (ImportError, ValueError) as error:
-        raise DataError(f"{url}: {_reason(error)}") from error
-    system.retries = 1  # of s3fs; see S3_OPTIONS
-    return system, path.rstrip("/")
-
-
-def send_file(system: Any, file: Path, path: str) -> None:
-    """Put a file into a file system of `open_url`; a `TimeoutError` if it takes too long."""
-    limit = SEND_SECONDS + file.stat().st_size / SEND_RATE
-    waits = {"timeout": limit} if getattr(system, "async_impl", False) else {}
-    system.put_file(str(file), path, **waits)
-
-
-def with_retries(call: Callable[[], T], what: str) -> T:
-    """What `call` returns, tried again while the network or the server may recover.
-
-    Raises
-    ------
-    DataError
-        With `what` and the reason: at once for what no second try can mend, else after `ATTEMPTS`
-        tries.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except Exception as error:
-            # Every client of an object store has errors of its own; none of them is ours.
-            if attempt + 1 == ATTEMPTS or _is_final(error):
-                raise DataError(f"{what} ({_reason(error)})") from error
-            time.sleep(PAUSE * 2**attempt)
-    raise AssertionError
-
-
-FINAL_ERRORS = frozenset(
-    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"}
-)
-"""Names of errors of the AWS client that no second try can mend."""
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-
-
-def _is_final(error: Exception) -> bool:
-    return (
-        isinstance(error, (FileNotFoundError, PermissionError, ValueError))
-        or type(error).__name__ in FINAL_ERRORS
-        or getattr(error, "errno", None) in FULL_DISK
-    )
-
-
 def _version(info: dict[str, Any]) -> str:
     """What tells one content of an object from the next."""
     for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
         if info.get(key):
             return str(info[key]).strip('"')  # some servers quote it in one answer only
     return ""
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if not text:
-        text = "timed out" if isinstance(error, TimeoutError) else type(error).__name__
-    return _without_credentials(text)
-
-
-def _without_credentials(text: str) -> str:
-    return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)
 
 
 def suffix(name: str) -> str:

@@ -7,17 +7,15 @@ Captum only if it runs it.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dxai.config.schema import choose, parse
+from dxai.config.schema import parse
 from dxai.explain.model_surgery import frozen_copy
 
 PIXELS = 2**20
@@ -158,54 +156,3 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(text in str(error).lower() for text in ("out of memory", "can't allocate memory"))
-
-
-Factory = Callable[[nn.Module, dict[str, Any], int], Explainer]
-
-
-def _lazy(module: str, name: str) -> Factory:
-    def build(classifier: nn.Module, settings: dict[str, Any], seed: int) -> Explainer:
-        kind = getattr(importlib.import_module(f"dxai.explain.{module}"), name)
-        return kind(classifier, settings, seed)
-
-    return build
-
-
-EXPLAINERS: dict[str, Factory] = {
-    "lrp": _lazy("captum_baselines.lrp", "LRP"),
-    "ig": _lazy("captum_baselines.gradients", "IntegratedGradients"),
-    "gradient_shap": _lazy("captum_baselines.gradients", "GradientShap"),
-    "internal_influence": _lazy("captum_baselines.layers", "InternalInfluence"),
-    "guided_gradcam": _lazy("captum_baselines.layers", "GuidedGradCam"),
-    "gradcam": _lazy("captum_baselines.layers", "GradCam"),
-    "lime": _lazy("captum_baselines.lime", "Lime"),
-    "random": _lazy("controls", "RandomMap"),
-    "naive": _lazy("naive", "Naive"),
-}
-"""Method name to a function (classifier, settings, seed) -> explainer."""
-
-
-def build_explainer(
-    name: str, classifier: nn.Module, settings: dict[str, Any] | None = None, seed: int = 0
-) -> Explainer:
-    """Make the explainer `name` for `classifier`.
-
-    Parameters
-    ----------
-    name : str
-        A key of `EXPLAINERS`.
-    classifier : nn.Module
-        Maps images (B, C, H, W) in [-1, 1] to logits (B, c); it is copied and never changed.
-    settings : dict, optional
-        Of the method, as in `run.methods`; what is not named keeps its default.
-    seed : int
-        Keys random draws.
-
-    Raises
-    ------
-    ParamsError
-        For an unknown method or setting (a ValueError that names the valid ones).
-    Unsupported
-        If the method cannot apply to this classifier; its text says why.
-    """
-    return EXPLAINERS[choose("method", name, EXPLAINERS)](classifier, settings or {}, seed)

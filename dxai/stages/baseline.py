@@ -11,7 +11,8 @@ import numpy as np
 
 from dxai import stages
 from dxai.config.schema import choose, load_params
-from dxai.explain.base import Explainer, build_explainer
+from dxai.explain.base import Explainer
+from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import part_from_heatmap, with_sign
 from dxai.stages import scoring
 from dxai.types import Unsupported

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dxai.config.schema import load_params
-from dxai.datasets.registry import prepare
+from dxai.datasets.prepare import prepare
 from dxai.stages import DATA, UNFINISHED, run_stage
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from dxai import stages
 from dxai.config.schema import load_params
-from dxai.explain.base import build_explainer
 from dxai.explain.decomposition import DXAI
+from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.metrics.stability import deviation, pixel_deviation
 from dxai.models.classifiers import default_layers

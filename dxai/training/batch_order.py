@@ -8,8 +8,6 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.types import Batch
@@ -77,7 +75,7 @@ class Order:
         return np.concatenate(windows)
 
 
-def ahead(
+def prefetch(
     data: ShardedDataset, order: Order, steps: range, share: range | None = None, depth: int = 4
 ) -> Generator[Batch, None, None]:
     """The batches of `steps`, read and decoded while the trainer is busy with those before.
@@ -100,37 +98,3 @@ def ahead(
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def flip(images: Tensor, seed: int, step: int, samples: range | None = None) -> Tensor:
-    """Mirror each image (B, C, H, W) with probability one half.
-
-    Here and below `samples` are the images' places in the global batch, all of it by default.
-    """
-    mirrored = keyed_random.uniform(seed, "flip", step, samples or range(len(images))) < 0.5
-    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-
-
-def add_noise(
-    images: Tensor, strength: float, seed: int, step: int, samples: range | None = None
-) -> Tensor:
-    """Add white Gaussian noise to each image (B, C, H, W), its deviation uniform in [0, strength].
-
-    Not clipped, so that a clean and a noisy image differ by the noise alone.
-    """
-    if strength == 0:
-        return images
-    samples = samples or range(len(images))
-    deviation = strength * keyed_random.uniform(seed, "noise strength", step, samples)
-    noise = keyed_random.normal(seed, "noise", step, samples, tuple(images.shape[1:]))
-    return images + deviation[:, None, None, None] * noise
-
-
-def lower_contrast(
-    images: Tensor, strength: float, seed: int, step: int, samples: range | None = None
-) -> Tensor:
-    """Multiply each image (B, C, H, W) by a factor uniform in [1 - strength, 1]."""
-    if strength == 0:
-        return images
-    drawn = keyed_random.uniform(seed, "contrast", step, samples or range(len(images)))
-    return images * (1 - strength * drawn)[:, None, None, None]

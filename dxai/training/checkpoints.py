@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 
-from dxai.datasets.base import DataError
-from dxai.datasets.source import open_url, send_file, with_retries
 from dxai.models.serialization import write_tensors
 from dxai.utils.files import atomic, read_json, sha256, write_json
+from dxai.utils.storage import StorageError, open_url, send_file, with_retries
 
 DAMAGED = ("FileNotFoundError", "FlexibleChecksumError")
 """What an object store's client raises for an object that is gone, or is not what was sent."""
@@ -131,7 +130,7 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.mirror:
             system, root = open_url(self.mirror)
-            with contextlib.suppress(FileNotFoundError, DataError):
+            with contextlib.suppress(FileNotFoundError, StorageError):
                 with_retries(lambda: system.rm(root, recursive=True), self.mirror)
 
     # ------------------------------------------------------------------------------- this machine
@@ -219,7 +218,7 @@ class Checkpoint:
     def _tried(self, call: Any, what: str) -> Any:
         try:
             return with_retries(call, what)
-        except DataError as error:
+        except StorageError as error:
             raise CheckpointError(f"{error}; {self._kept_text()}") from error
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierParams
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.training import batch_order
+from dxai.training import augment, batch_order
 from dxai.training.checkpoints import Checkpoint, all_finite
-from dxai.training.distributed import ALONE, World
-from dxai.training.events import Stopped, Watcher
+from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
+from dxai.training.events import EventSink, Stopped
 from dxai.types import Batch
 from dxai.utils import keyed_random
 
@@ -29,8 +29,8 @@ def train_classifier(
     validation: ShardedDataset,
     seed: int,
     checkpoint: Checkpoint,
-    watcher: Watcher,
-    world: World = ALONE,
+    events: EventSink,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[dict[str, Any]]:
     """Train `network` in place and leave it with the weights that were best on validation images.
 
@@ -48,9 +48,9 @@ def train_classifier(
         Keys the order of the images and the flips.
     checkpoint : Checkpoint
         Of this very training; written after each epoch, and when asked to stop.
-    watcher : Watcher
+    events : EventSink
         Of the first worker; is told how it goes.
-    world : World
+    group : ProcessGroup
         The workers that share each batch.
 
     Returns
@@ -62,27 +62,27 @@ def train_classifier(
     Raises
     ------
     Stopped
-        If the watcher asked for it; everything up to that step is saved.
+        If the events asked for it; everything up to that step is saved.
     """
-    world.share_batch_norm(network)
+    group.synchronise_batch_norm(network)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=params.lr, weight_decay=params.weight_decay
     )
     batch_size = params.batch_size
     if len(data) < batch_size:
-        batch_size = len(data) // world.size * world.size
-    share = world.share(batch_size)
+        batch_size = len(data) // group.size * group.size
+    share = group.share(batch_size)
     steps = len(data) // batch_size
     total = steps * params.epochs
-    first = world.rank == 0
+    first = group.rank == 0
     best, history, seen, done, spent = copy.deepcopy(network.state_dict()), [], [], 0, 0.0
-    state = world.from_first(checkpoint.load() if first else None)
+    state = group.broadcast(checkpoint.load() if first else None)
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         best, history, done = state["best"], state["history"], state["step"]
         seen, spent = state["seen"], state["seconds"]
-    watcher.tell("start", step=done, total=total, images=batch_size)
+    events.emit("start", step=done, total=total, images=batch_size)
     order = batch_order.Order.over(data, seed, batch_size)
     began = time.monotonic() - spent
 
@@ -99,15 +99,15 @@ def train_classifier(
         }
         checkpoint.save(content, done, history[-1]["validation_accuracy"] if history else 0.0)
 
-    with closing(batch_order.ahead(data, order, range(done, total), share)) as batches:
+    with closing(batch_order.prefetch(data, order, range(done, total), share)) as batches:
         while not _is_over(history, params):
             network.train()
-            for group in optimiser.param_groups:
-                group["lr"] = params.lr * 0.5 * (1 + math.cos(math.pi * done / total))
+            for param_group in optimiser.param_groups:
+                param_group["lr"] = params.lr * 0.5 * (1 + math.cos(math.pi * done / total))
             x, y = _augmented(next(batches), params, seed, done, share)
-            found = _step(network, optimiser, x, y, world)
-            flag = torch.tensor([float(first and watcher.stopping)])
-            loss, accuracy, stopping = world.mean(torch.cat([found, flag.to(found)])).tolist()
+            found = _step(network, optimiser, x, y, group)
+            flag = torch.tensor([float(first and events.stopping)])
+            loss, accuracy, stopping = group.mean(torch.cat([found, flag.to(found)])).tolist()
             due = (done + 1) % steps == 0 or stopping
             # Not its buffers, which may hold an infinity on purpose.
             kept = [*network.parameters(), optimiser.state_dict()] if due else []
@@ -120,16 +120,16 @@ def train_classifier(
                 )
             seen.append([loss, accuracy])
             done += 1
-            watcher.tell("step", done=done, note=_note(history))
+            events.emit("step", done=done, note=_note(history))
             if done % steps == 0:
                 network.eval()
                 means = torch.tensor(seen).mean(0).tolist()
-                tested = score(network, validation, world=world)
+                tested = score(network, validation, group=group)
                 history.append(_row(len(history) + 1, means, tested, time.monotonic() - began))
                 seen = []
                 if best_epoch(history) == len(history):
                     best = copy.deepcopy(network.state_dict())
-                watcher.tell("row", step=done, numbers=history[-1])
+                events.emit("row", step=done, numbers=history[-1])
             if first and due:
                 save(_is_over(history, params))
             if stopping:
@@ -147,7 +147,10 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 
 @torch.no_grad()
 def score(
-    network: nn.Module, data: ShardedDataset, batch_size: int = 64, world: World = ALONE
+    network: nn.Module,
+    data: ShardedDataset,
+    batch_size: int = 64,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy of `network` on all images of a split.
 
@@ -155,11 +158,11 @@ def score(
     """
     sums = torch.zeros(2, dtype=torch.float64)
     device = next(network.parameters()).device
-    for batch in data.batches(batch_size, range(world.rank, len(data), world.size)):
+    for batch in data.batches(batch_size, range(group.rank, len(data), group.size)):
         logits = network(batch.images.to(device)).cpu()
         sums[0] += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
         sums[1] += float((logits.argmax(1) == batch.labels).sum())
-    loss, accuracy = (world.sum(sums.to(device)) / len(data)).tolist()
+    loss, accuracy = (group.sum(sums.to(device)) / len(data)).tolist()
     return loss, accuracy
 
 
@@ -171,13 +174,13 @@ def initial_seed(seed: int) -> int:
 def _augmented(
     batch: Batch, params: ClassifierParams, seed: int, step: int, share: range
 ) -> tuple[Tensor, Tensor]:
-    x = batch_order.flip(batch.images, seed, step, share) if params.flip else batch.images
-    x = batch_order.lower_contrast(x, params.contrast, seed, step, share)
-    return batch_order.add_noise(x, params.noise, seed, step, share), batch.labels
+    x = augment.flip(batch.images, seed, step, share) if params.flip else batch.images
+    x = augment.lower_contrast(x, params.contrast, seed, step, share)
+    return augment.add_noise(x, params.noise, seed, step, share), batch.labels
 
 
 def _step(
-    network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, world: World
+    network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, group: ProcessGroup
 ) -> Tensor:
     """One update; returns loss and accuracy of this worker's share."""
     device = next(network.parameters()).device
@@ -186,7 +189,7 @@ def _step(
     loss = F.cross_entropy(logits, y)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    world.average_gradients(network.parameters())
+    group.average_gradients(network.parameters())
     optimiser.step()
     return torch.stack([loss.detach(), (logits.argmax(1) == y).float().mean().to(loss.dtype)])
 

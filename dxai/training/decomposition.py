@@ -14,11 +14,11 @@ from torch import Tensor
 
 from dxai.config.schema import DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.training import batch_order
+from dxai.training import augment, batch_order
 from dxai.training.checkpoints import Checkpoint, all_finite
-from dxai.training.distributed import ALONE, World
-from dxai.training.events import Stopped, Watcher
-from dxai.training.step import Networks, draw, train_step
+from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
+from dxai.training.events import EventSink, Stopped
+from dxai.training.step import Networks, draw_inputs, train_step
 from dxai.types import Batch, Decomposition
 from dxai.utils import keyed_random
 
@@ -43,8 +43,8 @@ def train(
     validation: ShardedDataset,
     seed: int,
     checkpoint: Checkpoint,
-    watcher: Watcher,
-    world: World = ALONE,
+    events: EventSink,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> list[dict[str, Any]]:
     """Train `networks` in place.
 
@@ -60,9 +60,9 @@ def train(
         Keys every draw.
     checkpoint : Checkpoint
         Of this very training; the first worker reads and writes it.
-    watcher : Watcher
+    events : EventSink
         Of the first worker; is told how it goes.
-    world : World
+    group : ProcessGroup
         The workers that share each batch.
 
     Returns
@@ -76,36 +76,36 @@ def train(
     NonFiniteLoss
         Naming step, losses and image ids.
     Stopped
-        If the watcher asked for it; everything up to that step is saved.
+        If the events asked for it; everything up to that step is saved.
     """
     classes = len(data.class_names)
     device = next(networks.decomposer.parameters()).device
     order = batch_order.Order.over(data, seed, params.batch_size)
-    share = world.share(params.batch_size)
-    first = world.rank == 0
-    state = world.from_first(checkpoint.load() if first else None)
+    share = group.share(params.batch_size)
+    first = group.rank == 0
+    state = group.broadcast(checkpoint.load() if first else None)
     start, history, sums, spent, snapshots = _resume(networks, state)
     kept = snapshot_steps(params.steps)
-    watcher.tell("start", step=start, total=params.steps, images=params.batch_size)
+    events.emit("start", step=start, total=params.steps, images=params.batch_size)
     shown = _panel_batch(validation)
     began = time.monotonic() - spent
     steps = range(start, params.steps)
     unseen: list[dict[str, Tensor]] = []
-    with closing(batch_order.ahead(data, order, steps, share)) as batches:
+    with closing(batch_order.prefetch(data, order, steps, share)) as batches:
         for step, batch in zip(steps, batches, strict=True):
             images = batch.images
             if params.flip:
-                images = batch_order.flip(images, seed, step, share)
-            drawn = draw(params, seed, step, batch.labels, classes, share).to(device)
+                images = augment.flip(images, seed, step, share)
+            drawn = draw_inputs(params, seed, step, batch.labels, classes, share).to(device)
             x, y = images.to(device), batch.labels.to(device)
-            unseen.append(train_step(networks, params, x, y, drawn, step, world))
+            unseen.append(train_step(networks, params, x, y, drawn, step, group))
             done = step + 1
             due = _due(params, done)
             if done in kept and first:
                 snapshots[done] = _copy(networks.average.state_dict())
             if device.type == "cuda" and len(unseen) < LOOK_EVERY and not any(due.values()):
                 continue
-            losses, stopping = _look(unseen, world, first and watcher.stopping)
+            losses, stopping = _look(unseen, group, first and events.stopping)
             _check_finite(losses, done, data, order)
             unseen = []
             for row in losses:
@@ -117,9 +117,9 @@ def train(
                 if first:
                     seconds = time.monotonic() - began
                     history.append(_row(done, seconds, means, networks, shown, seed))
-                    watcher.tell("row", step=done, numbers=history[-1])
+                    events.emit("row", step=done, numbers=history[-1])
             if due["panel"] and first:
-                watcher.tell("panel", step=done, png=panel(_decompose(networks, shown, seed)))
+                events.emit("panel", step=done, png=panel(_decompose(networks, shown, seed)))
             if due["checkpoint"] or stopping:
                 _check_weights(networks, done, data, order)
             if (due["checkpoint"] or stopping) and first:
@@ -134,7 +134,7 @@ def train(
                     "seconds": time.monotonic() - began,
                 }
                 checkpoint.save(content, done, history[-1]["psnr_db"] if history else 0.0)
-            watcher.tell("step", done=done, note=_note(history))
+            events.emit("step", done=done, note=_note(history))
             if stopping:
                 raise Stopped(f"stopped after step {done}")
     return history
@@ -173,15 +173,15 @@ def _due(params: DecomposeParams, done: int) -> dict[str, bool]:
 
 
 def _look(
-    unseen: list[dict[str, Tensor]], world: World, stopping: bool
+    unseen: list[dict[str, Tensor]], group: ProcessGroup, stopping: bool
 ) -> tuple[list[dict[str, Tensor]], bool]:
     """The losses of some steps over the whole batch, and whether the first worker has to stop."""
     values = [value.double().cpu() for row in unseen for value in row.values()]
     flags = torch.tensor([float(stopping)], dtype=torch.float64)
     found = torch.cat([torch.stack(values), flags])
-    if world.size > 1:
+    if group.size > 1:
         device = next(iter(unseen[0].values())).device  # NCCL takes no tensors of the CPU
-        found = world.mean(found.to(device)).cpu()
+        found = group.mean(found.to(device)).cpu()
     means = iter(found)
     # float32 as computed, so that one worker's sums are what they were.
     rows = [{name: next(means).to(value.dtype) for name, value in r.items()} for r in unseen]

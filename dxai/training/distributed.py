@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """What one worker knows of the others; by default it is the only one.
 
     Attributes
@@ -67,7 +67,7 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the first worker has (anything that can be pickled), on all of them."""
         if self.size == 1:
             return value
@@ -75,7 +75,7 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def share_batch_norm(self, network: nn.Module) -> nn.Module:
+    def synchronise_batch_norm(self, network: nn.Module) -> nn.Module:
         """Let batch norms see the whole batch; `torch.nn.SyncBatchNorm` needs a GPU.
 
         Raises
@@ -109,8 +109,8 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradients[0])
 
 
-ALONE = World()
-"""The world of a single worker."""
+SINGLE_PROCESS = ProcessGroup()
+"""The group of a single worker."""
 
 
 class _SharedStatistics(_BatchNorm):

@@ -22,7 +22,7 @@ class Stopped(Exception):
     """The training was asked to stop, and has saved."""
 
 
-class Watcher:
+class EventSink:
     """Takes what a training tells; this one takes no notice.
 
     Events are named by their `kind`:
@@ -34,7 +34,7 @@ class Watcher:
     - ``say``: a line of `text`.
     """
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def emit(self, kind: str, **content: Any) -> None:
         """Take an event."""
 
     @property
@@ -43,7 +43,7 @@ class Watcher:
         return False
 
 
-class Console(Watcher):
+class Console(EventSink):
     """Prints progress, and keeps pictures and numbers in the training's folder.
 
     Parameters
@@ -75,7 +75,7 @@ class Console(Watcher):
     def stopping(self) -> bool:
         return self.stop is not None and self.stop.pending is not None
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def emit(self, kind: str, **content: Any) -> None:
         self.heard = time.monotonic()
         if self.metrics:
             self._measure(self.metrics, kind, content)

@@ -21,8 +21,8 @@ from dxai.models.serialization import load_classifier
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, train_classifier
 from dxai.training.decomposition import train
-from dxai.training.distributed import World
-from dxai.training.events import Watcher
+from dxai.training.distributed import ProcessGroup
+from dxai.training.events import EventSink
 from dxai.training.step import Networks, build_networks
 
 
@@ -54,12 +54,12 @@ class DecompositionJob:
         return build_networks(self.settings, *shape, frozen, self.seed, device)
 
     def run(
-        self, device: torch.device, checkpoint: Checkpoint, watcher: Watcher, world: World
+        self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
     ) -> None:
         """Train; see `dxai.training.decomposition.train`."""
         data, validation = (ShardedDataset(self.data, s) for s in ("train", "validation"))
         networks = self.networks(data, device)
-        train(networks, self.settings, data, validation, self.seed, checkpoint, watcher, world)
+        train(networks, self.settings, data, validation, self.seed, checkpoint, events, group)
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class ClassifierJob:
         }
 
     def run(
-        self, device: torch.device, checkpoint: Checkpoint, watcher: Watcher, world: World
+        self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
     ) -> None:
         """Train; see `dxai.training.classifier.train_classifier`."""
         data, validation = (ShardedDataset(self.data, s) for s in ("train", "validation"))
         network = self.network(data)[0].to(device)
         train_classifier(
-            network, self.settings, data, validation, self.seed, checkpoint, watcher, world
+            network, self.settings, data, validation, self.seed, checkpoint, events, group
         )
 
 

@@ -22,7 +22,7 @@ from dxai.models.discriminator import Discriminator
 from dxai.models.generator import Generator
 from dxai.models.serialization import freeze
 from dxai.training import losses
-from dxai.training.distributed import ALONE, World
+from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
 from dxai.utils import keyed_random
 
 GENERATOR_FIELDS = (
@@ -138,7 +138,7 @@ def generator_settings(params: DecomposeParams) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomInputs:
     """The random numbers of one step, keyed by (seed, step, sample, purpose).
 
     other : (B,), a class that is not y, uniformly; latent_y, latent_other : (B, latent_dim);
@@ -150,19 +150,19 @@ class Draws:
     latent_other: Tensor
     alpha: Tensor
 
-    def to(self, device: torch.device) -> Draws:
+    def to(self, device: torch.device) -> RandomInputs:
         """The same numbers on another device."""
-        return Draws(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+        return RandomInputs(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
-def draw(
+def draw_inputs(
     params: DecomposeParams,
     seed: int,
     step: int,
     y: Tensor,
     classes: int,
     samples: range | None = None,
-) -> Draws:
+) -> RandomInputs:
     """Draw for the labels y (B,) of a step.
 
     `samples` are the places of these images in the global batch, all of it by default.
@@ -171,7 +171,7 @@ def draw(
     shift = (keyed_random.uniform(seed, "other class", step, samples) * (classes - 1)).long()
     per = samples if params.alpha_per == "image" else [0]
     size = (params.latent_dim,)
-    return Draws(
+    return RandomInputs(
         (y + 1 + shift) % classes,
         keyed_random.normal(seed, "latent", step, samples, size),
         keyed_random.normal(seed, "latent of the other class", step, samples, size),
@@ -244,9 +244,9 @@ def train_step(
     params: DecomposeParams,
     x: Tensor,
     y: Tensor,
-    drawn: Draws,
+    drawn: RandomInputs,
     step: int,
-    world: World = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     savings: Savings = ALL,
 ) -> dict[str, Tensor]:
     """Update discriminator, generator, mapping network and averages with one batch.
@@ -257,11 +257,11 @@ def train_step(
         Changed in place.
     x, y : Tensor
         (B, C, H, W) in [-1, 1] and (B,).
-    drawn : Draws
+    drawn : RandomInputs
         The step's random numbers.
     step : int
         Counted from 0.
-    world : World
+    group : ProcessGroup
         The workers that share the batch, of which x and y are this one's part; gradients are
         averaged over them.
     savings : Savings
@@ -274,10 +274,10 @@ def train_step(
     """
     with torch.set_grad_enabled(savings.one_pass):
         blended = blends(networks, params, x, y, drawn, savings)
-    logged = _update_discriminator(networks, params, x, y, drawn, blended, step, world, savings)
+    logged = _update_discriminator(networks, params, x, y, drawn, blended, step, group, savings)
     if not savings.one_pass:
         blended = blends(networks, params, x, y, drawn, savings)
-    logged |= _update_generator(networks, params, x, y, drawn, blended, world, savings)
+    logged |= _update_generator(networks, params, x, y, drawn, blended, group, savings)
     average(networks, params, step)
     return {name: value.detach() for name, value in logged.items()}
 
@@ -287,7 +287,7 @@ def blends(
     params: DecomposeParams,
     x: Tensor,
     y: Tensor,
-    drawn: Draws,
+    drawn: RandomInputs,
     savings: Savings = ALL,
 ) -> Blended:
     """What the generator makes of a batch, in float32."""
@@ -328,10 +328,10 @@ def _update_discriminator(
     params: DecomposeParams,
     x: Tensor,
     y: Tensor,
-    drawn: Draws,
+    drawn: RandomInputs,
     blended: Blended,
     step: int,
-    world: World,
+    group: ProcessGroup,
     savings: Savings,
 ) -> dict[str, Tensor]:
     targets = torch.cat([y, drawn.other])
@@ -362,7 +362,7 @@ def _update_discriminator(
         total = total + params.r1 * params.r1_every * terms["r1"]
     networks.optimiser_d.zero_grad(set_to_none=True)
     total.backward()
-    world.average_gradients(networks.discriminator.parameters())
+    group.average_gradients(networks.discriminator.parameters())
     networks.optimiser_d.step()
     return terms | {"total_d": total}
 
@@ -372,9 +372,9 @@ def _update_generator(
     params: DecomposeParams,
     x: Tensor,
     y: Tensor,
-    drawn: Draws,
+    drawn: RandomInputs,
     blended: Blended,
-    world: World,
+    group: ProcessGroup,
     savings: Savings,
 ) -> dict[str, Tensor]:
     distinct, blend_y, blend_other = blended
@@ -390,7 +390,7 @@ def _update_generator(
         "class": losses.class_fake(logits, targets),
         "rec": losses.reconstruction(x, blend_y, blend_other),
         "dis_rec": losses.distinct_reconstruction(
-            x, blend_y, distinct, params.dis_rec_over, world.mean
+            x, blend_y, distinct, params.dis_rec_over, group.mean
         ),
     }
     total = (
@@ -406,7 +406,7 @@ def _update_generator(
         total = total + params.lambda_neutral * terms["neutral"]
     networks.optimiser.zero_grad(set_to_none=True)
     total.backward()
-    world.average_gradients(networks.decomposer.parameters())
+    group.average_gradients(networks.decomposer.parameters())
     networks.optimiser.step()
     networks.discriminator.requires_grad_(True)
     return terms | {"total": total}

@@ -296,7 +296,7 @@ def test_artifacts_go_through_mlflow_into_the_object_store(stack: Stack) -> None
 
 def test_the_object_store_wants_its_keys_and_holds_checkpoints(stack: Stack) -> None:
     code = (
-        "from dxai.datasets.source import open_url\n"
+        "from dxai.utils.storage import open_url\n"
         "fs, root = open_url('s3://dxai/training')\n"
         "fs.pipe(f'{root}/a/b.bin', b'x' * (12 << 20))\n"
         "assert fs.cat(f'{root}/a/b.bin') == b'x' * (12 << 20)\n"

@@ -25,15 +25,18 @@ import yaml
 from PIL import Image
 
 from dxai.config.schema import DatasetParams, load_params, parse
-from dxai.datasets import parallel_reader, source
+from dxai.datasets import parallel_reader
 from dxai.datasets.base import DataError
-from dxai.datasets.registry import LAYOUTS, prepare
+from dxai.datasets.prepare import prepare
+from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import shapes
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import open_source
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.decomposition import train
-from dxai.training.events import Watcher
+from dxai.training.events import EventSink
+from dxai.utils import storage
+from dxai.utils.storage import StorageError
 from tests import s3
 from tests.integration.conftest import Project
 from tests.prepared import prepared_textures
@@ -43,7 +46,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = yaml.safe_load((ROOT / "params.yaml").read_text())["catalogue"]["datasets"]
-DRAWN = {d["layout"]: d for d in CATALOGUE.values() if LAYOUTS[d["layout"]].draw}
+DRAWN = {d["layout"]: d for d in CATALOGUE.values() if LAYOUTS[d["layout"]].render_sample}
 FORK = multiprocessing.get_context("fork")
 NEVER = 3600.0
 """A pause between two tries that no test lives to see the end of."""
@@ -56,12 +59,12 @@ def server(request: pytest.FixtureRequest) -> s3.Server:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "PAUSE", 0.01)
+    monkeypatch.setattr(storage, "PAUSE", 0.01)
 
 
 def error(call: Callable[[], Any]) -> str:
     """The message of the error that a call raises: one line, without credentials."""
-    with pytest.raises(DataError) as caught:
+    with pytest.raises((DataError, StorageError)) as caught:
         call()
     message = str(caught.value)
     assert len(message.splitlines()) == 1
@@ -89,7 +92,7 @@ def test_every_layout_from_an_object_store_gives_the_same_bytes(
     layout: str, rclone: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = parse(DatasetParams, DRAWN[layout] | {"release": None}, layout)
-    draw = LAYOUTS[layout].draw
+    draw = LAYOUTS[layout].render_sample
     assert draw is not None
     draw(tmp_path / "raw", dataset.options)
     url = rclone.upload(tmp_path / "raw", rclone.bucket(), "raw")
@@ -221,7 +224,7 @@ BODY = np.random.default_rng(1).bytes(300_000)
 def test_wrong_credentials(
     rclone: s3.Server, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], reason: str
 ) -> None:
-    monkeypatch.setattr(source, "PAUSE", NEVER)
+    monkeypatch.setattr(storage, "PAUSE", NEVER)
     bucket = rclone.bucket()
     rclone.put(bucket, "raw/a.png", b"a")
     s3.use(monkeypatch, rclone.endpoint)
@@ -245,7 +248,7 @@ def test_wrong_credentials(
 def test_no_credentials(
     bucket: str, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], reason: str
 ) -> None:
-    monkeypatch.setattr(source, "PAUSE", NEVER)
+    monkeypatch.setattr(storage, "PAUSE", NEVER)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     for name, value in changes.items():
@@ -276,7 +279,7 @@ def test_credentials_of_a_profile(
 def test_a_bucket_or_prefix_that_is_missing(
     server: s3.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "PAUSE", NEVER)
+    monkeypatch.setattr(storage, "PAUSE", NEVER)
     bucket = server.bucket()
     server.put(bucket, "raw/a.png", b"a")
     s3.use(monkeypatch, server.endpoint)
@@ -292,7 +295,7 @@ def test_a_bucket_or_prefix_that_is_missing(
 def test_an_object_that_goes_after_it_was_listed(
     server: s3.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "PAUSE", NEVER)
+    monkeypatch.setattr(storage, "PAUSE", NEVER)
     bucket = server.bucket()
     server.put(bucket, "raw/a.png", b"a")
     s3.use(monkeypatch, server.endpoint)
@@ -309,7 +312,7 @@ def test_an_object_that_goes_after_it_was_listed(
 def test_an_object_that_is_replaced_after_it_was_listed(
     server: s3.Server, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    monkeypatch.setattr(source, "PAUSE", NEVER)
+    monkeypatch.setattr(storage, "PAUSE", NEVER)
     bucket = server.bucket()
     server.put(bucket, "raw/a.png", b"same?")
     s3.use(monkeypatch, server.endpoint)
@@ -334,13 +337,13 @@ def test_a_few_spoiled_answers_are_mended(
     bucket: str, moto: s3.Server, monkeypatch: pytest.MonkeyPatch, fault: Any, after: int
 ) -> None:
     """A changed byte of the body is found by the checksum that the object was written with."""
-    monkeypatch.setitem(source.S3_OPTIONS["config_kwargs"], "read_timeout", 0.5)
+    monkeypatch.setitem(storage.S3_OPTIONS["config_kwargs"], "read_timeout", 0.5)
     found = open_source(f"s3://{bucket}/raw")
     file, _ = found.files()
-    with s3.Proxy(moto, fault, after, times=source.ATTEMPTS - 1) as proxy:
+    with s3.Proxy(moto, fault, after, times=storage.ATTEMPTS - 1) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
         assert found.load(file) == BODY
-        assert proxy.spoiled == source.ATTEMPTS - 1
+        assert proxy.spoiled == storage.ATTEMPTS - 1
 
 
 @pytest.mark.parametrize(
@@ -354,27 +357,27 @@ def test_a_few_spoiled_answers_are_mended(
 def test_spoiled_answers_are_given_up(
     bucket: str, moto: s3.Server, monkeypatch: pytest.MonkeyPatch, fault: Any, reason: str
 ) -> None:
-    monkeypatch.setitem(source.S3_OPTIONS["config_kwargs"], "read_timeout", 0.3)
+    monkeypatch.setitem(storage.S3_OPTIONS["config_kwargs"], "read_timeout", 0.3)
     found = open_source(f"s3://{bucket}/raw")
     file, _ = found.files()
     with s3.Proxy(moto, fault, after=100_000, times=1000) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
         message = error(lambda: found.load(file))
         assert message.startswith(f"s3://{bucket}/raw/a.png: cannot be read ({reason}")
-        assert proxy.spoiled == source.ATTEMPTS
+        assert proxy.spoiled == storage.ATTEMPTS
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall"])
 def test_a_server_that_does_not_answer(
     bucket: str, moto: s3.Server, monkeypatch: pytest.MonkeyPatch, fault: Any
 ) -> None:
-    monkeypatch.setitem(source.S3_OPTIONS["config_kwargs"], "read_timeout", 0.3)
+    monkeypatch.setitem(storage.S3_OPTIONS["config_kwargs"], "read_timeout", 0.3)
     with s3.Proxy(moto, fault, after=0, times=1000) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
         message = error(open_source(f"s3://{bucket}/raw").files)
         assert message.startswith(f"s3://{bucket}/raw: cannot be listed (")
         # aiohttp asks once more by itself where a connection closes before the answer.
-        assert proxy.spoiled == source.ATTEMPTS * (2 if fault == "cut" else 1)
+        assert proxy.spoiled == storage.ATTEMPTS * (2 if fault == "cut" else 1)
 
 
 def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,14 +394,14 @@ def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pauses_double(monkeypatch: pytest.MonkeyPatch) -> None:
     """1 + 2 + 4 + 8 pauses between five tries."""
-    monkeypatch.setattr(source, "PAUSE", 0.03)
+    monkeypatch.setattr(storage, "PAUSE", 0.03)
     tries = []
 
     def fail() -> None:
         tries.append(time.monotonic())
         raise ConnectionResetError("reset by peer")
 
-    assert error(lambda: source.with_retries(fail, "it")) == "it (reset by peer)"
+    assert error(lambda: storage.with_retries(fail, "it")) == "it (reset by peer)"
     np.testing.assert_allclose(np.diff(tries), [0.03, 0.06, 0.12, 0.24], atol=0.05)
 
 
@@ -406,7 +409,7 @@ def test_pauses_double(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupt_ends_the_wait(
     bucket: str, moto: s3.Server, monkeypatch: pytest.MonkeyPatch, during: str
 ) -> None:
-    monkeypatch.setattr(source, "PAUSE", NEVER)
+    monkeypatch.setattr(storage, "PAUSE", NEVER)
     fault: Any = {"an answer": "stall", "a pause": "cut"}[during]
     with s3.Proxy(moto, fault, after=0, times=1000) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
@@ -474,7 +477,7 @@ def test_training_on_shards_of_an_object_store_gives_the_same_weights(
     def weights(folder: Path | str, name: str) -> dict[str, torch.Tensor]:
         data, networks = test_decomposition.start(folder, params)
         validation = ShardedDataset(folder, "validation")
-        train(networks, params, data, validation, 0, Checkpoint(tmp_path / name), Watcher())
+        train(networks, params, data, validation, 0, Checkpoint(tmp_path / name), EventSink())
         return networks.average.state_dict() | networks.discriminator.state_dict()
 
     local, remote = weights(here, "local"), weights(url, "remote")
@@ -490,7 +493,7 @@ def test_dvc_follows_the_bucket_and_keeps_its_cache_in_another(
     make_project: Callable[..., Project], rclone: s3.Server, tmp_path: Path
 ) -> None:
     raw, cache = rclone.bucket(), rclone.bucket()
-    shapes.draw(tmp_path / "raw")
+    shapes.render_sample(tmp_path / "raw")
     url = rclone.upload(tmp_path / "raw", raw, "shapes")
     project = make_project()
     project.environment |= s3.environment(rclone.endpoint)

@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from dxai.config.schema import TrainingParams
-from dxai.datasets import source
 from dxai.datasets.base import DataError
 from dxai.datasets.remote_cache import publish
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training.checkpoints import Checkpoint, CheckpointError
 from dxai.training.jobs import DecompositionJob
 from dxai.training.runtime.supervisor import launch
+from dxai.utils import storage
+from dxai.utils.storage import StorageError
 from tests import s3
 from tests.prepared import prepared_textures
 from tests.unit.training import test_decomposition
@@ -42,7 +43,7 @@ def server(
 ) -> s3.Server:
     found: s3.Server = request.getfixturevalue(request.param)
     s3.use(monkeypatch, found.endpoint)
-    monkeypatch.setattr(source, "PAUSE", 0.01)
+    monkeypatch.setattr(storage, "PAUSE", 0.01)
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "cache"))
     return found
 
@@ -127,7 +128,7 @@ def test_another_machine_goes_on_to_the_same_numbers(
         mirrored = test_decomposition.Dies(tmp_path / "cache/checkpoints" / NAME, url)
         test_decomposition.train(
             job(folder).networks(data), SETTINGS, data, ShardedDataset(folder, "validation"), 0,
-            mirrored, test_decomposition.Watcher(),
+            mirrored, test_decomposition.EventSink(),
         )  # fmt: skip
     elsewhere(tmp_path, monkeypatch)
     found, checkpoint = launch(job(folder), "t", NAME, Path(".work"), training(url))
@@ -265,11 +266,11 @@ LARGE = 4_000_000
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second without a byte is enough."""
-    options = source.S3_OPTIONS | {
-        "config_kwargs": source.S3_OPTIONS["config_kwargs"] | {"read_timeout": 1}
+    options = storage.S3_OPTIONS | {
+        "config_kwargs": storage.S3_OPTIONS["config_kwargs"] | {"read_timeout": 1}
     }
-    monkeypatch.setattr(source, "S3_OPTIONS", options)
-    monkeypatch.setattr(source, "SEND_SECONDS", 2.0)
+    monkeypatch.setattr(storage, "S3_OPTIONS", options)
+    monkeypatch.setattr(storage, "SEND_SECONDS", 2.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -278,7 +279,7 @@ def test_an_upload_that_breaks_off_is_sent_again(
     fault: Any, server: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"s3://{server.bucket()}/checkpoints"
-    monkeypatch.setattr(source, "SEND_RATE", 1e7)
+    monkeypatch.setattr(storage, "SEND_RATE", 1e7)
     with SpoiledUpload(server, fault, after=1_000_000, times=2) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
         Checkpoint(tmp_path / "x", url).save(state(1, LARGE), 1)
@@ -324,11 +325,11 @@ def test_pauses_grow_before_it_is_given_up(
     paused: list[float] = []
     with s3.Proxy(server, "cut", after=0, times=1000) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
-        monkeypatch.setattr(source.time, "sleep", paused.append)
+        monkeypatch.setattr(storage.time, "sleep", paused.append)
         with pytest.raises(CheckpointError):
             Checkpoint(tmp_path / "x", url).load()
-    ours = [pause for pause in paused if pause >= source.PAUSE]
-    np.testing.assert_allclose(ours[: source.ATTEMPTS - 1], source.PAUSE * 2 ** np.arange(4.0))
+    ours = [pause for pause in paused if pause >= storage.PAUSE]
+    np.testing.assert_allclose(ours[: storage.ATTEMPTS - 1], storage.PAUSE * 2 ** np.arange(4.0))
 
 
 def test_a_server_that_is_gone_for_good_leaves_the_last_one_here(
@@ -336,7 +337,7 @@ def test_a_server_that_is_gone_for_good_leaves_the_last_one_here(
 ) -> None:
     """In the middle of a training; when it is back, the training goes on to the same numbers."""
     wanted, _ = launch(job(folder), "t", NAME, tmp_path / "a", training(str(tmp_path / "local")))
-    monkeypatch.setattr(source, "PAUSE", 0.01)
+    monkeypatch.setattr(storage, "PAUSE", 0.01)
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "cache"))
     here = tmp_path / "cache/checkpoints" / NAME
     with contextlib.ExitStack() as stack:
@@ -417,7 +418,7 @@ def test_an_unfinished_upload_of_data_is_no_dataset(
     bucket = server.bucket()
     url = f"s3://{bucket}/prepared/textures"
     server.put(bucket, "prepared/textures/train-00000.parquet", b"too short")
-    with pytest.raises((DataError, FileNotFoundError)):
+    with pytest.raises((StorageError, FileNotFoundError)):
         ShardedDataset(url, "train")
     publish(folder, url)
     assert len(ShardedDataset(url, "train")) == len(ShardedDataset(folder, "train"))
@@ -426,9 +427,9 @@ def test_an_unfinished_upload_of_data_is_no_dataset(
 def test_data_that_cannot_be_sent_is_an_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "PAUSE", 0.01)
+    monkeypatch.setattr(storage, "PAUSE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     s3.use(monkeypatch, f"http://127.0.0.1:{port}")
-    with pytest.raises(DataError, match=re.escape("s3://b/data/")):
+    with pytest.raises((DataError, StorageError), match=re.escape("s3://b/data/")):
         publish(folder, "s3://b/data")

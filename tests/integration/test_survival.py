@@ -241,8 +241,8 @@ from dxai.config.schema import load_params
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.jobs import DecompositionJob
 from dxai.training.runtime.supervisor import prepare_torch
-from dxai.training.events import Watcher
-from dxai.training.distributed import World
+from dxai.training.events import EventSink
+from dxai.training.distributed import ProcessGroup
 
 rank, line, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 params = load_params()
@@ -250,7 +250,7 @@ prepare_torch(params.training)
 torch.distributed.init_process_group("gloo", f"file://{line}", rank=rank, world_size=2)
 settings = params.decompose_for("textures", "joint")
 job = DecompositionJob("data/prepared/textures", settings, None, 0)
-job.run(torch.device("cpu"), Checkpoint(folder), Watcher(), World(rank, 2))
+job.run(torch.device("cpu"), Checkpoint(folder), EventSink(), ProcessGroup(rank, 2))
 """
 """One of two workers that share each batch, without Ray."""
 

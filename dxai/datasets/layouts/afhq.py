@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from dxai.config.schema import DatasetParams, PrepareParams, parse
 from dxai.datasets.base import Layout, Listing
 from dxai.datasets.layouts.class_folders import Files, train_and_test
+from dxai.datasets.samples import afhq
 from dxai.datasets.source import Source
 from dxai.datasets.splits import HoldOutOptions
 
@@ -27,16 +25,9 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     return train_and_test(Files(source), dataset, prepare, FOLDERS, CLASSES, options)
 
 
-def draw(folder: Path, options: dict[str, Any]) -> None:
-    """Animal heads that differ by ears, snout and spots."""
-    from dxai.datasets.samples import afhq
-
-    afhq.draw(folder)
-
-
 LAYOUT = Layout(
     find,
-    draw,
+    afhq.render_sample,
     "AFHQ v1, Choi et al. 2020 (StarGAN v2), https://github.com/clovaai/stargan-v2",
     "CC BY-NC 4.0",
     lambda options: (14630, 1500),

@@ -13,7 +13,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import nibabel
@@ -23,6 +23,7 @@ from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import resize
 from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.samples import brats
 from dxai.datasets.source import Source
 from dxai.datasets.splits import SplitOptions, by_split
 from dxai.utils import keyed_random
@@ -237,16 +238,9 @@ def _slice_split(options: BratsOptions, place: int, z: int) -> str:
     return SPLITS[2] if drawn < test else SPLITS[1] if drawn < held else SPLITS[0]
 
 
-def draw(folder: Path, options: dict[str, Any]) -> None:
-    """Heads with a tumour in some of their slices."""
-    from dxai.datasets.samples import brats
-
-    brats.draw(folder)
-
-
 LAYOUT = Layout(
     find,
-    draw,
+    brats.render_sample,
     "BraTS challenge, Menze et al. 2015, Bakas et al. 2017, https://www.synapse.org/brats",
     "CC BY 4.0, or the challenge's data agreement, by release",
     lambda options: (15000, 1232),

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
 
 from dxai.config.schema import DatasetParams, PrepareParams, parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Unit
 from dxai.datasets.layouts.class_folders import Files, reader, train_and_test
+from dxai.datasets.samples import celeba
 from dxai.datasets.source import Source
 from dxai.datasets.splits import HoldOutOptions, by_split
 
@@ -130,16 +130,9 @@ def _lines(source: Source, file: File) -> tuple[str, list[str]]:
         raise DataError(f"{where}: no text ({error})") from None
 
 
-def draw(folder: Path, options: dict[str, Any]) -> None:
-    """Faces in the original release's form."""
-    from dxai.datasets.samples import celeba
-
-    celeba.draw(folder)
-
-
 LAYOUT = Layout(
     find,
-    draw,
+    celeba.render_sample,
     "CelebA, Liu et al. 2015; CelebA-HQ as split by StarGAN v2 (Choi et al. 2020)",
     "non-commercial research only (CelebA's agreement)",
     lambda options: (28000, 2000),

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import PurePosixPath
+from typing import Literal
 
 import numpy as np
 import shapely
@@ -21,6 +21,7 @@ from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
 from dxai.datasets.base import DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import EXTENSIONS, open_image, resize
 from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.samples import dota
 from dxai.datasets.source import Source, suffix
 from dxai.datasets.splits import SplitOptions, by_split
 from dxai.utils import keyed_random
@@ -296,16 +297,9 @@ def _assign(with_cars: Sequence[bool], options: DotaOptions) -> list[str]:
     return splits
 
 
-def draw(folder: Path, options: dict[str, Any]) -> None:
-    """Grounds seen from above, with and without cars."""
-    from dxai.datasets.samples import dota
-
-    dota.draw(folder)
-
-
 LAYOUT = Layout(
     find,
-    draw,
+    dota.render_sample,
     "DOTA v1.0, Xia et al. 2018, https://captain-whu.github.io/DOTA",
     "academic use only; images of Google Earth under its own terms",
     lambda options: (172465, 20696),

@@ -13,13 +13,12 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Unit
 from dxai.datasets.layouts import class_folders
 from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.samples import shapes
 from dxai.datasets.source import Source, check_name
 from dxai.datasets.splits import HoldOutOptions, by_split, hold_out
 
@@ -203,11 +202,4 @@ def _notes(units: Iterable[Unit]) -> tuple[str, ...]:
     return (f"{len(shared)} groups of test are also in train, first {min(shared)!r}",)
 
 
-def draw(folder: Path, options: dict[str, Any]) -> None:
-    """Disks and crosses, the shape being the class."""
-    from dxai.datasets.samples import shapes
-
-    shapes.draw(folder)
-
-
-LAYOUT = Layout(find, draw, "your own images", "yours")
+LAYOUT = Layout(find, shapes.render_sample, "your own images", "yours")

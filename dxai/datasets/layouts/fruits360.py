@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dxai.config.schema import DatasetParams, PrepareParams, parse
 from dxai.datasets.base import Layout, Listing
 from dxai.datasets.layouts.class_folders import Files, train_and_test
+from dxai.datasets.samples import fruits360
 from dxai.datasets.source import Source
 from dxai.datasets.splits import HoldOutOptions
 
@@ -59,16 +60,14 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     return train_and_test(Files(source), dataset, prepare, FOLDERS, classes, options)
 
 
-def draw(folder: Path, options: dict[str, Any]) -> None:
+def render_sample(folder: Path, options: dict[str, Any]) -> None:
     """Fruit whose colour is the class."""
-    from dxai.datasets.samples import fruits360
-
-    fruits360.draw(folder, classes=SETS[str(options.get("fruit", "peppers"))])
+    fruits360.render_sample(folder, classes=SETS[str(options.get("fruit", "peppers"))])
 
 
 LAYOUT = Layout(
     find,
-    draw,
+    render_sample,
     "Fruits-360, Mureşan and Oltean 2018, https://github.com/fruits-360",
     "CC BY-SA 4.0",
     lambda options: COUNTS[options["fruit"]],

@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
 from dxai.datasets.base import DataError, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import EXTENSIONS, open_image, square
 from dxai.datasets.layouts.class_folders import Files, dropped_files
+from dxai.datasets.samples import noise
 from dxai.datasets.source import Source, suffix
 from dxai.datasets.splits import SplitOptions, by_split
 from dxai.utils import keyed_random
@@ -101,11 +100,9 @@ def read_noisy(
     )  # fmt: skip
 
 
-def draw(folder: Path, options: dict[str, Any]) -> None:
-    """Clean faces."""
-    from dxai.datasets.samples import noise
-
-    noise.draw(folder)
-
-
-LAYOUT = Layout(find, draw, "your own photographs, with noise added here", "yours")
+LAYOUT = Layout(
+    find,
+    noise.render_sample,
+    "your own photographs, with noise added here",
+    "yours",
+)

@@ -1,1 +1,5 @@
-"""Small sets drawn in the native layouts, so that every filter runs for real with no download."""
+"""Small synthetic datasets in the native layouts, so that every layout runs without a download.
+
+``render_sample(folder, options, seed)`` writes one of them to `folder`, which need not exist;
+`seed` keys every random draw.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,20 +33,13 @@ Parts = list[tuple[np.ndarray, Colour]]
 """Masks and their colours, in the order in which they are painted."""
 
 
-def draw(folder: Path, seed: int = 0) -> None:
+def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `train/cat/cat_00001.jpg` .. and `val/..`, and `truth/mask/..`
 
     Background, fur, place and size of the head, eyes, nose and muzzle are drawn alike for all
     classes. A cat has pointed black ears, a dog has hanging brown ears and its tongue out, a wild
     animal has round white ears and spots: that is what the mask holds. The ears of all are at the
     same place, so that what one class lacks of another lies within its own mask, too.
-
-    Parameters
-    ----------
-    folder : path
-        Where to write; need not exist.
-    seed : int
-        Of every draw.
     """
     at = grid((SIDE, SIDE))
     i = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,19 +16,12 @@ ORIENTATIONS = ("LPS", "RAS", "LAS", "PIR")
 """Axis codes of the stored arrays, case by case; in the last, slices are not the third axis."""
 
 
-def draw(folder: Path, seed: int = 0) -> None:
+def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `BraTS-DRAWN-00001/BraTS-DRAWN-00001_flair.nii.gz` and `.._seg.nii.gz` ..
 
     A brain is an ellipsoid with folds towards its rim, and two ventricles. The tumour, in about a
     third of the slices, is brighter than everything else: oedema (2), in it an enhancing ring (4)
     and a core (1). It is the only difference between the slices with it and those without.
-
-    Parameters
-    ----------
-    folder : path
-        Where to write; need not exist.
-    seed : int
-        Of every draw.
     """
     for i in range(CASES):
         rng = keyed_random.generator(seed, "samples/brats", 0, i)

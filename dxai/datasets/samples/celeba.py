@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,19 +40,12 @@ HAIRS = {
 SKINS = ((0.93, 0.76, 0.65), (0.87, 0.68, 0.55), (0.78, 0.58, 0.45))
 
 
-def draw(folder: Path, seed: int = 0) -> None:
+def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `img_align_celeba/000001.jpg` .., both lists, and `truth/mask/..`
 
     Every second face, by a draw, is male. Background, skin, hair colour, glasses and the place of
     the face are drawn alike; a male face has a beard, the others have hair down both sides and red
     lips: that is what the mask holds. The lists say of every attribute what was drawn.
-
-    Parameters
-    ----------
-    folder : path
-        Where to write; need not exist.
-    seed : int
-        Of every draw.
     """
     rows, parts = [], []
     for i in range(sum(COUNTS)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,19 +34,12 @@ Object = tuple[str, np.ndarray, int]
 """Category, corners (4, 2), difficulty."""
 
 
-def draw(folder: Path, seed: int = 0) -> None:
+def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `images/P0001.png` .. and `labelTxt/P0001.txt` ..
 
     Ground, roads, roofs, trees, pools and courts are drawn without regard to the patches; then
     about half of the cells of a grid of `PATCH` pixels get one or two cars, some images one more
     car across a border of cells and a truck.
-
-    Parameters
-    ----------
-    folder : path
-        Where to write; need not exist.
-    seed : int
-        Of every draw.
     """
     at = grid((SIDE, SIDE))
     (folder / "labelTxt").mkdir(parents=True, exist_ok=True)

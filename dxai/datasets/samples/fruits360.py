@@ -45,21 +45,14 @@ COLOURS = {
 """Hue in degrees and lightness: far enough from each other to be told apart at any size."""
 
 
-def draw(folder: Path, seed: int = 0, classes: Sequence[str] | None = None) -> None:
+def render_sample(folder: Path, seed: int = 0, classes: Sequence[str] | None = None) -> None:
     """Write `Training/<class>/0_100.jpg` .. and `Test/<class>/..`, and `truth/neutral/..`
 
     All fruit of a set (peppers, tomatoes, apples) has the same distribution of shape, place, light
     and stalk. The class is a colour added to every pixel of the fruit; in the neutral image it is
     the mean colour of the set, which tells nothing.
 
-    Parameters
-    ----------
-    folder : path
-        Where to write; need not exist.
-    seed : int
-        Of every draw.
-    classes : sequence of str, optional
-        The class folders to write, keys of `COLOURS`; default: all.
+    `classes` are the class folders to write, keys of `COLOURS`; default: all.
     """
     at = grid((SIDE, SIDE))
     for place, name in enumerate(COLOURS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dxai.datasets.samples.celeba import face
 from dxai.datasets.samples.drawing import blur, save
@@ -13,18 +14,11 @@ FOCUS = 3.0
 """Deviation of the blur, pixels of the 89 that a face image is wide."""
 
 
-def draw(folder: Path, seed: int = 0) -> None:
+def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `train/00001.png` .. and `test/..`
 
     Faces of both kinds that `celeba` draws, out of focus and stored without loss: they have no
     grain of their own, and what is added to half of them is the only one.
-
-    Parameters
-    ----------
-    folder : path
-        Where to write; need not exist.
-    seed : int
-        Of every draw.
     """
     i = 0
     for split, count in COUNTS.items():

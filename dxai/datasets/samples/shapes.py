@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,7 @@ IMAGES = {"train": 200, "test": 80}
 """Of each class."""
 
 
-def draw(folder: Path, seed: int = 0) -> None:
+def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `train,test/{cross,disk}/*.png`, light or dark, at a random place.
 
     The shape itself is class-distinct: `truth/mask/` holds it.

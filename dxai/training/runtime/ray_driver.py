@@ -26,11 +26,11 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dxai.datasets.source import open_url
-from dxai.training.distributed import World
-from dxai.training.events import Stopped, Watcher
+from dxai.training.distributed import ProcessGroup
+from dxai.training.events import EventSink, Stopped
 from dxai.training.jobs import ClassifierJob
 from dxai.training.runtime.supervisor import Task, choose_device, prepare_torch
+from dxai.utils.storage import open_url
 
 TELL_EVERY = 0.5
 """Seconds between two `step` events of a worker."""
@@ -47,7 +47,7 @@ class Alone(TorchConfig):
 
 
 @ray.remote(num_cpus=0)
-class Desk:
+class EventQueue:
     """Where workers leave what they tell, and find whether they should stop."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Desk:
         self.stop = True
 
 
-class DeskWatcher(Watcher):
+class QueueSink(EventSink):
     """Tells a desk, without waiting for it."""
 
     def __init__(self, desk: Any) -> None:
@@ -84,7 +84,7 @@ class DeskWatcher(Watcher):
         self._collect(0)
         return self._stop
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def emit(self, kind: str, **content: Any) -> None:
         now = time.monotonic()
         if kind == "step" and now - self._told < TELL_EVERY:
             self._untold = content
@@ -98,8 +98,8 @@ class DeskWatcher(Watcher):
         """Tell the last event, and wait until all are there."""
         if self._untold is not None:
             self._told = 0.0
-            self.tell("step", **self._untold)
-        self.tell(kind, **content)
+            self.emit("step", **self._untold)
+        self.emit(kind, **content)
         self._collect(30)
 
     def _collect(self, timeout: float) -> None:
@@ -113,25 +113,25 @@ def work(config: dict[str, Any]) -> None:
     """What each worker does."""
     task: Task = ray.get(config["task"][0])
     context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size())
-    desk = DeskWatcher(config["desk"])
-    watcher = desk if world.rank == 0 else Watcher()
+    group = ProcessGroup(context.get_world_rank(), context.get_world_size())
+    desk = QueueSink(config["desk"])
+    events = desk if group.rank == 0 else EventSink()
     prepare_torch(task.params)
     device = ray.train.torch.get_device() if config["gpu"] else choose_device(task.params)
     try:
-        task.job.run(device, task.checkpoint, watcher, world)
+        task.job.run(device, task.checkpoint, events, group)
     except Stopped as stopped:
-        if world.rank == 0:
+        if group.rank == 0:
             desk.finish("stopped", text=str(stopped))
     except (ValueError, OSError) as error:  # trying again cannot help
         desk.finish("error", text=str(error))
         raise
     else:
-        if world.rank == 0:
+        if group.rank == 0:
             desk.finish("done")
 
 
-class Relay(threading.Thread):
+class EventForwarder(threading.Thread):
     """Carries events from the desk to the process that watches, and its wish to stop back."""
 
     def __init__(self, link: Connection, desk: Any, wait: str) -> None:
@@ -208,12 +208,12 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
             link.send(("error", {"text": text}))
             return
     here = ray.get_runtime_context().get_node_id()
-    desk = Desk.options(  # type: ignore[attr-defined]
+    desk = EventQueue.options(  # type: ignore[attr-defined]
         scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
     ).remote()
     free = ray.available_resources()
     short = [k for k, each in resources.items() if free.get(k, 0) < params.workers * each]
-    relay = Relay(link, desk, f"waiting until {needs} are free" if short else "")
+    relay = EventForwarder(link, desk, f"waiting until {needs} are free" if short else "")
     relay.start()
     config, scratch = run_config(task)
     trainer = TorchTrainer(

@@ -25,7 +25,7 @@ import torch
 from dxai.config.schema import TrainingParams
 from dxai.datasets.remote_cache import cache_root, publish
 from dxai.training.checkpoints import Checkpoint
-from dxai.training.distributed import ALONE
+from dxai.training.distributed import SINGLE_PROCESS
 from dxai.training.events import Console, Stopped, StopRequest
 from dxai.training.jobs import Job
 from dxai.utils import processes, shared_process
@@ -133,7 +133,7 @@ def run_here(task: Task, console: Console) -> None:
     if task.params.workers > 1:
         raise ValueError(f"training.workers is {task.params.workers}; executor: local has one")
     prepare_torch(task.params)
-    task.job.run(choose_device(task.params), task.checkpoint, console, ALONE)
+    task.job.run(choose_device(task.params), task.checkpoint, console, SINGLE_PROCESS)
 
 
 def prepare_torch(params: TrainingParams) -> None:
@@ -160,7 +160,7 @@ def _with_data_at_hand(task: Task, console: Console) -> Task:
     folder = Path(task.job.data)
     version = digest((folder / "manifest.json").read_text())
     url = f"{task.params.storage.rstrip('/')}/prepared/{folder.name}-{version}"
-    console.tell("say", text=f"workers read the data from {url}")
+    console.emit("say", text=f"workers read the data from {url}")
     publish(folder, url)
     return dataclasses.replace(task, job=dataclasses.replace(task.job, data=url))
 
@@ -169,7 +169,7 @@ def _with_data_at_hand(task: Task, console: Console) -> Task:
 def _watch(task: Task, console: Console) -> None:
     """Train on Ray; start again after what was not the training's own fault."""
     for attempt in range(task.params.failures + 1):
-        console.tell("say", text="starting on Ray")
+        console.emit("say", text="starting on Ray")
         address = ray_address()
         try:
             _attempt(task, console, address)
@@ -181,7 +181,7 @@ def _watch(task: Task, console: Console) -> None:
             if not left:
                 times = f"the training was started {attempt + 1} times"
                 raise TrainingFailed(f"{error}; {times}") from error
-            console.tell("say", text=f"{error}; starting again, {left} more times if need be")
+            console.emit("say", text=f"{error}; starting again, {left} more times if need be")
 
 
 def ray_address() -> str | None:
@@ -262,7 +262,7 @@ def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
                 raise TrainingFailed(content["text"])
             if kind == "start":
                 limit = hang_seconds
-            console.tell(kind, **content)
+            console.emit(kind, **content)
         now = time.monotonic()
         if console.stopping and asked is None:
             link.send("stop")

@@ -63,7 +63,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     def draw(layout: str) -> Path:
         if layout not in folders:
             folder = tmp_path_factory.mktemp(f"sample-{layout}")
-            make = LAYOUTS[layout].draw
+            make = LAYOUTS[layout].render_sample
             assert make is not None
             with pytest.MonkeyPatch.context() as patch:
                 draw_few(patch)

@@ -18,7 +18,8 @@ from dxai.config.schema import DatasetParams, Params, ParamsError, PrepareParams
 from dxai.datasets import parallel_reader
 from dxai.datasets.base import SPLITS, DataError, Layout, Listing
 from dxai.datasets.images import decode
-from dxai.datasets.registry import LAYOUTS, prepare
+from dxai.datasets.prepare import prepare
+from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import Source, open_source
 from tests.unit.datasets.conftest import Drawn
@@ -26,7 +27,7 @@ from tests.unit.datasets.conftest import Drawn
 ROOT = Path(__file__).parents[3]
 CATALOGUE = yaml.safe_load((ROOT / "params.yaml").read_text())["catalogue"]["datasets"]
 SIZE = 32
-DRAWN = [name for name, layout in LAYOUTS.items() if layout.draw is not None]
+DRAWN = [name for name, layout in LAYOUTS.items() if layout.render_sample is not None]
 only_drawn = pytest.mark.parametrize("dataset", DRAWN, indirect=True)
 Tree = Callable[..., Path]
 
@@ -47,10 +48,10 @@ def lacks(layout: Layout) -> list[str]:
         found.append("origin: where its images come from")
     if not layout.licence.strip():
         found.append("licence: on what terms")
-    if layout.draw is None and layout is not LAYOUTS["textures"]:
-        found.append("draw: a small sample in its native layout (dxai/datasets/samples/)")
-    if layout.draw is not None and not (layout.draw.__doc__ or "").strip():
-        found.append("a docstring of draw that says what makes the class")
+    if layout.render_sample is None and layout is not LAYOUTS["textures"]:
+        found.append("render_sample: a small sample in its native layout (dxai/datasets/samples/)")
+    if layout.render_sample is not None and not (layout.render_sample.__doc__ or "").strip():
+        found.append("a docstring of render_sample that says what makes the class")
     if not (layout.find.__doc__ or "").strip():
         found.append("a docstring of find")
     if layout.exact and layout.counts({"fruit": "peppers"}) is None:
@@ -74,7 +75,7 @@ def test_incomplete_layout_is_noticed() -> None:
     assert [text.split(":")[0] for text in found] == [
         "origin",
         "licence",
-        "draw",
+        "render_sample",
         "a docstring of find",
         "counts",
     ]
@@ -84,7 +85,7 @@ def test_incomplete_layout_is_noticed() -> None:
 def dataset(request: pytest.FixtureRequest, drawn: Drawn) -> DatasetParams:
     """A small dataset of each layout, with the options of params.yaml."""
     found = parse(DatasetParams, CATALOGUE[entry(request.param)], "made", complete=False)
-    if LAYOUTS[request.param].draw is None:
+    if LAYOUTS[request.param].render_sample is None:
         return found
     return replace(found, source=str(drawn(request.param)))
 
@@ -114,7 +115,7 @@ def prepared(
 
 
 def find(dataset: DatasetParams) -> tuple[Listing, Source | None]:
-    source = None if LAYOUTS[dataset.layout].draw is None else open_source(dataset.source)
+    source = None if LAYOUTS[dataset.layout].render_sample is None else open_source(dataset.source)
     listing = LAYOUTS[dataset.layout].find(source, dataset, PrepareParams(image_size=SIZE))
     return listing, source
 

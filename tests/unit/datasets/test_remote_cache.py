@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dxai.datasets import source
 from dxai.datasets.base import DataError
 from dxai.datasets.remote_cache import RemoteFolder, open_folder
 from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.datasets.source import open_source
+from dxai.utils import storage
+from dxai.utils.storage import StorageError
 from tests import s3
 from tests.prepared import prepared_textures
 
@@ -37,7 +39,7 @@ def server() -> Iterator[s3.Server]:
 @pytest.fixture(autouse=True)
 def cache(server: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(source, "PAUSE", 0.01)
+    monkeypatch.setattr(storage, "PAUSE", 0.01)
     s3.use(monkeypatch, server.endpoint)
     return tmp_path / "cache"
 
@@ -72,7 +74,7 @@ def kept(cache: Path) -> list[str]:
 
 def error(url: str, wanted: bytes = SHARD) -> str:
     """The message, a single line, that asking for the shard gives."""
-    with pytest.raises(DataError) as caught:
+    with pytest.raises((DataError, StorageError)) as caught:
         folder(url, wanted).path("x.parquet")
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
@@ -104,7 +106,7 @@ def test_a_shard_is_fetched_once_under_its_hash(server: s3.Server, url: str, cac
 
 
 def test_processes_that_ask_at_once_fetch_once(server: s3.Server, url: str, cache: Path) -> None:
-    source.open_source(url).files()  # leaves this process a client, which its forks must not use
+    open_source(url).files()  # leaves this process a client, which its forks must not use
     barrier = FORK.Barrier(6)
 
     def ask(tell: Any) -> None:
@@ -165,7 +167,7 @@ def test_a_damaged_transfer_is_fetched_again(
         assert message.startswith(f"{url}/x.parquet: cannot be fetched to {cache} (")
         reason = "checksum" if checksum else "its content is not what the manifest's hash says"
         assert reason in message
-        assert proxy.spoiled == source.ATTEMPTS
+        assert proxy.spoiled == storage.ATTEMPTS
     assert kept(cache) == []
 
 
@@ -207,19 +209,21 @@ def test_a_shard_that_is_missing(server: s3.Server) -> None:
     bucket = server.bucket()
     url = f"s3://{bucket}/prepared"
     assert error(url).startswith(f"{url}/x.parquet: cannot be fetched to ")
-    with pytest.raises(DataError, match=rf"^{url}/manifest.json: cannot be read \(.*exist"):
+    with pytest.raises(
+        (DataError, StorageError), match=rf"^{url}/manifest.json: cannot be read \(.*exist"
+    ):
         ShardedDataset(url, "train")
 
 
 def test_a_full_disk(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the size of a file stands in for the disk: the write itself fails, for good."""
-    monkeypatch.setattr(source, "PAUSE", 3600.0)
+    monkeypatch.setattr(storage, "PAUSE", 3600.0)
 
     def ask(tell: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
         try:
             folder(url).path("x.parquet")
-        except DataError as caught:
+        except StorageError as caught:
             tell.send(str(caught))
 
     _, hear = start(ask)
@@ -239,12 +243,12 @@ def test_a_cache_that_cannot_be_written(
 
 @pytest.mark.parametrize("value", ["../../../dvc", "", "A" * 64, "a" * 63])
 def test_a_hash_that_is_none_names_no_file(url: str, value: str) -> None:
-    with pytest.raises(DataError, match=r"is no SHA-256, of x\.parquet"):
+    with pytest.raises((DataError, StorageError), match=r"is no SHA-256, of x\.parquet"):
         open_folder(url).expect({"x.parquet": value})
 
 
 def test_credentials_in_the_url_are_refused() -> None:
-    with pytest.raises(DataError, match=r"^s3://\.\.: credentials in the URL"):
+    with pytest.raises((DataError, StorageError), match=r"^s3://\.\.: credentials in the URL"):
         open_folder("s3://AKIDEXAMPLE:sEcReT@bucket/prepared")
 
 

@@ -14,26 +14,27 @@ from PIL import Image
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import load_params
-from dxai.datasets.registry import LAYOUTS, prepare
+from dxai.datasets.prepare import prepare
+from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, shapes
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifiers import build_classifier
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
-from dxai.training.events import Watcher
+from dxai.training.events import EventSink
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = {
-    "afhq": afhq.draw,
-    "brats": brats.draw,
-    "celeba": celeba.draw,
-    "dota": dota.draw,
-    "folder": shapes.draw,
+    "afhq": afhq.render_sample,
+    "brats": brats.render_sample,
+    "celeba": celeba.render_sample,
+    "dota": dota.render_sample,
+    "folder": shapes.render_sample,
     "fruits360": functools.partial(
-        fruits360.draw, classes=("Pepper Red", "Tomato 3", "Apple Red 1")
+        fruits360.render_sample, classes=("Pepper Red", "Tomato 3", "Apple Red 1")
     ),
-    "noise": noise.draw,
+    "noise": noise.render_sample,
 }
 
 
@@ -43,7 +44,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_drawn_layout_has_a_sample_here() -> None:
-    drawn = {name for name, layout in LAYOUTS.items() if layout.draw is not None}
+    drawn = {name for name, layout in LAYOUTS.items() if layout.render_sample is not None}
     assert drawn == SAMPLES.keys()
 
 
@@ -130,7 +131,7 @@ def test_animals_of_the_same_draw_differ_in_their_masks_alone(
     found = []
     for label in (one, other):
         monkeypatch.setattr(afhq, "CLASSES", (label,))
-        afhq.draw(tmp_path)
+        afhq.render_sample(tmp_path)
         found.append(
             [
                 (
@@ -223,5 +224,5 @@ def test_a_small_classifier_learns_each_sample(name: str, tmp_path: Path) -> Non
         network = build_classifier("simple", train.channels, len(train.class_names), 32)
     checkpoint = Checkpoint(tmp_path / "checkpoint")
     settings = params.classifier_for(name)
-    train_classifier(network, settings, train, validation, 0, checkpoint, Watcher())
+    train_classifier(network, settings, train, validation, 0, checkpoint, EventSink())
     assert score(network, test)[1] > 0.9

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dxai.config.schema import METHODS
-from dxai.explain.base import EXPLAINERS, Explainer, build_explainer
+from dxai.explain.base import Explainer
+from dxai.explain.registry import EXPLAINERS, build_explainer
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ig": {"steps": 5},

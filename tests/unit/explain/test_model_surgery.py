@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.explain.base import build_explainer
 from dxai.explain.model_surgery import ACTIVATIONS, frozen_copy, require_same, traced_copy
+from dxai.explain.registry import build_explainer
 from dxai.types import Unsupported
 
 

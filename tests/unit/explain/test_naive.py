@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dxai.explain.base import build_explainer
 from dxai.explain.naive import divergence_from_uniform
+from dxai.explain.registry import build_explainer
 
 DESCENT = {"iterations": 2000, "lr": 0.1, "tolerance": 1e-6}
 

@@ -6,7 +6,7 @@ import pytest
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import ParamsError
-from dxai.explain import base
+from dxai.explain import registry
 from dxai.stages import baseline, classifier, tables
 from dxai.types import Unsupported
 from dxai.utils.files import read_json
@@ -64,7 +64,7 @@ def test_what_goes_wrong_becomes_the_rows_reason(inside, monkeypatch, error, sta
     def broken(*_):
         raise error
 
-    monkeypatch.setitem(base.EXPLAINERS, "random", broken)
+    monkeypatch.setitem(registry.EXPLAINERS, "random", broken)
     baseline.main("textures", "simple", "random")
     (row,) = rows(inside, "random")
     assert row == {"method": "random", "sign": "", "status": status, "reason": reason}

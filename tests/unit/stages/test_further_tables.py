@@ -11,8 +11,8 @@ import torch
 
 from dxai.config.profiles import select_profile
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.explain.base import build_explainer
 from dxai.explain.decomposition import DXAI
+from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.models.serialization import load_classifier, load_snapshots
 from dxai.stages import (

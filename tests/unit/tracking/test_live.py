@@ -36,7 +36,7 @@ def in_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def tell(console: Console, *steps: int) -> None:
     for step in steps:
         numbers = {"step": step, "seconds": step / 10, "loss/rec": 1 / step}
-        console.tell("row", step=step, numbers=numbers)
+        console.emit("row", step=step, numbers=numbers)
 
 
 def runs(root: Path) -> list[mlflow.entities.Run]:
@@ -53,11 +53,11 @@ def history(root: Path, run: mlflow.entities.Run, name: str) -> list[tuple[int, 
 def test_a_training_that_goes_on_goes_on_in_its_run(tmp_path: Path) -> None:
     folder = tmp_path / ".work/checkpoints/decompose-a-1234"
     console = Console("decompose a", folder)
-    console.tell("start", step=0, total=40, images=8)
+    console.emit("start", step=0, total=40, images=8)
     tell(console, 10)
     picture = io.BytesIO()
     Image.new("L", (8, 8)).save(picture, format="PNG")
-    console.tell("panel", step=10, png=picture.getvalue())
+    console.emit("panel", step=10, png=picture.getvalue())
     follower = live.Follower(folder)
     follower.catch_up()
     (run,) = runs(tmp_path)
@@ -69,7 +69,7 @@ def test_a_training_that_goes_on_goes_on_in_its_run(tmp_path: Path) -> None:
     (run,) = runs(tmp_path)
     assert run.info.status == "KILLED"
 
-    console.tell("start", step=20, total=40, images=8)  # a later process
+    console.emit("start", step=20, total=40, images=8)  # a later process
     tell(console, 30)
     again = live.Follower(folder)
     again.catch_up()
@@ -88,10 +88,10 @@ def test_a_training_that_goes_on_goes_on_in_its_run(tmp_path: Path) -> None:
 
 def test_steps_made_twice_are_logged_once(tmp_path: Path) -> None:
     console = Console("t", tmp_path / "t")
-    console.tell("start", step=0, total=9, images=1)
+    console.emit("start", step=0, total=9, images=1)
     tell(console, 1, 2, 3)
     live.Follower(tmp_path / "t").catch_up()
-    console.tell("start", step=1, total=9, images=1)  # went on from an earlier checkpoint
+    console.emit("start", step=1, total=9, images=1)  # went on from an earlier checkpoint
     tell(console, 2, 3, 4)
     live.Follower(tmp_path / "t").catch_up()
     tell(console, 5)
@@ -102,7 +102,7 @@ def test_steps_made_twice_are_logged_once(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_lost_makes_no_second_run_and_no_second_number(tmp_path: Path) -> None:
     console = Console("t", tmp_path / "t")
-    console.tell("start", step=0, total=9, images=1)
+    console.emit("start", step=0, total=9, images=1)
     tell(console, 1, 2)
     follower = live.Follower(tmp_path / "t")
     follower.catch_up()
@@ -120,7 +120,7 @@ def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that MLflow could be told the begin of, but not the rest, nor the end."""
     folder = tmp_path / live.UNFINISHED / "t"
     console = Console("t", folder)
-    console.tell("start", step=0, total=9, images=1)
+    console.emit("start", step=0, total=9, images=1)
     tell(console, 1)
     live.Follower(folder).catch_up()
     with monkeypatch.context() as dead:
@@ -129,7 +129,7 @@ def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             tell(console, 2)
             picture = io.BytesIO()
             Image.new("L", (8, 8)).save(picture, format="PNG")
-            console.tell("panel", step=2, png=picture.getvalue())
+            console.emit("panel", step=2, png=picture.getvalue())
     shutil.rmtree(folder)  # as the stage does with its unfinished work
 
 
@@ -150,7 +150,7 @@ def test_what_was_missed_arrives_once_with_the_next_training(
 
 def test_a_run_whose_follower_was_killed_with_its_training_is_closed(tmp_path: Path) -> None:
     folder = tmp_path / live.UNFINISHED / "t"
-    Console("t", folder).tell("start", step=0, total=9, images=1)
+    Console("t", folder).emit("start", step=0, total=9, images=1)
     tell(Console("t", folder), 1)
     with locked(folder / live.LOCK) as alone:
         assert alone
@@ -173,7 +173,7 @@ def test_a_follower_that_is_killed_does_not_leave_its_run_open(
     folder = tmp_path / live.UNFINISHED / "t"
     console = Console("t", folder)
     with followed(folder, TrainingParams()):
-        console.tell("start", step=0, total=9, images=1)
+        console.emit("start", step=0, total=9, images=1)
         tell(console, 1)
         while not runs(tmp_path):
             time.sleep(0.1)
@@ -186,7 +186,7 @@ def test_a_follower_that_is_killed_does_not_leave_its_run_open(
 
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
-    Console("t", tmp_path).tell("start", step=0, total=2, images=1)
+    Console("t", tmp_path).emit("start", step=0, total=2, images=1)
     line = json.dumps({"kind": "row", "title": "t", "time": 1, "step": 1, "numbers": {"loss": 2}})
     events = tmp_path / "events.jsonl"
     with events.open("a") as file:
@@ -210,7 +210,7 @@ def test_the_process_ends_with_the_training_and_says_how_it_ended(
 
     def train() -> None:
         with followed(tmp_path / "t", TrainingParams()):
-            console.tell("start", step=0, total=2, images=1)
+            console.emit("start", step=0, total=2, images=1)
             tell(console, 1)
             if error is not None:
                 raise error
@@ -227,7 +227,7 @@ def test_the_process_ends_with_the_training_and_says_how_it_ended(
 
 def test_a_training_in_process_is_too_short_to_follow(tmp_path: Path) -> None:
     with followed(tmp_path / "t", TrainingParams(executor="local")):
-        Console("t", tmp_path / "t").tell("start", step=0, total=2, images=1)
+        Console("t", tmp_path / "t").emit("start", step=0, total=2, images=1)
     assert not (tmp_path / ".work").exists()
 
 
@@ -235,7 +235,7 @@ def test_a_dead_server_is_told_once_and_holds_nothing_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    Console("t", tmp_path / "t").tell("start", step=0, total=2, images=1)
+    Console("t", tmp_path / "t").emit("start", step=0, total=2, images=1)
     process = subprocess.Popen(
         [sys.executable, "-m", "dxai.tracking.live", str(tmp_path / "t")],
         stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ import pytest
 
 from dxai.datasets.base import DataError
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.training.batch_order import Order, ahead
+from dxai.training.batch_order import Order, prefetch
 from tests.listings import write_noise
 
 BLOCKS = np.array([0, 100, 200, 230, 330, 400])
@@ -86,14 +86,14 @@ def test_streaming_reads_each_row_group_about_once(data: ShardedDataset) -> None
 
     small._row_group = counted  # type: ignore[assignment, method-assign]
     order = Order.over(small, 0, 10)
-    seen = [i for batch in ahead(small, order, range(45)) for i in batch.index.tolist()]
+    seen = [i for batch in prefetch(small, order, range(45)) for i in batch.index.tolist()]
     assert sorted(seen) == list(range(450))
     assert len(read) <= 2 * (len(small.blocks) - 1)
 
 
 def test_batches_ahead_are_those_of_the_order(data: ShardedDataset) -> None:
     order = Order.over(data, 1, 8)
-    found = list(ahead(data, order, range(3, 20)))
+    found = list(prefetch(data, order, range(3, 20)))
     assert [batch.index.tolist() for batch in found] == [
         order.indices(step).tolist() for step in range(3, 20)
     ]
@@ -107,7 +107,7 @@ def test_what_goes_wrong_is_raised_when_it_is_due(data: ShardedDataset) -> None:
     for path in data.folder.root.glob("train-0*.parquet"):
         if path.name != kept:
             path.write_bytes(path.read_bytes()[:100])
-    batches = ahead(data, order, range(50))
+    batches = prefetch(data, order, range(50))
     next(batches)
     with pytest.raises(DataError, match="damaged shard"):
         for _ in batches:
@@ -115,7 +115,7 @@ def test_what_goes_wrong_is_raised_when_it_is_due(data: ShardedDataset) -> None:
 
 
 def test_the_thread_ends_with_the_generator(data: ShardedDataset) -> None:
-    batches = ahead(data, Order.over(data, 1, 8), range(50))
+    batches = prefetch(data, Order.over(data, 1, 8), range(50))
     next(batches)
     assert any(thread.name.startswith("reader") for thread in threading.enumerate())
     batches.close()

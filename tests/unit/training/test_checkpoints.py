@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from dxai.training.checkpoints import Checkpoint, all_finite
-from dxai.training.events import Watcher
+from dxai.training.events import EventSink
 from tests.conftest import Mount
 from tests.prepared import prepared_textures
 from tests.unit.training import test_decomposition
@@ -220,7 +220,7 @@ def test_a_training_goes_on_from_the_one_before_to_the_same_numbers(tmp_path: Pa
     test_decomposition.run(folder, Checkpoint(tmp_path / "b"), four)
     cut(tmp_path / "b/step-000000004.pt")
     seen = test_decomposition.Seen()
-    again, second = test_decomposition.run(folder, Checkpoint(tmp_path / "b"), watcher=seen)
+    again, second = test_decomposition.run(folder, Checkpoint(tmp_path / "b"), events=seen)
     assert seen.of("start")[0]["step"] == 2
     assert test_decomposition.without_seconds(second) == test_decomposition.without_seconds(history)
     test_decomposition.assert_equal_weights(whole.average, again.average)
@@ -337,15 +337,15 @@ def test_a_training_on_a_full_disk_ends_and_goes_on_when_there_is_room(tmp_path:
     whole, history = test_decomposition.run(folder, Checkpoint(tmp_path / "a"))
     checkpoint = Checkpoint(tmp_path / "b")
 
-    class Full(Watcher):
+    class Full(EventSink):
         """The disk is full after three steps."""
 
-        def tell(self, kind: str, **content: Any) -> None:
+        def emit(self, kind: str, **content: Any) -> None:
             if kind == "step" and content["done"] == 3:
                 stack.enter_context(files_of_at_most(3000))
 
     with contextlib.ExitStack() as stack, pytest.raises(OSError) as caught:
-        test_decomposition.run(folder, checkpoint, watcher=Full())
+        test_decomposition.run(folder, checkpoint, events=Full())
     assert "the checkpoint of step 2 is kept" in str(caught.value)
     again, second = test_decomposition.run(folder, checkpoint)
     assert test_decomposition.without_seconds(second) == test_decomposition.without_seconds(history)

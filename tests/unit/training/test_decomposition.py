@@ -26,11 +26,11 @@ from dxai.config.schema import ClassifierParams, DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifiers import build_classifier
 from dxai.models.serialization import save_classifier
-from dxai.training import batch_order
+from dxai.training import augment, batch_order
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import best_epoch, train_classifier
 from dxai.training.decomposition import NonFiniteLoss, snapshot_steps, train
-from dxai.training.events import Stopped, Watcher
+from dxai.training.events import EventSink, Stopped
 from dxai.training.step import Networks, build_networks
 from tests.prepared import PROJECT, prepared_textures
 
@@ -53,7 +53,7 @@ SMALL = DecomposeParams(
 LEARN = ClassifierParams(epochs=3, batch_size=8, lr=5e-3, noise=0.1)
 
 
-class Seen(Watcher):
+class Seen(EventSink):
     """Remembers what it is told, and asks to stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -66,7 +66,7 @@ class Seen(Watcher):
         # Asked after a step is computed and before it is told.
         return self.stop_after is not None and self.done + 1 >= self.stop_after
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def emit(self, kind: str, **content: Any) -> None:
         self.events.append((kind, content))
         if kind == "step":
             self.done = content["done"]
@@ -94,12 +94,12 @@ def run(
     folder: Path,
     checkpoint: Checkpoint,
     params: DecomposeParams = SMALL,
-    watcher: Watcher | None = None,
+    events: EventSink | None = None,
 ) -> tuple[Networks, list[dict[str, Any]]]:
     data, networks = start(folder, params)
     validation = ShardedDataset(folder, "validation")
-    watcher = watcher or Watcher()
-    return networks, train(networks, params, data, validation, 0, checkpoint, watcher)
+    events = events or EventSink()
+    return networks, train(networks, params, data, validation, 0, checkpoint, events)
 
 
 def without_seconds(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,10 +116,10 @@ def learn(
     net: nn.Module,
     checkpoint: Checkpoint,
     params: ClassifierParams = LEARN,
-    watcher: Watcher | None = None,
+    events: EventSink | None = None,
 ) -> list[dict[str, Any]]:
     data, validation = (ShardedDataset(folder, s) for s in ("train", "validation"))
-    return train_classifier(net, params, data, validation, 0, checkpoint, watcher or Watcher())
+    return train_classifier(net, params, data, validation, 0, checkpoint, events or EventSink())
 
 
 class Dies(Checkpoint):
@@ -140,16 +140,16 @@ def test_an_interrupted_training_continues_to_the_same_numbers(
     how: str, folder: Path, tmp_path: Path
 ) -> None:
     seen = Seen()
-    undisturbed, history = run(folder, Checkpoint(tmp_path / "a"), watcher=seen)
+    undisturbed, history = run(folder, Checkpoint(tmp_path / "a"), events=seen)
     assert [panel["step"] for panel in seen.of("panel")] == [3, 6]
     if how == "dies":
         with pytest.raises(KeyboardInterrupt):
             run(folder, Dies(tmp_path / "b"))
     else:
         with pytest.raises(Stopped, match="stopped after step 5"):
-            run(folder, Checkpoint(tmp_path / "b"), watcher=Seen(stop_after=5))
+            run(folder, Checkpoint(tmp_path / "b"), events=Seen(stop_after=5))
     again = Seen()
-    continued, second = run(folder, Checkpoint(tmp_path / "b"), watcher=again)
+    continued, second = run(folder, Checkpoint(tmp_path / "b"), events=again)
     assert again.of("start")[0]["step"] == (2 if how == "dies" else 5)
     assert_equal_weights(undisturbed.average, continued.average)
     assert_equal_weights(undisturbed.discriminator, continued.discriminator)
@@ -174,7 +174,7 @@ def test_snapshots_are_those_of_table_4_scaled(steps: int, kept: list[int]) -> N
 def test_snapshots_survive_an_interruption_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     run(folder, Checkpoint(tmp_path / "a"))
     with pytest.raises(Stopped):  # between the two steps after which weights are kept
-        run(folder, Checkpoint(tmp_path / "b"), watcher=Seen(stop_after=1))
+        run(folder, Checkpoint(tmp_path / "b"), events=Seen(stop_after=1))
     run(folder, Checkpoint(tmp_path / "b"))
     whole, resumed = (Checkpoint(tmp_path / name).load() for name in ("a", "b"))
     assert whole is not None and resumed is not None
@@ -191,7 +191,7 @@ def test_snapshots_survive_an_interruption_bit_for_bit(folder: Path, tmp_path: P
 
 def test_what_is_told(folder: Path, tmp_path: Path) -> None:
     seen = Seen()
-    _, history = run(folder, Checkpoint(tmp_path), watcher=seen)
+    _, history = run(folder, Checkpoint(tmp_path), events=seen)
     assert seen.events[0] == ("start", {"step": 0, "total": 6, "images": 4})
     assert [event["done"] for event in seen.of("step")] == [1, 2, 3, 4, 5, 6]
     assert [row["numbers"] for row in seen.of("row")] == history
@@ -210,26 +210,26 @@ def test_a_step_reads_the_images_that_its_number_says() -> None:
 
 def test_flips_mirror_about_half_of_the_images() -> None:
     x = torch.arange(4.0).expand(400, 1, 2, 4)
-    flipped = batch_order.flip(x, seed=0, step=1)
+    flipped = augment.flip(x, seed=0, step=1)
     mirrored = (flipped[:, 0, 0, 0] == 3).float()
     assert 0.4 < mirrored.mean() < 0.6
     torch.testing.assert_close(flipped[mirrored.bool()][0], x[0].flip(-1))
 
 
 def test_noise_has_the_deviation_it_says() -> None:
-    noisy = batch_order.add_noise(torch.zeros(500, 1, 16, 16), 0.6, seed=0, step=0)
+    noisy = augment.add_noise(torch.zeros(500, 1, 16, 16), 0.6, seed=0, step=0)
     deviations = noisy.std((1, 2, 3))
     assert deviations.max() < 0.72
     assert deviations.mean() == pytest.approx(0.3, rel=0.1)
-    assert batch_order.add_noise(torch.zeros(1, 1, 2, 2), 0.0, 0, 0).abs().sum() == 0
+    assert augment.add_noise(torch.zeros(1, 1, 2, 2), 0.0, 0, 0).abs().sum() == 0
 
 
 def test_contrast_is_lowered_by_at_most_its_strength() -> None:
-    scaled = batch_order.lower_contrast(torch.ones(500, 1, 2, 2), 0.6, seed=0, step=0)
+    scaled = augment.lower_contrast(torch.ones(500, 1, 2, 2), 0.6, seed=0, step=0)
     assert (scaled.std((1, 2, 3)) == 0).all()
     assert scaled.min() == pytest.approx(0.4, abs=0.02)
     assert scaled.mean() == pytest.approx(0.7, abs=0.02)
-    assert batch_order.lower_contrast(torch.ones(1, 1, 2, 2), 0.0, 0, 0).min() == 1
+    assert augment.lower_contrast(torch.ones(1, 1, 2, 2), 0.0, 0, 0).min() == 1
 
 
 # -------------------------------------------------------------------------- numbers that go wrong
@@ -263,8 +263,8 @@ class Poisoned(Seen):
         super().__init__()
         self.weight, self.value, self.after = weight, value, after
 
-    def tell(self, kind: str, **content: Any) -> None:
-        super().tell(kind, **content)
+    def emit(self, kind: str, **content: Any) -> None:
+        super().emit(kind, **content)
         if kind == "step" and content["done"] == self.after:
             self.weight.data.view(-1)[0] = self.value
 
@@ -275,11 +275,11 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images(
     which: str, value: float, folder: Path, tmp_path: Path
 ) -> None:
     data, networks = start(folder)
-    watcher = Poisoned(next(getattr(networks, which).parameters()), value, after=4)
+    events = Poisoned(next(getattr(networks, which).parameters()), value, after=4)
     checkpoint = Checkpoint(tmp_path)
     validation = ShardedDataset(folder, "validation")
     with pytest.raises(NonFiniteLoss) as caught:
-        train(networks, SMALL, data, validation, 0, checkpoint, watcher)
+        train(networks, SMALL, data, validation, 0, checkpoint, events)
     message = str(caught.value)
     assert re.match(r"step 5: loss [\w, ]+ is not finite; images ", message)
     assert ids_of(folder, 4, step=4) in message
@@ -319,7 +319,7 @@ def test_weights_that_are_not_finite_are_no_checkpoint(
     checkpoint = Checkpoint(tmp_path)
     validation = ShardedDataset(folder, "validation")
     with pytest.raises(NonFiniteLoss) as caught:
-        train(networks, SMALL, data, validation, 0, checkpoint, Watcher())
+        train(networks, SMALL, data, validation, 0, checkpoint, EventSink())
     assert named_step(str(caught.value)) == 4
     assert ids_of(folder, 4, step=3) in str(caught.value)
     state = checkpoint.load()
@@ -333,10 +333,10 @@ def test_a_classifiers_loss_that_is_not_finite_stops_it(
 ) -> None:
     net = network()
     steps = len(ShardedDataset(folder, "train")) // LEARN.batch_size
-    watcher = Poisoned(next(net.parameters()), value, after=steps + 2)
+    events = Poisoned(next(net.parameters()), value, after=steps + 2)
     checkpoint = Checkpoint(tmp_path)
     with pytest.raises(ValueError) as caught:
-        learn(folder, net, checkpoint, watcher=watcher)
+        learn(folder, net, checkpoint, events=events)
     assert str(caught.value).startswith(f"step {steps + 3}: the loss is not finite; images ")
     assert ids_of(folder, LEARN.batch_size, steps + 2) in str(caught.value)
     state = checkpoint.load()
@@ -504,9 +504,9 @@ def test_a_classifier_learns_and_continues_to_the_same_numbers(
         learn(folder, network(), Dies(tmp_path / "b"))
     with pytest.raises(Stopped):  # in the middle of the second epoch
         steps = len(ShardedDataset(folder, "train")) // LEARN.batch_size
-        learn(folder, network(), Checkpoint(tmp_path / "b"), watcher=Seen(stop_after=steps + 9))
+        learn(folder, network(), Checkpoint(tmp_path / "b"), events=Seen(stop_after=steps + 9))
     resumed, seen = network(), Seen()
-    again = learn(folder, resumed, Checkpoint(tmp_path / "b"), watcher=seen)
+    again = learn(folder, resumed, Checkpoint(tmp_path / "b"), events=seen)
     assert seen.of("start")[0]["step"] == steps + 9
     assert without_seconds(again) == without_seconds(history)
     assert_equal_weights(whole, resumed)

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from dxai.config.schema import ClassifierParams, DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifiers import build_classifier
-from dxai.training import batch_order
+from dxai.training import augment, batch_order
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import train_classifier
 from dxai.training.decomposition import train
-from dxai.training.distributed import World
+from dxai.training.distributed import ProcessGroup
 from dxai.training.events import Stopped
-from dxai.training.step import Draws, Networks, build_networks, draw, train_step
+from dxai.training.step import Networks, RandomInputs, build_networks, draw_inputs, train_step
 from tests.prepared import PROJECT, prepared_textures
 from tests.unit.training import test_decomposition
 
@@ -71,7 +71,7 @@ def networks_of(name: str) -> tuple[DecomposeParams, Networks]:
 
 def steps_of(
     data: ShardedDataset,
-    world: World,
+    group: ProcessGroup,
     name: str,
     steps: int,
     kind: torch.dtype,
@@ -86,14 +86,16 @@ def steps_of(
     change(networks)
     order, share = (
         batch_order.Order.over(data, 0, params.batch_size),
-        world.share(params.batch_size),
+        group.share(params.batch_size),
     )
     for step in range(steps):
         batch = data.batch(order.indices(step, share))
-        x = batch_order.flip(batch.images, 0, step, share) if params.flip else batch.images
-        drawn = draw(params, 0, step, batch.labels, 3, share)
-        drawn = Draws(*(v.to(kind) if v.is_floating_point() else v for v in vars(drawn).values()))
-        losses = train_step(networks, params, x.to(kind), batch.labels, drawn, step, world)
+        x = augment.flip(batch.images, 0, step, share) if params.flip else batch.images
+        drawn = draw_inputs(params, 0, step, batch.labels, 3, share)
+        drawn = RandomInputs(
+            *(v.to(kind) if v.is_floating_point() else v for v in vars(drawn).values())
+        )
+        losses = train_step(networks, params, x.to(kind), batch.labels, drawn, step, group)
         look(step, networks, losses)
     return networks
 
@@ -109,7 +111,9 @@ def flat(state: Any, prefix: str = "") -> dict[str, Tensor]:
     return found
 
 
-def decompositions(data: ShardedDataset, world: World, names: tuple[str, ...]) -> dict[str, Any]:
+def decompositions(
+    data: ShardedDataset, group: ProcessGroup, names: tuple[str, ...]
+) -> dict[str, Any]:
     """Settings in float64: the state after 20 steps, and the losses of each."""
     found = {}
     for name in names:
@@ -121,18 +125,18 @@ def decompositions(data: ShardedDataset, world: World, names: tuple[str, ...]) -
             terms: dict[str, Tensor],
             losses: list[dict[str, Tensor]] = losses,
         ) -> None:
-            losses.append({key: world.mean(value) for key, value in terms.items()})
+            losses.append({key: group.mean(value) for key, value in terms.items()})
 
-        networks = steps_of(data, world, name, STEPS, torch.float64, look)
+        networks = steps_of(data, group, name, STEPS, torch.float64, look)
         found[name] = {"state": flat(networks.state_dict()), "losses": losses}
     return found
 
 
-def gradients(data: ShardedDataset, world: World) -> dict[str, Any]:
+def gradients(data: ShardedDataset, group: ProcessGroup) -> dict[str, Any]:
     """Every setting in float32: the gradients of the first step."""
     found = {}
     for name in SETTINGS:
-        networks = steps_of(data, world, name, 1, torch.float32, lambda *_: None)
+        networks = steps_of(data, group, name, 1, torch.float32, lambda *_: None)
         found[name] = {
             f"{part}.{key}": parameter.grad
             for part in ("decomposer", "discriminator")
@@ -141,7 +145,7 @@ def gradients(data: ShardedDataset, world: World) -> dict[str, Any]:
     return found
 
 
-def curves(data: ShardedDataset, world: World) -> dict[str, Tensor]:
+def curves(data: ShardedDataset, group: ProcessGroup) -> dict[str, Tensor]:
     """Means of the losses over windows in float32, each (runs, windows).
 
     Runs differ in the last digit of their first weights, and so do those on other workers.
@@ -151,7 +155,7 @@ def curves(data: ShardedDataset, world: World) -> dict[str, Tensor]:
         rows: list[dict[str, Tensor]] = []
 
         def nudge(networks: Networks, run: int = run) -> None:
-            generator = torch.Generator().manual_seed(1000 * world.size + run)
+            generator = torch.Generator().manual_seed(1000 * group.size + run)
             for network in (networks.decomposer, networks.discriminator):
                 for weight in network.parameters():
                     noise = torch.randn(weight.shape, generator=generator)
@@ -160,14 +164,14 @@ def curves(data: ShardedDataset, world: World) -> dict[str, Tensor]:
         def look(*seen: Any, rows: list[dict[str, Tensor]] = rows) -> None:
             rows.append(seen[2])
 
-        steps_of(data, world, "frozen, neutral", CURVE, torch.float32, look, nudge)
+        steps_of(data, group, "frozen, neutral", CURVE, torch.float32, look, nudge)
         for name in sorted(rows[0].keys() & rows[1].keys()):  # r1 is not taken at every step
-            curve = world.mean(torch.stack([row[name] for row in rows]))
+            curve = group.mean(torch.stack([row[name] for row in rows]))
             found.setdefault(name, []).append(curve.view(-1, WINDOW).mean(1))
     return {name: torch.stack(means) for name, means in found.items()}
 
 
-def batch_norms(world: World) -> dict[str, Any]:
+def batch_norms(group: ProcessGroup) -> dict[str, Any]:
     """What several batch norms make of three batches, and their gradients."""
     generator = torch.Generator().manual_seed(0)
     kinds: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -185,8 +189,8 @@ def batch_norms(world: World) -> dict[str, Any]:
         norm.double()
         for parameter in norm.parameters():
             parameter.data.uniform_(0.5, 1.5, generator=generator)
-        network = world.share_batch_norm(nn.Sequential(norm))
-        share, results = world.share(8), []
+        network = group.synchronise_batch_norm(nn.Sequential(norm))
+        share, results = group.share(8), []
         for _ in range(3):
             whole = 3 + 2 * torch.randn(8, 3, *shape, generator=generator, dtype=torch.float64)
             weight = torch.randn(8, 3, *shape, generator=generator, dtype=torch.float64)
@@ -196,8 +200,8 @@ def batch_norms(world: World) -> dict[str, Any]:
             (out.sin() * weight[share.start : share.stop]).sum().backward()
             results += [out.detach(), x.grad]
         if norm.affine:
-            world.average_gradients(network.parameters())
-        summed = [p.grad * world.size for p in network.parameters() if p.grad is not None]
+            group.average_gradients(network.parameters())
+        summed = [p.grad * group.size for p in network.parameters() if p.grad is not None]
         network.eval()
         if norm.running_mean is not None:
             results.append(network(whole[share.start : share.stop]).detach())
@@ -217,36 +221,36 @@ class Double(nn.Module):
         return self.inner(x.double())
 
 
-def resnet(folder: Path, world: World, place: Path) -> dict[str, Tensor]:
+def resnet(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Tensor]:
     """A classifier with batch norm after some steps in float64."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     torch.manual_seed(0)
     network = Double(build_classifier("resnet18", 1, 3, 16))
     params = ClassifierParams(batch_size=8, noise=0.1, contrast=0.1)
-    watcher = test_decomposition.Seen(stop_after=6)
+    events = test_decomposition.Seen(stop_after=6)
     with contextlib.suppress(Stopped):
-        train_classifier(network, params, data, validation, 0, Checkpoint(place), watcher, world)
+        train_classifier(network, params, data, validation, 0, Checkpoint(place), events, group)
     return flat(network.state_dict())
 
 
-def loops(folder: Path, world: World, place: Path) -> dict[str, Any]:
+def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
     """Both loops as they are, asked to stop, continued, and with numbers that go wrong."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     found: dict[str, Any] = {"told": {}}
 
-    def decompose(checkpoint: str, watcher: test_decomposition.Seen, **changed: Any) -> Any:
+    def decompose(checkpoint: str, events: test_decomposition.Seen, **changed: Any) -> Any:
         params = dataclasses.replace(SMALL, **changed)
         _, networks = test_decomposition.start(folder, params)
         kept = Checkpoint(place / checkpoint)
-        return train(networks, params, data, validation, 0, kept, watcher, world), networks
+        return train(networks, params, data, validation, 0, kept, events, group), networks
 
-    def classify(checkpoint: str, watcher: test_decomposition.Seen, **changed: Any) -> Any:
+    def classify(checkpoint: str, events: test_decomposition.Seen, **changed: Any) -> Any:
         params, network = (
             dataclasses.replace(test_decomposition.LEARN, **changed),
             test_decomposition.network(),
         )
         kept = Checkpoint(place / checkpoint)
-        return train_classifier(network, params, data, validation, 0, kept, watcher, world), network
+        return train_classifier(network, params, data, validation, 0, kept, events, group), network
 
     def told(call: Callable[..., Any], *values: Any, **changed: Any) -> str:
         try:
@@ -256,22 +260,22 @@ def loops(folder: Path, world: World, place: Path) -> dict[str, Any]:
         return "no error"
 
     for name, call in (("decompose", decompose), ("classify", classify)):
-        # The first worker's watcher alone can stop them.
-        watcher = test_decomposition.Seen(stop_after=5 if world.rank == 0 else None)
-        found["told"][f"{name}: stop"] = told(call, f"{name}-stopped", watcher)
+        # The first worker's events alone can stop them.
+        events = test_decomposition.Seen(stop_after=5 if group.rank == 0 else None)
+        found["told"][f"{name}: stop"] = told(call, f"{name}-stopped", events)
         history, networks = call(f"{name}-stopped", test_decomposition.Seen())
         found[f"{name}: history"] = history
         found[f"{name}: weights"] = flat(networks.state_dict())
-        watcher = test_decomposition.Seen()
-        found["told"][f"{name}: wild"] = told(call, f"{name}-wild", watcher, lr=1e30)
+        events = test_decomposition.Seen()
+        found["told"][f"{name}: wild"] = told(call, f"{name}-wild", events, lr=1e30)
     return found
 
 
-def poisoned(folder: Path, world: World, place: Path) -> dict[str, str]:
+def poisoned(folder: Path, group: ProcessGroup, place: Path) -> dict[str, str]:
     """The last worker's weights go wrong, and with the next loss those of all."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     found = {}
-    last = world.rank == world.size - 1
+    last = group.rank == group.size - 1
     for value in (math.nan, math.inf):
         _, networks = test_decomposition.start(folder, SMALL)
         network = test_decomposition.network()
@@ -279,14 +283,14 @@ def poisoned(folder: Path, world: World, place: Path) -> dict[str, str]:
             ("decompose", networks.discriminator, train),
             ("classify", network, train_classifier),
         ):
-            watcher = test_decomposition.Seen()
+            events = test_decomposition.Seen()
             if last:
-                watcher = test_decomposition.Poisoned(next(weights.parameters()), value, after=3)
+                events = test_decomposition.Poisoned(next(weights.parameters()), value, after=3)
             params = SMALL if name == "decompose" else test_decomposition.LEARN
             subject = networks if name == "decompose" else network
             kept = Checkpoint(place / f"{name}-{value}")
             try:
-                call(subject, params, data, validation, 0, kept, watcher, world)  # type: ignore
+                call(subject, params, data, validation, 0, kept, events, group)  # type: ignore
             except ValueError as error:
                 found[f"{name}: {value}"] = str(error)
     return found
@@ -297,16 +301,16 @@ def work(rank: int, size: int, folder: Path, place: Path, tasks: tuple[str, ...]
     torch.set_num_threads(1)
     if size > 1:
         dist.init_process_group("gloo", f"file://{place}/meet", rank=rank, world_size=size)
-    world, data = World(rank, size), ShardedDataset(folder, "train")
+    group, data = ProcessGroup(rank, size), ShardedDataset(folder, "train")
     known: dict[str, Callable[[], Any]] = {
-        "some": lambda: decompositions(data, world, SOME),
-        "others": lambda: decompositions(data, world, OTHERS),
-        "gradients": lambda: gradients(data, world),
-        "curves": lambda: curves(data, world),
-        "batch_norms": lambda: batch_norms(world),
-        "resnet": lambda: resnet(folder, world, place / "resnet"),
-        "loops": lambda: loops(folder, world, place / "loops"),
-        "poisoned": lambda: poisoned(folder, world, place / "poisoned"),
+        "some": lambda: decompositions(data, group, SOME),
+        "others": lambda: decompositions(data, group, OTHERS),
+        "gradients": lambda: gradients(data, group),
+        "curves": lambda: curves(data, group),
+        "batch_norms": lambda: batch_norms(group),
+        "resnet": lambda: resnet(folder, group, place / "resnet"),
+        "loops": lambda: loops(folder, group, place / "loops"),
+        "poisoned": lambda: poisoned(folder, group, place / "poisoned"),
     }
     torch.save({task: known[task]() for task in tasks}, place / f"rank-{rank}.pt")
     if size > 1:
@@ -336,19 +340,19 @@ class Workers:
     def __call__(self, size: int, task: str) -> list[Any]:
         """What each of `size` workers found."""
         if (size, task) not in self._found:
-            (group,) = (group for group in GROUPS if task in group)
-            self._run({1, size} if (1, task) not in self._found else {size}, group)
+            (tasks,) = (tasks for tasks in GROUPS if task in tasks)
+            self._run({1, size} if (1, task) not in self._found else {size}, tasks)
         return self._found[size, task]
 
-    def _run(self, sizes: set[int], group: tuple[str, ...]) -> None:
+    def _run(self, sizes: set[int], tasks: tuple[str, ...]) -> None:
         """Others in processes, and a single one here meanwhile."""
-        running = {size: self._start(size, group) for size in sizes - {1}}
-        places = [self.root / f"{size}-{group[0]}" for size in sizes]
+        running = {size: self._start(size, tasks) for size in sizes - {1}}
+        places = [self.root / f"{size}-{tasks[0]}" for size in sizes]
         if 1 in sizes:
-            (self.root / f"1-{group[0]}").mkdir()
-            work(0, 1, self.folder, self.root / f"1-{group[0]}", group)
+            (self.root / f"1-{tasks[0]}").mkdir()
+            work(0, 1, self.folder, self.root / f"1-{tasks[0]}", tasks)
         for size, processes in running.items():
-            place = self.root / f"{size}-{group[0]}"
+            place = self.root / f"{size}-{tasks[0]}"
             try:
                 codes = [process.wait(timeout=250) for process in processes]
             finally:
@@ -359,15 +363,15 @@ class Workers:
         for place in places:
             size = int(place.name.split("-")[0])
             found = [torch.load(place / f"rank-{rank}.pt") for rank in range(size)]
-            for task in group:
+            for task in tasks:
                 self._found[size, task] = [worker[task] for worker in found]
 
-    def _start(self, size: int, group: tuple[str, ...]) -> list[subprocess.Popen[bytes]]:
-        place = self.root / f"{size}-{group[0]}"
+    def _start(self, size: int, tasks: tuple[str, ...]) -> list[subprocess.Popen[bytes]]:
+        place = self.root / f"{size}-{tasks[0]}"
         place.mkdir()
         code = (
-            "from pathlib import Path; from tests.unit.training import test_world as t; "
-            f"t.work(RANK, {size}, Path({str(self.folder)!r}), Path({str(place)!r}), {group!r})"
+            "from pathlib import Path; from tests.unit.training import test_distributed as t; "
+            f"t.work(RANK, {size}, Path({str(self.folder)!r}), Path({str(place)!r}), {tasks!r})"
         )
         environment = os.environ | {"PYTHONPATH": str(PROJECT), "GLOO_SOCKET_IFNAME": "lo"}
         processes = []
@@ -445,8 +449,8 @@ def test_the_first_gradients_in_float32_are_those_of_one_worker(
     for worker in found:
         for part in ("decomposer", "discriminator"):
             one, other = (
-                torch.cat([v.flatten() for k, v in group[name].items() if k.startswith(part)])
-                for group in (worker, wanted)
+                torch.cat([v.flatten() for k, v in tasks[name].items() if k.startswith(part)])
+                for tasks in (worker, wanted)
             )
             assert difference(one, other) < 1e-5
 
@@ -484,8 +488,8 @@ def test_a_batch_norm_of_its_own_kind_is_refused() -> None:
         """Does something else."""
 
     with pytest.raises(ValueError, match=r"batch norm Mine .* training\.workers: 1"):
-        World(0, 2).share_batch_norm(nn.Sequential(Mine(3)))
-    World().share_batch_norm(nn.Sequential(Mine(3)))
+        ProcessGroup(0, 2).synchronise_batch_norm(nn.Sequential(Mine(3)))
+    ProcessGroup().synchronise_batch_norm(nn.Sequential(Mine(3)))
 
 
 @pytest.mark.slow
@@ -507,8 +511,8 @@ def test_the_loops_stop_and_go_on_together(size: int, workers: Workers) -> None:
             weights = worker[f"{loop}: weights"]
             assert largest(weights, found[0][f"{loop}: weights"])[0] == 0
             one, other = (
-                torch.cat([value.flatten() for value in group.values()])
-                for group in (weights, wanted[f"{loop}: weights"])
+                torch.cat([value.flatten() for value in tasks.values()])
+                for tasks in (weights, wanted[f"{loop}: weights"])
             )
             assert difference(one, other) < 1e-3
     # The first worker keeps it.
@@ -539,6 +543,6 @@ def test_all_workers_stop_at_the_same_wrong_number(size: int, workers: Workers) 
 
 
 def test_a_batch_that_cannot_be_shared_equally() -> None:
-    assert [list(World(rank, 3).share(6)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert [list(ProcessGroup(rank, 3).share(6)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
     with pytest.raises(ValueError, match=r"8 images cannot .* by 3 workers; .* 1, 2, 4, 8$"):
-        World(0, 3).share(8)
+        ProcessGroup(0, 3).share(8)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dxai.training.events import Console, StopRequest, Watcher
+from dxai.training.events import Console, EventSink, StopRequest
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -22,13 +22,13 @@ def test_a_console_prints_progress_and_keeps_numbers_and_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     console = Console("decompose x", tmp_path / "new", None)
-    console.tell("say", text="starting")
-    console.tell("start", step=0, total=4, images=8)
-    console.tell("step", done=1, note="no losses yet")  # too soon for a line
-    console.tell("row", step=2, numbers={"step": 2, "loss/rec": 0.5})
-    console.tell("panel", step=2, png=b"a picture")
-    console.tell("start", step=2, total=4, images=8)  # again, after a failure
-    console.tell("step", done=4, note="rec 0.5")
+    console.emit("say", text="starting")
+    console.emit("start", step=0, total=4, images=8)
+    console.emit("step", done=1, note="no losses yet")  # too soon for a line
+    console.emit("row", step=2, numbers={"step": 2, "loss/rec": 0.5})
+    console.emit("panel", step=2, png=b"a picture")
+    console.emit("start", step=2, total=4, images=8)  # again, after a failure
+    console.emit("step", done=4, note="rec 0.5")
     path = tmp_path / "new/panels/step-000002.png"
     said = capsys.readouterr().out.splitlines()
     assert said[:3] == [
@@ -55,12 +55,12 @@ def test_every_word_is_a_sign_of_life(tmp_path: Path) -> None:
     console = Console("t", tmp_path)
     for kind, content in (("step", {"done": 1, "note": ""}), ("say", {"text": "x"})):
         before, console.heard = console.heard, 0.0
-        console.tell(kind, **content)
+        console.emit(kind, **content)
         assert console.heard >= before
 
 
 def test_nobody_asks_a_watcher_to_stop(tmp_path: Path) -> None:
-    assert not Watcher().stopping
+    assert not EventSink().stopping
     assert not Console("t", tmp_path).stopping
 
 
@@ -111,11 +111,11 @@ def test_in_a_thread_there_are_no_signals_to_take() -> None:
 def test_prometheus_reads_how_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "5e3f")
     console = Console("decompose x <y>", tmp_path / "a", None, tmp_path / "metrics")
-    console.tell("start", step=0, total=4, images=8)
+    console.emit("start", step=0, total=4, images=8)
     (path,) = (tmp_path / "metrics").glob("*.prom")
-    console.tell("row", step=2, numbers={"step": 2, "loss/rec": 0.5})
-    console.tell("start", step=2, total=4, images=8)  # again, after a failure
-    console.tell("step", done=4, note="")
+    console.emit("row", step=2, numbers={"step": 2, "loss/rec": 0.5})
+    console.emit("start", step=2, total=4, images=8)  # again, after a failure
+    console.emit("step", done=4, note="")
     read = {
         (sample.name, sample.labels.get("name")): sample
         for family in text_string_to_metric_families(path.read_text())
@@ -135,6 +135,6 @@ def test_prometheus_reads_how_it_goes(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_full_disk_for_metrics_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "metrics").write_text("a file, where a folder is wanted")
     console = Console("t", tmp_path / "a", None, tmp_path / "metrics")
-    console.tell("start", step=0, total=4, images=8)
-    console.tell("step", done=4, note="")
+    console.emit("start", step=0, total=4, images=8)
+    console.emit("step", done=4, note="")
     assert (tmp_path / "a/events.jsonl").exists()

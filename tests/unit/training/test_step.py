@@ -8,7 +8,7 @@ from torch import nn
 from benchmarks.step import NONE, contiguous
 from dxai.config.schema import DecomposeParams
 from dxai.models.classifiers import build_classifier
-from dxai.training.step import ALL, blend, build_networks, draw, train_step
+from dxai.training.step import ALL, blend, build_networks, draw_inputs, train_step
 
 SMALL = DecomposeParams(
     steps=10,
@@ -42,7 +42,7 @@ def run(params, steps, joint=False, size=4):
     nets = networks(params, joint)
     x, y = batch(size=size)
     for step in range(steps):
-        terms = train_step(nets, params, x, y, draw(params, 0, step, y, 3), step)
+        terms = train_step(nets, params, x, y, draw_inputs(params, 0, step, y, 3), step)
     return nets, terms
 
 
@@ -80,7 +80,7 @@ def test_zero_distinction_removes_psi_1_of_the_other_class():
 
 def test_the_other_class_is_another_one_and_uniform():
     y = torch.arange(3000) % 4
-    other = draw(SMALL, 0, 0, y, 4).other
+    other = draw_inputs(SMALL, 0, 0, y, 4).other
     assert (other != y).all()
     counts = torch.bincount(4 * y + other, minlength=16)
     assert counts[counts > 0].min() > 200  # 250 expected for each of the 12 pairs
@@ -89,19 +89,19 @@ def test_the_other_class_is_another_one_and_uniform():
 
 def test_draws_depend_on_seed_step_and_sample_alone():
     y = torch.tensor([0, 1, 2, 0])
-    whole, half = draw(SMALL, 5, 7, y, 3), draw(SMALL, 5, 7, y[:2], 3)
+    whole, half = draw_inputs(SMALL, 5, 7, y, 3), draw_inputs(SMALL, 5, 7, y[:2], 3)
     torch.testing.assert_close(whole.latent_y[:2], half.latent_y)
     torch.testing.assert_close(whole.other[:2], half.other)
     assert not torch.equal(whole.latent_y, whole.latent_other)
-    assert not torch.equal(whole.latent_y, draw(SMALL, 5, 8, y, 3).latent_y)
-    assert not torch.equal(whole.latent_y, draw(SMALL, 6, 7, y, 3).latent_y)
+    assert not torch.equal(whole.latent_y, draw_inputs(SMALL, 5, 8, y, 3).latent_y)
+    assert not torch.equal(whole.latent_y, draw_inputs(SMALL, 6, 7, y, 3).latent_y)
 
 
 def test_alpha_is_one_vector_a_batch_or_one_an_image():
     y = torch.zeros(5, dtype=torch.long)
-    assert draw(SMALL, 0, 0, y, 3).alpha.shape == (1, 2)
+    assert draw_inputs(SMALL, 0, 0, y, 3).alpha.shape == (1, 2)
     per_image = dataclasses.replace(SMALL, alpha_per="image")
-    alpha = draw(per_image, 0, 0, y, 3).alpha
+    alpha = draw_inputs(per_image, 0, 0, y, 3).alpha
     assert alpha.shape == (5, 2)
     assert ((alpha >= 0) & (alpha <= 1)).all()
 
@@ -148,19 +148,19 @@ def test_joint_learns_to_classify():
     y = torch.arange(12) % 3
     x = (y.float() - 1)[:, None, None, None] * 0.8 + 0.05 * torch.randn(12, 1, 16, 16)
     for step in range(60):
-        train_step(nets, SMALL, x, y, draw(SMALL, 0, step, y, 3), step)
+        train_step(nets, SMALL, x, y, draw_inputs(SMALL, 0, step, y, 3), step)
     assert (nets.discriminator(x).argmax(1) == y).float().mean() == 1
 
 
 def test_generator_update_leaves_no_gradient_in_the_discriminator():
     nets = networks()
     x, y = batch()
-    train_step(nets, SMALL, x, y, draw(SMALL, 0, 0, y, 3), 0)
+    train_step(nets, SMALL, x, y, draw_inputs(SMALL, 0, 0, y, 3), 0)
     held = [p.grad.clone() for p in nets.discriminator.parameters()]
     # Those are of D's own update; weights would differ had G's pass added to them.
     again = networks()
     lone = dataclasses.replace(SMALL, lambda_class=0.0, lambda_rec=0.0, lambda_dis_rec=0.0)
-    train_step(again, lone, x, y, draw(SMALL, 0, 0, y, 3), 0)
+    train_step(again, lone, x, y, draw_inputs(SMALL, 0, 0, y, 3), 0)
     for a, p in zip(held, again.discriminator.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad)
     assert all(p.requires_grad for p in nets.discriminator.parameters())
@@ -178,7 +178,7 @@ def test_average_starts_from_a_copy_and_follows_its_closed_form():
     start = next(nets.decomposer.parameters()).detach().clone()
     torch.testing.assert_close(next(nets.average.parameters()), start)
     x, y = batch()
-    train_step(nets, params, x, y, draw(params, 0, 0, y, 3), 0)
+    train_step(nets, params, x, y, draw_inputs(params, 0, 0, y, 3), 0)
     expected = 0.9 * start + 0.1 * next(nets.decomposer.parameters()).detach()
     torch.testing.assert_close(next(nets.average.parameters()), expected)
 
@@ -195,7 +195,7 @@ def test_gradients_of_one_shared_forward_equal_two_separate_ones():
     params = dataclasses.replace(SMALL, lambda_adv=0.0, lambda_kld=0.0)
     nets, reference = networks(params).decomposer, networks(params).decomposer
     x, y = batch()
-    drawn = draw(params, 0, 0, y, 3)
+    drawn = draw_inputs(params, 0, 0, y, 3)
     style_y, style_o = (
         nets.mapping(drawn.latent_y, y),
         nets.mapping(drawn.latent_other, drawn.other),
@@ -224,7 +224,7 @@ def test_savings_leave_losses_and_weights_as_they_are(switched):
         savings = dataclasses.replace(ALL, **{switched: False})
     x, y = batch()
     for step in range(2):
-        drawn = draw(params, 0, step, y, 3)
+        drawn = draw_inputs(params, 0, step, y, 3)
         expected = train_step(slow, params, x, y, drawn, step, savings=savings)
         found = train_step(fast, params, x, y, drawn, step)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

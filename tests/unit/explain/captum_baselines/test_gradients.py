@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dxai.explain.base import build_explainer
 from dxai.explain.captum_baselines.gradients import keyed_globals
+from dxai.explain.registry import build_explainer
 
 
 @pytest.mark.parametrize("method", ["ig", "gradient_shap"])

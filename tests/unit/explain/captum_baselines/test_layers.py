@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.explain.base import build_explainer
+from dxai.explain.registry import build_explainer
 from dxai.types import Unsupported
 
 LAYER_METHODS = ["gradcam", "guided_gradcam", "internal_influence"]

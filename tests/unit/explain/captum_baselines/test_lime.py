@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dxai.explain.base import build_explainer
 from dxai.explain.captum_baselines.lime import segment
+from dxai.explain.registry import build_explainer
 
 
 def quadrants(channels: int) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.explain.base import build_explainer
 from dxai.explain.captum_baselines.lrp import propagatable
+from dxai.explain.registry import build_explainer
 from dxai.types import Unsupported
 
 

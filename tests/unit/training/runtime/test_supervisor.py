@@ -86,7 +86,7 @@ def test_a_training_in_this_process_is_the_plain_loop(
     torch.set_num_threads(1)  # as `params` says
     job = make(folder)
     plain = Checkpoint(tmp_path / "x")
-    job.run(torch.device("cpu"), plain, test_decomposition.Seen(), module.ALONE)
+    job.run(torch.device("cpu"), plain, test_decomposition.Seen(), module.SINGLE_PROCESS)
     wanted = plain.load()
     state, checkpoint = launch(job, "t", "name", tmp_path / "work", params(tmp_path))
     assert wanted is not None

@@ -1,0 +1,158 @@
+"""The step from raw images to shards."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dxai.config.schema import DatasetParams, Params, ParamsError, choose
+from dxai.datasets.base import DataError, Layout, Listing
+from dxai.datasets.registry import LAYOUTS
+from dxai.datasets.shard_writer import Target, write_dataset
+from dxai.datasets.source import SAMPLE, LocalSource, Source, expand, open_source
+from dxai.utils.files import digest
+
+
+def prepare(
+    name: str, params: Params, out: Path | str, work: Path | str, workers: int = 0
+) -> dict[str, Any]:
+    """Filter, split, crop and resize a dataset's raw images into shards, with a data card.
+
+    Parameters
+    ----------
+    name : str
+        One of `params.datasets`.
+    params : Params
+        The run's settings.
+    out : path
+        The folder to write; it appears, or changes, only when every image was read.
+    work : path
+        Where unfinished work is kept; a run that finds it goes on from there.
+    workers : int
+        Processes that read; 0 takes one a core. The result does not depend on it.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    ParamsError
+        For an unknown dataset, layout or option.
+    DataError
+        For images that cannot be used, or other counts than those of the declared release.
+    """
+    dataset = params.dataset(name)
+    layout = LAYOUTS[choose(f"dataset {name}: layout", dataset.layout, LAYOUTS)]
+    try:
+        with _source(name, dataset, layout, Path(work)) as source:
+            listing = layout.find(source, dataset, params.prepare)
+            for note in listing.notes:
+                print(f"prepare {name}: {note}")
+            target = _target(name, params, layout, listing, Path(out), Path(work))
+            manifest = write_dataset(target, listing, source, workers)
+        _report(name, manifest)
+        _check_release(dataset, layout, listing, manifest, Path(out))
+        return manifest
+    except (DataError, ParamsError) as error:
+        raise type(error)(f"dataset {name}: {error}") from error
+
+
+def _is_drawn(dataset: DatasetParams, layout: Layout) -> bool:
+    return layout.render_sample is not None and expand(dataset.source) == SAMPLE
+
+
+@contextlib.contextmanager
+def _source(
+    name: str, dataset: DatasetParams, layout: Layout, work: Path
+) -> Iterator[Source | None]:
+    """Where the raw images are; those of a drawn sample exist inside the block alone."""
+    if layout.render_sample is None:
+        yield None
+    elif _is_drawn(dataset, layout):
+        work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=work, prefix="sample-") as folder:
+            print(f"prepare {name}: drawing the sample", flush=True)
+            layout.render_sample(Path(folder), dataset.options)
+            drawn = LocalSource(Path(folder))
+            drawn.name = SAMPLE
+            yield drawn
+    else:
+        source = open_source(dataset.source)
+        if source.table is not None and layout is not LAYOUTS["folder"]:
+            raise ParamsError(
+                f"source {source.table}: only the layout folder reads a CSV file; name the folder"
+            )
+        yield source
+
+
+def _target(
+    name: str, params: Params, layout: Layout, listing: Listing, out: Path, work: Path
+) -> Target:
+    dataset = params.dataset(name)
+    drawn = _is_drawn(dataset, layout)
+    about = {
+        "name": name,
+        "layout": dataset.layout,
+        "drawn": drawn,
+        "channels": dataset.channels,
+        "image_size": params.prepare.image_size,
+        "encoding": dataset.encoding,
+    }
+    units = [
+        (u.key, u.split, [(f.size, "" if drawn else f.version) for f in u.files])
+        for u in listing.units
+    ]
+    key = digest([about, listing.options, dataclasses.asdict(params.prepare), units, _code()])
+    return Target(
+        out,
+        work / name / key,
+        about,
+        params.prepare.shard_mb << 20,
+        params.prepare.duplicates,
+        "drawn by this program" if drawn else layout.origin,
+        "that of this program" if drawn else layout.licence,
+        None if drawn else layout.counts(listing.options),
+    )
+
+
+def _code() -> str:
+    """A digest of this package: what another version of it left unfinished is not continued."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _report(name: str, manifest: dict[str, Any]) -> None:
+    for row in manifest["dropped"]:
+        place = " ".join(filter(None, (row["split"], row["class"])))
+        print(f"prepare {name}: left out {row['images']} ({row['rule']}) {place}".rstrip())
+    twins = manifest["duplicates"]
+    if twins["across"]:
+        one, other = twins["examples"][0]
+        print(f"prepare {name}: {twins['across']} files are in two splits, first {one} = {other}")
+
+
+def _check_release(
+    dataset: DatasetParams, layout: Layout, listing: Listing, manifest: dict[str, Any], out: Path
+) -> None:
+    """An error if the source was declared to be the paper's release and has other counts."""
+    paper = layout.counts(listing.options)
+    if dataset.release is None or paper is None or manifest["drawn"]:
+        return
+    sums = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
+    found = (sums["train"] + sums["validation"], sums["test"])
+    text = f"{found[0]} training and {found[1]} test images; Table 5 has {paper[0]} and {paper[1]}"
+    if found != paper and layout.exact:
+        raise DataError(
+            f"release: paper was declared, but there are {text} ({out}/card.html says what was "
+            "left out); check the source, or set release: null"
+        )
+    print(f"prepare {manifest['name']}: {text}")

@@ -1,0 +1,65 @@
+"""The explainers other than the decomposition: the other rows of Table 1.
+
+Their modules are imported on first use, so that a stage imports Captum only if it needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from dxai.config.schema import choose
+from dxai.explain.base import Explainer
+
+Factory = Callable[[nn.Module, dict[str, Any], int], Explainer]
+
+
+def _lazy(module: str, name: str) -> Factory:
+    def build(classifier: nn.Module, settings: dict[str, Any], seed: int) -> Explainer:
+        kind = getattr(importlib.import_module(f"dxai.explain.{module}"), name)
+        return kind(classifier, settings, seed)
+
+    return build
+
+
+EXPLAINERS: dict[str, Factory] = {
+    "lrp": _lazy("captum_baselines.lrp", "LRP"),
+    "ig": _lazy("captum_baselines.gradients", "IntegratedGradients"),
+    "gradient_shap": _lazy("captum_baselines.gradients", "GradientShap"),
+    "internal_influence": _lazy("captum_baselines.layers", "InternalInfluence"),
+    "guided_gradcam": _lazy("captum_baselines.layers", "GuidedGradCam"),
+    "gradcam": _lazy("captum_baselines.layers", "GradCam"),
+    "lime": _lazy("captum_baselines.lime", "Lime"),
+    "random": _lazy("controls", "RandomMap"),
+    "naive": _lazy("naive", "Naive"),
+}
+"""Method name to a function (classifier, settings, seed) -> explainer."""
+
+
+def build_explainer(
+    name: str, classifier: nn.Module, settings: dict[str, Any] | None = None, seed: int = 0
+) -> Explainer:
+    """Make the explainer `name` for `classifier`.
+
+    Parameters
+    ----------
+    name : str
+        A key of `EXPLAINERS`.
+    classifier : nn.Module
+        Maps images (B, C, H, W) in [-1, 1] to logits (B, c); it is copied and never changed.
+    settings : dict, optional
+        Of the method, as in `run.methods`; what is not named keeps its default.
+    seed : int
+        Keys random draws.
+
+    Raises
+    ------
+    ParamsError
+        For an unknown method or setting (a ValueError that names the valid ones).
+    Unsupported
+        If the method cannot apply to this classifier; its text says why.
+    """
+    return EXPLAINERS[choose("method", name, EXPLAINERS)](classifier, settings or {}, seed)
