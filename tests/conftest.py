@@ -1,4 +1,4 @@
-"""What all tests share: quiet, single-threaded programs, and how a missing one is treated."""
+"""Settings for all tests: quiet, single-threaded programs, and the handling of missing ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "true"
 os.environ["DVC_NO_ANALYTICS"] = "true"
 for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
-    os.environ.pop(variable, None)  # a developer's own servers are not ours to write to
-# Started with `&` we would ignore Ctrl-C, and so would every program that a test stops with it.
+    os.environ.pop(variable, None)  # never write to a developer's own servers
+# A shell's `&` makes a process and its children ignore Ctrl-C, which tests use to stop programs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = {
@@ -32,12 +32,12 @@ SHARED = {
     "test_faults.py": "cluster",
     "test_operating.py": "cluster",
 }
-"""Files of tests/integration that share what takes minutes to make, and what that is."""
+"""Files of tests/integration that share a fixture that takes minutes to make, and its name."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`, tests of one file, and of files that share something long, stay together."""
+    """With `-n`, keep tests of one file, and of files that share a long fixture, together."""
     from xdist.scheduler import LoadFileScheduling
 
     class Together(LoadFileScheduling):
@@ -49,12 +49,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def require_program(name: str) -> str:
-    """Path of a program; without it the test is skipped, or fails where CI=true.
+    """Return the path of a program; without it skip the test, or fail it if CI=true.
 
     Parameters
     ----------
     name : str
-        As on the command line, for example ``"chromium"``.
+        The command, for example ``"chromium"``.
     """
     path = shutil.which(name)
     if path is None:
@@ -69,7 +69,7 @@ Mount = Callable[..., Path | None]
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Makes a file system of a size, with options, in a new folder; None for who may not."""
+    """Mount file systems of a given size in new folders; None where that is not permitted."""
     places: list[Path] = []
 
     def make(size: str, place: Path | None = None, *options: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""What the files in infra/ for containers say: image, compose and Kubernetes, as plain values."""
+"""The files in infra/ for containers (image, compose and Kubernetes) as plain values."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ COMPOSE = ROOT / "infra/compose"
 KUBERNETES = ROOT / "infra/kubernetes"
 
 SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|AUTH_STRING|(ACCESS|AUTH)_KEY")
-"""Names of environment variables whose values nobody may see."""
+"""Matches environment variables with secret values."""
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::([-?])([^}]*))?\}|(\$)|)")
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
-    """The instructions of a Dockerfile, continued lines joined and comments left out."""
+    """Return the instructions of a Dockerfile, with continued lines joined and without comments."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return [(word, rest) for word, _, rest in (x.partition(" ") for x in joined.splitlines() if x)]
 
 
 def image_environment() -> dict[str, str]:
-    """What the image sets for every role."""
+    """Return the environment that the image sets."""
     found: dict[str, str] = {}
     for word, rest in instructions(DOCKERFILE.read_text()):
         if word == "ENV":
@@ -35,12 +35,12 @@ def image_environment() -> dict[str, str]:
 
 
 def interpolate(value: Any, environment: dict[str, str]) -> Any:
-    """A compose file's values as `docker compose` would fill them in.
+    """Replace the variables in a compose file's values, as `docker compose` does.
 
     Raises
     ------
     KeyError
-        For a variable that must be given, or a `$` that is none of the forms allowed here.
+        For a missing variable, or a use of `$` that is not supported here.
     """
     if isinstance(value, dict):
         return {key: interpolate(item, environment) for key, item in value.items()}
@@ -63,19 +63,19 @@ def interpolate(value: Any, environment: dict[str, str]) -> Any:
 
 
 def compose(name: str = "compose.yaml") -> dict[str, Any]:
-    """A compose file as written, its variables still in it."""
+    """Read a compose file without replacing its variables."""
     return yaml.safe_load((COMPOSE / name).read_text())
 
 
 def secret_names() -> list[str]:
-    """What .env.example asks for."""
+    """Return the names in .env.example."""
     lines = (COMPOSE / ".env.example").read_text().splitlines()
     assert all(re.fullmatch(r"[A-Z0-9_]+=", line) for line in lines), "a value in .env.example"
     return [line.rstrip("=") for line in lines]
 
 
 def kubernetes() -> list[dict[str, Any]]:
-    """Every object that kustomization.yaml lists."""
+    """Read every object that kustomization.yaml lists."""
     listed = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
     texts = [(KUBERNETES / name).read_text() for name in listed]
     return [item for text in texts for item in yaml.safe_load_all(text) if item]

@@ -1,4 +1,4 @@
-"""A webhook on loopback that keeps what it is sent."""
+"""A webhook on loopback that keeps the messages sent to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Hook(ThreadingHTTPServer):
-    """Keeps what it is sent, after some failures."""
+    """Keep the messages received, after some failures."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -38,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def webhook() -> Iterator[Hook]:
-    """A webhook that listens while the block runs."""
+    """Run a webhook during the block."""
     with Hook() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -1,4 +1,4 @@
-"""Listings of seeded noise, as a layout would make them, for tests of what comes after layouts."""
+"""Listings of seeded noise in place of a layout's, for tests of the steps after layouts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dxai.datasets.base import Listing, Load, Sample, Unit
 from dxai.datasets.shard_writer import Target, write_dataset
 
 PER_UNIT = 3
-"""Images of a unit; each has the unit's name in its id and is of class a or b in turn."""
+"""Images per unit; ids contain the unit's name, and classes a and b alternate."""
 
 
 def noise_listing(counts: dict[str, int], size: int = 8, channels: int = 3) -> Listing:
-    """`{"train": 5, ..}` images a split, in units of up to three with no files behind them."""
+    """List `{"train": 5, ..}` images per split, in units of up to three without files."""
     units = [
         Unit(f"{split}/{start:05d}", split, about=(range(start, min(start + PER_UNIT, count)),))
         for split, count in counts.items()
@@ -29,7 +29,7 @@ def noise_listing(counts: dict[str, int], size: int = 8, channels: int = 3) -> L
 
 
 def read_noise(unit: Unit, load: Load, size: int, channels: int) -> Iterator[Sample]:
-    """The images of a unit."""
+    """Yield the images of a unit."""
     (places,) = unit.about
     shape = (size, size, 3) if channels == 3 else (size, size)
     for i in places:
@@ -42,14 +42,14 @@ def read_noise(unit: Unit, load: Load, size: int, channels: int) -> Iterator[Sam
 
 
 def no_files(file: object) -> bytes:
-    """For `Listing.samples` of a listing without files."""
+    """Fail: the `load` of a listing without files."""
     raise AssertionError("nothing to load")
 
 
 def write_noise(
     folder: Path, counts: dict[str, int], size: int = 8, channels: int = 3, **target: Any
 ) -> Path:
-    """Prepare such a listing; returns the dataset's folder. `target` are fields of `Target`."""
+    """Prepare such a listing and return the dataset's folder; `target` has fields of `Target`."""
     write_dataset(
         target_of(folder, size, channels, **target), noise_listing(counts, size, channels), None
     )
@@ -57,7 +57,7 @@ def write_noise(
 
 
 def target_of(folder: Path, size: int = 8, channels: int = 3, **fields: Any) -> Target:
-    """What is written, and where, below `folder`."""
+    """Return a target below `folder`."""
     about = {"name": "noise", "layout": "noise", "drawn": True, "channels": channels}
     about |= {"image_size": size, "encoding": "png"}
     return replace(Target(folder / "noise", folder / "work/noise/x", about), **fields)

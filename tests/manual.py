@@ -9,7 +9,7 @@ MANUAL = Path(__file__).resolve().parents[1] / "docs/operating.md"
 
 
 def sections() -> dict[str, list[str]]:
-    """Blocks of commands by the heading that they stand under."""
+    """Return the blocks of commands under each heading."""
     found: dict[str, list[str]] = {}
     for part in MANUAL.read_text().split("\n## ")[1:]:
         heading, _, text = part.partition("\n")
@@ -20,5 +20,5 @@ def sections() -> dict[str, list[str]]:
 
 
 def block(heading: str, place: int = 0) -> str:
-    """One of them."""
+    """Return one block of commands."""
     return sections()[heading][place]

@@ -1,8 +1,7 @@
-"""Made-up results whose tables are known: what the evaluating stages write, small.
+"""Small synthetic results, in the format of the evaluating stages, whose tables are known.
 
-Of every image it is said whether it is right at the beginning of a curve, and always is; the share
-`lost` of the images is wrong from the middle on. The areas are then `beta_area` and
-`deletion_area`.
+Every image is classified correctly at the beginning of a curve; the share `lost` of the images is
+wrong from the middle on. The areas are then `beta_area` and `deletion_area`.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ MIDDLE = {"beta": 0.5, "deletion": 0.1}
 RIGHT, WRONG = 0.9, 0.2
 """Probability of an image's own class."""
 Row = tuple[str, str, Any]
-"""Method, sign and the share that is lost (one for all images, one a class, or a function of the
+"""Method, sign and the lost share (one for all images, one per class, or a function of the
 image); or method, status and reason."""
 
 
 def beta_area(lost: float) -> float:
-    """AUC of Table 1."""
+    """Return the AUC of Table 1."""
     return 1 - 0.55 * lost
 
 
 def deletion_area(lost: float) -> float:
-    """Area of Table 2, at most 0.2."""
+    """Return the area of Table 2, at most 0.2."""
     return 0.2 - 0.125 * lost
 
 
 def thirds(image: int) -> str:
-    """The group of an image: three neighbours are one."""
+    """Return the group of an image; three neighbours form a group."""
     return f"g{image // 3}"
 
 
 def outcomes(
     method: str, sign: str, lost: Any, curve: str = "beta", group: Callable[[int], str] = thirds
 ) -> pd.DataFrame:
-    """One curve; the first half of the images is of class 0, the second of class 1."""
+    """Make one curve; the first half of the images has class 0, the second class 1."""
     rows = []
     for i in range(IMAGES):
         label = int(i >= IMAGES // 2)
@@ -76,10 +75,10 @@ def write_outcomes(
     group: Callable[[int], str] = thirds,
     **further: Any,
 ) -> Path:
-    """A folder of results/outcomes/; returns it.
+    """Write a folder of results/outcomes/ and return it.
 
-    `deletion` are the shares lost on the deletion curve, one for each row; `further` are columns
-    of images.parquet and of every row.
+    `deletion` has the shares lost on the deletion curve, one per row; `further` has columns of
+    images.parquet and of every row.
     """
     folder = root / dataset / classifier / name
     folder.mkdir(parents=True)
@@ -113,7 +112,7 @@ def write_outcomes(
 def write_cross(
     root: Path, trained: str, scorer: str, lost: Any, seed: int = 0, dataset: str = "textures"
 ) -> Path:
-    """A folder of the stage `cross`; returns it."""
+    """Write a folder of the stage `cross` and return it."""
     folder = root / dataset / trained / f"dxai-{seed}-by-{scorer}"
     folder.mkdir(parents=True)
     outcomes("dxai", "part", lost).to_parquet(folder / "outcomes.parquet")
@@ -132,7 +131,7 @@ def write_stability(
     dataset: str = "textures",
     constant: int = 0,
 ) -> Path:
-    """A folder of the stage `stability`; returns it.
+    """Write a folder of the stage `stability` and return it.
 
     Each step, or method, has a mean of `std` and of `normalised`, around which images alternate
     by a tenth; of our first `constant` images the second one is NaN.

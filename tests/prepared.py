@@ -1,4 +1,4 @@
-"""Real prepared data for tests: the textures, small."""
+"""Real prepared data for tests: small textures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROJECT = Path(__file__).parents[1]
 
 
 def prepared_textures(root: Path, image_size: int = 16) -> Path:
-    """Prepare the textures at `image_size` px, patches side by side; returns their folder."""
+    """Prepare the textures at `image_size` px, patches side by side, and return their folder."""
     params = load_params(PROJECT / "params.yaml")
     textures = dataclasses.replace(
         params.datasets["textures"],

@@ -1,4 +1,4 @@
-"""Small trainings in processes of their own, to be disturbed: run, looked into, killed.
+"""Small trainings in separate processes, for tests to run, inspect and kill.
 
 `python -m tests.ray_jobs FILE` is such a process.
 """
@@ -44,7 +44,7 @@ SETTINGS = dataclasses.replace(
 TRAINING = TrainingParams(cpus_per_worker=1, device="cpu")
 NAME = "training"
 MARK = "DXAI_TEST_TRAINING"
-"""Environment variable that tells whose a process is."""
+"""Environment variable that marks the processes of a training."""
 TITLES = {
     "worker": "ray::RayTrainWorker",
     "trainer": "ray::TrainController",
@@ -52,20 +52,20 @@ TITLES = {
     "gcs_server": "gcs/gcs_server ",
     "driver": "dxai.training.runtime.ray_driver import main",
 }
-"""What the command line of each kind of process holds."""
+"""Text in the command line of each kind of process."""
 OPEN = {"RAY_AUTH_MODE": "disabled"}
-"""For a cluster's nodes and whoever joins; else it depends on whether the user has a token."""
+"""For a cluster's nodes and clients; the default depends on whether the user has a token."""
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
 """127.0.0.1 as the kernel writes it, for IPv4 and IPv6."""
 PATIENCE = 120.0
-"""Seconds in which whatever is waited for happens on a busy machine."""
+"""Longest wait on a busy machine, in seconds."""
 T = TypeVar("T")
 
 
 def wait_for(
     ready: Callable[[], T], what: str, seconds: float = PATIENCE, pause: float = 0.02
 ) -> T:
-    """What `ready` returns as soon as it is true."""
+    """Wait until `ready` returns a true value, and return it."""
     deadline = time.monotonic() + seconds
     while not (value := ready()):
         assert time.monotonic() < deadline, f"never happened: {what}"
@@ -74,7 +74,7 @@ def wait_for(
 
 
 def session(leader: int) -> dict[int, str]:
-    """The processes of a session that have not ended: id to command line."""
+    """Map the running processes of a session to their command lines."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -87,7 +87,7 @@ def session(leader: int) -> dict[int, str]:
 
 
 def listening(pids: Iterable[int]) -> set[str]:
-    """Addresses, in the kernel's notation, at which some processes listen."""
+    """Return the addresses, in the kernel's notation, on which processes listen."""
     sockets = set()
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").glob("*"):
@@ -103,7 +103,7 @@ def listening(pids: Iterable[int]) -> set[str]:
 
 
 def children(parent: int) -> list[int]:
-    """The processes that a process started itself."""
+    """Return the direct children of a process."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def children(parent: int) -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """A process's command line; empty if it is gone."""
+    """Return a process's command line; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
@@ -122,7 +122,7 @@ def command_of(pid: int) -> str:
 
 
 def state_of(pid: int) -> str:
-    """The letter that Linux gives a process's state, T while it is stopped; empty if it is gone."""
+    """Return the letter of a process's state in Linux, T if stopped; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -131,16 +131,16 @@ def state_of(pid: int) -> str:
 
 @dataclass
 class Training:
-    """One training, started as often as need be.
+    """A training that can be started repeatedly.
 
     Attributes
     ----------
     root : Path
-        Gets checkpoints/, work/ and what it says; if `params` names no other storage.
+        Folder for work/, the output, and, unless `params` names a storage, checkpoints/.
     job : DecompositionJob
     params : TrainingParams
     variables : dict
-        Of its environment.
+        Additional environment variables.
     """
 
     root: Path
@@ -152,7 +152,7 @@ class Training:
     sessions: set[int] = field(default_factory=set)
 
     def start(self) -> Training:
-        """Start, or go on."""
+        """Start or continue."""
         self.root.mkdir(parents=True, exist_ok=True)
         params = self.params
         if params.storage == TRAINING.storage:
@@ -176,12 +176,12 @@ class Training:
 
     @property
     def pid(self) -> int:
-        """Of the process that watches."""
+        """Process id of the stage process."""
         assert self.process is not None
         return self.process.pid
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """Its exit code."""
+        """Wait for the end and return the exit code."""
         assert self.process is not None
         try:
             return self.process.wait(seconds)
@@ -189,50 +189,50 @@ class Training:
             raise AssertionError(f"does not end: {self.said()}") from None
 
     def result(self, seconds: float = PATIENCE) -> dict[str, Any]:
-        """Digests of the final weights and of the history, once it ended well."""
+        """Wait for success and return digests of the final weights and of the history."""
         assert self.wait(seconds) == 0, self.said()
         return read_json(self.root / "result.json")
 
     # --------------------------------------------------------------------------- what it shows
     def said(self) -> str:
-        """All that it printed."""
+        """Return everything that it printed."""
         return (self.root / "said.txt").read_text(errors="replace")
 
     def continued(self) -> list[int]:
-        """The steps from which it went on."""
+        """Return the steps from which it continued."""
         return [int(n) for n in re.findall(r"continuing from step (\d+)", self.said())]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one kind that were kept."""
+        """Return the stored events of one kind."""
         return events_of(self.root / "work/events.jsonl", kind)
 
     def step(self) -> int:
-        """The last step that was told since it last started; 0 before the first."""
+        """Return the last reported step since the last start; 0 before the first."""
         rows = self.events("row")
         started = max((event["time"] for event in self.events("start")), default=0.0)
         return rows[-1]["step"] if rows and rows[-1]["time"] > started else 0
 
     def starts(self) -> int:
-        """How often the training itself began, or went on."""
+        """Return how often the training itself started or continued."""
         return len(self.events("start"))
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints are."""
+        """Folder of the checkpoints."""
         if "://" in self.params.storage:
             return Path(self.variables["DXAI_CACHE"]) / "checkpoints" / self.name
         return self.root / "checkpoints" / self.name
 
     def saved(self) -> int:
-        """The step of the last checkpoint that has its manifest; 0 if there is none."""
+        """Return the step of the last checkpoint with a manifest; 0 without one."""
         return max((int(path.stem[5:]) for path in self.folder.glob("step-*.json")), default=0)
 
     def half_written(self) -> list[Path]:
-        """Tensors under their temporary name."""
+        """Return the files of tensors that still have a temporary name."""
         return list(self.folder.glob(".step-*.pt.*.tmp"))
 
     def driver(self) -> int | None:
-        """The process of Ray that is watched."""
+        """Return the Ray process that the stage watches."""
         for pid in children(self.pid):
             with contextlib.suppress(OSError):
                 if TITLES["driver"] in Path(f"/proc/{pid}/cmdline").read_text():
@@ -241,14 +241,14 @@ class Training:
         return None
 
     def find(self, kind: str) -> int | None:
-        """One of the processes of Ray."""
+        """Return one of Ray's processes."""
         driver = self.driver()
         found = session(driver) if driver else {}
         return next((pid for pid, command in found.items() if TITLES[kind] in command), None)
 
-    # ------------------------------------------------------------------------ what is done to it
+    # ------------------------------------------------------------------------ disturb
     def kill(self, kind: str) -> int:
-        """Kill -9 one of the processes of Ray; returns the last step that was told."""
+        """Kill -9 one of Ray's processes and return the last reported step."""
         pid = wait_for(lambda: self.find(kind), f"a {kind}")
         os.kill(pid, signal.SIGKILL)
         return self.step()
@@ -256,9 +256,9 @@ class Training:
     def kill_when(
         self, kind: str, moment: Callable[[], bool], what: str, pause: float = 0.005
     ) -> None:
-        """Kill -9 one of the processes of Ray while `moment` holds.
+        """Kill -9 one of Ray's processes while `moment` holds.
 
-        It is stopped first, so that what held then holds at its end, too.
+        The process is stopped first, so that `moment` still holds when it is killed.
         """
         pid = wait_for(lambda: self.find(kind), f"a {kind}")
 
@@ -277,16 +277,16 @@ class Training:
         wait_for(lambda: state_of(pid) in "ZX", "its end")
 
     def leftovers(self) -> dict[int, str]:
-        """Its processes, and those of any Ray that it started."""
+        """Return its running processes, including those of any Ray session that it started."""
         mark = f"{MARK}={self.root}\0"
-        for folder in Path("/proc").glob("[0-9]*"):  # drivers that were never looked for
+        for folder in Path("/proc").glob("[0-9]*"):  # drivers that `driver` never found
             with contextlib.suppress(OSError):
                 if mark in (folder / "environ").read_text(errors="replace"):
                     self.sessions.add(os.getsid(int(folder.name)))
         return {pid: text for leader in self.sessions for pid, text in session(leader).items()}
 
     def close(self) -> None:
-        """Kill whatever is left."""
+        """Kill all remaining processes."""
         while left := self.leftovers():
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
@@ -297,32 +297,32 @@ class Training:
 
 
 def events_of(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of one kind in a file of them."""
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last: half written
+    """Return the events of one kind in a file."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last may be cut off
     return [event for line in lines if (event := _parsed(line)).get("kind") == kind]
 
 
 def _parsed(line: str) -> dict[str, Any]:
     try:
         return json.loads(line)
-    except json.JSONDecodeError:  # of a process that was killed while it wrote
+    except json.JSONDecodeError:  # written by a process that was killed
         return {}
 
 
 @dataclass
 class Node:
-    """A node of a cluster: a raylet and what belongs to it, in a session of its own."""
+    """A node of a cluster: a raylet and its processes, in a session of its own."""
 
     process: subprocess.Popen[bytes]
     address: str
 
     @property
     def found(self) -> dict[int, str]:
-        """Its processes."""
+        """Its running processes."""
         return session(self.process.pid)
 
     def kill(self, kind: str | None = None) -> None:
-        """Kill -9 one of its processes, or all: the machine is gone."""
+        """Kill -9 one of its processes, or all, as if the machine had failed."""
         while left := [p for p, c in self.found.items() if kind is None or TITLES[kind] in c]:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
@@ -333,9 +333,9 @@ class Node:
 
 @contextlib.contextmanager
 def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
-    """A Ray cluster on this machine, a node for each number of CPUs; the first is the head.
+    """Run a Ray cluster on this machine, with a node per number of CPUs; the first is the head.
 
-    Each has an address of its own (all of 127.0.0.0/8 is this machine), as two machines have.
+    Each node has its own address, like separate machines (all of 127.0.0.0/8 is this machine).
     """
     probe = socket.socket()
     probe.bind(("127.0.0.1", 0))
@@ -372,7 +372,7 @@ def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
 
 
 def digest(value: Any) -> str:
-    """Of tensors and plain values, bit by bit."""
+    """Return a digest of the exact bits of tensors and plain values."""
     found = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -394,7 +394,7 @@ def digest(value: Any) -> str:
 
 
 def main(file: str) -> None:
-    """Train, and leave digests of what came out."""
+    """Train, and write digests of the result."""
     arguments, target = pickle.loads(Path(file).read_bytes())
     state, _ = launch(*arguments)
     rows = [row | {"seconds": 0} for row in state["history"]]

@@ -1,7 +1,7 @@
-"""Kill what runs a training, again and again at random, and see whether it ends as if undisturbed.
+"""Kill processes of trainings at random, and compare the results with an undisturbed training.
 
-Run as `make soak` or `python -m tests.soak --kills 24`. A line is printed for each kill, and
-soak.json, in the folder of `--out`, keeps all of them.
+Run as `make soak` or `python -m tests.soak --kills 24`. It prints a line for each kill, and writes
+all of them to soak.json in the folder `--out`.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from tests.ray_jobs import SETTINGS, TRAINING, Training, wait_for
 
 VICTIMS = ("worker", "trainer", "raylet", "gcs_server", "driver", "stage")
 PHASES = {"step": 3, "write": 2, "upload": 2, "start": 1}
-"""When it is killed, and how often compared with the others."""
+"""Phases in which to kill, and their relative frequencies."""
 UNHURT = 25.0
-"""Seconds of steps without a new start after which a kill counts as survived without one."""
+"""After so many seconds of steps without a restart, a kill counts as survived without one."""
 SLOW = 300.0
-"""Seconds in which whatever is waited for happens."""
+"""Longest wait, in seconds."""
 
 
 @dataclass
 class Kill:
-    """What is done, and what came of it.
+    """A kill and its consequences.
 
     Attributes
     ----------
     number, victim, planned
-        Which kill, of what, and when it was meant to come.
+        Its number, the process to kill, and the planned phase.
     phase : str
-        When it came: a checkpoint may be done before it hits.
+        The actual phase: a checkpoint may be complete before the kill.
     step, saved : int
-        The last step that was told, and the last checkpoint on this machine.
+        The last reported step, and the last checkpoint on this machine.
     continued : int or None
-        The step from which it went on; None where nothing had to start again.
+        The step from which the training continued; None if nothing had to restart.
     seconds : float or None
-        From the last step before to the first one after; None where the next kill came before.
+        From the last step before to the first one after; None if the next kill came first.
     """
 
     number: int
@@ -63,23 +63,23 @@ class Kill:
     seconds: float | None = None
 
     def line(self, kills: int) -> str:
-        """For people."""
-        went_on = "went on without a new start"
+        """Return a line for people."""
+        continued = "continued without a restart"
         if self.continued is not None:
-            went_on = f"went on from step {self.continued}"
+            continued = f"continued from step {self.continued}"
         lost = f" after {self.seconds:.1f} s" if self.seconds is not None else ""
         return (
             f"kill {self.number}/{kills}: {self.victim} at step {self.step}, while: {self.phase}; "
-            f"{went_on}{lost}"
+            f"{continued}{lost}"
         )
 
 
 def main() -> None:
-    """Soak, compare, and leave with 1 if anything differs."""
+    """Run the soak test, and exit with 1 if a result differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=None, help="of victims and moments")
-    parser.add_argument("--steps", type=int, default=1000, help="of each training")
+    parser.add_argument("--seed", type=int, default=None, help="seed of processes and moments")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of each training")
     parser.add_argument("--out", type=Path, default=Path(".work/soak"))
     args = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
@@ -101,14 +101,14 @@ def main() -> None:
 
 
 class Soak:
-    """Trainings, one after the other, until all kills are done.
+    """Run trainings, one after the other, until all kills are done.
 
     Parameters
     ----------
     root : Path
-        For everything.
+        Folder for all files.
     store : s3.Server
-        Gets a copy of each checkpoint.
+        Receives a copy of each checkpoint.
     chance : random.Random
     kills, steps : int
     """
@@ -128,7 +128,7 @@ class Soak:
         self.equal = 0
 
     def run(self) -> None:
-        """All kills, and the comparison of each training's end."""
+        """Do all kills, and compare the result of each training."""
         expected = self.undisturbed.result(3600)
         plan = self._plan()
         while True:
@@ -137,18 +137,18 @@ class Soak:
             same = training.result(3600) == expected
             self.equal += same
             print(f"training {len(self.made) - 1} is {'' if same else 'NOT '}equal", flush=True)
-            # What Ray had begun when its events was killed notices that within a minute or so.
+            # Processes that Ray was starting when the stage was killed end within a minute or so.
             wait_for(lambda t=training: not t.leftovers(), "the end of all", SLOW)
             if not plan:
                 return
 
     def close(self) -> None:
-        """End what a failure left."""
+        """End processes that a failure left."""
         for training in self.made:
             training.close()
 
     def summary(self) -> dict[str, object]:
-        """For the record."""
+        """Return the content of soak.json."""
         victims = {}
         for victim in VICTIMS:
             mine = [kill for kill in self.done if kill.victim == victim]
@@ -163,7 +163,7 @@ class Soak:
         return {"rounds": rounds, "equal": self.equal, "victims": victims, "kills": kills}
 
     def _plan(self) -> list[Kill]:
-        """Each victim equally often, in any order, at moments of all phases."""
+        """Plan each victim equally often, in random order, in all phases."""
         victims = [VICTIMS[i % len(VICTIMS)] for i in range(self.count)]
         self.chance.shuffle(victims)
         phases = self.chance.choices(list(PHASES), weights=list(PHASES.values()), k=self.count)
@@ -181,14 +181,14 @@ class Soak:
 
     # ----------------------------------------------------------------------------------- kills
     def disturb(self, training: Training, plan: list[Kill]) -> None:
-        """Kill as planned, until all is done or the training has ended."""
+        """Kill as planned, until all kills are done or the training has ended."""
         self._steps(training, 0)
         while plan:
             kill = plan[0]
             if kill.planned == "start":
-                self._leave(training)  # a start to be disturbed
+                self._leave(training)  # makes a start to disturb
                 time.sleep(self.chance.uniform(0, 12))
-            # Looked up before: a checkpoint is written faster than processes are listed.
+            # Find the process beforehand: listing processes takes longer than writing a checkpoint.
             ended = self._ended(training)
             wait_for(lambda k=kill, e=ended: self._victim(training, k) or e(), "a victim", SLOW)
             victim = self._victim(training, kill)
@@ -204,7 +204,7 @@ class Soak:
             kill.phase = "write" if training.half_written() else ""
             try:
                 os.kill(victim, signal.SIGKILL)
-            except ProcessLookupError:  # lost with what was killed before
+            except ProcessLookupError:  # it ended with a process killed before
                 continue
             kill.phase = kill.phase or self._phase(training, kill)
             at = time.time()
@@ -217,7 +217,7 @@ class Soak:
             print(kill.line(self.count), flush=True)
 
     def _moment(self, training: Training, phase: str) -> bool:
-        """Wait for a moment of a phase; returns whether it came before the end."""
+        """Wait for a moment of a phase; return whether it came before the end."""
         wanted = training.step() + self.chance.randint(1, 30)
         saved = None
 
@@ -238,7 +238,7 @@ class Soak:
         return not ended()
 
     def _leave(self, training: Training) -> None:
-        """Kill the watching process and start it anew, which does not count."""
+        """Kill the stage process and restart it; this kill does not count."""
         os.kill(training.pid, signal.SIGKILL)
         training.wait()
         training.start()
@@ -258,7 +258,7 @@ class Soak:
         return {Path(entry["Key"]).name for entry in found.get("Contents", [])}
 
     def _recover(self, training: Training, kill: Kill, starts: int, at: float) -> None:
-        """Wait until it makes steps again, or clearly never ceased to."""
+        """Wait until the training makes steps again, or evidently never stopped."""
         ended = self._ended(training)
 
         def again() -> bool:
@@ -282,7 +282,7 @@ class Soak:
         wait_for(lambda: self._last(training) > since or ended(), f"steps: {training.said()}", SLOW)
 
     def _last(self, training: Training) -> float:
-        """When a step was told for the last time."""
+        """Return the time of the last reported step."""
         rows = training.events("row")
         return rows[-1]["time"] if rows else 0.0
 
