@@ -1,8 +1,9 @@
-"""What Prefect and DVC cost: a run of the flow beside the bare commands of its stages.
+"""Measure the overhead of Prefect and DVC: a run of the flow against the commands of its stages.
 
-Run as `python -m benchmarks.orchestration`. Both work in fresh clones of the last commit, one after
-the other; what the flow adds (DVC's hashing and locking, Prefect's tasks, the tables as artifacts,
-the run in MLflow) is the difference of the two times. Between them it runs with nothing to do.
+Run as `python -m benchmarks.orchestration`. Both run in fresh clones of the last commit, one after
+the other; the difference of their times is the flow's overhead (DVC's hashing and locking,
+Prefect's tasks, the tables as artifacts, the run in MLflow). In between, the flow runs once more
+with nothing to do.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil
+
 from dxai.utils import dvc_files, shared_process
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
-PROC, STAGE, LOOK_EVERY = Path("/proc"), b"dxai.stages.", 1.0
+STAGE, POLL_SECONDS = "dxai.stages.", 1.0
 LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
-"""A line of the flow's log, not of what is said around it."""
+"""Start of a line of the flow's log, which the launcher's own lines do not have."""
 
 
 def main() -> None:
@@ -41,36 +44,38 @@ def main() -> None:
         again, _ = seconds_of_flow(with_flow, options.profile)
         shutil.copy(with_flow / "params.yaml", bare)  # with the profile in it
         work = seconds_of(bare, commands)
-    over = flow - work
+    overhead = flow - work
     print(f"profile {options.profile}, {len(commands)} items")
     print(f"commands alone          {work:8.1f} s")
     print(f"the flow                {flow:8.1f} s")
-    print(f"more                    {over:8.1f} s, {100 * over / work:.1f}% of the work,", end=" ")
-    print(f"{over / len(commands):.2f} s an item")
+    print(
+        f"overhead                {overhead:8.1f} s, {100 * overhead / work:.1f}% of the commands, "
+        f"{overhead / len(commands):.2f} s per item"
+    )
     print(f"no stage ran for        {idle:8.1f} s of it, {100 * idle / (flow - idle):.1f}%")
-    print(f"the flow, nothing to do {again:8.1f} s, {again / len(commands):.2f} s an item")
+    print(f"the flow, nothing to do {again:8.1f} s, {again / len(commands):.2f} s per item")
 
 
 def clone(folder: Path) -> Path:
-    """The last commit, in a folder of its own."""
+    """Clone the last commit into a folder."""
     subprocess.run(["git", "clone", "--quiet", Path.cwd(), folder], check=True)
     return folder
 
 
 def environment() -> Mapping[str, str]:
-    """Of both: this Python, and ports that nobody else has."""
+    """Return the environment of both: this Python, and ports of their own."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return os.environ | PORTS | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def seconds_of_flow(folder: Path, profile: str) -> tuple[float, float]:
-    """From its first line in the log to its last, and for how much of that no stage ran."""
+    """Time a run from the first to the last line of its log, and how long no stage ran in it."""
     command = [sys.executable, "-m", "infra.local", "benchmark", "--profile", profile]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
     )
     began = ended = 0.0
-    with watched(folder) as looks:
+    with watched(folder) as samples:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             if "Beginning flow run" in line:
@@ -79,41 +84,41 @@ def seconds_of_flow(folder: Path, profile: str) -> tuple[float, float]:
                 ended = time.monotonic()
     if process.wait() != 0:
         raise SystemExit(f"error: the flow failed in {folder}")
-    idle = [not runs for when, runs in looks if began <= when <= ended]
+    idle = [not runs for when, runs in samples if began <= when <= ended]
     return ended - began, (ended - began) * sum(idle) / len(idle)
 
 
 @contextlib.contextmanager
 def watched(folder: Path) -> Iterator[list[tuple[float, bool]]]:
-    """When it was looked whether a stage runs in a folder, and whether one did."""
-    looks: list[tuple[float, bool]] = []
-    over = threading.Event()
+    """Sample during the block whether a stage runs in a folder; yields the times and answers."""
+    samples: list[tuple[float, bool]] = []
+    ended = threading.Event()
 
-    def look() -> None:
-        while not over.wait(LOOK_EVERY):
-            runs = any(is_stage(folder, process) for process in PROC.glob("[0-9]*"))
-            looks.append((time.monotonic(), runs))
+    def sample() -> None:
+        while not ended.wait(POLL_SECONDS):
+            runs = any(is_stage(folder, process) for process in psutil.process_iter())
+            samples.append((time.monotonic(), runs))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample)
     thread.start()
     try:
-        yield looks
+        yield samples
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
-def is_stage(folder: Path, process: Path) -> bool:
-    """Whether a process, a folder of /proc, is a stage that runs in a folder."""
+def is_stage(folder: Path, process: psutil.Process) -> bool:
+    """Whether a process is a stage that runs in a folder."""
     try:
-        command = (process / "cmdline").read_bytes()
-        return STAGE in command and Path(os.readlink(process / "cwd")).is_relative_to(folder)
-    except OSError:  # it has just ended
+        runs_stage = any(STAGE in word for word in process.cmdline())
+        return runs_stage and Path(process.cwd()).is_relative_to(folder)
+    except psutil.Error:  # it has just ended
         return False
 
 
 def commands_of(folder: Path) -> list[str]:
-    """What ran, in DVC's order."""
+    """List the commands of the stages that ran, in DVC's order."""
     from flows.dvc_runner import groups
 
     ran = dvc_files.stages(folder / "dvc.lock")
@@ -122,10 +127,10 @@ def commands_of(folder: Path) -> list[str]:
 
 
 def seconds_of(folder: Path, commands: list[str]) -> float:
-    """All of them, one after the other, with the one Ray that a run of the flow has too."""
+    """Time the commands, run one after the other with one shared Ray, as in the flow."""
     cluster = folder / ".work/cluster"
     began = time.monotonic()
-    with shared_process.hold(cluster), watched(folder):  # which costs as much here as there
+    with shared_process.hold(cluster), watched(folder):  # sampling costs as much as in the flow
         for command in commands:
             subprocess.run(
                 shlex.split(command),

@@ -75,6 +75,9 @@ def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> lis
     """
     from dvc.repo import Repo  # takes 0.3 s: not when the flow is merely loaded
 
+    def group(target: str) -> str:
+        return target.split("@")[0]
+
     with Repo(str(root)) as repo:
         needs = {
             stage.name: [needed.name for needed in repo.index.graph.successors(stage)]
@@ -82,23 +85,15 @@ def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> lis
         }
     group_needs: dict[str, set[str]] = {}
     for target in needs:  # in the order of dvc.yaml, which settles what the graph leaves open
-        needed = {_group(other) for other in needs[target]} - {_group(target)}
-        group_needs.setdefault(_group(target), set()).update(needed)
+        needed = {group(other) for other in needs[target]} - {group(target)}
+        group_needs.setdefault(group(target), set()).update(needed)
     targets = list(TopologicalSorter(needs).static_order())
     names = list(TopologicalSorter(group_needs).static_order())
     kept = set(names if wanted is None else wanted)
     for name in reversed(names):
         if name in kept:
             kept |= group_needs[name]
-    return [
-        Group(name, tuple(target for target in targets if _group(target) == name))
-        for name in names
-        if name in kept
-    ]
-
-
-def _group(target: str) -> str:
-    return target.split("@")[0]
+    return [Group(n, tuple(t for t in targets if group(t) == n)) for n in names if n in kept]
 
 
 def cache(root: Path | str = ".") -> Path:
@@ -158,26 +153,13 @@ def reproduce(
 ) -> None:
     """Bring targets up to date with `dvc repro --single-item`, passing on each line it prints.
 
-    Every DVC and its stage form a process group of their own, which has ended when this returns or
-    raises, whatever the reason.
+    A stage's lines go to `watch`, in a thread of its own, and all others to `log`; without a
+    `watch` all do. Its `environment` is added to that of this process. `stale` are the targets that
+    are out of date, if that is known already.
 
-    Parameters
-    ----------
-    targets : iterable of str
-        Names of items.
-    log : callable
-        Called with each line that belongs to no stage.
-    root : Path
-        The project's folder.
-    environment : dict, optional
-        Variables for the stages, in addition to those of this process.
-    at_once : int
-        How many targets run at the same time, each with its share of the threads. The first that
-        fails ends the others, which keep what they have finished.
-    stale : collection of str, optional
-        Targets that are out of date; default: ask DVC.
-    watch : callable, optional
-        Called for each stage in a thread of its own; default: log its lines.
+    Targets may run several `at_once`, each with its share of the threads; the first that fails ends
+    the others, which keep what they have finished. Every DVC and its stage form a process group of
+    their own, which has ended when this returns or raises, whatever the reason.
 
     Raises
     ------
@@ -196,8 +178,7 @@ def reproduce(
         return
 
     def log_all(stage: str, lines: Iterator[str]) -> None:
-        log(f"Running stage '{stage}':")
-        for line in lines:
+        for line in itertools.chain([f"Running stage '{stage}':"], lines):
             log(line)
 
     count = min(at_once, len(targets))

@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from dxai.config.schema import ParamsError, choose, profile_names
@@ -194,15 +193,8 @@ def print_environment(stack: Stack) -> None:
 
 def flow_parameters(stack: Stack, profile: str | None) -> dict[str, Any]:
     """Return the parameters of the run; raises `ParamsError` if there is no such profile."""
-    if profile is None:
-        return {}
     names = profile_names(stack.root / "params.yaml")
-    return {"profile": choose("profile", profile, names)}
-
-
-def terminate(signum: int, frame: FrameType | None) -> None:
-    """End as after Ctrl-C: cancel the run, and stop the services that were started."""
-    raise SystemExit(128 + signum)
+    return {"profile": choose("profile", profile, names)} if profile else {}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -226,8 +218,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{root} holds no prefect.yaml; run in the project's folder")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with `&`
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, terminate)
+    for signum in (signal.SIGTERM, signal.SIGHUP):  # cancel and stop as after Ctrl-C
+        signal.signal(signum, lambda number, frame: sys.exit(128 + number))
     try:
         stack = service_definitions.find_stack(root, getattr(options, "cluster", False))
         if options.command == "up":

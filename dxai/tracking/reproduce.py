@@ -341,7 +341,7 @@ def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
             lost.append(path)
             continue
         for name, data in (objects | {digest: content}).items():
-            target = dvc_files.place(folder / ".dvc/cache", name)
+            target = dvc_files.object_path(folder / ".dvc/cache", name)
             if not target.exists():
                 with atomic(target) as temporary:
                     temporary.write_bytes(data)
@@ -350,7 +350,7 @@ def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
 
 def _object(cache: Path, digest: str) -> bytes:
     """A file of a cache; ValueError if it is not what its name says."""
-    content = dvc_files.place(cache, digest).read_bytes()
+    content = dvc_files.object_path(cache, digest).read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(".dir"):
         raise ValueError(f"{digest} is damaged")
     return content
@@ -406,7 +406,7 @@ def _with_files(output: Output, caches: tuple[Path, Path]) -> Output:
         return output
     lists = []
     for digest, cache in zip((output.before, output.after), caches, strict=True):
-        path = dvc_files.place(cache, digest or "")
+        path = dvc_files.object_path(cache, digest or "")
         if not (digest or "").endswith(".dir") or not path.is_file():
             return output
         lists.append({entry["relpath"]: entry["md5"] for entry in read_json(path)})

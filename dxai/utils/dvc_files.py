@@ -1,4 +1,4 @@
-"""DVC's own files, read without DVC: what dvc.lock records, and where a cache keeps an object."""
+"""DVC's own files, read without DVC: the stages of dvc.lock, and the objects of a cache."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 
 OBJECTS = Path("files/md5")
-"""Folder of a cache in which an object's path is its hash."""
+"""Folder of a cache in which the path of an object is its hash."""
 
 
 def stages(lock: Path) -> dict[str, Any]:
-    """What a dvc.lock says of each stage; nothing if there is none."""
+    """Read the stages of a dvc.lock; empty if the file does not exist."""
     return (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
 
 
 def hashes(stages: Mapping[str, Any], kind: str) -> dict[tuple[str, str], str]:
-    """Stage and path to hash, that of a folder ending in `.dir`; of its `outs` or `deps`."""
+    """Map stage and path of its `outs` or `deps` to their hash; a folder's ends in `.dir`."""
     return {
         (name, entry["path"]): entry.get(entry.get("hash", "md5"), "")
         for name, stage in stages.items()
@@ -26,6 +26,6 @@ def hashes(stages: Mapping[str, Any], kind: str) -> dict[tuple[str, str], str]:
     }
 
 
-def place(cache: Path, digest: str) -> Path:
-    """Where a cache keeps what has this hash."""
+def object_path(cache: Path, digest: str) -> Path:
+    """Path in a cache of the object with this hash."""
     return cache / OBJECTS / digest[:2] / digest[2:]

@@ -1,4 +1,4 @@
-"""Progress of long work as plain lines, readable in a terminal and in a collected log alike."""
+"""Progress of a long loop as plain lines, readable in a terminal and in a log file."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ _BAR = re.compile(r" \[#{0,20} {0,20}\] (\d+)/(\d+) ")
 
 
 def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
+    """Format seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def share(line: str) -> float | None:
-    """How much is done according to a line of `Progress`, 0 to 1; None if it is another line."""
+    """Read the completed fraction, 0 to 1, from a line of `Progress`; None for any other line."""
     found = _BAR.search(line)
     return min(1.0, int(found[1]) / max(int(found[2]), 1)) if found else None
 
 
 class Progress:
-    """Print how far a loop is, how fast it goes and how long it will still take.
+    """Print the progress of a loop, its speed and the time left.
 
     Parameters
     ----------
     title : str
-        What is being done, for example ``"decompose textures resnet18"``.
+        Name of the work, for example ``"decompose textures resnet18"``.
     total : int
-        How many steps there are.
+        Number of steps.
     start : int
-        Steps already done when the loop starts (a resumed run).
+        Steps that a resumed run has done already.
     unit : str
-        What a step is called.
+        Name of the steps.
     every : float
-        Seconds between two lines; the last step always gets its line.
+        Least seconds between two lines; the last step always gets one.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the loop started."""
+        """Seconds since the loop started."""
         return time.monotonic() - self.began
 
     def rate(self, done: int) -> float:
@@ -64,7 +64,7 @@ class Progress:
         return (done - self.start) / max(self.seconds, 1e-9)
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that `done` steps are complete; prints at most once every `every` seconds."""
+        """Report that `done` steps are complete; prints at most once every `every` seconds."""
         self.done = done
         now = time.monotonic()
         if done < self.total and now - self.printed < self.every:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from dxai.config.profiles import select_profile
@@ -141,14 +143,11 @@ class Project:
     def processes(self) -> dict[int, str]:
         """Processes that run in the folder: id to command."""
         found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if Path(os.readlink(folder / "cwd")).is_relative_to(self.root):
-                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    found[int(folder.name)] = command
-            except OSError:
-                continue
-        return {pid: command for pid, command in found.items() if command}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()).is_relative_to(self.root) and process.cmdline():
+                    found[process.pid] = " ".join(process.cmdline())
+        return found
 
     def close(self) -> None:
         """Stop the servers, and whatever a failed test left."""

@@ -135,7 +135,7 @@ def test_only_intact_outputs_are_restored_and_the_cache_stays(tmp_path: Path) ->
 
     def put(content: bytes, suffix: str = "", damaged: bool = False) -> str:
         digest = hashlib.md5(content).hexdigest() + suffix
-        path = dvc_files.place(cache, digest)
+        path = dvc_files.object_path(cache, digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content + b"!" * damaged)
         return digest
