@@ -24,6 +24,8 @@ DEPLOYMENTS = {
 FOLDERS = "dxai|docs|tests|flows|infra|benchmarks"
 PATH = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*[\w*/]")
 MODULE = re.compile(rf"(?<![\w/.-])(?:{FOLDERS})(?:\.[A-Za-z_]\w*)+(?![\w/(])")
+IMPORT = re.compile(rf"from ((?:{FOLDERS})[\w.]*) import (\w+)")
+METHOD = re.compile(r"`([A-Z]\w+)\.(\w+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -67,5 +69,16 @@ def test_named_files_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", PRESENT)
 def test_named_modules_exist(page: str) -> None:
-    named = set(MODULE.findall((ROOT / page).read_text()))
+    text = (ROOT / page).read_text()
+    named = {*MODULE.findall(text), *(".".join(names) for names in IMPORT.findall(text))}
     assert [name for name in sorted(named) if not is_defined(name)] == []
+
+
+@pytest.mark.parametrize("page", PRESENT)
+def test_named_methods_exist(page: str) -> None:
+    code = [path.read_text() for path in (ROOT / "dxai").rglob("*.py")]
+    for owner, method in METHOD.findall((ROOT / page).read_text()):
+        assert any(
+            re.search(rf"class {owner}\b", text) and re.search(rf"def {method}\b", text)
+            for text in code
+        ), f"{owner}.{method}"

@@ -62,7 +62,7 @@ def train_classifier(
     Raises
     ------
     Stopped
-        If the events asked for it; everything up to that step is saved.
+        If the event sink asked for it; everything up to that step is saved.
     """
     group.synchronise_batch_norm(network)
     optimiser = torch.optim.AdamW(

@@ -76,7 +76,7 @@ def train(
     NonFiniteLoss
         Naming step, losses and image ids.
     Stopped
-        If the events asked for it; everything up to that step is saved.
+        If the event sink asked for it; everything up to that step is saved.
     """
     classes = len(data.class_names)
     device = next(networks.decomposer.parameters()).device

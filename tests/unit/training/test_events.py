@@ -59,7 +59,7 @@ def test_every_word_is_a_sign_of_life(tmp_path: Path) -> None:
         assert console.heard >= before
 
 
-def test_nobody_asks_a_watcher_to_stop(tmp_path: Path) -> None:
+def test_nobody_asks_an_event_sink_to_stop(tmp_path: Path) -> None:
     assert not EventSink().stopping
     assert not Console("t", tmp_path).stopping
 
