@@ -154,7 +154,7 @@ def print_results(stack: Stack, seconds: float) -> None:
 
 
 # ------------------------------------------------------------------------------------ commands
-def start_all(stack: Stack) -> None:
+def bring_up(stack: Stack) -> None:
     """Start every service, and print how to go on."""
     began = time.monotonic()
     started: list[str] = []
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         stack = service_definitions.find_stack(root, getattr(options, "cluster", False))
         if options.command == "up":
-            start_all(stack)
+            bring_up(stack)
         elif options.command == "down":
             down(stack, service_definitions.CLUSTER)
         elif options.command == "status":

@@ -1,4 +1,4 @@
-"""Files that a service keeps locked while it runs, with its process id, port and place in its log.
+"""Files that a service keeps locked while it runs, with its process id, port and start in its log.
 
 A file that is not locked belongs to a service that has ended, even if another program has been
 given its process id since.

@@ -179,10 +179,10 @@ def test_the_gate_refuses_what_got_worse(finished: Project) -> None:
     logged = path.read_text()
     content = json.loads(logged)
     named = ("dataset", "classifier", "method")
-    place = [content["columns"].index(name) for name in (*named, "auc", "auc_low", "auc_high")]
-    better = [place[3:], (0.1, 0.09, 0.11)]
+    columns = [content["columns"].index(name) for name in (*named, "auc", "auc_low", "auc_high")]
+    better = [columns[3:], (0.1, 0.09, 0.11)]
     for row in content["data"]:
-        if [row[i] for i in place[:3]] == ["textures", "simple", "dxai"]:
+        if [row[i] for i in columns[:3]] == ["textures", "simple", "dxai"]:
             for column, value in zip(*better, strict=True):
                 row[column] = value
     path.write_text(json.dumps(content))

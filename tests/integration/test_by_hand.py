@@ -168,12 +168,12 @@ def own(make_project: Callable[..., Project]) -> Project:
     project = make_project()
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 12)):
-        for place, name in enumerate(["red one", "green <b>"]):
+        for channel, name in enumerate(["red one", "green <b>"]):
             folder = project.root / "data/fruit" / split / name
             folder.mkdir(parents=True)
             for i in range(count):
                 pixels = rng.integers(60, 120, (20, 24, 3))
-                pixels[..., place] += 100
+                pixels[..., channel] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     (project.root / "own_network.py").write_text(OWN_NETWORK)
     train = """

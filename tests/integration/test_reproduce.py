@@ -86,12 +86,12 @@ def logged(
     project, raw = make_project(), tmp_path_factory.mktemp("raw")
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("test", 8)):
-        for place, name in enumerate(["green", "red"]):
+        for index, name in enumerate(["green", "red"]):
             folder = raw / split / name
             folder.mkdir(parents=True)
             for i in range(count):
                 pixels = rng.integers(60, 120, (20, 24, 3))
-                pixels[..., 1 - place] += 100
+                pixels[..., 1 - index] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     (project.root / "data/fruit").symlink_to(raw)
     module, params = project.root / "own_network.py", project.root / "params.yaml"
