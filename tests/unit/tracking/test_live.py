@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -28,7 +29,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def in_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, give_store: Callable[[Path], None]
+) -> None:
+    give_store(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
@@ -228,7 +232,7 @@ def test_the_process_ends_with_the_training_and_says_how_it_ended(
 def test_a_training_in_process_is_too_short_to_follow(tmp_path: Path) -> None:
     with followed(tmp_path / "t", TrainingParams(executor="local")):
         Console("t", tmp_path / "t").emit("start", step=0, total=2, images=1)
-    assert not (tmp_path / ".work").exists()
+    assert [path.name for path in (tmp_path / ".work").iterdir()] == ["mlflow.db"]
 
 
 def test_a_dead_server_is_told_once_and_holds_nothing_up(

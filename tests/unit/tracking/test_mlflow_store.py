@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -63,9 +63,10 @@ def write_project(root: Path, rich: bool = False) -> Params:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory, give_store: Callable[[Path], None]) -> Path:
     """A project that has been run and logged twice."""
     root = tmp_path_factory.mktemp("project")
+    give_store(root)
     params = write_project(root)
     for name in ("first", "second"):
         mlflow_store.log_benchmark(root, params, name, {"origin": "test"})
@@ -406,8 +407,10 @@ class TestErrors:
         error: type[BaseException],
         status: str,
         monkeypatch: pytest.MonkeyPatch,
+        give_store: Callable[[Path], None],
     ) -> None:
         root, params = project
+        give_store(root)
 
         def stop(*_: object) -> None:
             raise error
@@ -419,8 +422,11 @@ class TestErrors:
         assert isinstance(frame, pd.DataFrame)
         assert list(frame["status"]) == [status]  # the parent, in its first step
 
-    def test_what_a_killed_process_left_open_is_closed(self, project: tuple[Path, Params]) -> None:
+    def test_what_a_killed_process_left_open_is_closed(
+        self, project: tuple[Path, Params], give_store: Callable[[Path], None]
+    ) -> None:
         root, params = project
+        give_store(root)
         with mlflow_store.open_store(root) as store:
             left = store.client.create_run(store.experiment).info.run_id
         mlflow_store.log_benchmark(root, params, "next")
