@@ -40,12 +40,15 @@ class Server:
         Its URL.
     log : Path
         What it wrote; of moto, a line for each request.
+    pid : int
+        Its process.
     root : Path or None
         The folder that it serves; what is put there is there at once.
     """
 
     endpoint: str
     log: Path
+    pid: int
     root: Path | None = None
     clients: list[Any] = field(default_factory=list)
 
@@ -140,7 +143,7 @@ def _running(command: list[str], ready: str) -> Iterator[Server]:
         while not (found := re.search(ready, log.read_text())):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
-        yield Server(found[1], log)
+        yield Server(found[1], log, process.pid)
     finally:
         process.kill()
         process.wait()

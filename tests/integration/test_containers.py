@@ -116,14 +116,14 @@ class Stack:
                 start_new_session=True,
             )
 
-    def healthy(self, name: str) -> bool:
-        """What the service's own health check says."""
+    def healthy(self, name: str, seconds: float = 30) -> bool:
+        """Whether the service's own health check says so within some seconds."""
         kind, *command = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
         place, environment = self.folder, self.environment(name)
         try:
             done = subprocess.run(
-                command, env=environment, cwd=place, capture_output=True, timeout=30
+                command, env=environment, cwd=place, capture_output=True, timeout=seconds
             )
         except subprocess.TimeoutExpired:  # so does Ray's, as long as there is no head
             return False
@@ -174,7 +174,7 @@ def stack() -> Iterator[Stack]:
                 for other in stack.services[name].get("depends_on", {}):
                     assert other == "postgres" or other in stack.running
                 if name != "postgres":
-                    assert not stack.healthy(name)
+                    assert not stack.healthy(name, 10)
                     stack.start(name)
                 stack.wait(name)
             yield stack

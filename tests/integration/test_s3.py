@@ -190,7 +190,7 @@ def test_a_whole_bucket_and_what_stands_for_its_folders(
 
 def test_a_listing_of_several_pages(moto: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 lists a thousand objects at a time."""
-    bucket, keys = moto.bucket(), [f"raw/{i % 7}/{i:05d}.png" for i in range(2100)]
+    bucket, keys = moto.bucket(), [f"raw/{i % 7}/{i:05d}.png" for i in range(1100)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda key: moto.put(bucket, key, b"x"), keys))
     s3.use(monkeypatch, moto.endpoint)

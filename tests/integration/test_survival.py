@@ -30,7 +30,6 @@ from tests.ray_jobs import (
     SETTINGS,
     TRAINING,
     Training,
-    children,
     cluster,
     command_of,
     digest,
@@ -152,7 +151,6 @@ def test_a_kill_in_an_upload_and_the_loss_of_the_machines_disk(
     bucket, cache = moto.bucket(), tmp_path / "cache"
     variables = s3.environment(moto.endpoint) | {"DXAI_CACHE": str(cache)}
     training = train(storage=f"s3://{bucket}/runs", variables=variables)
-    (server,) = [p for p in children(os.getpid()) if "moto" in command_of(p)]
 
     def stored() -> set[str]:
         found = moto.client().list_objects_v2(Bucket=bucket, Prefix=f"runs/{NAME}/step-")
@@ -162,12 +160,12 @@ def test_a_kill_in_an_upload_and_the_loss_of_the_machines_disk(
     for attempt in range(1, 6):
         before = max(training.saved(), SETTINGS.checkpoint_every)  # one is there already
         wait_for(lambda n=before: training.saved() > n, "a checkpoint", pause=0.0005)
-        os.kill(server, signal.SIGSTOP)  # the upload cannot end
+        os.kill(moto.pid, signal.SIGSTOP)  # the upload cannot end
         time.sleep(0.5)
         step = training.saved()
         training.kill("worker")
         shutil.rmtree(training.folder)  # only what is on the object store is left
-        os.kill(server, signal.SIGCONT)
+        os.kill(moto.pid, signal.SIGCONT)
         wait_for(lambda n=attempt: training.starts() > n, "a start after the kill")
         if training.continued()[-1] < step:  # else it had just been sent
             break
