@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from tests.hooks import webhook
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK_SECRET = "T0K3N-that-only-the-environment-has"
+METHODS = ["lrp", "ig", "gradcam", "lime"]
+"""Attribution of layers, of pixels with either sign, of a layer and of segments."""
 AUDIT = """
 import os, sys
 def _note(event, arguments):
@@ -52,12 +55,16 @@ class Project:
         Where its processes note the addresses that they connect to.
     told : list of dict
         What its webhook was sent.
+    databases : Path, optional
+        Prefect's and MLflow's as they were before the first run, for copies of the project: to
+        make them takes the servers a quarter of a minute.
     """
 
     root: Path
     audit: Path
     environment: dict[str, str] = field(default_factory=dict)
     told: list[dict[str, Any]] = field(default_factory=list)
+    databases: Path | None = None
 
     def __post_init__(self) -> None:
         ports = free_ports(5)
@@ -129,7 +136,7 @@ class Project:
     def narrow(self, **wanted: Any) -> None:
         """The same, with one frozen classifier, one joint, and nothing repeated or ablated."""
         overrides = {"ablations.variants": "{}"} | wanted.pop("overrides", {})
-        self.select(classifiers=["simple", "joint"], overrides=overrides, **wanted)
+        self.select(**{"classifiers": ["simple", "joint"], "overrides": overrides, **wanted})
 
     def flow_runs(self) -> list[dict[str, Any]]:
         """All runs, the newest first."""
@@ -148,6 +155,18 @@ class Project:
                 if Path(process.cwd()).is_relative_to(self.root) and process.cmdline():
                     found[process.pid] = " ".join(process.cmdline())
         return found
+
+    def keep_databases(self) -> None:
+        """Copy those of the running servers."""
+        self.databases = self.audit.parent / "databases"
+        for name in ("mlflow.db", "prefect/prefect.db"):
+            target = self.databases / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                contextlib.closing(sqlite3.connect(self.root / ".work" / name)) as source,
+                contextlib.closing(sqlite3.connect(target)) as copy,
+            ):
+                source.backup(copy)
 
     def close(self) -> None:
         """Stop the servers, and whatever a failed test left."""
@@ -202,6 +221,8 @@ def make_project(
             ignore = shutil.ignore_patterns(".work", "*.lock", "rwlock")
             shutil.copytree(origin.root, root, ignore=ignore, symlinks=True)
             shutil.copy(origin.root / "dvc.lock", root)
+            if origin.databases:
+                shutil.copytree(origin.databases, root / ".work")
         made.append(Project(root, folder / "audit"))
         return made[-1]
 
@@ -212,14 +233,18 @@ def make_project(
 
 @pytest.fixture(scope="session")
 def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
-    """A project that is up and has run the profile `smoke` once, by the README's command."""
+    """Start a project and run the profile `smoke` in it, with fewer methods: every kind of stage.
+
+    Each method costs a process a classifier; tests/unit/stages/test_baseline.py runs all of them.
+    """
     project = make_project()
     with webhook() as hook:
         project.told = hook.got
         project.environment["DXAI_WEBHOOK"] = f"{hook.url}/{HOOK_SECRET}"
         up = project.local("up")
         assert up.returncode == 0, up.stdout
-        run = project.deployment_run("profile=smoke")
+        project.keep_databases()
+        run = project.deployment_run("profile=smoke", f"methods={json.dumps(METHODS)}")
         assert run.returncode == 0, run.stdout + project.log(project.flow_runs()[0]["id"])
         yield project
 
@@ -248,13 +273,13 @@ def cluster() -> Iterator[Project]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def moto() -> Iterator[s3.Server]:
     with s3.moto() as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rclone() -> Iterator[s3.Server]:
     with s3.rclone() as server:
         yield server

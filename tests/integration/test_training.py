@@ -26,7 +26,7 @@ ON_RAY = {
 def project(make_project: Callable[..., Project], finished: Project) -> Project:
     """What `smoke` has done, with the two decompositions to be trained anew, longer, on Ray."""
     project = make_project(finished)
-    project.narrow(overrides=ON_RAY)
+    project.narrow(methods=["ig"], overrides=ON_RAY)
     return project
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dxai.config.profiles import select_profile
-from dxai.config.schema import ParamsError
+from dxai.config.schema import METHODS, ParamsError
 from dxai.explain import registry
 from dxai.stages import baseline, classifier, tables
 from dxai.types import Unsupported
@@ -23,7 +23,6 @@ def folder(tmp_path_factory):
         root / "params.yaml",
         "smoke",
         classifiers=["simple"],
-        methods=["ig", "random"],
         overrides={"classifier.epochs": "1", "evaluate.images": "6", "evaluate.batch_size": "4"},
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -51,6 +50,15 @@ def test_both_sign_rules_are_printed_the_tables_own_first(inside):
         ("relu", "ok", 6),
     ]
     assert found[0]["seconds_per_image"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_explains_and_is_scored(inside, method):
+    baseline.main("textures", "simple", method)
+    for row in rows(inside, method):
+        assert (row["status"], row["images"]) == ("ok", 6), row
+        assert row["auc"] > 0
 
 
 @pytest.mark.parametrize(
