@@ -29,39 +29,20 @@ from pydantic import Field
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import METHODS, ParamsError, load_params
+from dxai.results.io import read_table
+from dxai.results.table_specs import NUMBERED, SPECS
 from dxai.utils import progress, shared_process
-from dxai.utils.files import read_rows
 from flows import cache_check, webhook, workspace
 from flows.dvc_runner import Group, StageFailed, cache, groups, lanes, out_of_date, reproduce
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Table = Annotated[int, Field(ge=1, le=6)]
+Table = Annotated[int, Field(ge=min(NUMBERED), le=max(NUMBERED))]
 
 PARAMS = Path("params.yaml")
 TABLES = Path("results/tables")
 SOME_TABLES = Path(".work/tables")
-PUBLISHED = {
-    "claims": "The paper's claims about each table, beside the measured values.",
-    "table1": "Table 1: AUC while the class-distinct part is removed, lower is better.",
-    "table2": "Table 2: area while the pixels that matter most are deleted, lower is better.",
-    "table3": "Table 3: AUC, trained for one classifier, scored by each.",
-    "table4": "Table 4: standard deviation over seeds.",
-    "table5": "Table 5: images.",
-    "table6": "Table 6: accuracy of the classifiers.",
-}
-"""Tables that become artifacts of the run, and their descriptions."""
-SCORED = ("baseline", "ours", "ours_repeat", "joint_baseline", "joint_ours")
-NEEDS = {
-    1: SCORED,
-    2: SCORED,
-    3: ("cross", "cross_repeat"),
-    4: ("stability",),
-    5: ("prepare",),
-    6: ("classifier", "joint_twin"),
-}
-"""Groups of stages that a table is computed from."""
 REPORT = Path("results/report.html")
 CLUSTER = Path(".work/cluster")
 NOTICE = Path(".work/notice.json")
@@ -159,10 +140,11 @@ def full_benchmark(
 def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) -> None:
     """Run every group, or those that some tables need, with variables added to the environment."""
     at_once = lanes()
-    parts = groups(wanted={name for table in tables for name in NEEDS[table]} if tables else None)
+    needed = {table: SPECS[NUMBERED[table]].stages for table in tables or ()}
+    parts = groups(wanted=set().union(*needed.values()) if needed else None)
     names = {group.name for group in parts}
-    for table in tables or ():
-        if not names.intersection(NEEDS[table]):
+    for table, stages in needed.items():
+        if not names & stages:
             raise ParamsError(
                 f"tables: {PARAMS} selects nothing that Table {table} is made of; "
                 "the profiles `full` and `smoke` make every table"
@@ -254,7 +236,7 @@ def run_item(lines: Iterator[str]) -> None:
 @task(cache_policy=NO_CACHE)
 def publish() -> None:
     """Publish the tables and the location of the report as artifacts of the run."""
-    publish_tables(TABLES, list(PUBLISHED))
+    publish_tables(TABLES, [name for name, spec in SPECS.items() if spec.logged])
     report = REPORT.resolve()
     create_markdown_artifact(
         f"The report with all tables and pictures: [{REPORT}]({report.as_uri()})\n\n"
@@ -271,15 +253,15 @@ def publish_some(tables: list[int]) -> None:
     subprocess.run(
         [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(SOME_TABLES)], check=True
     )
-    publish_tables(SOME_TABLES, [f"table{number}" for number in numbers])
+    publish_tables(SOME_TABLES, [NUMBERED[table] for table in tables])
 
 
 def publish_tables(folder: Path, names: list[str]) -> None:
     """Publish tables, read from CSV files, as artifacts."""
     for name in names:
-        if rows := read_rows(folder / f"{name}.csv"):
+        if rows := read_table(folder / f"{name}.csv"):
             key = name.replace("table", "table-")
-            create_table_artifact(rows, key=key, description=PUBLISHED[name])
+            create_table_artifact(rows, key=key, description=SPECS[name].title)
 
 
 @task(retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)

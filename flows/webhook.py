@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dxai.reporting.text import format_table
-from dxai.utils.files import read_rows
+from dxai.results.io import Row, read_table
 
 URL = "DXAI_WEBHOOK"
 """Environment variable with the address, a secret of which only the host is ever printed."""
@@ -38,10 +38,10 @@ def message(
     dict
         `text` for chat programs; `run`, `url`, `state`, `reason`, `table1`, `changed` for others.
     """
-    rows: list[dict[str, str]] = []
+    rows: list[Row] = []
     parts = [f"dxai: run {run} {state}" + (f": {reason}" if reason else ""), url]
     if table is not None and table.exists():
-        rows = read_rows(table)
+        rows = read_table(table)
         parts.append(f"```\n{format_table(table)}\n```")
     about = {"run": run, "url": url, "state": state, "reason": reason}
     text = "\n\n".join(filter(None, [*parts, changed]))

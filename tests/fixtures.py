@@ -30,7 +30,7 @@ from dxai.metrics.removal import DELETED, ENERGIES
 from dxai.metrics.scorer import CURVES
 from dxai.paths import Paths
 from dxai.results import tables
-from dxai.results.claims import all_claims
+from dxai.results.table_specs import SPECS
 from dxai.utils.files import read_json, write_json
 
 CLASSES = ("brick", "grass", "gravel")
@@ -125,7 +125,7 @@ def write_results(
                     _cross(folders.outcomes / dataset / trained / f"dxai-{seed}", scorer)
             for classifier in params.repeat.classifiers:
                 _stability(folders.outcomes / dataset / classifier / "stability", params, made[0])
-    _tables(folders, params, rich)
+    _tables(folders, params)
     return params, folders
 
 
@@ -368,7 +368,7 @@ def _classifier(folder: Path) -> None:
 def _decomposition(folder: Path) -> None:
     step = np.arange(25, 1501, 25)
     rng = np.random.default_rng(0)
-    losses = ["adv", "d_real", "d_fake", "r1", "kld", "class", "rec", "dis_rec", "neutral"]
+    losses = ["adv", "adv_real", "adv_fake", "r1", "kld", "class", "rec", "dis_rec", "neutral"]
     history = {"step": step, "seconds": 0.3 * step}
     for k, name in enumerate(losses):
         history[f"loss/{name}"] = 0 * step if name in ("kld", "neutral") else (k + 1) / step**0.3
@@ -378,44 +378,36 @@ def _decomposition(folder: Path) -> None:
     write_json(folder / "metrics.json", {"steps": 1500, "seconds": 461.0, "seed": 0})
 
 
-def _tables(folders: Paths, params: Params, rich: bool) -> None:
+def _tables(folders: Paths, params: Params) -> None:
     """What the stage `tables` writes, made by its own functions."""
-    settings = params.evaluate
-    cells = [folders.outcomes / d / c for d in params.datasets for c in params.explained]
-    places = [
-        cell / name
-        for cell in cells
-        for name in [*(f"dxai-{s}" for s in params.seeds_of(cell.name)), *params.methods]
-    ]
-    cross = sorted(folders.outcomes.glob("*/*/dxai-*-by-*"))
-    stability = sorted(folders.outcomes.glob("*/*/stability"))
-    named = [(d, c) for d in params.datasets for c in params.classifiers]
-    trained = [folders.classifiers / d / c / "explained" for d, c in named]
-    if rich:
-        named += [(d, "discriminator") for d in params.datasets]
-        trained += [folders.classifiers / d / "joint" / "twin" for d in params.datasets]
-    place = folders.outcomes / "textures" / "resnet18"
-    changed = [place / f"dxai-{name}" for name in params.variants_of("textures", "resnet18")]
-    found = all_claims(places, cross, stability, settings)
+    cases = [folders.outcomes / d / c for d in params.datasets for c in params.explained]
+    sources = {
+        "outcomes": [
+            case / name
+            for case in cases
+            for name in [*(f"dxai-{s}" for s in params.seeds_of(case.name)), *params.methods]
+        ],
+        "cross": sorted(folders.outcomes.glob("*/*/dxai-*-by-*")),
+        "stability": sorted(folders.outcomes.glob("*/*/stability")),
+        "prepared": [folders.prepared / dataset for dataset in params.datasets],
+    }
+    trained = [(d, c, "explained") for d in params.datasets for c in params.classifiers]
+    trained += [(d, c, "twin") for d in params.datasets for c in params.joint]
+    sources["classifiers"] = [folders.classifiers.joinpath(*names) for names in trained]
+    case = folders.outcomes / "textures" / "resnet18"
+    changed = [params.seeds[0], *params.variants_of("textures", "resnet18")]
+    sources["ablations"] = [case / f"dxai-{name}" for name in changed]
     frames = {
-        "table1": tables.table1(places, settings),
-        "table2": tables.table2(places),
-        "table3": tables.table3(cross, settings),
-        "table4": tables.table4(stability, settings),
-        "table5": _counts(folders, params),
-        "table6": tables.table6(trained, named, params.profile),
-        "ablations": tables.ablations(changed, place / f"dxai-{params.seeds[0]}", settings),
-        "localisation": tables.localisation(places),
-        "per_class": tables.per_class(places, settings),
-        "per_image": tables.per_image(places),
-        "claims": found,
+        name: _counts(folders, params)
+        if name == "table5"
+        else spec.maker(*(sources[source] for source in spec.sources), params)
+        for name, spec in SPECS.items()
     }
     folders.tables.mkdir(parents=True)
     for name, frame in frames.items():
         path = folders.results / "tables" / f"{name}.csv"
         frame.to_csv(path, index=False, float_format="%.6g")
-    metrics = tables.metrics(frames["table1"], frames["table6"], found)
-    write_json(folders.results / "metrics.json", metrics)
+    write_json(folders.results / "metrics.json", tables.headlines(frames))
 
 
 def _counts(folders: Paths, params: Params) -> pd.DataFrame:
@@ -426,4 +418,4 @@ def _counts(folders: Paths, params: Params) -> pd.DataFrame:
         sums = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
         about = {"dataset": name, "source": dataset.source, "groups_test": sums["test"] // 2}
         rows.append(about | {"classes": len(manifest["class_names"])} | sums)
-    return pd.DataFrame(rows).reindex(columns=list(tables.TABLE5_COLUMNS))
+    return pd.DataFrame(rows).reindex(columns=SPECS["table5"].names)

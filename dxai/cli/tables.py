@@ -25,10 +25,11 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Write the tables and print their paths."""
     from dxai.config.schema import choose, load_params
-    from dxai.stages.tables import MAKERS, write
+    from dxai.results.table_specs import NUMBERED
+    from dxai.stages.tables import make, write
 
-    names = [choose("table", f"table{number}", MAKERS) for number in options.numbers]
-    params, folder = load_params(), Path(options.into)
-    write(folder, {name: MAKERS[name](params) for name in names})
+    names = [choose("table", f"table{n}", NUMBERED.values()) for n in options.numbers]
+    folder = Path(options.into)
+    write(folder, make(names, load_params()))
     print("\n".join(str(folder / f"{name}.csv") for name in names))
     return 0

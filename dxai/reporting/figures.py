@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dxai.reporting import image_tiles
-from dxai.results.methods import BLACK, COLOURS, GRAY
+from dxai.reporting.styles import BLACK, COLOURS, GRAY
 
 SETTINGS: dict[Any, Any] = {
     "text.parse_math": False,
@@ -99,9 +99,9 @@ def _bars(
     values = np.asarray(list(probabilities.values()), dtype=float)
     shown = np.sort(np.argsort(-values.max(0), kind="stable")[:6])
     width = 0.84 / len(values)
-    for place, (name, row) in enumerate(zip(probabilities, values, strict=True)):
-        at = np.arange(len(shown)) + (place - (len(values) - 1) / 2) * width
-        bars = axes.bar(at, row[shown], width, label=name, **_bar(place))
+    for k, (name, row) in enumerate(zip(probabilities, values, strict=True)):
+        at = np.arange(len(shown)) + (k - (len(values) - 1) / 2) * width
+        bars = axes.bar(at, row[shown], width, label=name, **_bar(k))
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
     axes.set_xticks(range(len(shown)), [_text(class_names[i], 18) for i in shown])
     axes.set(ylabel="probability", ylim=(0, 1.12), yticks=[0, 0.5, 1])
@@ -109,11 +109,11 @@ def _bars(
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _bar(place: int) -> dict[str, Any]:
+def _bar(k: int) -> dict[str, Any]:
     """The look of the bars of one series."""
-    hatch = HATCHES[(place + place // len(HATCHES)) % len(HATCHES)]
+    hatch = HATCHES[(k + k // len(HATCHES)) % len(HATCHES)]
     return {
-        "color": COLOURS[place % len(COLOURS)],
+        "color": COLOURS[k % len(COLOURS)],
         "hatch": hatch,
         "edgecolor": "white",
         "linewidth": 0.6,

@@ -1,37 +1,22 @@
-"""Every table in the paper's own layout, made of the rows that the stage `tables` writes.
+"""Every table in the paper's own layout, made of the typed rows of the stage `tables`.
 
-What is measured and what the paper prints stand in columns of their own and are never mixed.
+Measured values and those that the paper prints stand in separate columns and are never mixed.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dxai.config.schema import JOINT
 from dxai.results import paper
-from dxai.results.methods import BASELINES, NAIVE, ORDER, OURS, style
+from dxai.results.io import Row, Tables
+from dxai.results.methods import BASELINES, NAIVE, ORDER, OURS, label
+from dxai.results.table_specs import SPECS, TableSpec
+from dxai.results.verdicts import BEST, verdict
 
-Row = dict[str, Any]
-Rows = dict[str, list[Row]]
-"""Name of a table to its rows, as `read_tables` gives them."""
-
-NAMES = (
-    "table1", "table2", "table3", "table4", "table5", "table6", "ablations", "localisation",
-    "per_class", "per_image", "claims",
-)  # fmt: skip
-TEXT = frozenset(
-    [
-        "dataset", "classifier", "method", "sign", "profile", "status", "reason", "trained",
-        "scorer", "source", "variant", "class", "id", "group", "best_baseline", "claim", "other",
-        "holds",
-    ]
-)  # fmt: skip
-BEST = "ours is below the best baseline"
 WORST = 6
 """Images of each dataset and classifier that are shown as the worst explained."""
 NONE = "–"
@@ -39,17 +24,49 @@ PAPERS = "The paper's numbers are of other images, at 256 pixels and after 300,0
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column.
+class Number:
+    """A number with so many decimals, and its 95% interval if it has one."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    digits: int = 3
+    signed: bool = False
+
+    @property
+    def text(self) -> str:
+        """The number alone; a dash if it is missing."""
+        return self._shown(self.value)
+
+    @property
+    def interval(self) -> str:
+        """Its interval in brackets, or nothing."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"[{self._shown(self.low)}, {self._shown(self.high)}]"
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.interval}".rstrip()
+
+    def _shown(self, value: float | None) -> str:
+        return (signed if self.signed else fixed)(value, self.digits)
+
+
+Cell = str | Number
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The head of a column.
 
     Attributes
     ----------
     name, group : str
-        What it is called, and what stands above it and its neighbours.
-    kind : str
-        `value`; `paper`, what the paper prints; `text`.
+        Its title, and the one above it and its neighbours.
+    kind : {'value', 'paper', 'text'}
+        Measured here, printed in the paper, or text.
     dataset, classifier : str
-        What its values are of, where that is not said by the line.
+        What its values belong to, where the line does not say so.
     """
 
     name: str
@@ -65,16 +82,16 @@ class Line:
 
     Attributes
     ----------
-    cells : list of str
+    cells : list of str or Number
     kind : str
         Lines of one kind belong together: `ours`, `baseline`, `other`, `outside`, or anything.
     dataset, classifier : str
-        What its values are of, where that is not said by the column.
+        What its values belong to, where the column does not say so.
     best : frozenset of int
         Columns in which it is the lowest of those that are compared.
     """
 
-    cells: list[str]
+    cells: Sequence[Cell]
     kind: str = ""
     dataset: str = ""
     classifier: str = ""
@@ -83,54 +100,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is read; the note says what stands behind its numbers."""
+    """A table as readers see it; the note says what its numbers rest on."""
 
     name: str
     title: str
     note: str
-    columns: list[Column]
+    columns: list[Heading]
     lines: list[Line]
-
-
-# ------------------------------------------------------------------------------------ reading
-def read_table(path: Path) -> list[Row]:
-    """The rows of a CSV table: text columns as they are, numbers as float, empty and NaN as None.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, or a number is none.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [
-                {key: _value(key, text, path) for key, text in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; run the stages before first") from None
-
-
-def read_tables(folder: Path) -> Rows:
-    """Every table of results/tables/."""
-    return {name: read_table(folder / f"{name}.csv") for name in NAMES}
-
-
-def _value(key: str, text: str, path: Path) -> Any:
-    if key in TEXT:
-        return text or ""
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"{path}: {key} is {text!r}, not a number") from None
-    return number if math.isfinite(number) else None
 
 
 # ------------------------------------------------------------------------------------ numbers
 def fixed(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals; a dash if there is none."""
+    """A number with so many decimals; a dash if it is missing."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
@@ -140,50 +121,59 @@ def signed(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−") if text.startswith(("-", NONE)) else f"+{text}"
 
 
-def with_interval(row: Row, name: str, digits: int = 3) -> str:
-    """`row[name]` with its interval: 0.760 [0.716, 0.802]."""
-    return measured(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"), digits)
+def measured(row: Row, name: str, bounds: str = "") -> Number:
+    """A column of a row with its interval."""
+    bounds = bounds or name
+    return Number(row[name], row.get(f"{bounds}_low"), row.get(f"{bounds}_high"))
 
 
-def measured(value: float | None, low: float | None, high: float | None, digits: int = 3) -> str:
-    """A number and, if it has one, its interval."""
-    bounds = f" [{fixed(low, digits)}, {fixed(high, digits)}]"
-    return fixed(value, digits) + ("" if low is None or high is None else bounds)
+def difference(claim: Row) -> Number:
+    """Ours minus the other, with the interval of this paired difference."""
+    return Number(claim["delta"], claim["delta_low"], claim["delta_high"], signed=True)
 
 
-def difference(claim: Row, digits: int = 3) -> str:
-    """Ours less the other, with the interval of this paired difference."""
-    ends = ", ".join(signed(claim[f"delta_{end}"], digits) for end in ("low", "high"))
-    return f"{signed(claim['delta'], digits)} [{ends}]"
-
-
-def verdict(claim: Row) -> str:
-    """What the interval of a difference says: it should lie below 0."""
-    low, high = claim["delta_low"], claim["delta_high"]
-    if low is None or high is None:
-        return "unknown"
-    if high < 0:
-        return "holds"
-    return "does not hold" if low > 0 else "undecided"
+def ours(claim: Row) -> Number:
+    """Our side of a claim: the mean over seeds, with its interval."""
+    return measured(claim, "ours_value", "ours")
 
 
 # ------------------------------------------------------------------------------------ tables
-def all_tables(rows: Rows) -> dict[str, list[Table]]:
-    """Name of each CSV file to what is read from it."""
-    claims = rows["claims"]
-    return {
-        "table1": [table1(rows["table1"], claims), seconds(rows["table1"])],
-        "table2": [table2(rows["table2"], claims)],
-        "table3": [table3(rows["table3"], claims)],
-        "table4": [table4(rows["table4"]), table4_normalised(rows["table4"])],
-        "table5": [table5(rows["table5"])],
-        "table6": [table6(rows["table6"])],
-        "ablations": [ablations(rows["ablations"])],
-        "localisation": [localisation(rows["localisation"])],
-        "per_class": [per_class(rows["per_class"])],
-        "per_image": [per_image(rows["per_image"])],
+def all_tables(tables: Tables) -> dict[str, list[Table]]:
+    """Name of each CSV file to the tables that readers see of it."""
+    claims = tables["claims"]
+    own = {
+        "table1": [table1(tables["table1"], claims), seconds(tables["table1"])],
+        "table2": [table2(tables["table2"], claims)],
+        "table3": [table3(tables["table3"], claims)],
+        "table4": [table4(tables["table4"]), table4_normalised(tables["table4"])],
+        "table5": [table5(tables["table5"])],
+        "table6": [table6(tables["table6"])],
+        "ablations": [ablations(tables["ablations"])],
+        "localisation": [localisation(tables["localisation"])],
+        "per_class": [per_class(tables["per_class"])],
+        "per_image": [per_image(tables["per_image"])],
         "claims": [claimed(claims)],
     }
+    return {n: own[n] if n in own else [as_it_is(spec, tables[n])] for n, spec in SPECS.items()}
+
+
+def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
+    """The rows of a table without a layout of its own, each number beside its interval."""
+    ends = {f"{c.bounds}_{end}" for c in spec.columns if c.bounds for end in ("low", "high")}
+    shown = [column for column in spec.columns if column.name not in ends]
+    lines, columns = [], []
+    for row in rows:
+        cells: list[Cell] = []
+        for c in shown:
+            low, high = (row.get(f"{c.bounds}_{end}") for end in ("low", "high"))
+            digits = 3 if c.type == "number" else 0
+            is_number = c.type in ("number", "count")
+            cells.append(Number(row[c.name], low, high, digits) if is_number else str(row[c.name]))
+        case = row.get("dataset", ""), row.get("classifier", "")
+        lines.append(Line(cells, "/".join(case), *case))
+    for c in shown:
+        columns.append(Heading(c.name, kind="value" if c.type in ("number", "count") else "text"))
+    return Table(spec.name, spec.title.rstrip("."), "Every row of the file.", columns, lines)
 
 
 def table1(rows: list[Row], claims: list[Row]) -> Table:
@@ -218,28 +208,25 @@ def table2(rows: list[Row], claims: list[Row]) -> Table:
 def table3(rows: list[Row], claims: list[Row]) -> Table:
     """Lines: the classifier that was explained; columns: the one that scores."""
     scorers = _classifiers(row["scorer"] for row in rows)
-    cells = {(row["dataset"], row["trained"], row["scorer"]): row for row in rows}
-    lines = []
-    for dataset, trained in dict.fromkeys((row["dataset"], row["trained"]) for row in rows):
-        of = [cells.get((dataset, trained, scorer)) for scorer in scorers]
-        values = [with_interval(row, "auc") if row else NONE for row in of]
-        values += [fixed(row["paper"]) if row else NONE for row in of]
-        lines.append(Line([dataset, trained, *values], dataset, dataset, trained))
+    lines = _pivot(
+        rows, ("dataset", "trained"), "scorer", scorers, lambda r: measured(r, "auc"), "paper"
+    )
     columns = [
-        Column("Dataset", kind="text"),
-        Column("Trained for", kind="text"),
-        *(Column(name, "scored by") for name in scorers),
-        *(Column(name, "paper, scored by", "paper") for name in scorers),
+        *_texts("Dataset", "Trained for"),
+        *(Heading(name, "scored by") for name in scorers),
+        *(Heading(name, "paper, scored by", "paper") for name in scorers),
     ]
+    trained = [row | {"classifier": row["trained"]} for row in rows]
     note = [
         "AUC of the decomposition of one classifier, scored by each and divided by the accuracy "
         "of the one that scores; the mean over seeds. The diagonal should be the lowest.",
         *_about(rows, "Profile", "profile"),
-        *_about([r | {"classifier": r["trained"]} for r in rows], "Steps", "steps"),
-        *_about([r | {"classifier": r["trained"]} for r in rows], "Number of seeds", "seeds"),
+        *_about(trained, "Steps", "steps"),
+        *_about(trained, "Number of seeds", "seeds"),
         _images([claim for claim in claims if claim["table"] == 3]),
         f"{PAPERS}.",
     ]
+    lines = [replace(line, kind=line.dataset) for line in lines]
     title = "Table 3: AUC ↓ across classifiers"
     return _without_empty(Table("table3", title, " ".join(filter(None, note)), columns, lines))
 
@@ -247,18 +234,12 @@ def table3(rows: list[Row], claims: list[Row]) -> Table:
 def table4(rows: list[Row]) -> Table:
     """Datasets in lines, steps in columns."""
     own = [row for row in rows if row["method"] == OURS]
-    steps = sorted({int(row["step"]) for row in own})
-    lines = []
-    for place in dict.fromkeys((row["dataset"], row["classifier"]) for row in own):
-        of = {int(r["step"]): r for r in own if (r["dataset"], r["classifier"]) == place}
-        values = [with_interval(of[s], "std") if s in of else NONE for s in steps]
-        values += [fixed(of[s]["paper"]) if s in of else NONE for s in steps]
-        lines.append(Line([*place, *values], "", *place))
+    steps = sorted({row["step"] for row in own})
+    lines = _pivot(own, CASE, "step", steps, lambda r: measured(r, "std"), "paper")
     columns = [
-        Column("Dataset", kind="text"),
-        Column("Classifier", kind="text"),
-        *(Column(f"{step:,}", "after so many steps") for step in steps),
-        *(Column(f"{step:,}", "paper, at its matching step", "paper") for step in steps),
+        *_texts("Dataset", "Classifier"),
+        *(Heading(f"{step:,}", "after so many steps") for step in steps),
+        *(Heading(f"{step:,}", "paper, at its matching step", "paper") for step in steps),
     ]
     note = [
         "Standard deviation of ψ_distinct over seeds of the decomposition, mean over pixels and "
@@ -275,25 +256,30 @@ def table4(rows: list[Row]) -> Table:
 def table4_normalised(rows: list[Row]) -> Table:
     """The same relative to each image's range, after all steps, beside layer-based maps."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
+    last = {(*_case(row), row["method"]): row for row in rows}  # the last step comes last
+    found = _pivot(
+        last.values(),
+        CASE,
+        "method",
+        methods,
+        lambda row: measured(row, "normalised"),
+        "paper_normalised",
+    )
     lines = []
-    for place in dict.fromkeys((row["dataset"], row["classifier"]) for row in rows):
-        here = [row for row in rows if (row["dataset"], row["classifier"]) == place]
-        last = {row["method"]: row for row in here}  # the last step of ours comes last
-        values = [with_interval(last[m], "normalised") if m in last else NONE for m in methods]
-        values += [fixed(last[m]["paper_normalised"]) if m in last else NONE for m in methods]
-        constant = ", ".join(f"{last[m]['constant']:.0f}" for m in methods if m in last)
-        lines.append(Line([*place, *values, constant], "", *place))
-    labels = [style(method).label for method in methods]
+    for line in found:
+        of = [last.get((line.dataset, line.classifier, method)) for method in methods]
+        constant = ", ".join(str(row["constant"]) for row in of if row)
+        lines.append(replace(line, cells=[*line.cells, constant]))
+    labels = [label(method) for method in methods]
     columns = [
-        Column("Dataset", kind="text"),
-        Column("Classifier", kind="text"),
-        *(Column(label, "measured") for label in labels),
-        *(Column(label, "paper", "paper") for label in labels),
-        Column("Constant maps", kind="text"),
+        *_texts("Dataset", "Classifier"),
+        *(Heading(name, "measured") for name in labels),
+        *(Heading(name, "paper", "paper") for name in labels),
+        *_texts("Constant maps"),
     ]
     note = [
         "The deviation divided by each image's range: ours over seeds after all steps, the others "
-        "over three layers in a row. Images whose maps are constant have no part in it; they are "
+        "over three layers in a row. Images whose maps are constant are left out; they are "
         "counted in the last column, in the order of the methods.",
         *_about(rows, "Profile", "profile"),
         *_about(rows, "Number of seeds of ours", "seeds"),
@@ -315,12 +301,12 @@ def table5(rows: list[Row]) -> Table:
         "paper_train": "training",
         "paper_test": "test",
     }
-    columns = [Column("Dataset", kind="text"), Column("Source", kind="text")]
+    columns = _texts("Dataset", "Source")
     for key, name in numbers.items():
         printed = key.startswith("paper")
-        columns.append(Column(name, *(("paper", "paper") if printed else ("", "value"))))
+        columns.append(Heading(name, *(("paper", "paper") if printed else ("", "value"))))
     lines = [
-        Line([row["dataset"], row["source"], *(fixed(row[k], 0) for k in numbers)], "")
+        Line([row["dataset"], row["source"], *(Number(row[k], digits=0) for k in numbers)])
         for row in rows
     ]
     note = (
@@ -334,18 +320,19 @@ def table5(rows: list[Row]) -> Table:
 def table6(rows: list[Row]) -> Table:
     """Datasets in lines, classifiers in columns."""
     names = list(dict.fromkeys(row["classifier"] for row in rows))
-    cells = {(row["dataset"], row["classifier"]): row for row in rows}
-    lines = []
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        of = [cells.get((dataset, name)) for name in names]
-        values = [_accuracy(row) if row else NONE for row in of]
-        values += [fixed(row["paper"]) if row else NONE for row in of]
-        lines.append(Line([dataset, *values], "", dataset))
+    lines = _pivot(
+        rows,
+        ("dataset",),
+        "classifier",
+        names,
+        lambda row: measured(row, "test_accuracy", "accuracy"),
+        "paper",
+    )
     joint = {"discriminator": JOINT}
     columns = [
-        Column("Dataset", kind="text"),
-        *(Column(name, "measured", classifier=joint.get(name, name)) for name in names),
-        *(Column(name, "paper", "paper", classifier=joint.get(name, name)) for name in names),
+        *_texts("Dataset"),
+        *(Heading(name, "measured", classifier=joint.get(name, name)) for name in names),
+        *(Heading(name, "paper", "paper", classifier=joint.get(name, name)) for name in names),
     ]
     note = [
         "Share of test images, with Wilson's 95% interval; chosen on validation images. "
@@ -361,26 +348,21 @@ def table6(rows: list[Row]) -> Table:
 
 def ablations(rows: list[Row]) -> Table:
     """One decomposition with something changed, beside the one in which nothing is."""
-    columns = [
-        Column("Dataset", kind="text"),
-        Column("Classifier", kind="text"),
-        Column("Variant", kind="text"),
-        Column("AUC ↓"),
-        Column("less as it is"),
-        Column("Transfer ↓"),
-        Column("Blur ↓"),
-        Column("PSNR x̂, dB ↑"),
-        Column("mean |ψ_distinct|"),
-        Column("Neutrality ↑"),
-    ]
+    columns = _texts("Dataset", "Classifier", "Variant")
+    columns += _values("AUC ↓", "less as it is", "Transfer ↓", "Blur ↓", "PSNR x̂, dB ↑")
+    columns += _values("mean |ψ_distinct|", "Neutrality ↑")
+    digits = {"auc_transfer": 3, "auc_blur": 3, "psnr_db": 1, "mean_abs_distinct": 3}
+    digits |= {"neutrality": 2}
     lines = []
     for row in rows:
-        delta = difference(row) if row["delta"] is not None else NONE
-        values = [with_interval(row, "auc"), delta, fixed(row["auc_transfer"])]
-        values += [fixed(row["auc_blur"]), fixed(row["psnr_db"], 1)]
-        values += [fixed(row["mean_abs_distinct"]), fixed(row["neutrality"], 2)]
-        place = row["dataset"], row["classifier"]
-        lines.append(Line([*place, plain(row["variant"]), *values], "/".join(place), *place))
+        cells: list[Cell] = [
+            *_case(row),
+            in_words(row["variant"]),
+            measured(row, "auc"),
+            difference(row),
+        ]
+        cells += [Number(row[name], digits=n) for name, n in digits.items()]
+        lines.append(_line_of(row, cells))
     note = [
         "Figs. 6, 12 and 14 of the paper. 95% intervals over independent groups, of the "
         "difference paired by image.",
@@ -393,7 +375,7 @@ def ablations(rows: list[Row]) -> Table:
     return Table("ablations", title, " ".join(note), columns, lines)
 
 
-def plain(variant: str) -> str:
+def in_words(variant: str) -> str:
     """The name of an ablation in words."""
     return variant.replace("_", " ")
 
@@ -405,24 +387,20 @@ MEASURES = {
     "mask_area": "Chance",
     "correlation": "Correlation ↑",
 }
-"""Columns of the table of localisation, and what they are called."""
+"""Columns of the table of localisation and their headings."""
 
 
 def localisation(rows: list[Row]) -> Table:
     """How well maps mark what is known to make the class."""
-    columns = [
-        Column("Dataset", kind="text"),
-        Column("Classifier", kind="text"),
-        Column("Method", kind="text"),
-        Column("Images known"),
-        *map(Column, MEASURES.values()),
-    ]
+    columns = _texts("Dataset", "Classifier", "Method")
+    columns += _values("Images known", *MEASURES.values())
     lines = []
     for row in rows:
-        place, values = (row["dataset"], row["classifier"]), [fixed(row[k]) for k in MEASURES]
-        label = f"{_label(row)}, seed {row['seed']:.0f}" if row["method"] == OURS else _label(row)
-        cells = [*place, label, fixed(row["known"], 0), *values]
-        lines.append(Line(cells, "/".join(place), *place))
+        sign = "" if row["sign"] == "part" else f", {row['sign']}"
+        name = label(row["method"]) + sign
+        name += f", seed {row['seed']}" if row["method"] == OURS else ""
+        numbers = [Number(row["known"], digits=0), *(Number(row[key]) for key in MEASURES)]
+        lines.append(_line_of(row, [*_case(row), name, *numbers]))
     note = [
         "Means over the images of which it is known what makes the class. Pointing: the largest "
         "value lies inside; chance for it, for average precision and for the energy inside is the "
@@ -437,18 +415,15 @@ def localisation(rows: list[Row]) -> Table:
 def per_class(rows: list[Row]) -> Table:
     """Classes in lines, methods in columns: Table 1 for the images of each class alone."""
     methods = [m for m in ORDER if any(row["method"] == m for row in rows)]
-    cells: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in rows:  # the first seed comes first
-        place = (row["dataset"], row["classifier"], row["class"])
-        cells.setdefault(place, {}).setdefault(row["method"], row)
+    key = (*CASE, "class")
+    first = {tuple(row[name] for name in key): row for row in reversed(rows)}
     lines = []
-    for place, of in cells.items():
-        first = next(iter(of.values()))
-        values = [with_interval(of[m], "auc") if m in of else NONE for m in methods]
-        cells_of = [*place, fixed(first["images"], 0), fixed(first["accuracy"]), *values]
-        lines.append(Line(cells_of, "/".join(place[:2]), *place[:2]))
-    columns = [Column(name, kind="text") for name in ("Dataset", "Classifier", "Class")]
-    columns += [Column("Images"), Column("Accuracy"), *(Column(style(m).label) for m in methods)]
+    for line in _pivot(rows, key, "method", methods, lambda row: measured(row, "auc")):
+        row = first[tuple(line.cells[:3])]
+        about = [Number(row["images"], digits=0), Number(row["accuracy"])]
+        lines.append(_line_of(row, [*line.cells[:3], *about, *line.cells[3:]]))
+    columns = _texts("Dataset", "Classifier", "Class")
+    columns += _values("Images", "Accuracy", *map(label, methods))
     note = (
         "AUC ↓ with its 95% interval over independent groups; each method under its own rule for "
         "the sign, ours of the first seed. A dash: no image of the class was classified rightly."
@@ -458,16 +433,15 @@ def per_class(rows: list[Row]) -> Table:
 
 def per_image(rows: list[Row]) -> Table:
     """The worst explained images of each dataset and classifier."""
-    columns = [Column(name, kind="text") for name in ("Dataset", "Classifier", "Image", "Class")]
-    columns += [Column("Ours ↓"), Column("Best baseline ↓"), Column("which", kind="text")]
-    columns += [Column("p before"), Column("p after"), Column("Uncertainty over z")]
+    columns = _texts("Dataset", "Classifier", "Image", "Class")
+    columns += [*_values("Ours ↓", "Best baseline ↓"), *_texts("which")]
+    columns += _values("p before", "p after", "Uncertainty over z")
     lines = []
     for row in worst(rows):
-        place = row["dataset"], row["classifier"]
-        best = style(row["best_baseline"]).label if row["best_baseline"] else NONE
-        cells = [*place, row["id"], row["class"], fixed(row["ours"]), fixed(row["baseline"]), best]
-        cells += [fixed(row[key]) for key in ("before", "after", "uncertainty")]
-        lines.append(Line(cells, "/".join(place), *place))
+        best = label(row["best_baseline"]) if row["best_baseline"] else NONE
+        cells = [*_case(row), row["id"], row["class"], Number(row["ours"]), Number(row["baseline"])]
+        cells += [best, *(Number(row[key]) for key in ("before", "after", "uncertainty"))]
+        lines.append(_line_of(row, cells))
     note = (
         f"The {WORST} images of each dataset and classifier with the largest area under the "
         "probability of their own class, mean over seeds; p: that probability before and after "
@@ -480,21 +454,15 @@ def worst(rows: list[Row]) -> list[Row]:
     """The first `WORST` of each dataset and classifier: per_image.csv has the worst first."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row["dataset"], row["classifier"]), []).append(row)
+        found.setdefault(_case(row), []).append(row)
     return [row for of in found.values() for row in of[:WORST]]
 
 
 def seconds(rows: list[Row]) -> Table:
     """How long each method takes for an image."""
-    cells = {(r["dataset"], r["classifier"], r["method"]): r for r in reversed(rows)}
     methods = [m for m in (OURS, *BASELINES, NAIVE) if any(r["method"] == m for r in rows)]
-    lines = []
-    for place in dict.fromkeys((row["dataset"], row["classifier"]) for row in rows):
-        of = [cells.get((*place, method)) for method in methods]
-        values = [_time(row["seconds_per_image"]) if row else NONE for row in of]
-        lines.append(Line([*place, *values], "", *place))
-    columns = [Column("Dataset", kind="text"), Column("Classifier", kind="text")]
-    columns += [Column(style(method).label) for method in methods]
+    lines = _pivot(rows, CASE, "method", methods, lambda row: _time(row["seconds_per_image"]))
+    columns = [*_texts("Dataset", "Classifier"), *_values(*map(label, methods))]
     note = ["The attribution alone, in batches, of the first seed.", *_behind(rows, [], 1)]
     return Table("seconds", "Seconds per image ↓", " ".join(note), columns, lines)
 
@@ -505,34 +473,83 @@ def _time(value: float | None) -> str:
 
 def claimed(claims: list[Row]) -> Table:
     """Every claim: what it says, what was measured, whether it holds."""
-    columns = [Column("Table", kind="text"), Column("Dataset", kind="text")]
-    columns += [Column(name, kind="text") for name in ("Classifier", "Claim", "Against")]
-    columns += [Column("Ours"), Column("Other"), Column("Difference")]
-    columns += [Column("Seeds"), Column("Images"), Column("Groups"), Column("Verdict", kind="text")]
+    columns = _texts("Table", "Dataset", "Classifier", "Claim", "Against")
+    columns += _values("Ours", "Other", "Difference", "Seeds", "Images", "Groups")
+    columns += _texts("Verdict")
     lines = []
     for claim in claims:
-        place = claim["dataset"], claim["classifier"]
-        cells = [f"{claim['table']:.0f}", *place, claim["claim"], against(claim)]
-        cells += [ours(claim), fixed(claim["other_value"])]
-        cells += [difference(claim), *(fixed(claim[k], 0) for k in ("seeds", "images", "groups"))]
-        lines.append(Line([*cells, verdict(claim)], f"{claim['table']:.0f}", *place))
+        cells = [str(claim["table"]), *_case(claim), claim["claim"], against(claim)]
+        cells += [ours(claim), Number(claim["other_value"]), difference(claim)]
+        cells += [Number(claim[key], digits=0) for key in ("seeds", "images", "groups")]
+        cells.append(verdict(claim["delta_low"], claim["delta_high"]))
+        lines.append(Line(cells, str(claim["table"]), *_case(claim)))
     note = (
         "Every claim is a difference, ours less the other, that should be below 0. It holds if the "
-        "whole 95% interval lies below 0, does not hold if it lies above, else these images do not "
+        "whole 95% interval lies below 0, is reversed if it lies above, else these images do not "
         "decide it."
     )
     return Table("claims", "What the paper claims, tested on this run", note, columns, lines)
 
 
 def against(claim: Row) -> str:
-    """What a claim compares ours with."""
+    """The method, or the classifier, that a claim compares ours with."""
     if claim["table"] == 3:
         return claim["other"]
     signed_rule = f", {claim['sign']}" if claim["table"] in (1, 2) else ""
-    return style(claim["other"]).label + ("" if signed_rule == ", part" else signed_rule)
+    return label(claim["other"]) + ("" if signed_rule == ", part" else signed_rule)
 
 
 # ------------------------------------------------------------------------------------ parts
+CASE = ("dataset", "classifier")
+
+
+def _case(row: Row) -> tuple[str, str]:
+    return row["dataset"], row["classifier"]
+
+
+def _texts(*names: str) -> list[Heading]:
+    return [Heading(name, kind="text") for name in names]
+
+
+def _values(*names: str) -> list[Heading]:
+    return [Heading(name) for name in names]
+
+
+def _line_of(row: Row, cells: list[Cell]) -> Line:
+    return Line(cells, "/".join(_case(row)), *_case(row))
+
+
+def _pivot(
+    rows: Iterable[Row],
+    key: Sequence[str],
+    across: str,
+    names: Sequence[Any],
+    cell: Callable[[Row], Cell],
+    printed: str = "",
+) -> list[Line]:
+    """Rows with the same `key` as one line with a cell for each of `names`; the first row counts.
+
+    Parameters
+    ----------
+    across : str
+        Column that holds one of `names`.
+    printed : str
+        Column with the paper's values, which follow in cells of their own.
+    """
+    found: dict[tuple[str, ...], dict[Any, Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in key), {}).setdefault(row[across], row)
+    lines = []
+    for values, members in found.items():
+        chosen = [members.get(name) for name in names]
+        cells: list[Cell] = [cell(row) if row else NONE for row in chosen]
+        if printed:
+            cells += [Number(row[printed]) if row else NONE for row in chosen]
+        classifier = values[1] if len(values) > 1 else ""
+        lines.append(Line([*values, *cells], "", values[0], classifier))
+    return lines
+
+
 def _areas(
     name: str, title: str, note: str, rows: list[Row], claims: dict[Any, Row], column: str
 ) -> Table:
@@ -546,58 +563,60 @@ def _areas(
     cells: dict[Any, dict[tuple[str, str], Row]] = {}
     own: dict[Any, str] = {}
     for row in rows:  # the first seed, and each method's own rule for the sign, come first
-        place = row["dataset"], row["classifier"]
-        first = own.setdefault((place, row["method"]), row["sign"])
+        first = own.setdefault((*_case(row), row["method"]), row["sign"])
         rule = "" if row["sign"] == first else row["sign"]
-        cells.setdefault(place, {}).setdefault((row["method"], rule), row)
+        cells.setdefault(_case(row), {}).setdefault((row["method"], rule), row)
     order = _classifiers(classifier for _, classifier in cells)
     datasets = list(dict.fromkeys(dataset for dataset, _ in cells))
-    columns, places, told = [Column("Method", kind="text")], [], set()
+    columns, cases, told = _texts("Method"), [], set()
     for classifier in order:
         group = f"{classifier} (C = D)" if classifier == JOINT else classifier
         for dataset in (d for d in datasets if (d, classifier) in cells):
-            columns.append(Column(dataset, group, "value", dataset, classifier))
-            places.append(((dataset, classifier), False))
+            columns.append(Heading(dataset, group, "value", dataset, classifier))
+            cases.append(((dataset, classifier), False))
             if dataset not in told and any(
                 r.get("paper") is not None for r in cells[dataset, classifier].values()
             ):
-                columns.append(Column("paper", group, "paper", dataset, classifier))
-                places.append(((dataset, classifier), True))
+                columns.append(Heading("paper", group, "paper", dataset, classifier))
+                cases.append(((dataset, classifier), True))
             told.add(dataset)
     lines, lowest = [], _lowest(cells, claims, column)
     for method, sign in _kinds(cells):
         kind = _kind(method, sign)
-        texts, best = [], []
-        for place, printed in places:
-            cell = cells[place].get((method, sign))
+        shown: list[Cell] = []
+        best: list[int] = []
+        for case, printed in cases:
+            cell = cells[case].get((method, sign))
             if printed:
-                texts.append(fixed(cell["paper"]) if cell and not sign else NONE)
+                shown.append(Number(cell["paper"]) if cell and not sign else NONE)
                 continue
-            value, text = _area(cell, claims.get(place) if method == OURS else None, column)
-            texts.append(text)
-            if kind != "outside" and value is not None and value == lowest.get(place):
-                best.append(len(texts))
-        label = style(method).label + (f", {sign}" if sign else "")
-        lines.append(Line([label, *texts], kind, best=frozenset(best)))
+            area = _area(cell, claims.get(case) if method == OURS else None, column)
+            shown.append(area)
+            if kind != "outside" and _value(area) is not None and _value(area) == lowest.get(case):
+                best.append(len(shown))
+        name_of = label(method) + (f", {sign}" if sign else "")
+        lines.append(Line([name_of, *shown], kind, best=frozenset(best)))
     return Table(name, title, note, columns, lines)
 
 
-def _area(row: Row | None, claim: Row | None, column: str) -> tuple[float | None, str]:
-    """A cell's value, and as it is shown."""
+def _area(row: Row | None, claim: Row | None, column: str) -> Cell:
+    """An area; why there is none."""
     if row is None:
-        return None, NONE
+        return NONE
     if row["status"] != "ok":
-        return None, row["status"]
-    if claim is not None:
-        return claim["ours_value"], ours(claim)
-    return row[column], with_interval(row, column)
+        return str(row["status"])
+    return measured(row, column) if claim is None else ours(claim)
+
+
+def _value(cell: Cell) -> float | None:
+    return cell.value if isinstance(cell, Number) else None
 
 
 def _kinds(cells: dict[Any, dict[tuple[str, str], Row]]) -> list[tuple[str, str]]:
     """Methods, and a sign rule that is not their own, in the order of the lines."""
     found = {key for of in cells.values() for key in of}
-    places = {kind: place for place, kind in enumerate(("ours", "baseline", "other", "outside"))}
-    return sorted(found, key=lambda key: (places[_kind(*key)], ORDER.index(key[0])))
+    kinds = ("ours", "baseline", "other", "outside")
+    return sorted(found, key=lambda key: (kinds.index(_kind(*key)), ORDER.index(key[0])))
 
 
 def _kind(method: str, sign: str) -> str:
@@ -613,37 +632,23 @@ def _lowest(
 ) -> dict[Any, float]:
     """The lowest value of ours and the baselines of each dataset and classifier."""
     lowest = {}
-    for place, of in cells.items():
-        values = [
-            _area(row, claims.get(place) if method == OURS else None, column)[0]
-            for (method, _), row in of.items()
+    for case, found in cells.items():
+        areas = [
+            _value(_area(row, claims.get(case) if method == OURS else None, column))
+            for (method, _), row in found.items()
             if method in (OURS, *BASELINES)
         ]
-        if known := [value for value in values if value is not None]:
-            lowest[place] = min(known)
+        if known := [area for area in areas if area is not None]:
+            lowest[case] = min(known)
     return lowest
 
 
 def _best_claims(claims: list[Row], table: int) -> dict[Any, Row]:
     return {
-        (claim["dataset"], claim["classifier"]): claim
+        _case(claim): claim
         for claim in claims
         if claim["table"] == table and claim["claim"] == BEST
     }
-
-
-def ours(claim: Row) -> str:
-    """Our side of a claim: the mean over seeds, with its interval."""
-    return measured(claim["ours_value"], claim["ours_low"], claim["ours_high"])
-
-
-def _accuracy(row: Row) -> str:
-    return measured(row["test_accuracy"], row["accuracy_low"], row["accuracy_high"])
-
-
-def _label(row: Row) -> str:
-    shown = "" if row["sign"] == "part" else f", {row['sign']}"
-    return style(row["method"]).label + shown
 
 
 def _classifiers(names: Iterable[str]) -> list[str]:
@@ -652,11 +657,11 @@ def _classifiers(names: Iterable[str]) -> list[str]:
 
 
 def _without_empty(table: Table) -> Table:
-    """Without columns in which the paper prints nothing for any line."""
+    """Leave out columns in which the paper prints nothing for any line."""
     kept = [
-        place
-        for place, column in enumerate(table.columns)
-        if column.kind != "paper" or any(line.cells[place] != NONE for line in table.lines)
+        k
+        for k, column in enumerate(table.columns)
+        if column.kind != "paper" or any(str(line.cells[k]) != NONE for line in table.lines)
     ]
     lines = [
         Line([line.cells[k] for k in kept], line.kind, line.dataset, line.classifier)
@@ -677,14 +682,12 @@ def _behind(rows: list[Row], claims: list[Row], table: int) -> list[str]:
 
 
 def _images(claims: list[Row]) -> str:
-    shown = [
-        claim | {"shown": f"{claim['images']:.0f} ({claim['groups']:.0f})"} for claim in claims
-    ]
+    shown = [claim | {"shown": f"{claim['images']} ({claim['groups']})"} for claim in claims]
     return " ".join(_about(shown, "Images (independent groups)", "shown"))
 
 
 def _about(rows: Sequence[Row], title: str, key: str) -> list[str]:
-    """What a column holds as a sentence: once if it is the same for all, else by what differs."""
+    """A column's values as a sentence: once if they are all the same, else by what differs."""
     known = [row for row in rows if row.get(key) is not None and row.get(key) != ""]
     if not known:
         return []
@@ -703,6 +706,4 @@ def _about(rows: Sequence[Row], title: str, key: str) -> list[str]:
 
 
 def _shown(key: str, value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.0f}" if key == "seed" else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)

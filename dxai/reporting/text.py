@@ -1,14 +1,18 @@
-"""`dxai table`: a result table as aligned text."""
+"""Result tables as text: for a terminal (`dxai table`), as Markdown and as LaTeX."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
+from dxai.reporting.table_layouts import Table, all_tables
+from dxai.results.io import Row, TableError, read_table, read_tables
 from dxai.results.methods import OURS, OUTSIDE
-from dxai.utils.files import read_rows
+from dxai.results.verdicts import HOLDS, verdict
+from dxai.utils.files import atomic
 
-COLUMNS = {
+TERMINAL = {
     "auc": ("AUC", 3),
     "interval": ("95% interval", 3),
     "auc_energy": ("energy", 3),
@@ -20,102 +24,176 @@ COLUMNS = {
     "neutrality": ("neutral", 2),
     "seconds_per_image": ("s/image", 3),
 }
-"""Columns of Table 1 that are printed: heading and decimals."""
+"""Columns of Table 1 that a terminal shows: heading and decimals."""
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    # After the end of a line these two would be read as its arguments.
+    "[": "{[}", "*": "{*}",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": "$-$", "–": "--", "·": r"$\cdot$",
+    "→": r"$\rightarrow$", "×": r"$\times$", "≥": r"$\geq$", "β": r"$\beta$", "ψ": r"$\psi$",
+}  # fmt: skip
+MARKDOWN = {c: f"\\{c}" for c in "\\`*_|~$#!{}"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
-Row = dict[str, str]
 
-
+# ------------------------------------------------------------------------------------ terminal
 def format_table(path: Path | str) -> str:
     """A CSV table as text: Table 1 in groups with its claim, claims in short, any other as it is.
 
     Raises
     ------
-    ValueError
-        If there is no such table, or nothing in it.
+    TableError
+        If the table is missing or empty.
     """
-    try:
-        rows: list[Row] = read_rows(path)
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: no such table; `dvc repro` or `make benchmark` makes it"
-        ) from None
+    rows = read_table(path)
     if not rows:
-        raise ValueError(f"{path}: the table is empty")
+        raise TableError(f"{path}: the table is empty")
     if {"claim", "holds"} <= rows[0].keys():
         return _claims(rows)
     if not {"method", "auc", "status"} <= rows[0].keys():
-        return _aligned([list(rows[0]), *(list(row.values()) for row in rows)])
-    cells = itertools.groupby(rows, key=lambda row: (row["dataset"], row["classifier"]))
-    return "\n\n".join(_table1(dataset, name, list(cell)) for (dataset, name), cell in cells)
+        return aligned([list(rows[0]), *(list(map(_plain_value, r.values())) for r in rows)])
+    cases = itertools.groupby(rows, key=lambda row: (row["dataset"], row["classifier"]))
+    return "\n\n".join(_table1(dataset, name, list(case)) for (dataset, name), case in cases)
+
+
+def aligned(lines: list[list[str]], left: int = 2) -> str:
+    """Columns under their headings, the first `left` to the left, numbers to the right."""
+    width = [max(map(len, column)) for column in itertools.zip_longest(*lines, fillvalue="")]
+    rule = ["-" * n for n in width]
+    return "\n".join(
+        "  ".join(
+            text.ljust(n) if k < left else text.rjust(n)
+            for k, (text, n) in enumerate(zip(line, width, strict=False))
+        ).rstrip()
+        for line in [lines[0], rule, *lines[1:]]
+    )
+
+
+def decimals(value: float | None, digits: int, signed: bool = False) -> str:
+    """A number with so many decimals, for a terminal; `-` if it is missing."""
+    return "-" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def _plain_value(value: Any) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _signed_interval(row: Row) -> str:
+    return f"[{decimals(row['delta_low'], 3, True)}, {decimals(row['delta_high'], 3, True)}]"
 
 
 def _claims(rows: list[Row]) -> str:
     lines = [["table", "dataset / classifier", "claim", "against", "ours", "other", "difference"]]
     lines[0] += ["95% interval", "seeds", "verdict"]
     for row in rows:
-        place = f"{row['dataset']} / {row['classifier']}"
-        numbers = [_number(row[name], 3) for name in ("ours_value", "other_value")]
-        interval = f"[{float(row['delta_low']):+.3f}, {float(row['delta_high']):+.3f}]"
-        low = float(row["delta_low"])
-        verdict = "holds" if row["holds"] == "True" else "reversed" if low > 0 else "undecided"
-        delta = f"{float(row['delta']):+.3f}"
-        named = [row["table"], place, row["claim"], row["other"]]
-        lines.append([*named, *numbers, delta, interval, row["seeds"], verdict])
-    return _aligned(lines, left=4)
+        named = [str(row["table"]), f"{row['dataset']} / {row['classifier']}"]
+        numbers = [decimals(row[name], 3) for name in ("ours_value", "other_value")]
+        numbers += [decimals(row["delta"], 3, True), _signed_interval(row), str(row["seeds"])]
+        found = verdict(row["delta_low"], row["delta_high"])
+        lines.append([*named, row["claim"], row["other"], *numbers, found])
+    return aligned(lines, left=4)
 
 
 def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
-    scored = [row for row in rows if row["auc"]]
-    rivals = [float(row["auc"]) for row in scored if row["method"] not in OUTSIDE]
-    lowest = min(rivals, default=None)
+    scored = [row for row in rows if row["auc"] is not None]
+    lowest = min((row["auc"] for row in scored if row["method"] not in OUTSIDE), default=None)
     about = [f"{dataset} / {classifier}", f"profile {rows[0]['profile']}"]
     if scored:
-        about.append(f"{float(scored[0]['images']):.0f} images")
-        about.append(f"accuracy {float(scored[0]['accuracy']):.3f}")
-    heading = ["method", "sign", *(heading for heading, _ in COLUMNS.values())]
+        about += [f"{scored[0]['images']} images", f"accuracy {scored[0]['accuracy']:.3f}"]
+    heading = ["method", "sign", *(heading for heading, _ in TERMINAL.values())]
     lines = [heading, *(_line(row, lowest) for row in rows)]
     notes = ["AUC and its guards: lower is better; * the lowest of ours and the baselines."]
     notes += [f"{r['method']}: {r['status']}: {r['reason']}" for r in rows if r["status"] != "ok"]
     notes += [
-        f"{_name(row)} minus the best baseline: 95% interval "
-        f"[{float(row['delta_low']):+.3f}, {float(row['delta_high']):+.3f}]"
-        f"{', below 0' if float(row['delta_high']) < 0 else ', not below 0'}"
+        f"{_name(row)} minus the best baseline: 95% interval {_signed_interval(row)}, "
+        f"{'' if verdict(row['delta_low'], row['delta_high']) == HOLDS else 'not '}below 0"
         for row in scored
-        if row["method"] == OURS and row["delta_low"] and row["delta_high"]
+        if row["method"] == OURS and None not in (row["delta_low"], row["delta_high"])
     ]
-    return "\n".join([", ".join(about), _aligned(lines), *notes])
+    return "\n".join([", ".join(about), aligned(lines), *notes])
 
 
 def _line(row: Row, lowest: float | None) -> list[str]:
     if row["status"] != "ok":
         return [row["method"], row["sign"], row["status"]]
-    name = f"({row['method']})" if row["method"] in OUTSIDE else _name(row)
-    cells = {
-        column: _number(row.get(column, ""), digits) for column, (_, digits) in COLUMNS.items()
-    }
-    cells["interval"] = f"{_number(row['auc_low'], 3)}-{_number(row['auc_high'], 3)}"
-    best = row["method"] not in OUTSIDE and row["auc"] and float(row["auc"]) == lowest
-    cells["auc"] += "*" if best else " "
-    return [name, row["sign"], *cells.values()]
+    outside = row["method"] in OUTSIDE
+    cells = {name: decimals(row.get(name), digits) for name, (_, digits) in TERMINAL.items()}
+    cells["interval"] = f"{decimals(row['auc_low'], 3)}-{decimals(row['auc_high'], 3)}"
+    cells["auc"] += "*" if not outside and row["auc"] is not None and row["auc"] == lowest else " "
+    return [f"({row['method']})" if outside else _name(row), row["sign"], *cells.values()]
 
 
 def _name(row: Row) -> str:
     """The method, and the seed unless it is the usual one."""
-    return row["method"] + (f" (seed {row['seed']})" if row["seed"] not in ("", "0") else "")
+    return row["method"] + (f" (seed {row['seed']})" if row["seed"] else "")
 
 
-def _number(text: str, digits: int) -> str:
-    return f"{float(text):.{digits}f}" if text else "-"
+# ------------------------------------------------------------------------------------ files
+def write_exports(folder: Path) -> None:
+    """Write `<name>.md` and `<name>.tex` beside each CSV table of a folder."""
+    for name, tables in all_tables(read_tables(folder)).items():
+        for suffix, write in (("md", markdown), ("tex", latex)):
+            with atomic(folder / f"{name}.{suffix}") as temporary:
+                temporary.write_text("\n".join(map(write, tables)), encoding="utf-8")
 
 
-def _aligned(lines: list[list[str]], left: int = 2) -> str:
-    """Columns under their headings, the first `left` to the left, numbers to the right."""
-    width = [max(map(len, column)) for column in itertools.zip_longest(*lines, fillvalue="")]
-    rule = ["-" * n for n in width]
-    return "\n".join(
-        "  ".join(
-            text.ljust(n) if place < left else text.rjust(n)
-            for place, (text, n) in enumerate(zip(line, width, strict=False))
-        ).rstrip()
-        for line in [lines[0], rule, *lines[1:]]
-    )
+def markdown(table: Table) -> str:
+    """A table with its title and note, as GitHub reads it; the best values are bold."""
+    heads = [": ".join(filter(None, (c.group, c.name))) for c in table.columns]
+    rules = ["---" if c.kind == "text" else "---:" for c in table.columns]
+    rows = [[*map(_markdown, heads)], rules]
+    for line in table.lines:
+        cells = [_markdown(str(cell)) for cell in line.cells]
+        rows.append([f"**{c}**" if k in line.best else c for k, c in enumerate(cells)])
+    body = [f"| {' | '.join(row)} |" for row in rows]
+    parts = [f"### {_markdown(table.title)}", _markdown(table.note), "\n".join(body)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(table: Table) -> str:
+    """A table for a document with `booktabs` and `graphicx`; the best values are bold."""
+    spans = [
+        (group, len(list(of))) for group, of in itertools.groupby(c.group for c in table.columns)
+    ]
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_latex(table.title)}. {_latex(table.note)}}}",
+        rf"\label{{tab:{table.name}}}",
+        r"\resizebox{\linewidth}{!}{%",
+        rf"\begin{{tabular}}{{{''.join('l' if c.kind == 'text' else 'r' for c in table.columns)}}}",
+        r"\toprule",
+    ]
+    if any(group for group, _ in spans):
+        heads = [rf"\multicolumn{{{size}}}{{c}}{{{_latex(group)}}}" for group, size in spans]
+        lines.append(" & ".join(heads) + r" \\")
+        ends = list(itertools.accumulate(size for _, size in spans))
+        lines += [
+            rf"\cmidrule(lr){{{end - size + 1}-{end}}}"
+            for (group, size), end in zip(spans, ends, strict=True)
+            if group
+        ]
+    lines += [" & ".join(_latex(c.name) for c in table.columns) + r" \\", r"\midrule"]
+    for k, line in enumerate(table.lines):
+        if k and line.kind != table.lines[k - 1].kind:
+            lines.append(r"\midrule")
+        cells = [_latex(str(cell)) for cell in line.cells]
+        bold = [rf"\textbf{{{c}}}" if k in line.best else c for k, c in enumerate(cells)]
+        lines.append(" & ".join(bold) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(text: str) -> str:
+    shown = "".join(MARKDOWN.get(c, c) for c in _plain(text))
+    return shown.replace("](", r"\](")
+
+
+def _latex(text: str) -> str:
+    shown = _plain(text).replace("x\u0302", "\0")
+    return "".join(LATEX.get(c, c) for c in shown).replace("\0", r"$\hat{x}$")
+
+
+def _plain(text: str) -> str:
+    """On one line, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)

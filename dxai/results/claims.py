@@ -1,4 +1,4 @@
-"""What the paper claims of each table, tested on what was measured here.
+"""The paper's claims about each table, tested on the results of a run.
 
 Every claim is a difference, ours less something else, that should be below 0. Its interval comes
 from resampling independent groups of images, the same ones for both sides, after averaging over
@@ -9,63 +9,57 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dxai.config.schema import EvaluateParams
+from dxai.config.schema import EvaluateParams, Params
 from dxai.metrics import removal
 from dxai.metrics.curves import Curve, interval, mean_areas, paired_difference, resampled_means
 from dxai.metrics.scorer import curve
 from dxai.paths import CROSS, IMAGES, OUTCOMES, STABILITY, SUMMARY
-from dxai.results.methods import BASELINES, CONTROLS, OURS, style
+from dxai.results.io import Row
+from dxai.results.methods import CONTROLS, OURS, best_baseline, label, succeeded
+from dxai.results.table_specs import SPECS
+from dxai.results.verdicts import BEST, HOLDS, verdict
 from dxai.utils.files import read_json
 
-COLUMNS = (
-    "table", "dataset", "classifier", "claim", "other", "sign", "ours_value", "ours_low",
-    "ours_high", "other_value", "delta", "delta_low", "delta_high", "seeds", "images", "groups",
-    "holds",
-)  # fmt: skip
 AREAS = {1: ("auc", "beta"), 2: ("auc_deletion", "deletion")}
-"""Table to its column of table1.csv and table2.csv, and the curve behind it."""
+"""Table to its column of areas, and the curve behind it."""
 
 
 def all_claims(
-    folders: Sequence[Path],
-    cross: Sequence[Path],
-    stability: Sequence[Path],
-    params: EvaluateParams,
+    outcomes: Sequence[Path], cross: Sequence[Path], stability: Sequence[Path], params: Params
 ) -> pd.DataFrame:
-    """Every claim that the results allow, one a row.
+    """Every claim that the results allow, one per row.
 
     Parameters
     ----------
-    folders, cross, stability : sequence of Path
-        Folders as the stages `baseline` and `ours`, `cross` and `stability` write them.
-    params : EvaluateParams
+    outcomes, cross, stability : sequence of Path
+        Folders written by the stages `baseline` and `ours`, `cross` and `stability`.
+    params : Params
         For the number of resamples and their seed.
 
     Returns
     -------
     DataFrame
-        Columns `COLUMNS`. `ours_value` is the mean over `seeds` seeds; `other` names what it is
-        compared with: the best baseline (Tables 1 and 2), another cell (Table 3), Grad-CAM
-        (Table 4).
+        `ours_value` is the mean over `seeds` seeds; `other` names what it is compared with: the
+        best baseline (Tables 1 and 2), another classifier (Table 3), Grad-CAM (Table 4).
     """
     rows = [
-        *_against_baselines(folders, params),
-        *_diagonals(cross, params),
-        *_stability(stability, params),
+        *_against_baselines(outcomes, params.evaluate),
+        *_diagonals(cross, params.evaluate),
+        *_stability(stability, params.evaluate),
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("table", kind="stable")
+    return make_frame("claims", rows).sort_values("table", kind="stable")
 
 
-def best_baseline(rows: pd.DataFrame, column: str = "auc") -> pd.Series | None:
-    """The baseline with the lowest area among the rows of one dataset and classifier."""
-    rivals = rows[(rows["status"] == "ok") & rows["method"].isin(BASELINES)]
-    rivals = rivals[rivals[column].notna()]
-    return None if rivals.empty else rivals.iloc[int(rivals[column].astype(float).argmin())]
+def make_frame(name: str, rows: Iterable[Row] | pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table with the columns of the registry, whole numbers as Int64."""
+    spec = SPECS[name]
+    data = rows if isinstance(rows, pd.DataFrame) else list(rows)
+    frame = pd.DataFrame(data, columns=spec.names)
+    return frame.astype({c.name: "Int64" for c in spec.columns if c.type == "count"})
 
 
 def read_curve(folder: Path, method: str, sign: str, name: str = "beta") -> Curve:
@@ -78,70 +72,73 @@ def read_curve(folder: Path, method: str, sign: str, name: str = "beta") -> Curv
     return curve(outcomes, name)
 
 
-def by_cell(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]]:
+def by_case(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, Row]]]:
     """Dataset and classifier to their folders and summaries."""
-    cells: dict[tuple[str, str], list[tuple[Path, dict[str, Any]]]] = {}
+    cases: dict[tuple[str, str], list[tuple[Path, Row]]] = {}
     for folder in folders:
         summary = read_json(folder / SUMMARY)
-        place = (summary["dataset"], summary["classifier"])
-        cells.setdefault(place, []).append((folder, summary))
-    return cells
+        cases.setdefault((summary["dataset"], summary["classifier"]), []).append((folder, summary))
+    return cases
 
 
-def _against_baselines(folders: Sequence[Path], params: EvaluateParams) -> Iterator[dict[str, Any]]:
-    """Tables 1 and 2: ours against the lowest baseline, and Table 1 against its control."""
-    for (dataset, classifier), members in by_cell(folders).items():
-        rows = pd.DataFrame(
-            [{"folder": f} | row for f, summary in members for row in summary["rows"]]
-        )
-        named = {"dataset": dataset, "classifier": classifier}
-        ours = rows[(rows["method"] == OURS) & (rows["status"] == "ok")]
-        if ours.empty:
+def summary_rows(members: Iterable[tuple[Path, Row]]) -> list[Row]:
+    """The rows of several summaries, each with its `folder`."""
+    return [{"folder": folder} | row for folder, summary in members for row in summary["rows"]]
+
+
+def _against_baselines(folders: Sequence[Path], params: EvaluateParams) -> Iterator[Row]:
+    """Tables 1 and 2: ours against the best baseline, and Table 1 against its control."""
+    for (dataset, classifier), members in by_case(folders).items():
+        rows = summary_rows(members)
+        case = {"dataset": dataset, "classifier": classifier}
+        ours, controls = succeeded(rows, OURS), succeeded(rows, CONTROLS[-1])
+        if not ours:
             continue
         for table, (column, name) in AREAS.items():
-            best = best_baseline(rows, column) if column in rows else None
+            best = best_baseline(rows, column)
             if best is None:
                 continue
-            own = [read_curve(r["folder"], OURS, r["sign"], name) for _, r in ours.iterrows()]
-            other = read_curve(best["folder"], best["method"], best["sign"], name)
             scale = removal.DELETED[-1] if table == 2 else 1.0
-            about = named | {"table": table, "claim": "ours is below the best baseline"}
+            about = case | {"table": table, "claim": BEST}
             about |= {"other": best["method"], "sign": best["sign"]}
-            yield about | _difference(own, [other], params, scale)
-        controls = rows[(rows["method"] == CONTROLS[-1]) & (rows["status"] == "ok")]
-        if not controls.empty:
-            own = [read_curve(r["folder"], OURS, r["sign"]) for _, r in ours.iterrows()]
-            rest = [read_curve(r["folder"], r["method"], r["sign"]) for _, r in controls.iterrows()]
-            about = named | {"table": 1, "claim": "ours is below its own spectrum in random phases"}
-            yield about | {"other": CONTROLS[-1], "sign": "part"} | _difference(own, rest, params)
+            yield about | _difference(curves(ours, name), curves([best], name), params, scale)
+        if controls:
+            about = case | {"table": 1, "claim": "ours is below its own spectrum in random phases"}
+            about |= {"other": CONTROLS[-1], "sign": "part"}
+            yield about | _difference(curves(ours), curves(controls), params)
 
 
-def _diagonals(cross: Sequence[Path], params: EvaluateParams) -> Iterator[dict[str, Any]]:
+def curves(rows: Iterable[Row], name: str = "beta") -> list[Curve]:
+    """The curve of each of these rows of `summary_rows`."""
+    return [read_curve(row["folder"], row["method"], row["sign"], name) for row in rows]
+
+
+def _diagonals(cross: Sequence[Path], params: EvaluateParams) -> Iterator[Row]:
     """Table 3: explaining a classifier moves that one more than another, in row and column."""
-    cells: dict[str, dict[tuple[str, str], list[Curve]]] = {}
+    squares: dict[str, dict[tuple[str, str], list[Curve]]] = {}
     for folder in cross:
         found = read_json(folder / CROSS)
-        place = (found["trained"], found["scorer"])
-        curves = cells.setdefault(found["dataset"], {}).setdefault(place, [])
-        curves.append(read_curve(folder, OURS, "part"))
-    for dataset, table in cells.items():
-        names = sorted({scorer for _, scorer in table})
+        pair = (found["trained"], found["scorer"])
+        found_curves = squares.setdefault(found["dataset"], {}).setdefault(pair, [])
+        found_curves.append(read_curve(folder, OURS, "part"))
+    for dataset, square in squares.items():
+        names = sorted({scorer for _, scorer in square})
         for one in names:
             for other in (name for name in names if name != one):
                 pairs = {"row": (one, other), "column": (other, one)}
-                for what, place in pairs.items():
-                    if (one, one) in table and place in table:
+                for line, pair in pairs.items():
+                    if (one, one) in square and pair in square:
                         yield {
                             "table": 3,
                             "dataset": dataset,
                             "classifier": one,
-                            "claim": f"the diagonal is below the rest of its {what}",
-                            "other": f"trained for {place[0]}, scored by {place[1]}",
+                            "claim": f"the diagonal is below the rest of its {line}",
+                            "other": f"trained for {pair[0]}, scored by {pair[1]}",
                             "sign": "part",
-                        } | _difference(table[one, one], table[place], params)
+                        } | _difference(square[one, one], square[pair], params)
 
 
-def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[dict[str, Any]]:
+def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[Row]:
     """Table 4: after all steps, seeds agree more than the layers of Grad-CAM do."""
     for folder in stability:
         found, images = read_json(folder / STABILITY), read_maps(folder)
@@ -161,7 +158,7 @@ def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[di
                 "table": 4,
                 "dataset": found["dataset"],
                 "classifier": found["classifier"],
-                "claim": f"seeds agree more than layers of {style(method).label} do",
+                "claim": f"seeds agree more than layers of {label(method)} do",
                 "other": method,
                 "sign": "relu",
                 "ours_value": means[0],
@@ -174,7 +171,7 @@ def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[di
 
 
 def read_maps(folder: Path) -> pd.DataFrame:
-    """What the stage `stability` measured of each image."""
+    """Deviations of each image, as measured by the stage `stability`."""
     return pd.read_parquet(folder / IMAGES)
 
 
@@ -186,7 +183,7 @@ def _normalised(images: pd.DataFrame, method: str, step: int | None) -> np.ndarr
 
 def _difference(
     ours: Sequence[Curve], other: Sequence[Curve], params: EvaluateParams, scale: float = 1.0
-) -> dict[str, Any]:
+) -> Row:
     delta, low, high = paired_difference(ours, other, params.bootstrap, params.seed)
     own_low, own_high = interval(mean_areas(ours, params.bootstrap, params.seed))
     return {
@@ -200,16 +197,16 @@ def _difference(
         "seeds": len(ours),
         "images": len(ours[0].correct),
         "groups": len(set(ours[0].groups)),
-        "holds": high < 0,
+        "holds": verdict(low, high) == HOLDS,
     }
 
 
-def _bounds(ours: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
+def _bounds(ours: np.ndarray, delta: np.ndarray) -> Row:
     (own_low, own_high), (low, high) = interval(ours), interval(delta)
     return {
         "ours_low": own_low,
         "ours_high": own_high,
         "delta_low": low,
         "delta_high": high,
-        "holds": high < 0,
+        "holds": verdict(low, high) == HOLDS,
     }

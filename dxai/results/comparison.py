@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from dxai.results.metric_names import Cell, worse
+from dxai.results.metric_names import MetricValue, worse
 
 
 class Verdict(Enum):
@@ -44,7 +44,7 @@ class LoggedRun:
         Of the code.
     dirty : bool, optional
         Whether files differed from the commit.
-    cells : sequence of Cell
+    cells : sequence of MetricValue
         Of its tables.
     """
 
@@ -55,7 +55,7 @@ class LoggedRun:
     data: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
     dirty: bool | None = None
-    cells: Sequence[Cell] = ()
+    cells: Sequence[MetricValue] = ()
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class CellChange:
     ----------
     name : str
         The metric, and `@<step>` if it is one of a training step.
-    before, after : Cell, optional
+    before, after : MetricValue, optional
         The cell in each run.
     """
 
     name: str
-    before: Cell | None
-    after: Cell | None
+    before: MetricValue | None
+    after: MetricValue | None
 
     @property
     def difference(self) -> float | None:
@@ -174,5 +174,5 @@ def _cells(before: LoggedRun, after: LoggedRun) -> list[CellChange]:
     ]
 
 
-def _half_width(cell: Cell) -> float | None:
-    return None if cell.low is None or cell.high is None else (cell.high - cell.low) / 2
+def _half_width(value: MetricValue) -> float | None:
+    return None if value.low is None or value.high is None else (value.high - value.low) / 2

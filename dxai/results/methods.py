@@ -1,54 +1,52 @@
-"""What methods are called in tables and figures, how they are drawn, and where they stand."""
+"""The compared methods: their names in tables, their order, and the best of the baselines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from dxai.config.schema import METHODS
 
 OURS = "dxai"
 NAIVE = "naive"
 BASELINES = tuple(method for method in METHODS if method != NAIVE)
-"""What ours is compared with."""
+"""The methods that ours is compared with."""
 CONTROLS = ("shuffled", "random_phase")
 OUTSIDE = (NAIVE, *CONTROLS)
-"""Shown, and no part of the claim: the naive optimisation and the two controls."""
+"""Shown but outside the claims: the naive optimisation and the two controls."""
 ORDER = (OURS, *BASELINES, *OUTSIDE)
-"""The rows of Table 1 in the order of the paper's, what is outside the claim last."""
-
-BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
-BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"
-"""Colours that the colour-blind tell apart (Okabe and Ito), and a gray for controls."""
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GRAY)
-"""Of the first, second .. of several things that have no style of their own."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one method is shown: full name, colour, marker and line of its curve."""
-
-    label: str
-    colour: str
-    marker: str
-    line: str
-
-
-STYLES = {
-    "dxai": Style("DXAI (ours)", VERMILLION, "o", "-"),
-    "lrp": Style("LRP", BLUE, "s", "-"),
-    "ig": Style("Integrated Gradients", SKY, "^", "-"),
-    "gradient_shap": Style("Gradient SHAP", SKY, "v", "--"),
-    "internal_influence": Style("Internal Influence", GREEN, "D", "-"),
-    "guided_gradcam": Style("Guided Grad-CAM", PURPLE, "P", "-"),
-    "gradcam": Style("Grad-CAM", PURPLE, "X", "--"),
-    "lime": Style("LIME", ORANGE, "*", "-"),
-    "random": Style("Random", BLACK, "x", "--"),
-    "naive": Style("Naive optimisation", GRAY, "<", ":"),
-    "shuffled": Style("Control: shuffled pixels", GRAY, ">", ":"),
-    "random_phase": Style("Control: random phases", GRAY, "+", "-."),
+"""The rows of Table 1 in the paper's order, those outside the claims last."""
+LABELS = {
+    "dxai": "DXAI (ours)",
+    "lrp": "LRP",
+    "ig": "Integrated Gradients",
+    "gradient_shap": "Gradient SHAP",
+    "internal_influence": "Internal Influence",
+    "guided_gradcam": "Guided Grad-CAM",
+    "gradcam": "Grad-CAM",
+    "lime": "LIME",
+    "random": "Random",
+    "naive": "Naive optimisation",
+    "shuffled": "Control: shuffled pixels",
+    "random_phase": "Control: random phases",
 }
 
+RowType = TypeVar("RowType", bound=Mapping[str, Any])
 
-def style(method: str) -> Style:
-    """The style of a method; one that is not known here is gray and goes by its own name."""
-    return STYLES.get(method, Style(method, GRAY, ".", "--"))
+
+def label(method: str) -> str:
+    """The full name of a method; an unknown one goes by the name it has."""
+    return LABELS.get(method, method)
+
+
+def succeeded(rows: Iterable[RowType], method: str) -> list[RowType]:
+    """The rows of a method that was neither unsupported nor failed."""
+    return [row for row in rows if row["method"] == method and row["status"] == "ok"]
+
+
+def best_baseline(rows: Iterable[RowType], column: str = "auc") -> RowType | None:
+    """The baseline with the lowest value among the rows of one dataset and classifier."""
+    rivals = [row for row in rows if row["method"] in BASELINES and row["status"] == "ok"]
+    known = [r for r in rivals if r.get(column) is not None and not math.isnan(r[column])]
+    return min(known, key=lambda row: row[column], default=None)

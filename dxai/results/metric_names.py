@@ -1,8 +1,9 @@
-"""The cells of the result tables by name: MLflow's metrics, and what two runs are compared by.
+"""Metrics of the result tables: their names in MLflow, by which two runs are compared.
 
 `auc/<dataset>/<classifier>/<method>` (Table 1), `deletion/..` (2), `cross/<dataset>/<trained>/
 <scorer>` (3), `std/..` and `std_normalised/..` at a training step (4), `accuracy/<dataset>/
-<classifier>` (6). A name says nothing of seed, profile or code, so that runs line up.
+<classifier>` (6), as the registry says. A name does not hold seed, profile or code, so that runs
+line up.
 """
 
 from __future__ import annotations
@@ -14,27 +15,25 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from dxai.results.io import Row
 from dxai.results.methods import OURS
-
-Row = Mapping[str, Any]
-Tables = Mapping[str, Sequence[Row]]
-"""Name of a table to its rows; values are numbers, or text that spells them."""
+from dxai.results.table_specs import SPECS, Column, TableSpec
 
 
 @dataclass(frozen=True)
-class Cell:
+class MetricValue:
     """One number of a table.
 
     Attributes
     ----------
     name : str
-        As in MLflow.
+        The metric's name in MLflow.
     value : float
         The mean over seeds.
     low, high : float, optional
         The 95% interval over images, its ends averaged over seeds.
     step : int
-        Step of the training (Table 4), else 0.
+        Training step (Table 4), else 0.
     """
 
     name: str
@@ -44,83 +43,72 @@ class Cell:
     step: int = 0
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table whose numbers are cells."""
-
-    metric: str
-    table: str
-    place: tuple[str, ...]
-    value: str
-    bounds: str
-    better: str = "lower"
+METRICS = {
+    column.metric: (spec, column)
+    for spec in SPECS.values()
+    for column in spec.columns
+    if column.metric
+}
+"""First part of a name to its table and column."""
 
 
-METHOD = ("dataset", "classifier", "method")
-COLUMNS = (
-    Column("auc", "table1", METHOD, "auc", "auc"),
-    Column("deletion", "table2", METHOD, "auc_deletion", "auc_deletion"),
-    Column("cross", "table3", ("dataset", "trained", "scorer"), "auc", "auc"),
-    Column("std", "table4", METHOD, "std", "std"),
-    Column("std_normalised", "table4", METHOD, "normalised", "normalised"),
-    Column("accuracy", "table6", ("dataset", "classifier"), "test_accuracy", "accuracy", "higher"),
-)
-TABLES = tuple(dict.fromkeys(column.table for column in COLUMNS))
-"""The tables that have cells."""
+def tables_with_metrics() -> list[str]:
+    """Names of the tables that have metrics."""
+    return list(dict.fromkeys(spec.name for spec, _ in METRICS.values()))
 
 
-def cells(tables: Tables) -> list[Cell]:
-    """Every cell of these tables, in their order; what has no number is left out.
+def metric_values(tables: Mapping[str, Sequence[Row]]) -> list[MetricValue]:
+    """Every metric of these tables, in their order; a missing number is left out.
 
     Of a method with several sign rules the first has the method's name, which is the row of the
     paper; the others are `<method>-<sign>`.
     """
-    return [cell for column in COLUMNS for cell in _of_column(column, tables.get(column.table, []))]
+    return [
+        value
+        for spec, column in METRICS.values()
+        for value in _of_column(spec, column, tables.get(spec.name, []))
+    ]
 
 
 def worse(name: str, difference: float) -> bool:
-    """Whether a cell that changed by `difference` says that we got worse.
+    """Whether a metric that changed by `difference` says that we got worse.
 
-    Of a method that is not ours, and of ours scored by a classifier that it was not trained for,
-    no value is better than another.
+    For another method than ours, and for ours scored by a classifier that it was not trained for,
+    neither direction is better.
     """
-    metric, *place = name.split("/")
-    column = next(column for column in COLUMNS if column.metric == metric)
-    if column.place == METHOD and place[-1] != OURS:
-        return False
-    if metric == "cross" and place[1] != place[2]:
+    metric, *key = name.split("/")
+    spec, column = METRICS[metric]
+    named = dict(zip(spec.key, key, strict=False))
+    if named.get("method", OURS) != OURS or named.get("trained") != named.get("scorer"):
         return False
     return difference > 0 if column.better == "lower" else difference < 0
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return None
-    return found if math.isfinite(found) else None
+    """A finite number as float; None for anything else."""
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if known else None
 
 
 def plain(text: Any) -> str:
-    """Text in the letters that MLflow's names take: letters, digits and `_ - . /`."""
+    """Replace what MLflow does not take in a name; letters, digits and `_ - . /` stay."""
     return re.sub(r"[^\w./-]", "_", str(text))
 
 
-def _of_column(column: Column, rows: Iterable[Row]) -> list[Cell]:
+def _of_column(spec: TableSpec, column: Column, rows: Iterable[Row]) -> list[MetricValue]:
     found: dict[tuple[str, int], list[Row]] = {}
     signs: dict[str, str] = {}
     for row in rows:
-        name = "/".join([column.metric, *(plain(row[part]) for part in column.place)])
+        name = "/".join([column.metric, *(plain(row[part]) for part in spec.key)])
         sign = row.get("sign") or ""
         if signs.setdefault(name, sign) != sign:
             name += f"-{sign}"
-        if number(row.get(column.value)) is not None:
-            found.setdefault((name, int(number(row.get("step")) or 0)), []).append(row)
+        if number(row.get(column.name)) is not None:
+            found.setdefault((name, row.get("step") or 0), []).append(row)
     return [
-        Cell(
+        MetricValue(
             name,
-            fmean(float(row[column.value]) for row in members),
+            fmean(row[column.name] for row in members),
             _mean(row.get(f"{column.bounds}_low") for row in members),
             _mean(row.get(f"{column.bounds}_high") for row in members),
             step,

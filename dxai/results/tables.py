@@ -1,9 +1,9 @@
-"""The paper's tables and those beyond it, from what the stages left behind: one row a cell."""
+"""Makers of the tables in `table_specs`, from the folders that the stages wrote."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from dxai.config.schema import EvaluateParams, Params
+from dxai.config.schema import Params
 from dxai.datasets.registry import LAYOUTS
 from dxai.metrics.curves import (
     Curve,
@@ -31,251 +31,160 @@ from dxai.paths import (
     SUMMARY,
     decomposition_of,
     index_name,
-    ours_name,
 )
 from dxai.results import paper
-from dxai.results.claims import best_baseline, by_cell, read_curve, read_maps
-from dxai.results.methods import CONTROLS, ORDER, OURS
+from dxai.results.claims import by_case, curves, make_frame, read_curve, read_maps, summary_rows
+from dxai.results.io import Row
+from dxai.results.methods import CONTROLS, ORDER, OURS, best_baseline, succeeded
 from dxai.utils.files import read_json
 
-TABLE1_COLUMNS = (
-    "dataset", "classifier", "method", "sign", "seed", "profile", "steps", "images", "accuracy",
-    "auc", "auc_low", "auc_high", "delta_low", "delta_high", "auc_energy", "auc_transfer",
-    "auc_blur", "psnr_db", "psnr_removed_db", "mean_abs_distinct", "neutrality", "uncertainty",
-    "seconds_per_image", "status", "reason",
-)  # fmt: skip
-TABLE2_COLUMNS = (
-    "dataset", "classifier", "method", "sign", "seed", "profile", "steps", "images",
-    "auc_deletion", "auc_deletion_low", "auc_deletion_high", "paper",
-)  # fmt: skip
-TABLE3_COLUMNS = (
-    "dataset", "trained", "scorer", "seeds", "profile", "steps", "images", "auc", "auc_low",
-    "auc_high", "paper",
-)  # fmt: skip
-TABLE4_COLUMNS = (
-    "dataset", "classifier", "method", "step", "seeds", "profile", "images", "std", "std_low",
-    "std_high", "normalised", "normalised_low", "normalised_high", "constant", "paper",
-    "paper_normalised",
-)  # fmt: skip
-TABLE5_COLUMNS = (
-    "dataset", "source", "classes", "train", "validation", "test", "groups_test", "paper_train",
-    "paper_test",
-)  # fmt: skip
-TABLE6_COLUMNS = (
-    "dataset", "classifier", "seed", "profile", "images", "test_accuracy", "accuracy_low",
-    "accuracy_high", "paper",
-)  # fmt: skip
-ABLATION_COLUMNS = (
-    "dataset", "classifier", "variant", "seed", "profile", "steps", "images", "accuracy", "auc",
-    "auc_low", "auc_high", "delta", "delta_low", "delta_high", "auc_transfer", "auc_blur",
-    "psnr_db", "mean_abs_distinct", "neutrality",
-)  # fmt: skip
-LOCALISATION_COLUMNS = (
-    "dataset", "classifier", "method", "sign", "seed", "images", "known", "pointing",
-    "average_precision", "energy_inside", "mask_area", "correlation",
-)  # fmt: skip
-CLASS_COLUMNS = (
-    "dataset", "classifier", "method", "sign", "seed", "class", "images", "accuracy", "auc",
-    "auc_low", "auc_high",
-)  # fmt: skip
-IMAGE_COLUMNS = (
-    "dataset", "classifier", "index", "id", "class", "group", "seeds", "ours", "baseline",
-    "best_baseline", "before", "after", "uncertainty",
-)  # fmt: skip
 AS_IT_IS = "as it is"
 """The variant of the ablation table in which nothing is changed."""
 
 
-def table1(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
+def table1(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
     """Table 1 with guards, controls and, on our rows, the paired difference to the best baseline.
 
-    Parameters
-    ----------
-    folders : iterable of Path
-        Folders of results/outcomes/ as written by the stages `baseline` and `ours`.
-    params : EvaluateParams
-        For the number of resamples.
-
-    Returns
-    -------
-    DataFrame
-        Columns `TABLE1_COLUMNS`. `delta_low` and `delta_high` are the 95% interval of our AUC less
-        that of the baseline with the lowest AUC, whatever its sign rule; controls and the naive
-        optimisation have no part in that.
+    `delta_low` and `delta_high` are the 95% interval of our AUC minus that of the baseline with the
+    lowest AUC, whatever its sign rule; the controls and the naive optimisation do not count.
     """
-    summaries = [(folder, read_json(folder / SUMMARY)) for folder in folders]
-    rows = [
-        _row(summary, row, TABLE1_COLUMNS) for _, summary in summaries for row in summary["rows"]
-    ]
-    frame = pd.DataFrame(rows, columns=list(TABLE1_COLUMNS))
-    for (dataset, classifier), cell in frame.groupby(["dataset", "classifier"]):
-        best = best_baseline(cell)
-        ours = cell[(cell["method"] == OURS) & (cell["status"] == "ok")]
-        if best is None or ours.empty:
-            continue
-        here = [f for f, s in summaries if (s["dataset"], s["classifier"]) == (dataset, classifier)]
-        other = _curve(here, best["method"], best["sign"], best["seed"])
-        for place, row in ours.iterrows():
-            own = _curve(here, OURS, row["sign"], row["seed"])
-            _, low, high = paired_difference([own], [other], params.bootstrap, params.seed)
-            frame.loc[place, ["delta_low", "delta_high"]] = low, high
-    return _sorted(frame)
+    evaluate, rows = params.evaluate, []
+    for members in by_case(outcomes).values():
+        found = summary_rows(members)
+        best = best_baseline(found)
+        bounds: dict[Path, Row] = {}
+        if best is not None:
+            (other,) = curves([best])
+            for row in succeeded(found, OURS):
+                (own,) = curves([row])
+                _, *ends = paired_difference([own], [other], evaluate.bootstrap, evaluate.seed)
+                bounds[row["folder"]] = dict(zip(("delta_low", "delta_high"), ends, strict=True))
+        for folder, summary in members:
+            for row in summary["rows"]:
+                delta = bounds.get(folder, {}) if row["method"] == OURS else {}
+                rows.append(_row(summary, row) | delta)
+    frame = _sorted("table1", rows)
+    # As objects, which are written with all their digits.
+    return frame.astype({"delta_low": object, "delta_high": object})
 
 
-def table2(folders: Iterable[Path]) -> pd.DataFrame:
+def table2(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
     """Table 2: area under accuracy / accuracy(0) while up to 20% of the pixels are deleted.
 
-    Not divided by the range, as in the paper: 0.2 is no effect.
+    Not divided by the range, as in the paper: 0.2 means no effect.
     """
-    summaries = [read_json(folder / SUMMARY) for folder in folders]
-    rows = [
-        _row(summary, row, TABLE2_COLUMNS)
-        | {"paper": paper.TABLE2.get(summary["dataset"], {}).get(row["method"])}
-        for summary in summaries
-        for row in summary["rows"]
-        if row.get("auc_deletion") is not None
-    ]
-    return _sorted(pd.DataFrame(rows, columns=list(TABLE2_COLUMNS)))
+    return _sorted(
+        "table2",
+        [
+            _row(summary, row)
+            | {"paper": paper.TABLE2.get(summary["dataset"], {}).get(row["method"])}
+            for summary, row in _summarised(outcomes)
+            if row.get("auc_deletion") is not None
+        ],
+    )
 
 
-def table3(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
-    """Table 3: AUC of a decomposition of one classifier, scored by each; the mean over seeds.
-
-    Parameters
-    ----------
-    folders : iterable of Path
-        Folders as written by the stage `cross`.
-    """
-    cells: dict[tuple[str, str, str], list[tuple[Path, dict[str, Any]]]] = {}
-    for folder in folders:
+def table3(cross: Sequence[Path], params: Params) -> pd.DataFrame:
+    """Table 3: AUC of a decomposition of one classifier, scored by each; the mean over seeds."""
+    evaluate = params.evaluate
+    pairs: dict[tuple[str, str, str], list[tuple[Path, Row]]] = {}
+    for folder in cross:
         found = read_json(folder / CROSS)
-        place = (found["dataset"], found["trained"], found["scorer"])
-        cells.setdefault(place, []).append((folder, found))
+        pair = (found["dataset"], found["trained"], found["scorer"])
+        pairs.setdefault(pair, []).append((folder, found))
     rows = []
-    for (dataset, trained, scorer), members in cells.items():
-        curves = [read_curve(folder, OURS, "part") for folder, _ in members]
-        low, high = interval(mean_areas(curves, params.bootstrap, params.seed))
-        _, first = members[0]
+    for (dataset, trained, scorer), members in pairs.items():
+        own = [read_curve(folder, OURS, "part") for folder, _ in members]
+        low, high = interval(mean_areas(own, evaluate.bootstrap, evaluate.seed))
         rows.append(
-            {
-                "dataset": dataset,
-                "trained": trained,
-                "scorer": scorer,
+            members[0][1]
+            | {
                 "seeds": len(members),
-                **{key: first[key] for key in ("profile", "steps", "images")},
-                "auc": float(np.mean([curve.auc for curve in curves])),
+                "auc": float(np.mean([curve.auc for curve in own])),
                 "auc_low": low,
                 "auc_high": high,
                 "paper": paper.TABLE3.get(dataset, {}).get(trained, {}).get(scorer),
             }
         )
-    return pd.DataFrame(rows, columns=list(TABLE3_COLUMNS))
+    return make_frame("table3", rows)
 
 
-def table4(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
+def table4(stability: Sequence[Path], params: Params) -> pd.DataFrame:
     """Table 4: standard deviation over seeds as training goes on, beside layer-based maps.
 
-    Parameters
-    ----------
-    folders : iterable of Path
-        Folders as written by the stage `stability`.
-
-    Returns
-    -------
-    DataFrame
-        Columns `TABLE4_COLUMNS`. `step` is empty for maps over three layers, `constant` counts the
-        images whose maps have no range; they have no part in `normalised`.
+    `step` is empty for maps over three layers; `constant` counts the images whose maps have no
+    range, which `normalised` ignores.
     """
-    rows = []
-    for folder in folders:
+    evaluate, rows = params.evaluate, []
+    for folder in stability:
         found = read_json(folder / STABILITY)
-        images = read_maps(folder)
-        steps = sorted(found["steps"])
-        for named, part in images.groupby(["method", "step"], dropna=False, sort=False):
+        steps, dataset = sorted(found["steps"]), found["dataset"]
+        printed = paper.TABLE4.get(dataset, ()) if len(steps) == len(paper.TABLE4_STEPS) else ()
+        printed_at = dict(zip(steps, printed, strict=False))
+        for named, part in read_maps(folder).groupby(["method", "step"], dropna=False, sort=False):
             method = str(named[0])
-            ours = method == OURS
+            step = int(part["step"].iloc[0]) if method == OURS else None
             values = part[["std", "normalised"]].to_numpy(float)
-            samples = resampled_means(values, part["group"].tolist(), params.bootstrap, params.seed)
-            bounds = [
-                interval(samples[:, k]) if np.isfinite(samples[:, k]).any() else (np.nan, np.nan)
-                for k in range(2)
-            ]
-            printed = paper.TABLE4.get(found["dataset"])
-            normalised = paper.TABLE4_NORMALISED.get(found["dataset"], {}).get(method)
-            step = int(part["step"].iloc[0]) if ours else None
-            place = steps.index(step) if step is not None else -1
-            matching = len(steps) == len(paper.TABLE4_STEPS)
-            rows.append(
-                {
-                    "dataset": found["dataset"],
-                    "classifier": found["classifier"],
-                    "method": method,
-                    "step": step,
-                    "seeds": len(found["seeds"]) if ours else None,
-                    "profile": found["profile"],
-                    "images": len(part),
-                    "std": float(values[:, 0].mean()),
-                    "std_low": bounds[0][0],
-                    "std_high": bounds[0][1],
-                    "normalised": float(part["normalised"].mean()),
-                    "normalised_low": bounds[1][0],
-                    "normalised_high": bounds[1][1],
-                    "constant": int(part["normalised"].isna().sum()),
-                    "paper": printed[place] if ours and printed and matching else None,
-                    "paper_normalised": normalised if not ours or place == len(steps) - 1 else None,
-                }
-            )
-    frame = pd.DataFrame(rows, columns=list(TABLE4_COLUMNS))
-    return frame.astype({"step": "Int64", "seeds": "Int64"})
+            groups = part["group"].tolist()
+            samples = resampled_means(values, groups, evaluate.bootstrap, evaluate.seed)
+            row = {
+                **{key: found[key] for key in ("dataset", "classifier", "profile")},
+                "method": method,
+                "step": step,
+                "seeds": len(found["seeds"]) if method == OURS else None,
+                "images": len(part),
+                "std": float(values[:, 0].mean()),
+                "normalised": float(part["normalised"].mean()),
+                "constant": int(part["normalised"].isna().sum()),
+            }
+            for k, name in enumerate(("std", "normalised")):
+                known = np.isfinite(samples[:, k]).any()
+                ends = interval(samples[:, k]) if known else (np.nan, np.nan)
+                row |= dict(zip((f"{name}_low", f"{name}_high"), ends, strict=True))
+            if step is not None:
+                row["paper"] = printed_at.get(step)
+            if step in (None, steps[-1]):
+                normalised = paper.TABLE4_NORMALISED.get(dataset, {})
+                row["paper_normalised"] = normalised.get(method)
+            rows.append(row)
+    return make_frame("table4", rows)
 
 
-def table5(folders: Iterable[Path], params: Params) -> pd.DataFrame:
-    """Table 5: numbers of images, beside the paper's (its training images include validation).
-
-    Parameters
-    ----------
-    folders : iterable of Path
-        Folders of data/prepared/.
-    params : Params
-        For the layouts' options, of which the paper's numbers may depend.
-    """
+def table5(prepared: Sequence[Path], params: Params) -> pd.DataFrame:
+    """Table 5: numbers of images, beside the paper's (its training images include validation)."""
     rows = []
-    for folder in folders:
+    for folder in prepared:
         manifest = read_json(folder / MANIFEST)
-        sums = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
-        printed = LAYOUTS[manifest["layout"]].counts(manifest["options"])
+        printed = LAYOUTS[manifest["layout"]].counts(manifest["options"]) or (None, None)
         index = pd.read_parquet(folder / index_name("test"), columns=["group"])
         rows.append(
             {
                 "dataset": manifest["name"],
                 "source": "drawn" if manifest["drawn"] else params.dataset(manifest["name"]).source,
                 "classes": len(manifest["class_names"]),
-                **sums,
+                **{split: sum(counts.values()) for split, counts in manifest["counts"].items()},
                 "groups_test": index["group"].nunique(),
-                "paper_train": printed[0] if printed else None,
-                "paper_test": printed[1] if printed else None,
+                "paper_train": printed[0],
+                "paper_test": printed[1],
             }
         )
-    frame = pd.DataFrame(rows, columns=list(TABLE5_COLUMNS))
-    return frame.astype({"paper_train": "Int64", "paper_test": "Int64"})
+    return make_frame("table5", rows)
 
 
-def table6(folders: Iterable[Path], names: Iterable[tuple[str, str]], profile: str) -> pd.DataFrame:
+def table6(classifiers: Sequence[Path], params: Params) -> pd.DataFrame:
     """Table 6: test accuracy of each classifier with its 95% Wilson interval.
 
-    `discriminator` is a discriminator trained as a classifier alone.
+    `discriminator` is a discriminator trained as a classifier alone, the twin of C = D.
 
     Parameters
     ----------
-    folders : iterable of Path
-        Folders of artifacts/classifiers/ with metrics.json.
-    names : iterable of (str, str)
-        Dataset and classifier of each.
-    profile : str
-        Of the run.
+    classifiers : sequence of Path
+        Folders <dataset>/<classifier>/<role> with metrics.json.
     """
     rows = []
-    for folder, (dataset, classifier) in zip(folders, names, strict=True):
+    for folder in classifiers:
+        dataset, name, role = folder.parts[-3:]
+        classifier = name if role == "explained" else "discriminator"
         metrics = read_json(folder / METRICS)
         low, high = wilson(metrics["test_accuracy"], metrics["test_images"])
         rows.append(
@@ -283,7 +192,7 @@ def table6(folders: Iterable[Path], names: Iterable[tuple[str, str]], profile: s
                 "dataset": dataset,
                 "classifier": classifier,
                 "seed": metrics["seed"],
-                "profile": profile,
+                "profile": params.profile,
                 "images": metrics["test_images"],
                 "test_accuracy": metrics["test_accuracy"],
                 "accuracy_low": low,
@@ -291,7 +200,7 @@ def table6(folders: Iterable[Path], names: Iterable[tuple[str, str]], profile: s
                 "paper": paper.TABLE6.get(dataset, {}).get(classifier),
             }
         )
-    return pd.DataFrame(rows, columns=list(TABLE6_COLUMNS))
+    return make_frame("table6", rows)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -300,48 +209,39 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def ablations(folders: Iterable[Path], base: Path, params: EvaluateParams) -> pd.DataFrame:
-    """One dataset and classifier with something changed, beside the decomposition as it is.
+def ablations(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
+    """Decompositions with something changed, beside the unchanged one of the same seed.
 
     Parameters
     ----------
-    folders : iterable of Path
-        Folders of results/outcomes/ named `dxai-<variant>`.
-    base : Path
-        That of the decomposition in which nothing is changed, of the same seed.
+    outcomes : sequence of Path
+        For each dataset and classifier the unchanged one first, then those named `dxai-<variant>`.
     """
-    unchanged = read_curve(base, OURS, "part")
-    rows = []
-    for folder in (base, *folders):
-        summary = read_json(folder / SUMMARY)
-        row = next(r for r in summary["rows"] if r["method"] == OURS)
-        own = read_curve(folder, OURS, "part")
-        same = folder == base
-        delta = paired_difference([own], [unchanged], params.bootstrap, params.seed)
-        values = _row(summary, row, ABLATION_COLUMNS)
-        values["variant"] = AS_IT_IS if same else decomposition_of(folder.name)
-        if not same:
-            values |= dict(zip(("delta", "delta_low", "delta_high"), delta, strict=True))
-        rows.append(values)
-    return pd.DataFrame(rows, columns=list(ABLATION_COLUMNS))
+    evaluate, rows = params.evaluate, []
+    for members in by_case(outcomes).values():
+        unchanged = read_curve(members[0][0], OURS, "part")
+        for k, (folder, summary) in enumerate(members):
+            (row,) = (r for r in summary["rows"] if r["method"] == OURS)
+            row = _row(summary, row) | {"variant": AS_IT_IS}
+            if k:
+                own = read_curve(folder, OURS, "part")
+                found = paired_difference([own], [unchanged], evaluate.bootstrap, evaluate.seed)
+                row |= dict(zip(("delta", "delta_low", "delta_high"), found, strict=True))
+                row["variant"] = decomposition_of(folder.name)
+            rows.append(row)
+    return make_frame("ablations", rows)
 
 
-def localisation(folders: Iterable[Path]) -> pd.DataFrame:
-    """How well maps mark what is known to make the class; only where something is known."""
-    summaries = [read_json(folder / SUMMARY) for folder in folders]
-    rows = [
-        _row(summary, row, LOCALISATION_COLUMNS)
-        for summary in summaries
-        for row in summary["rows"]
-        if row.get("known")
-    ]
-    return _sorted(pd.DataFrame(rows, columns=list(LOCALISATION_COLUMNS)))
+def localisation(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
+    """How well maps mark what is known to make the class, for datasets that know it."""
+    found = [_row(summary, row) for summary, row in _summarised(outcomes)]
+    return _sorted("localisation", [row for row in found if row.get("known")])
 
 
-def per_class(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
+def per_class(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
     """Table 1 for the images of each class alone; only the first sign rule of each method."""
-    rows = []
-    for folder in folders:
+    evaluate, rows = params.evaluate, []
+    for folder in outcomes:
         summary = read_json(folder / SUMMARY)
         row = summary["rows"][0]
         if row["status"] != "ok":
@@ -350,72 +250,56 @@ def per_class(folders: Iterable[Path], params: EvaluateParams) -> pd.DataFrame:
         labels = images.drop_duplicates("index").sort_values("index")["label"].to_numpy()
         whole = read_curve(folder, row["method"], row["sign"])
         groups = np.asarray(whole.groups)
-        for label, name in enumerate(summary["class_names"]):
-            of = labels == label
-            if not of.any():
+        for k, name in enumerate(summary["class_names"]):
+            chosen = labels == k
+            if not chosen.any():
                 continue
-            part = Curve(whole.levels, whole.correct[of], groups[of].tolist())
-            known = part.accuracy[0] > 0
-            low, high = auc_interval(part, params.bootstrap, params.seed) if known else (None, None)
-            rows.append(
-                _row(summary, row, CLASS_COLUMNS)
-                | {"class": name, "images": int(of.sum()), "accuracy": float(part.accuracy[0])}
-                | {"auc": part.auc if known else None, "auc_low": low, "auc_high": high}
-            )
-    return _sorted(pd.DataFrame(rows, columns=list(CLASS_COLUMNS)))
+            part = Curve(whole.levels, whole.correct[chosen], groups[chosen].tolist())
+            values: Row = {"auc": None, "auc_low": None, "auc_high": None}
+            if part.accuracy[0] > 0:
+                ends = auc_interval(part, evaluate.bootstrap, evaluate.seed)
+                values = dict(zip(values, (part.auc, *ends), strict=True))
+            about = {"class": name, "images": int(chosen.sum()), **values}
+            about["accuracy"] = float(part.accuracy[0])
+            rows.append(_row(summary, row) | about)
+    return _sorted("per_class", rows)
 
 
-def per_image(folders: Sequence[Path]) -> pd.DataFrame:
+def per_image(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
     """Every image of each dataset and classifier, the worst explained first.
 
-    Parameters
-    ----------
-    folders : sequence of Path
-        Folders of results/outcomes/.
-
-    Returns
-    -------
-    DataFrame
-        Columns `IMAGE_COLUMNS`. `ours` and `baseline` (the one with the lowest AUC) are areas under
-        the probability of the image's own class while the class-distinct part is removed, in
-        [0, 1], the higher the worse; ours is the mean over seeds, as are the probabilities
-        `before` and `after` all of it is removed, and the uncertainty over z.
+    `ours` and `baseline` (the one with the lowest AUC) are areas under the probability of the
+    image's own class while the class-distinct part is removed, in [0, 1], the higher the worse;
+    ours is the mean over seeds, as are the probabilities `before` and `after` all of it is removed,
+    and the uncertainty over z.
     """
     frames = []
-    for (dataset, classifier), members in by_cell(folders).items():
-        rows = pd.DataFrame([{"folder": f} | row for f, s in members for row in s["rows"]])
-        ours = rows[(rows["method"] == OURS) & (rows["status"] == "ok")]
-        if ours.empty:
+    for (dataset, classifier), members in by_case(outcomes).items():
+        rows = summary_rows(members)
+        ours, best = succeeded(rows, OURS), best_baseline(rows)
+        if not ours:
             continue
-        best = best_baseline(rows)
-        own = [_own_probability(r["folder"], OURS, r["sign"]) for _, r in ours.iterrows()]
-        first, names = own[0], members[0][1]["class_names"]
-        frame = first[["index", "id", "group", "label"]].assign(
+        own = [_own_probability(row) for row in ours]
+        names = members[0][1]["class_names"]
+        frame = own[0][["index", "id", "group", "label"]].assign(
             dataset=dataset, classifier=classifier, seeds=len(own)
         )
         frame["class"] = [names[k] for k in frame["label"]]
-        for column in ("area", "before", "after"):
-            name = {"area": "ours"}.get(column, column)
+        for column, name in (("area", "ours"), ("before", "before"), ("after", "after")):
             frame[name] = np.mean([f[column].to_numpy() for f in own], axis=0)
         if best is not None:
-            found = _own_probability(best["folder"], best["method"], best["sign"])
-            frame["baseline"], frame["best_baseline"] = found["area"].to_numpy(), best["method"]
-        frame["uncertainty"] = np.mean(
-            [_uncertainty(r["folder"]) for _, r in ours.iterrows()], axis=0
-        )
+            frame["baseline"] = _own_probability(best)["area"].to_numpy()
+            frame["best_baseline"] = best["method"]
+        frame["uncertainty"] = np.mean([_uncertainty(row["folder"]) for row in ours], axis=0)
         frames.append(frame.sort_values("ours", ascending=False, kind="stable"))
-    columns = list(IMAGE_COLUMNS)
-    if not frames:
-        return pd.DataFrame(columns=columns)
-    return pd.concat(frames, ignore_index=True).reindex(columns=columns)
+    return make_frame("per_image", pd.concat(frames, ignore_index=True) if frames else [])
 
 
-def _own_probability(folder: Path, method: str, sign: str) -> pd.DataFrame:
+def _own_probability(row: Row) -> pd.DataFrame:
     """Area under each image's probability of its own class against beta, and both ends of it."""
-    outcomes = pd.read_parquet(
-        folder / OUTCOMES,
-        filters=[("method", "=", method), ("sign", "=", sign), ("curve", "=", "beta")],
-    ).sort_values(["index", "level"])
+    where = [("method", "=", row["method"]), ("sign", "=", row["sign"]), ("curve", "=", "beta")]
+    outcomes = pd.read_parquet(row["folder"] / OUTCOMES, filters=where)
+    outcomes = outcomes.sort_values(["index", "level"])
     levels = np.sort(outcomes["level"].unique())
     columns = [name for name in map(str, outcomes) if re.fullmatch(r"p\d+", name)]
     values = outcomes[columns].to_numpy(float)
@@ -430,64 +314,61 @@ def _uncertainty(folder: Path) -> np.ndarray:
     return images.reindex(columns=["uncertainty"])["uncertainty"].to_numpy(float)
 
 
-def curves(folders: Iterable[Path]) -> pd.DataFrame:
-    """Every accuracy curve with its interval, one row a level, for `dvc plots`."""
-    rows = []
-    for folder in folders:
-        summary = read_json(folder / SUMMARY)
-        named = {name: summary[name] for name in ("dataset", "classifier", "seed")}
-        for row in summary["rows"]:
-            for name, drawn in row.get("curves", {}).items():
-                shared = named | {"method": row["method"], "sign": row["sign"], "curve": name}
-                rows.append(pd.DataFrame(drawn).assign(**shared))
-    columns = ["dataset", "classifier", "method", "sign", "seed", "curve"]
-    columns += ["level", "accuracy", "low", "high"]
-    return pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
+def curve_points(outcomes: Iterable[Path]) -> pd.DataFrame:
+    """Every accuracy curve with its interval, one row per level, for `dvc plots`."""
+    names, parts = ["dataset", "classifier", "method", "sign", "seed"], []
+    for summary, row in _summarised(outcomes):
+        about = {name: (summary | row)[name] for name in names}
+        for name, points in row.get("curves", {}).items():
+            parts.append(pd.DataFrame(points).assign(**about, curve=name))
+    columns = [*names, "curve", "level", "accuracy", "low", "high"]
+    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def metrics(table: pd.DataFrame, accuracies: pd.DataFrame, found: pd.DataFrame) -> dict[str, Any]:
+def headlines(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """The headline numbers as nested dicts, for `dvc metrics show`."""
     first: dict[str, Any] = {}
-    for _, row in table[table["status"] == "ok"].iterrows():
-        cell = first.setdefault(row["dataset"], {}).setdefault(row["classifier"], {})
-        seeded = row["method"] in (OURS, *CONTROLS)
-        name = f"{row['method']}-{row['seed']}" if seeded else row["method"]
-        signed = "" if row["sign"] == "part" else f"-{row['sign']}"
-        cell[name + signed] = round(float(row["auc"]), 6)
+    for row in frames["table1"].to_dict("records"):
+        if row["status"] == "ok":
+            case = first.setdefault(row["dataset"], {}).setdefault(row["classifier"], {})
+            seeded = row["method"] in (OURS, *CONTROLS)
+            name = f"{row['method']}-{row['seed']}" if seeded else row["method"]
+            signed = "" if row["sign"] == "part" else f"-{row['sign']}"
+            case[name + signed] = round(float(row["auc"]), 6)
     sixth: dict[str, Any] = {}
-    for _, row in accuracies.iterrows():
+    for row in frames["table6"].to_dict("records"):
         sixth.setdefault(row["dataset"], {})[row["classifier"]] = row["test_accuracy"]
     claims: dict[str, Any] = {}
-    for _, claim in found.iterrows():
-        place = f"{claim['dataset']}/{claim['classifier']}"
-        name = f"{claim['claim']} ({claim['other']})"
-        claims.setdefault(f"table{claim['table']}", {}).setdefault(place, {})[name] = {
-            key: round(float(claim[key]), 6) for key in ("delta", "delta_low", "delta_high")
-        }
+    for claim in frames["claims"].to_dict("records"):
+        case = claims.setdefault(f"table{claim['table']}", {})
+        case.setdefault(f"{claim['dataset']}/{claim['classifier']}", {})[
+            f"{claim['claim']} ({claim['other']})"
+        ] = {key: round(float(claim[key]), 6) for key in ("delta", "delta_low", "delta_high")}
     return {"table1": first, "table6": sixth, "claims": claims}
 
 
-def _row(summary: dict[str, Any], row: dict[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+def _summarised(outcomes: Iterable[Path]) -> Iterator[tuple[Row, Row]]:
+    """Every row with its summary."""
+    for folder in outcomes:
+        summary = read_json(folder / SUMMARY)
+        for row in summary["rows"]:
+            yield summary, row
+
+
+def _row(summary: Row, row: Row) -> Row:
+    """A row of a summary with what its summary says of all of them."""
     decomposed = row["method"] in (OURS, *CONTROLS)
     shared = {name: summary[name] for name in ("dataset", "classifier", "seed", "profile")}
-    return {
-        **{name: row.get(name) for name in columns},
-        **{name: value for name, value in shared.items() if name in columns},
-        "steps": summary["steps"] if decomposed else None,
-        "images": row.get("images", summary["images"]),
-    }
+    steps = summary["steps"] if decomposed else None
+    return {"images": summary["images"]} | row | shared | {"steps": steps}
 
 
-def _curve(folders: list[Path], method: str, sign: str, seed: int) -> Curve:
-    name = ours_name(seed) if method == OURS else method
-    return read_curve(next(f for f in folders if f.name == name), method, sign)
+def _sorted(name: str, rows: Iterable[Row]) -> pd.DataFrame:
+    """The rows in the order of the methods, each method's own sign rule still first."""
+    order = {method: k for k, method in enumerate(ORDER)}
 
+    def key(row: Row) -> tuple[str, str, int, int]:
+        method = order.get(row["method"], len(order))
+        return row["dataset"], row["classifier"], method, row["seed"]
 
-def _sorted(frame: pd.DataFrame) -> pd.DataFrame:
-    order = {method: place for place, method in enumerate(ORDER)}
-    keyed = frame.assign(place=frame["method"].map(order))
-    # The table's own sign rule first (as written by the stage), the other one after it.
-    keyed = keyed.sort_values(["dataset", "classifier", "place", "seed"], kind="stable")
-    typed = keyed.drop(columns="place").reset_index(drop=True)
-    whole = [name for name in ("steps", "seed", "images") if name in typed]
-    return typed.astype(dict.fromkeys(whole, "Int64"))
+    return make_frame(name, sorted(rows, key=key))

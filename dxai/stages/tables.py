@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -10,61 +10,53 @@ import pandas as pd
 from dxai import stages
 from dxai.config.schema import Params, load_params
 from dxai.paths import HERE, ours_name
-from dxai.reporting.exports import write_exports
+from dxai.reporting.text import write_exports
 from dxai.results import tables
-from dxai.results.claims import all_claims
+from dxai.results.table_specs import SPECS
+from dxai.results.verdicts import verdict
 from dxai.utils.files import atomic, atomic_folder, write_json
 
 
 def main() -> None:
     """Write results/tables/, curves.csv and metrics.json."""
     params = load_params()
-    tabled = {name: make(params) for name, make in MAKERS.items()}
-    write(HERE.tables, tabled)
+    frames = make(SPECS, params)
+    write(HERE.tables, frames)
     with atomic(HERE.curves) as temporary:
-        curves = tables.curves(outcome_folders(params))
+        curves = tables.curve_points(outcome_folders(params))
         curves.to_csv(temporary, index=False, float_format="%.6g")
-    found = tabled["claims"]
-    metrics = tables.metrics(tabled["table1"], tabled["table6"], found)
-    write_json(HERE.metrics, metrics)
-    for _, claim in found.iterrows():
+    write_json(HERE.metrics, tables.headlines(frames))
+    for claim in frames["claims"].to_dict("records"):
         print(
             f"tables: Table {claim['table']}, {claim['dataset']} {claim['classifier']}: "
             f"{claim['claim']}: {claim['ours_value']:.3f} against {claim['other_value']:.3f} "
             f"({claim['other']}), {claim['delta']:+.3f} "
             f"[{claim['delta_low']:+.3f}, {claim['delta_high']:+.3f}]: "
-            f"{'holds' if claim['holds'] else 'does not hold'}",
+            f"{verdict(claim['delta_low'], claim['delta_high'])}",
             flush=True,
         )
 
 
-def write(folder: Path, tabled: dict[str, pd.DataFrame]) -> None:
-    """Tables as CSV files of a folder, which is replaced.
+def make(names: Iterable[str], params: Params) -> dict[str, pd.DataFrame]:
+    """Make these tables from the results of a run."""
+    return {
+        name: SPECS[name].maker(
+            *(SOURCES[source](params) for source in SPECS[name].sources), params
+        )
+        for name in names
+    }
 
-    Markdown and LaTeX come with them if all are there: one table refers to the other.
+
+def write(folder: Path, frames: dict[str, pd.DataFrame]) -> None:
+    """Replace a folder by one with these tables as CSV files.
+
+    Markdown and LaTeX come with them if all tables are there: one refers to the other.
     """
     with atomic_folder(folder) as temporary:
-        for name, frame in tabled.items():
+        for name, frame in frames.items():
             frame.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
-        if tabled.keys() == MAKERS.keys():
+        if frames.keys() == SPECS.keys():
             write_exports(temporary)
-
-
-def claims(params: Params) -> pd.DataFrame:
-    """Everything that is claimed."""
-    found = outcome_folders(params), cross_folders(params), stability_folders(params)
-    return all_claims(*found, params.evaluate)
-
-
-def accuracies(params: Params) -> pd.DataFrame:
-    """Table 6; C = D has a twin that is a discriminator trained alone."""
-    named = [(d, c) for d in params.datasets for c in params.classifiers]
-    trained = [HERE.classifier(d, c, "explained") for d, c in named]
-    for dataset in params.datasets:
-        for joint in params.joint:
-            named.append((dataset, "discriminator"))
-            trained.append(HERE.classifier(dataset, joint, "twin"))
-    return tables.table6(trained, named, params.profile)
 
 
 def outcome_folders(params: Params) -> list[Path]:
@@ -97,33 +89,33 @@ def stability_folders(params: Params) -> list[Path]:
     ]
 
 
-def ablations(params: Params) -> pd.DataFrame:
-    """The ablation table; empty if nothing is ablated."""
-    frames = []
-    for dataset in params.ablations.datasets:
-        for classifier in params.ablations.classifiers:
-            names = [str(params.seeds[0]), *params.variants_of(dataset, classifier)]
-            base, *folders = [HERE.ours(dataset, classifier, name) for name in names]
-            frames.append(tables.ablations(folders, base, params.evaluate))
-    if not frames:
-        return pd.DataFrame(columns=list(tables.ABLATION_COLUMNS))
-    return pd.concat(frames, ignore_index=True)
+def ablation_folders(params: Params) -> list[Path]:
+    """Folders of the stage `ours_ablation`, after that of the unchanged decomposition."""
+    chosen = params.ablations
+    return [
+        HERE.ours(dataset, classifier, name)
+        for dataset in chosen.datasets
+        for classifier in chosen.classifiers
+        for name in [str(params.seeds[0]), *params.variants_of(dataset, classifier)]
+    ]
 
 
-MAKERS: dict[str, Callable[[Params], pd.DataFrame]] = {
-    "table1": lambda params: tables.table1(outcome_folders(params), params.evaluate),
-    "table2": lambda params: tables.table2(outcome_folders(params)),
-    "table3": lambda params: tables.table3(cross_folders(params), params.evaluate),
-    "table4": lambda params: tables.table4(stability_folders(params), params.evaluate),
-    "table5": lambda params: tables.table5([HERE.dataset(d) for d in params.datasets], params),
-    "table6": accuracies,
-    "ablations": ablations,
-    "localisation": lambda params: tables.localisation(outcome_folders(params)),
-    "per_class": lambda params: tables.per_class(outcome_folders(params), params.evaluate),
-    "per_image": lambda params: tables.per_image(outcome_folders(params)),
-    "claims": claims,
+def classifier_folders(params: Params) -> list[Path]:
+    """Folders of the explained classifiers, and of the twins of C = D."""
+    named = [(d, c, "explained") for d in params.datasets for c in params.classifiers]
+    named += [(d, c, "twin") for d in params.datasets for c in params.joint]
+    return [HERE.classifier(*names) for names in named]
+
+
+SOURCES: dict[str, Callable[[Params], list[Path]]] = {
+    "outcomes": outcome_folders,
+    "ablations": ablation_folders,
+    "cross": cross_folders,
+    "stability": stability_folders,
+    "prepared": lambda params: [HERE.dataset(name) for name in params.datasets],
+    "classifiers": classifier_folders,
 }
-"""Every table by its name, made from what the other stages left."""
+"""Source of a table to its folders in a run."""
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from dxai.config.schema import Params, load_params
 from dxai.results.comparison import LoggedRun
-from dxai.results.metric_names import TABLES, cells
+from dxai.results.io import Tables
+from dxai.results.metric_names import metric_values, tables_with_metrics
 from dxai.stages import run_stage
 from dxai.tracking.run_records import Numbers, Record, read_records
 from dxai.utils.files import atomic, read_json, sha256
@@ -281,14 +282,14 @@ class Store:
             {k.removeprefix("data."): v for k, v in tags.items() if k.startswith("data.")},
             tags.get("git_commit"),
             {"yes": True, "no": False}.get(tags.get("git_dirty", "")),
-            cells(self.tables(run.info.run_id)),
+            metric_values(self.tables(run.info.run_id)),
         )
 
-    def tables(self, run: str) -> dict[str, list[dict[str, Any]]]:
-        """The tables with cells that a run has, by name."""
+    def tables(self, run: str) -> Tables:
+        """The tables with metrics that a run has, by name."""
         names = {item.path for item in self.client.list_artifacts(run)}
         found = {}
-        for name in TABLES:
+        for name in tables_with_metrics():
             if f"{name}.json" in names:
                 table = read_json(self.client.download_artifacts(run, f"{name}.json"))
                 rows = table["data"]

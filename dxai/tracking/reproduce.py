@@ -22,9 +22,9 @@ from typing import Any
 import yaml
 
 from dxai.results.comparison import CellChange, Comparison, LoggedRun, compare
-from dxai.results.metric_names import TABLES, cells
+from dxai.results.io import read_table
+from dxai.results.metric_names import MetricValue, metric_values, tables_with_metrics
 from dxai.tracking import mlflow_store, provenance
-from dxai.tracking.run_records import read_table
 from dxai.utils import dvc_files, processes
 from dxai.utils.files import atomic, atomic_folder, locked, read_json
 
@@ -373,10 +373,10 @@ def _run(command: list[str], folder: Path, environment: Mapping[str, str], lock:
 
 
 # ------------------------------------------------------------------------------------ comparing
-def _cells(folder: Path) -> list[Any]:
+def _cells(folder: Path) -> list[MetricValue]:
     """The cells of the tables in a folder."""
-    paths = {name: folder / f"{name}.csv" for name in TABLES}
-    return cells({name: read_table(path) for name, path in paths.items() if path.exists()})
+    paths = {name: folder / f"{name}.csv" for name in tables_with_metrics()}
+    return metric_values({name: read_table(path) for name, path in paths.items() if path.exists()})
 
 
 def _outputs(before: Mapping[str, Any], after: Mapping[str, Any], kind: str) -> list[Output]:

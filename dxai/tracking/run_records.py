@@ -16,13 +16,15 @@ from statistics import fmean
 from typing import Any
 
 from dxai.config.schema import Params
+from dxai.results.io import Row, Tables, read_history, read_table
 from dxai.results.methods import BASELINES, OURS
-from dxai.results.metric_names import cells, number, plain
+from dxai.results.metric_names import metric_values, number, plain
+from dxai.results.table_specs import SPECS
 from dxai.stages import CLASSIFIERS, DATA, DECOMPOSITIONS, OUTCOMES, TABLES
 from dxai.tracking import provenance
-from dxai.utils.files import read_json, read_rows
+from dxai.utils.files import read_json
 
-CURVES = {
+CURVE_METRICS = {
     "beta": "accuracy_vs_beta",
     "energy": "accuracy_vs_energy",
     "transfer": "transfer_accuracy_vs_beta",
@@ -38,13 +40,6 @@ GUARDS = {
     "auc_blur": "auc_blur",
 }
 """Metric of the whole run, `<metric>/<dataset>/<classifier>`, to a column of our row of Table 1."""
-LOGGED = (
-    *("table1", "table2", "table3", "table4", "table5", "table6"),
-    *("claims", "ablations", "localisation"),
-)
-"""What is kept as a table; results/tables/ has more, which is kept as files."""
-
-Row = dict[str, Any]
 Numbers = dict[str, float]
 
 
@@ -91,7 +86,7 @@ class Record:
     texts: dict[str, bytes] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
     panels: dict[int, Path] = field(default_factory=dict)
-    tables: dict[str, list[Row]] = field(default_factory=dict)
+    tables: Tables = field(default_factory=dict)
     model: tuple[str, Path] | None = None
     failed: bool = False
 
@@ -112,7 +107,11 @@ def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
         If a result is missing; the message names the file.
     """
     try:
-        tables = {name: read_table(root / TABLES / f"{name}.csv") for name in LOGGED}
+        tables = {
+            name: read_table(root / TABLES / f"{name}.csv")
+            for name, spec in SPECS.items()
+            if spec.logged
+        }
         parts = [
             record
             for dataset in params.datasets
@@ -124,11 +123,11 @@ def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
     return _whole(root, params, tables), parts
 
 
-def _whole(root: Path, params: Params, tables: dict[str, list[Row]]) -> Record:
+def _whole(root: Path, params: Params, tables: Tables) -> Record:
     names = ("results/metrics.json", "results/report.html", "params.yaml", "dvc.lock")
     steps: dict[int, Numbers] = {}
-    for cell in cells(tables):
-        steps.setdefault(cell.step, {})[cell.name] = cell.value
+    for metric in metric_values(tables):
+        steps.setdefault(metric.step, {})[metric.name] = metric.value
     version, texts = _version(root)
     return Record(
         params.profile,
@@ -144,7 +143,7 @@ def _whole(root: Path, params: Params, tables: dict[str, list[Row]]) -> Record:
 
 
 def _of_classifier(
-    root: Path, params: Params, dataset: str, name: str, tables: dict[str, list[Row]]
+    root: Path, params: Params, dataset: str, name: str, tables: Tables
 ) -> Iterator[Record]:
     tags = {"dataset": dataset, "classifier": name, "profile": params.profile}
     place = Path(dataset, name)
@@ -229,7 +228,7 @@ def _ablation(
     place: str,
     tags: dict[str, str],
     changed: dict[str, str],
-    tables: dict[str, list[Row]],
+    tables: Tables,
 ) -> Record:
     """Ours with something changed, and how far that is from ours as it is."""
     (row,) = (r for r in read_json(folder / "summary.json")["rows"] if r["method"] == OURS)
@@ -247,12 +246,12 @@ def _cross(folder: Path, place: str, tags: dict[str, str]) -> Record:
     return Record(f"{place}/{folder.name}", tags, numbers(row), _curves(row))
 
 
-def _stability(place: str, tags: dict[str, str], tables: dict[str, list[Row]]) -> Record:
+def _stability(place: str, tags: dict[str, str], tables: Tables) -> Record:
     """The rows of Table 4, as curves over the training."""
     here = [r for r in tables["table4"] if f"{r['dataset']}/{r['classifier']}" == place]
     curves = [
         (
-            int(number(row["step"]) or 0),
+            row["step"] or 0,
             numbers({f"{name}/{row['method']}": row[name] for name in ("std", "normalised")}),
         )
         for row in here
@@ -262,12 +261,12 @@ def _stability(place: str, tags: dict[str, str], tables: dict[str, list[Row]]) -
 
 def _drawn(row: Row) -> list[tuple[str, dict[str, list[float]]]]:
     curves = row.get("curves") or {}
-    return [(curve, points) for curve, points in curves.items() if curve in CURVES]
+    return [(curve, points) for curve, points in curves.items() if curve in CURVE_METRICS]
 
 
 def _curves(row: Row) -> list[tuple[int, Numbers]]:
     return [
-        (step, {CURVES[curve]: accuracy})
+        (step, {CURVE_METRICS[curve]: accuracy})
         for curve, points in _drawn(row)
         for step, accuracy in enumerate(points["accuracy"])
     ]
@@ -300,7 +299,7 @@ def deltas(claims: list[Row]) -> Numbers:
 
 
 def numbers(values: Mapping[str, Any]) -> Numbers:
-    """Those of `values` that are, or spell, a finite number."""
+    """Those of `values` that are finite numbers."""
     found = {key: number(value) for key, value in values.items()}
     return {key: value for key, value in found.items() if value is not None}
 
@@ -315,23 +314,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield name, value
 
 
-def read_table(path: Path) -> list[Row]:
-    """The rows of a CSV file: whole numbers, numbers, truth values, None for nothing, or text."""
-    return [{key: _typed(text) for key, text in row.items()} for row in read_rows(path)]
-
-
-def _typed(text: str) -> Any:
-    if text in ("", "True", "False"):
-        return {"": None, "True": True, "False": False}[text]
-    if re.fullmatch(r"[-+]?\d+", text):
-        return int(text)
-    value = number(text)
-    return text if value is None else value
-
-
 def _history(path: Path, step: str) -> list[tuple[int, Numbers]]:
-    rows = [numbers(row) for row in read_table(path)]
-    return [(int(row.pop(step)), row) for row in rows]
+    return [(int(row.pop(step)), numbers(row)) for row in read_history(path)]
 
 
 def _existing(path: Path) -> Path:

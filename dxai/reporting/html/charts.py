@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from dxai.paths import HISTORY, ours_name
 from dxai.reporting.html import svg
-from dxai.reporting.html.results import Cell, read_history
-from dxai.reporting.table_layouts import Row
-from dxai.results.methods import OURS, STYLES, style
+from dxai.reporting.html.case import Case
+from dxai.results.io import Row, read_history
+from dxai.results.methods import ORDER, OURS, label
 
-CURVES = {
+CURVE_TITLES = {
     "beta": ("Accuracy against β", "β, the share of ψ_distinct that is removed"),
     "energy": ("Accuracy against removed energy", "removed energy, ‖γψ‖² / ‖x‖²"),
     "transfer": ("Against β, scored by the second classifier", "β"),
@@ -23,7 +23,7 @@ CURVES = {
     "deletion": ("Accuracy while pixels are deleted (Table 2)", "share of the pixels"),
 }
 LOSSES = {
-    "Adversarial losses": ("loss/adv", "loss/d_real", "loss/d_fake", "loss/r1"),
+    "Adversarial losses": ("loss/adv", "loss/adv_real", "loss/adv_fake", "loss/r1"),
     "Class losses": ("loss/class", "loss/kld", "loss/neutral"),
     "Reconstruction losses": ("loss/rec", "loss/dis_rec"),
 }
@@ -51,18 +51,18 @@ class Charts:
     legend: Markup = NONE
 
 
-def curve_charts(cell: Cell, seed: int, best: str | None) -> Charts:
+def curve_charts(case: Case, seed: int, best: str | None) -> Charts:
     """Accuracy while the class-distinct part is removed, by each way of removing it."""
     charts: list[Chart] = []
     shared: dict[str, svg.Series] = {}
-    for name, (title, xlabel) in CURVES.items():
-        found = cell.curves(name, seed)
+    for name, (title, xlabel) in CURVE_TITLES.items():
+        found = case.curves(name, seed)
         if not found:
             continue
-        order = [*(m for m in STYLES if m in found), *(m for m in found if m not in STYLES)]
+        order = [*(m for m in ORDER if m in found), *(m for m in found if m not in ORDER)]
         series = [_curve(method, found[method], method in (OURS, best)) for method in order]
         shared |= {s.name: s for s in series}
-        ends = ", ".join(f"{style(m).label} {found[m]['accuracy'][-1]:.2f}" for m in order)
+        ends = ", ".join(f"{label(m)} {found[m]['accuracy'][-1]:.2f}" for m in order)
         words = f"{title}. At the right end: {ends}"
         x = found[order[0]]["level"]
         drawn = svg.lines(x, series, xlabel, "accuracy of the classifier", words, (0, 1.03))
@@ -75,9 +75,9 @@ def _curve(method: str, line: dict[str, Any], band: bool) -> svg.Series:
     return svg.of_method(method, line["accuracy"], **bounds)
 
 
-def bar_charts(cell: Cell, seed: int) -> Charts:
+def bar_charts(case: Case, seed: int) -> Charts:
     """Fig. 9 for ours: mean probabilities of the images of each class."""
-    summary = cell.summaries.get(ours_name(seed), {})
+    summary = case.summaries.get(ours_name(seed), {})
     row: dict[str, Any] = next((r for r in summary.get("rows", []) if r["method"] == OURS), {})
     if not row.get("probabilities"):
         return Charts([])
@@ -109,9 +109,9 @@ def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[C
         Seed to folder. Losses are those of the first, x_hat that of every one.
     """
     columns = ("train_accuracy", "validation_accuracy")
-    history = read_history(classifier / HISTORY)
+    history = _columns(classifier / HISTORY)
     charts = _history(history, "Classifier: accuracy", "epoch", columns, "accuracy")
-    histories = {s: read_history(f / HISTORY) for s, f in decompositions.items()}
+    histories = {s: _columns(f / HISTORY) for s, f in decompositions.items()}
     for title, losses in LOSSES.items():
         for seed, history in list(histories.items())[:1]:
             suffix = f", seed {seed}" if len(histories) > 1 else ""
@@ -125,6 +125,13 @@ def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[C
     return charts
 
 
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a training's history, NaN where nothing was logged; none without a file."""
+    rows = read_history(path) if path.is_file() else []
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+
+
 def stability_chart(rows: list[Row]) -> Chart | None:
     """Deviation over seeds as training goes on (Table 4), a line a dataset and classifier."""
     found: dict[str, list[Row]] = {}
@@ -135,13 +142,13 @@ def stability_chart(rows: list[Row]) -> Chart | None:
     if len(steps) < 2:
         return None
     series = []
-    for place, (name, of) in enumerate(found.items()):
+    for k, (name, of) in enumerate(found.items()):
         by = {row["step"]: row for row in of}
         columns = {
             key: [_number(by[s][key]) if s in by else np.nan for s in steps]
             for key in ("std", "std_low", "std_high")
         }
-        line = svg.of_place(name, place, columns["std"], marked=True)
+        line = svg.nth_series(name, k, columns["std"], marked=True)
         if np.isfinite([*columns["std_low"], *columns["std_high"]]).all():
             line = replace(line, low=columns["std_low"], high=columns["std_high"])
         series.append(line)
@@ -172,8 +179,8 @@ def _chart(
 ) -> Chart:
     steps = svg.thinned(x)
     series = [
-        svg.of_place(name, place, svg.thinned(values), marked=len(steps) <= 15)
-        for place, (name, values) in enumerate(found.items())
+        svg.nth_series(name, k, svg.thinned(values), marked=len(steps) <= 15)
+        for k, (name, values) in enumerate(found.items())
     ]
     ends = ", ".join(f"{name} {_last(values):.3g}" for name, values in found.items())
     drawn = svg.lines(steps, series, xlabel, ylabel, f"{title}. At the end: {ends}")

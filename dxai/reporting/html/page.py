@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dxai.config.schema import Params
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.paths import METRICS, ROLES, SUMMARY, Paths, ours_name
 from dxai.reporting.html import svg
+from dxai.reporting.html.case import Case, read_cases, read_optional, scored_images
 from dxai.reporting.html.charts import (
     Chart,
     Charts,
@@ -23,24 +25,23 @@ from dxai.reporting.html.charts import (
     stability_chart,
     training_charts,
 )
-from dxai.reporting.html.inline import picture_uri
-from dxai.reporting.html.measures import Measured, localised, uncertain
 from dxai.reporting.html.panels import Examples, Panel, deviations
-from dxai.reporting.html.results import Cell, read_cells, read_optional, scored_images
-from dxai.reporting.html.rows import Claim, Group, make_claim, make_groups
-from dxai.reporting.html.views import Anchors, View, make_matrix, make_view
-from dxai.reporting.table_layouts import (
-    MEASURES,
-    Row,
-    Rows,
-    Table,
-    all_tables,
-    fixed,
-    per_class,
-    read_tables,
-    signed,
+from dxai.reporting.html.tables import (
+    Anchors,
+    Claim,
+    Group,
+    Means,
+    View,
+    localised,
+    make_claim,
+    make_groups,
+    make_matrix,
+    make_view,
+    uncertain,
 )
+from dxai.reporting.table_layouts import MEASURES, Table, all_tables, fixed, per_class, signed
 from dxai.results import paper
+from dxai.results.io import Tables, read_tables
 from dxai.utils.progress import clock
 
 TEMPLATE = "page.html.jinja"
@@ -64,8 +65,8 @@ class Section:
     panels: list[Panel]
     naive: list[Panel]
     uncertainty: list[Panel]
-    uncertain: list[Measured]
-    localised: list[Measured]
+    uncertain: list[Means]
+    localised: list[Means]
     classes: Table | None
     worst: list[Panel]
     variants: list[Panel]
@@ -89,15 +90,15 @@ def build_report(params: Params, paths: Paths) -> str:
         If a table or a dataset is missing or damaged.
     """
     tables = read_tables(paths.tables)
-    cells = read_cells(params, paths, tables)
-    anchors = {(c.dataset, c.classifier): f"cell-{k}" for k, c in enumerate(cells, 1)}
-    sections = [_section(cell, anchors, params, paths) for cell in cells]
+    cases = read_cases(params, paths, tables)
+    anchors = {(c.dataset, c.classifier): f"cell-{k}" for k, c in enumerate(cases, 1)}
+    sections = [_section(case, anchors, params, paths) for case in cases]
     times = stage_times(params, paths)
     template = _environment().get_template(TEMPLATE)
     return template.render(
         params=params,
         settings=yaml.safe_dump(dataclasses.asdict(params), sort_keys=False, allow_unicode=True),
-        matrix=make_matrix(cells, anchors),
+        matrix=make_matrix(cases, anchors),
         tables=_views(tables, paths, sections, anchors),
         stability=stability_chart(tables["table4"]),
         sections=sections,
@@ -123,13 +124,12 @@ def _environment() -> jinja2.Environment:
 
 
 def _views(
-    tables: Rows, paths: Paths, sections: list[Section], anchors: Anchors
+    tables: Tables, paths: Paths, sections: list[Section], anchors: Anchors
 ) -> dict[str, View]:
     """Name of a table to what the page shows of it; those without lines are left out."""
     panels = {section.anchor for section in sections if section.panels or section.curves.charts}
     leading = {
-        place: f"{anchor}-curves" if anchor in panels else anchor
-        for place, anchor in anchors.items()
+        case: f"{anchor}-curves" if anchor in panels else anchor for case, anchor in anchors.items()
     }
     return {
         table.name: make_view(table, paths.table(name), leading)
@@ -145,55 +145,54 @@ def _axis(values: list[float]) -> tuple[float, float]:
     return min(math.floor(min(values) * 10), high - 1) / 10, high / 10
 
 
-def _section(cell: Cell, anchors: Anchors, params: Params, paths: Paths) -> Section:
-    data = ShardedDataset(paths.dataset(cell.dataset), "test")
-    seed, best = cell.seeds[0], cell.best_baseline()
-    ends = [row[k] for row in cell.rows for k in ("auc", "auc_low", "auc_high")]
+def _section(case: Case, anchors: Anchors, params: Params, paths: Paths) -> Section:
+    data = ShardedDataset(paths.dataset(case.dataset), "test")
+    seed, best = case.seeds[0], case.best_baseline()
+    ends = [row[k] for row in case.rows for k in ("auc", "auc_low", "auc_high")]
     known = [value for value in ends if value is not None] or [0.0, 1.0]
-    seeds = {s: paths.decomposition(cell.dataset, cell.classifier, s) for s in cell.seeds}
-    examples = Examples(cell, data)
-    ablated: list[Row] = cell.tables["ablations"]
+    names = case.dataset, case.classifier
+    seeds = {seed: paths.decomposition(*names, seed) for seed in case.seeds}
+    examples = Examples(case, data)
+    ablated = case.tables["ablations"]
     return Section(
-        name=cell.name,
-        anchor=anchors[cell.dataset, cell.classifier],
-        facts=_facts(cell, data),
-        claim=make_claim(cell),
-        groups=make_groups(cell, params),
-        printed=cell.dataset in paper.TABLE1,
+        name=case.name,
+        anchor=anchors[case.dataset, case.classifier],
+        facts=_facts(case, data),
+        claim=make_claim(case),
+        groups=make_groups(case, params),
+        printed=case.dataset in paper.TABLE1,
         axis=_axis(known),
-        curves=curve_charts(cell, seed, best["method"] if best else None),
-        bars=bar_charts(cell, seed),
+        curves=curve_charts(case, seed, best["method"] if best else None),
+        bars=bar_charts(case, seed),
         panels=examples.methods(),
         naive=examples.naive(),
         uncertainty=examples.uncertainty(),
-        uncertain=uncertain(cell, data.class_names, params.evaluate),
-        localised=localised(cell, params.evaluate),
-        classes=per_class(cell.tables["per_class"]) if cell.tables["per_class"] else None,
+        uncertain=uncertain(case, data.class_names, params.evaluate),
+        localised=localised(case, params.evaluate),
+        classes=per_class(case.tables["per_class"]) if case.tables["per_class"] else None,
         worst=examples.worst(),
         variants=examples.variants(ablated) if ablated else [],
-        deviations=deviations(cell, data),
-        training=training_charts(
-            paths.classifier(cell.dataset, cell.classifier, "explained"), seeds
-        ),
+        deviations=deviations(case, data),
+        training=training_charts(paths.classifier(*names, "explained"), seeds),
     )
 
 
-def _facts(cell: Cell, data: ShardedDataset) -> list[str]:
+def _facts(case: Case, data: ShardedDataset) -> list[str]:
     """What the numbers of a cell rest on."""
-    row = next((r for r in cell.rows if r["images"] is not None), None)
+    row = next((r for r in case.rows if r["images"] is not None), None)
     size = f"{data.image_size}×{data.image_size} pixels"
     facts = [
         f"{len(data.class_names)} classes",
         f"{size}, {'gray' if data.channels == 1 else 'RGB'}",
     ]
     if row is not None:
-        scored = scored_images(cell.first)
+        scored = scored_images(case.first)
         groups = len({data.groups[i] for i in scored}) or len(set(data.groups))
-        facts.append(f"{row['images']:.0f} test images in {groups} independent groups")
+        facts.append(f"{row['images']} test images in {groups} independent groups")
         facts.append(f"accuracy of the classifier on them {fixed(row['accuracy'])}")
-    steps = {r["steps"] for r in cell.ours() if r["steps"] is not None}
+    steps = {r["steps"] for r in case.ours() if r["steps"] is not None}
     facts += [f"{step:,.0f} training steps" for step in sorted(steps)]
-    facts.append(f"{'seed' if len(cell.seeds) == 1 else 'seeds'} {', '.join(map(str, cell.seeds))}")
+    facts.append(f"{'seed' if len(case.seeds) == 1 else 'seeds'} {', '.join(map(str, case.seeds))}")
     return facts
 
 
@@ -202,16 +201,22 @@ def stage_times(params: Params, paths: Paths) -> list[tuple[str, float]]:
     found: list[tuple[str, dict[str, Any]]] = []
     for dataset in params.datasets:
         for classifier in params.explained:
-            place = Path(dataset) / classifier
+            case = f"{dataset}/{classifier}"
             for role in ROLES:
                 folder = paths.classifier(dataset, classifier, role)
-                found.append((f"classifier {place} {role}", read_optional(folder / METRICS)))
+                found.append((f"classifier {case} {role}", read_optional(folder / METRICS)))
             names = [*map(str, params.seeds_of(classifier))]
             names += params.variants_of(dataset, classifier)
             for name in names:
                 folder = paths.decomposition(dataset, classifier, name)
-                found.append((f"decompose {place} {name}", read_optional(folder / METRICS)))
+                found.append((f"decompose {case} {name}", read_optional(folder / METRICS)))
             for name in [*params.methods, *map(ours_name, names)]:
                 summary = read_optional(paths.outcome(dataset, classifier, name) / SUMMARY)
-                found.append((f"evaluate {place} {name}", summary))
+                found.append((f"evaluate {case} {name}", summary))
     return [(name, values["seconds"]) for name, values in found if values.get("seconds")]
+
+
+def picture_uri(image: bytes) -> str:
+    """A PNG or WebP as the address of itself."""
+    kind = "png" if image.startswith(b"\x89PNG") else "webp"
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode()

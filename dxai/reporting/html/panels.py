@@ -14,11 +14,12 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics import removal
 from dxai.paths import MAPS, STABILITY_NAME, ours_name
 from dxai.reporting import image_tiles
+from dxai.reporting.html.case import Case, Maps, scored_images
 from dxai.reporting.html.charts import CLASSES
-from dxai.reporting.html.results import Cell, Maps, scored_images
-from dxai.reporting.table_layouts import WORST, Row, fixed, plain
+from dxai.reporting.table_layouts import WORST, fixed, in_words
 from dxai.results.claims import read_maps
-from dxai.results.methods import NAIVE, OURS, STYLES, style
+from dxai.results.io import Row
+from dxai.results.methods import NAIVE, ORDER, OURS, label
 
 DEVIATIONS = 3
 """Images whose maps of deviation are shown."""
@@ -35,7 +36,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Column:
+class Stack:
     """Pictures that belong together: one name, one or more tiles, and a note."""
 
     title: str
@@ -50,7 +51,7 @@ class Panel:
 
     title: str
     image_id: str
-    columns: list[Column]
+    stacks: list[Stack]
 
 
 class Examples:
@@ -58,79 +59,72 @@ class Examples:
 
     Parameters
     ----------
-    cell : Cell
+    case : Case
     data : ShardedDataset
         Its test split.
     """
 
-    def __init__(self, cell: Cell, data: ShardedDataset) -> None:
-        self.cell, self.data = cell, data
-        index = scored_images(cell.first)
-        labels, first = np.unique(data.labels[index], return_index=True)
-        self.labels = [int(label) for label in labels[:CLASSES]]
-        self.at = [int(place) for place in index[first][:CLASSES]]
+    def __init__(self, case: Case, data: ShardedDataset) -> None:
+        self.case, self.data = case, data
+        scored = scored_images(case.first)
+        _, first = np.unique(data.labels[scored], return_index=True)
+        self.at = [int(index) for index in scored[first][:CLASSES]]
         """The first scored image of each class: not chosen by how it looks."""
-        self.worst_rows = cell.tables["per_image"][:WORST]
-        self.maps = Maps(cell.folder, [*self.at, *(int(row["index"]) for row in self.worst_rows)])
+        self.worst_rows = case.tables["per_image"][:WORST]
+        self.maps = Maps(case.folder, [*self.at, *(int(row["index"]) for row in self.worst_rows)])
 
     def methods(self) -> list[Panel]:
         """Each image with its parts and every method's map."""
         return [
             self._panel(
-                label,
-                place,
-                [
-                    self._input(place),
-                    *self._parts(place),
-                    *(self._of(m, m, place) for m in STYLES if m != OURS),
-                ],
+                index,
+                self._input(index),
+                *self._parts(index),
+                *(self._of(m, m, index) for m in ORDER if m != OURS),
             )
-            for label, place in zip(self.labels, self.at, strict=True)
+            for index in self.at
         ]
 
     def naive(self) -> list[Panel]:
         """Fig. 11: what the naive optimisation calls agnostic and distinct, beside ours."""
         panels = []
-        for label, place in list(zip(self.labels, self.at, strict=True))[:2]:
-            part = self._map(NAIVE, NAIVE, place)
-            if part is None or self._map(self.cell.first.name, OURS, place) is None:
+        for index in self.at[:2]:
+            part = self._map(NAIVE, NAIVE, index)
+            if part is None or self._map(self.case.first.name, OURS, index) is None:
                 return []
-            image = self._image(place).numpy()
-            rest = Tile(
-                image_tiles.encoded(image_tiles.picture(image - part)), "x − ψ", "naive, agnostic"
-            )
-            columns: list[Column | None] = [self._input(place), Column("Naive: agnostic", [rest])]
-            columns += [self._of(NAIVE, NAIVE, place, "Naive: distinct"), *self._parts(place)[:2]]
-            panels.append(self._panel(label, place, columns))
+            image = self._image(index).numpy()
+            rest = _tile(image_tiles.picture(image - part), "x − ψ", "naive, agnostic")
+            distinct = self._of(NAIVE, NAIVE, index, "Naive: distinct")
+            naive = Stack("Naive: agnostic", [rest]), distinct
+            panels.append(self._panel(index, self._input(index), *naive, *self._parts(index)[:2]))
         return panels
 
     def uncertainty(self) -> list[Panel]:
         """How far the class-distinct part depends on z."""
         panels = []
-        for label, place in zip(self.labels, self.at, strict=True):
-            spread = self._map(self.cell.first.name, "spread", place)
+        for index in self.at:
+            spread = self._map(self.case.first.name, "spread", index)
             if spread is None:
                 return []
             scale = image_tiles.scale_of(spread)
-            shown = image_tiles.encoded(image_tiles.magnitude(spread, scale))
-            column = Column("Deviation over z", [Tile(shown, f"0 to {scale:.2g}", "deviation")])
-            columns = [self._input(place), *self._parts(place, overlaid=False)[1:2], column]
-            panels.append(self._panel(label, place, columns))
+            tile = _tile(image_tiles.magnitude(spread, scale), f"0 to {scale:.2g}", "deviation")
+            distinct = self._parts(index, overlaid=False)[1:2]
+            stacks = self._input(index), *distinct, Stack("Deviation over z", [tile])
+            panels.append(self._panel(index, *stacks))
         return panels
 
     def worst(self) -> list[Panel]:
         """The worst explained images, beside the best baseline on them."""
         panels = []
         for row in self.worst_rows:
-            place, best = int(row["index"]), row["best_baseline"]
-            parts = self._parts(place, overlaid=False)
+            index, best = int(row["index"]), row["best_baseline"]
+            parts = self._parts(index, overlaid=False)
             if not parts:
                 return []
-            columns: list[Column | None] = [self._input(place), *parts]
-            columns += [self._of(best, best, place)] if best else []
+            other = [self._of(best, best, index)] if best else []
             title = f"{row['class']}: area {fixed(row['ours'])}"
-            title += f", {style(best).label} {fixed(row['baseline'])}" if best else ""
-            panels.append(Panel(title, row["id"], [c for c in columns if c is not None]))
+            title += f", {label(best)} {fixed(row['baseline'])}" if best else ""
+            panels.append(self._panel(index, self._input(index), *parts, *other, title=title))
         return panels
 
     def variants(self, rows: Sequence[Row]) -> list[Panel]:
@@ -142,96 +136,91 @@ class Examples:
             Those of ablations.csv: first the one in which nothing is changed.
         """
         panels = []
-        for label, place in zip(self.labels, self.at, strict=True):
-            columns: list[Column | None] = [self._input(place)]
+        for index in self.at:
+            stacks = [self._input(index)]
             for k, row in enumerate(rows):
-                name = ours_name(row["variant"]) if k else self.cell.first.name
-                parts = self._parts(place, name)
+                name = ours_name(row["variant"]) if k else self.case.first.name
+                parts = self._parts(index, name)
                 stacked = [tile for part in parts for tile in part.tiles[:1]]
                 note = f"AUC {fixed(row['auc'])}, PSNR {fixed(row['psnr_db'], 1)} dB"
-                change = self.maps.change(name, OURS, "part", place)
+                change = self.maps.change(name, OURS, "part", index)
                 if stacked:
-                    title = plain(row["variant"]).capitalize()
-                    columns.append(Column(title, stacked, f"{change} · {note}", not k))
-            panels.append(self._panel(label, place, columns))
-        return panels if any(len(panel.columns) > 1 for panel in panels) else []
+                    title = in_words(row["variant"]).capitalize()
+                    stacks.append(Stack(title, stacked, f"{change} · {note}", not k))
+            panels.append(self._panel(index, *stacks))
+        return panels if any(len(panel.stacks) > 1 for panel in panels) else []
 
-    def _panel(self, label: int, place: int, columns: Sequence[Column | None]) -> Panel:
-        shown = [column for column in columns if column is not None]
-        return Panel(self.data.class_names[label], self.data.ids[place], shown)
+    def _panel(self, index: int, *stacks: Stack | None, title: str = "") -> Panel:
+        title = title or self.data.class_names[int(self.data.labels[index])]
+        return Panel(title, self.data.ids[index], [stack for stack in stacks if stack is not None])
 
-    def _image(self, place: int) -> Tensor:
-        return self.data.batch([place]).images[0]
+    def _image(self, index: int) -> Tensor:
+        return self.data.batch([index]).images[0]
 
-    def _map(self, name: str, key: str, place: int) -> np.ndarray | None:
-        found = self.maps.of(name, key, [place])
+    def _map(self, name: str, key: str, index: int) -> np.ndarray | None:
+        found = self.maps.of(name, key, [index])
         return None if found is None else found[0]
 
-    def _input(self, place: int) -> Column:
-        image = self._image(place).numpy()
-        return Column(
-            "Input", [Tile(image_tiles.encoded(image_tiles.picture(image)), "x", "the input")]
-        )
+    def _input(self, index: int) -> Stack:
+        return _input(self._image(index))
 
-    def _parts(self, place: int, name: str | None = None, overlaid: bool = True) -> list[Column]:
+    def _parts(self, index: int, name: str | None = None, overlaid: bool = True) -> list[Stack]:
         """Class-agnostic, class-distinct, and their sum; nothing if they were not kept."""
-        name = name or self.cell.first.name
-        distinct = self._map(name, OURS, place)
+        name = name or self.case.first.name
+        distinct = self._map(name, OURS, index)
         if distinct is None:
             return []
-        columns = []
+        stacks = []
         for key, title, symbol in PARTS:
-            part = self._map(name, key, place)
+            part = self._map(name, key, index)
             if part is not None:
-                shown = Tile(image_tiles.encoded(image_tiles.picture(part)), symbol, title)
-                columns.append(Column(title, [shown], ours=True))
-        change = self.maps.change(name, OURS, "part", place)
-        part_of = self._part("Class-distinct", place, distinct, change, ours=True)
+                stacks.append(
+                    Stack(title, [_tile(image_tiles.picture(part), symbol, title)], ours=True)
+                )
+        change = self.maps.change(name, OURS, "part", index)
+        part_of = self._part("Class-distinct", index, distinct, change, ours=True)
         if not overlaid:
             part_of = replace(part_of, tiles=part_of.tiles[:1])
-        return [*columns[:1], part_of, *columns[1:]]
+        return [*stacks[:1], part_of, *stacks[1:]]
 
-    def _of(self, method: str, name: str, place: int, title: str = "") -> Column | None:
+    def _of(self, method: str, name: str, index: int, title: str = "") -> Stack | None:
         """A method's map, or nothing if it has none."""
-        sign, heat = self.cell.primary(method), self._map(name, method, place)
+        sign, heat = self.case.primary(method), self._map(name, method, index)
         if heat is None or sign is None:
             return None
-        title, change = title or style(method).label, self.maps.change(name, method, sign, place)
+        title, change = title or label(method), self.maps.change(name, method, sign, index)
         if sign == "part":
-            return self._part(title, place, heat, change)
-        image, heatmap = self._image(place), torch.from_numpy(heat)[None]
+            return self._part(title, index, heat, change)
+        image, heatmap = self._image(index), torch.from_numpy(heat)[None]
         part = removal.part_from_heatmap(heatmap, image[None], sign)[0].numpy()
         ones = torch.ones_like(heatmap)
         weight = removal.part_from_heatmap(heatmap, ones, sign)[0].numpy()
-        return Column(title, _pair(title, "w·x", image.numpy(), part, weight), change)
+        return Stack(title, _pair(title, "w·x", image.numpy(), part, weight), change)
 
     def _part(
-        self, title: str, place: int, part: np.ndarray, note: str, ours: bool = False
-    ) -> Column:
-        weight, image = part / image_tiles.scale_of(part), self._image(place).numpy()
-        return Column(title, _pair(title, "ψ distinct", image, part, weight), note, ours)
+        self, title: str, index: int, part: np.ndarray, note: str, ours: bool = False
+    ) -> Stack:
+        weight, image = part / image_tiles.scale_of(part), self._image(index).numpy()
+        return Stack(title, _pair(title, "ψ distinct", image, part, weight), note, ours)
 
 
-def deviations(cell: Cell, data: ShardedDataset) -> list[Panel]:
+def deviations(case: Case, data: ShardedDataset) -> list[Panel]:
     """Table 4: where seeds disagree, step by step, each image on one scale."""
-    folder = cell.folder / STABILITY_NAME
+    folder = case.folder / STABILITY_NAME
     shown = _stability(folder)
     panels = []
-    for row, place in enumerate(_first_images(folder)):
-        image = data.batch([place]).images[0].numpy()
-        columns = [
-            Column(
-                "Input", [Tile(image_tiles.encoded(image_tiles.picture(image)), "x", "the input")]
-            )
-        ]
+    for row, index in enumerate(_first_images(folder)):
+        stacks = [_input(data.batch([index]).images[0])]
         scale = max(image_tiles.scale_of(maps[row].mean(0)) for maps in shown.values())
         for step, maps in shown.items():
-            tile = image_tiles.encoded(image_tiles.magnitude(maps[row], scale))
-            caption = f"mean {maps[row].mean():.3f}"
-            alt = f"deviation over seeds after {step:,} steps"
-            columns.append(Column(f"{step:,} steps", [Tile(tile, caption, alt)]))
-        title = f"{data.class_names[int(data.labels[place])]}, white {scale:.2g}"
-        panels.append(Panel(title, data.ids[place], columns))
+            pixels, caption = (
+                image_tiles.magnitude(maps[row], scale),
+                f"mean {maps[row].mean():.3f}",
+            )
+            tile = _tile(pixels, caption, f"deviation over seeds after {step:,} steps")
+            stacks.append(Stack(f"{step:,} steps", [tile]))
+        title = f"{data.class_names[int(data.labels[index])]}, white {scale:.2g}"
+        panels.append(Panel(title, data.ids[index], stacks))
     return panels
 
 
@@ -250,7 +239,7 @@ def _first_images(folder: Path) -> list[int]:
     if not shown:
         return []
     index = read_maps(folder)["index"].drop_duplicates()
-    return [int(place) for place in index[: min(DEVIATIONS, len(next(iter(shown.values()))))]]
+    return [int(i) for i in index[: min(DEVIATIONS, len(next(iter(shown.values()))))]]
 
 
 def _pair(
@@ -258,15 +247,16 @@ def _pair(
 ) -> list[Tile]:
     """What a method removes, and where it looks."""
     scale = image_tiles.scale_of(part)
+    removed = f"{title}: what is removed, around mid-gray"
     return [
-        Tile(
-            image_tiles.encoded(image_tiles.signed(part, scale)),
-            f"{symbol}, ±{scale:.2g}",
-            f"{title}: what is removed, around mid-gray",
-        ),
-        Tile(
-            image_tiles.encoded(image_tiles.overlay(image, weight)),
-            "overlay",
-            f"{title}: over the input in gray",
-        ),
+        _tile(image_tiles.signed(part, scale), f"{symbol}, ±{scale:.2g}", removed),
+        _tile(image_tiles.overlay(image, weight), "overlay", f"{title}: over the input in gray"),
     ]
+
+
+def _input(image: Tensor) -> Stack:
+    return Stack("Input", [_tile(image_tiles.picture(image.numpy()), "x", "the input")])
+
+
+def _tile(pixels: np.ndarray, caption: str, alt: str) -> Tile:
+    return Tile(image_tiles.encoded(pixels), caption, alt)

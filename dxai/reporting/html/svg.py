@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from dxai.results.methods import BLACK, COLOURS, OURS, style
+from dxai.reporting.styles import BLACK, COLOURS, style
+from dxai.results.methods import OURS, label
 
 WIDTH, HEIGHT = 360, 232
 LEFT, RIGHT, TOP, BOTTOM = 46, 342, 10, 192
@@ -57,14 +58,16 @@ def of_method(method: str, values: Sequence[float], **bounds: Sequence[float]) -
     """A line in the style of a method."""
     look = style(method)
     width = 2.4 if method == OURS else 1.3
-    return Series(look.label, values, look.colour, look.marker, DASHES[look.line], width, **bounds)
+    return Series(
+        label(method), values, look.colour, look.marker, DASHES[look.line], width, **bounds
+    )
 
 
-def of_place(name: str, place: int, values: Sequence[float] | np.ndarray, marked: bool) -> Series:
+def nth_series(name: str, k: int, values: Sequence[float] | np.ndarray, marked: bool) -> Series:
     """The first, second .. of several lines that have no style of their own."""
-    dash = list(DASHES.values())[place % len(DASHES)]
-    marker = list(MARKERS)[place % len(MARKERS)] if marked else ""
-    return Series(name, values, COLOURS[place % len(COLOURS)], marker, dash, 1.5)
+    dash = list(DASHES.values())[k % len(DASHES)]
+    marker = list(MARKERS)[k % len(MARKERS)] if marked else ""
+    return Series(name, values, COLOURS[k % len(COLOURS)], marker, dash, 1.5)
 
 
 def lines(
@@ -119,14 +122,14 @@ def bars(
     marks = list(zip(centres, (f"{level:g}" for level in levels), strict=True))
     yticks = ticks(0, 1)
     parts = [_axes(marks, list(zip(up(yticks), map(number, yticks), strict=True)))]
-    for place in range(len(names)):
-        left = centres + (place - len(names) / 2) * width
-        tops = up(values[:, place])
+    for k in range(len(names)):
+        left = centres + (k - len(names) / 2) * width
+        tops = up(values[:, k])
         path = "".join(
             f"M{x:.1f} {BOTTOM}V{y:.1f}h{width:.1f}V{BOTTOM}z"
             for x, y in zip(left, tops, strict=True)
         )
-        parts.append(_filled(path, place))
+        parts.append(_filled(path, k))
     chance = up(1 / len(names))
     parts.append(f'<path d="M{LEFT} {chance:.1f}H{RIGHT}" class="ink" stroke-dasharray="1.5 3"/>')
     return _svg(parts, xlabel, "mean probability", words)
@@ -144,7 +147,7 @@ def legend(series: Iterable[Series]) -> Markup:
 
 def bar_legend(names: Sequence[str]) -> Markup:
     """Which bar is whose."""
-    boxes = (_filled("M1 2H27V12H1z", place) for place in range(len(names)))
+    boxes = (_filled("M1 2H27V12H1z", k) for k in range(len(names)))
     items = [
         _item(f'<svg viewBox="0 0 28 14">{box}</svg>', name)
         for box, name in zip(boxes, names, strict=True)
@@ -267,10 +270,10 @@ def _band(x: np.ndarray, up: _scale, series: Series) -> str:
     return f'<path d="M{" ".join(points)}z" fill="{_ink(series.colour)}" opacity=".18"/>'
 
 
-def _filled(path: str, place: int) -> str:
-    hatch = (place + place // len(HATCHES)) % len(HATCHES)
+def _filled(path: str, k: int) -> str:
+    hatch = (k + k // len(HATCHES)) % len(HATCHES)
     over = f'<path d="{path}" fill="url(#hatch-{hatch})"/>' if hatch else ""
-    return f'<path d="{path}" fill="{COLOURS[place % len(COLOURS)]}"/>{over}'
+    return f'<path d="{path}" fill="{COLOURS[k % len(COLOURS)]}"/>{over}'
 
 
 def _stroke(series: Series) -> str:

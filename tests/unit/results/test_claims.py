@@ -8,8 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dxai.config.schema import EvaluateParams
-from dxai.results.claims import COLUMNS, all_claims, best_baseline
+from dxai.results.claims import all_claims
+from dxai.results.methods import best_baseline
+from dxai.results.table_specs import SPECS
+from dxai.results.verdicts import verdict
+from tests.fixtures import small_params
 from tests.outcomes import (
     IMAGES,
     beta_area,
@@ -19,14 +22,14 @@ from tests.outcomes import (
     write_stability,
 )
 
-PARAMS = EvaluateParams(bootstrap=300)
+PARAMS = small_params()
 
 
 def claims(
     folders: Sequence[Path] = (), cross: Sequence[Path] = (), stability: Sequence[Path] = ()
 ) -> pd.DataFrame:
     found = all_claims(folders, cross, stability, PARAMS)
-    assert tuple(found.columns) == COLUMNS
+    assert list(found.columns) == SPECS["claims"].names
     assert found.notna().all(axis=None)
     return found
 
@@ -186,17 +189,33 @@ def test_without_seeds_or_results_nothing_is_claimed(tmp_path: Path) -> None:
 
 
 def test_the_best_baseline_of_a_column() -> None:
-    rows = pd.DataFrame(
-        [
-            {"method": "ig", "status": "ok", "auc": 0.8, "auc_deletion": None},
-            {"method": "lime", "status": "ok", "auc": 0.9, "auc_deletion": 0.1},
-            {"method": "lrp", "status": "failed", "auc": 0.1, "auc_deletion": 0.0},
-            {"method": "naive", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
-            {"method": "dxai", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
-        ]
-    )
+    rows = [
+        {"method": "ig", "status": "ok", "auc": 0.8, "auc_deletion": None},
+        {"method": "lime", "status": "ok", "auc": 0.9, "auc_deletion": 0.1},
+        {"method": "lrp", "status": "failed", "auc": 0.1, "auc_deletion": 0.0},
+        {"method": "naive", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
+        {"method": "dxai", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
+    ]
     found = best_baseline(rows)
     assert found is not None and found["method"] == "ig"
     found = best_baseline(rows, "auc_deletion")
     assert found is not None and found["method"] == "lime"
-    assert best_baseline(rows.iloc[2:]) is None
+    assert best_baseline(rows[2:]) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.2, -0.1, "holds"),
+        (-0.2, 0.0, "undecided"),
+        (-0.2, 0.1, "undecided"),
+        (0.0, 0.0, "undecided"),
+        (0.1, 0.2, "reversed"),
+        (None, None, "unknown"),
+        (float("nan"), float("nan"), "unknown"),
+    ],
+)
+def test_a_verdict_is_what_the_interval_says(
+    low: float | None, high: float | None, words: str
+) -> None:
+    assert verdict(low, high) == words

@@ -17,7 +17,7 @@ import pytest
 from dxai.cli.main import main
 from dxai.reporting.text_comparison import FORMATS, as_text
 from dxai.results.comparison import CellChange, LoggedRun, Verdict, compare
-from dxai.results.metric_names import Cell
+from dxai.results.metric_names import MetricValue
 from dxai.tracking import mlflow_store
 from dxai.tracking.run_records import Record
 
@@ -41,7 +41,7 @@ from dxai.tracking.run_records import Record
 def test_a_difference_is_outside_if_it_exceeds_both_intervals_in_quadrature(
     before: tuple[Any, ...] | None, after: tuple[Any, ...] | None, verdict: Verdict
 ) -> None:
-    first, second = (Cell("auc", *own) if own else None for own in (before, after))
+    first, second = (MetricValue("auc", *own) if own else None for own in (before, after))
     assert CellChange("auc", first, second).verdict is verdict
 
 
@@ -52,13 +52,13 @@ def test_noise_is_that_of_two_independent_samples() -> None:
     rng = np.random.default_rng(0)
     means = rng.normal(0.8, 0.02, (4000, 2))
     half = 1.96 * 0.02
-    pairs = [[Cell("auc", m, m - half, m + half) for m in row] for row in means.tolist()]
+    pairs = [[MetricValue("auc", m, m - half, m + half) for m in row] for row in means.tolist()]
     outside = [CellChange("auc", *pair).verdict is Verdict.OUTSIDE for pair in pairs]
     assert np.mean(outside) == pytest.approx(0.05, abs=0.01)
 
 
 def made(name: str, values: dict[str, float], **others: Any) -> LoggedRun:
-    cells = [Cell(key, value, value - 0.03, value + 0.03) for key, value in values.items()]
+    cells = [MetricValue(key, value, value - 0.03, value + 0.03) for key, value in values.items()]
     return LoggedRun(f"{name}0123456789", name, cells=cells, **others)
 
 
@@ -114,7 +114,7 @@ def test_a_run_is_the_same_as_itself() -> None:
 
 def test_steps_of_a_training_are_cells_of_their_own() -> None:
     early, late = (
-        Cell("std/d/c/dxai", value, 0.1, 0.2, step) for step, value in ((7, 0.2), (9, 0.1))
+        MetricValue("std/d/c/dxai", value, 0.1, 0.2, step) for step, value in ((7, 0.2), (9, 0.1))
     )
     found = compare(LoggedRun("a", "a", cells=[early, late]), LoggedRun("b", "b", cells=[late]))
     assert [(cell.name, cell.verdict.value) for cell in found.cells] == [

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dxai.results.metric_names import Cell, cells, number, plain, worse
+from dxai.results.metric_names import MetricValue as Value
+from dxai.results.metric_names import metric_values, number, plain, worse
 
 PLACE = {"dataset": "d", "classifier": "c"}
 
@@ -20,38 +21,41 @@ def auc(method: str, sign: str, value: Any, low: Any = None, high: Any = None) -
 @pytest.mark.parametrize(
     ("table", "row", "expected"),
     [
-        ("table1", auc("ig", "signed", 0.9, 0.8, 0.95), [Cell("auc/d/c/ig", 0.9, 0.8, 0.95)]),
+        ("table1", auc("ig", "signed", 0.9, 0.8, 0.95), [Value("auc/d/c/ig", 0.9, 0.8, 0.95)]),
         (
             "table2",
-            PLACE | {"method": "ig", "sign": "relu", "auc_deletion": "0.2"}
-            | {"auc_deletion_low": "0.1", "auc_deletion_high": "0.3"},
-            [Cell("deletion/d/c/ig", 0.2, 0.1, 0.3)],
+            PLACE | {"method": "ig", "sign": "relu", "auc_deletion": 0.2}
+            | {"auc_deletion_low": 0.1, "auc_deletion_high": 0.3},
+            [Value("deletion/d/c/ig", 0.2, 0.1, 0.3)],
         ),
         (
             "table3",
             {"dataset": "d", "trained": "a", "scorer": "b", "auc": 1, "auc_low": 0, "auc_high": 2},
-            [Cell("cross/d/a/b", 1, 0, 2)],
+            [Value("cross/d/a/b", 1, 0, 2)],
         ),
         (
             "table4",
             PLACE | {"method": "dxai", "step": 7, "std": 0.5, "std_low": 0.4, "std_high": 0.6}
             | {"normalised": 0.2, "normalised_low": None, "normalised_high": None},
-            [Cell("std/d/c/dxai", 0.5, 0.4, 0.6, 7), Cell("std_normalised/d/c/dxai", 0.2, step=7)],
+            [
+                Value("std/d/c/dxai", 0.5, 0.4, 0.6, 7),
+                Value("std_normalised/d/c/dxai", 0.2, step=7),
+            ],
         ),
         (
             "table6",
             PLACE | {"test_accuracy": 0.98, "accuracy_low": 0.9, "accuracy_high": 1.0},
-            [Cell("accuracy/d/c", 0.98, 0.9, 1.0)],
+            [Value("accuracy/d/c", 0.98, 0.9, 1.0)],
         ),
     ],
 )  # fmt: skip
-def test_each_table_has_its_names(table: str, row: dict[str, Any], expected: list[Cell]) -> None:
-    assert cells({table: [row]}) == expected
+def test_each_table_has_its_names(table: str, row: dict[str, Any], expected: list[Value]) -> None:
+    assert metric_values({table: [row]}) == expected
 
 
 def test_further_sign_rules_have_names_of_their_own() -> None:
     rows = [auc("ig", "signed", 0.9), auc("ig", "relu", 0.5), auc("lime", "relu", 0.7)]
-    assert [(cell.name, cell.value) for cell in cells({"table1": rows})] == [
+    assert [(cell.name, cell.value) for cell in metric_values({"table1": rows})] == [
         ("auc/d/c/ig", 0.9),
         ("auc/d/c/ig-relu", 0.5),
         ("auc/d/c/lime", 0.7),
@@ -60,25 +64,25 @@ def test_further_sign_rules_have_names_of_their_own() -> None:
 
 def test_a_first_sign_rule_that_broke_leaves_its_name_free() -> None:
     rows = [auc("ig", "signed", None), auc("ig", "relu", 0.5)]
-    assert [cell.name for cell in cells({"table1": rows})] == ["auc/d/c/ig-relu"]
+    assert [cell.name for cell in metric_values({"table1": rows})] == ["auc/d/c/ig-relu"]
 
 
 def test_seeds_are_averaged_and_a_missing_bound_leaves_none() -> None:
     rows = [auc("dxai", "part", 0.5, 0.4, 0.6), auc("dxai", "part", 0.7, 0.5)]
-    (cell,) = cells({"table1": rows})
+    (cell,) = metric_values({"table1": rows})
     assert (cell.value, cell.low, cell.high) == (pytest.approx(0.6), pytest.approx(0.45), None)
 
 
 @pytest.mark.parametrize("value", [None, "", "nan", math.inf, "x", []])
-def test_what_has_no_number_is_no_cell(value: Any) -> None:
+def test_a_missing_number_is_no_metric(value: Any) -> None:
     assert number(value) is None
-    assert cells({"table1": [auc("lrp", "relu", value)], "table3": []}) == []
+    assert metric_values({"table1": [auc("lrp", "relu", value)], "table3": []}) == []
 
 
 def test_names_are_plain() -> None:
     assert plain("my set: 2") == "my_set__2"
     row = auc("ig", "signed", 0.9) | {"dataset": "a b"}
-    assert cells({"table1": [row]})[0].name == "auc/a_b/c/ig"
+    assert metric_values({"table1": [row]})[0].name == "auc/a_b/c/ig"
 
 
 @pytest.mark.parametrize(

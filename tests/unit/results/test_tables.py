@@ -5,9 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dxai.config.schema import METHODS, EvaluateParams, load_params
+from dxai.config.schema import METHODS, load_params
+from dxai.reporting.styles import STYLES
 from dxai.results import claims, methods, paper, tables
+from dxai.results.table_specs import SPECS
 from dxai.utils.files import write_json
+from tests.fixtures import small_params
 from tests.outcomes import (
     IMAGES,
     RIGHT,
@@ -20,7 +23,7 @@ from tests.outcomes import (
 )
 from tests.prepared import PROJECT, prepared_textures
 
-PARAMS = EvaluateParams(bootstrap=200)
+PARAMS = small_params()
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def folders(tmp_path):
 
 def test_table1_has_a_row_a_cell_in_the_order_of_the_paper(folders):
     table = tables.table1(folders, PARAMS)
-    assert tuple(table.columns) == tables.TABLE1_COLUMNS
+    assert list(table.columns) == SPECS["table1"].names
     assert list(table["method"]) == [
         "dxai", "dxai", "lrp", "ig", "ig", "lime", "random", "naive", "shuffled", "shuffled",
     ]  # fmt: skip
@@ -53,7 +56,7 @@ def test_table1_has_a_row_a_cell_in_the_order_of_the_paper(folders):
 
 def test_the_best_baseline_is_the_lowest_of_either_sign_but_no_control_and_not_naive(folders):
     table = tables.table1(folders, PARAMS)
-    best = claims.best_baseline(table)
+    best = methods.best_baseline(table.to_dict("records"))
     assert (best["method"], best["sign"]) == ("ig", "relu")
 
 
@@ -69,7 +72,9 @@ def test_delta_is_the_paired_difference_to_it(folders):
 def test_metrics_name_each_number_once(folders):
     table = tables.table1(folders, PARAMS)
     sixth = pd.DataFrame([{"dataset": "textures", "classifier": "resnet18", "test_accuracy": 0.9}])
-    found = tables.metrics(table, sixth, claims.all_claims(folders, [], [], PARAMS))
+    frames = {"table1": table, "table6": sixth}
+    frames["claims"] = claims.all_claims(folders, [], [], PARAMS)
+    found = tables.headlines(frames)
     cell = found["table1"]["textures"]["resnet18"]
     assert cell["dxai-0"] == pytest.approx(0.56)
     assert cell["dxai-1"] == pytest.approx(0.67)
@@ -83,9 +88,13 @@ def test_metrics_name_each_number_once(folders):
 
 
 def test_table6_stands_beside_the_papers_accuracies(tmp_path):
-    write_json(tmp_path / "metrics.json", {"test_accuracy": 0.99, "test_images": 1707, "seed": 0})
-    table = tables.table6([tmp_path, tmp_path], [("tomatoes", "simple"), ("mine", "simple")], "q")
-    assert tuple(table.columns) == tables.TABLE6_COLUMNS
+    folders = [tmp_path / place for place in ("tomatoes/simple/explained", "mine/joint/twin")]
+    for folder in folders:
+        metrics = {"test_accuracy": 0.99, "test_images": 1707, "seed": 0}
+        write_json(folder / "metrics.json", metrics)
+    table = tables.table6(folders, PARAMS)
+    assert table["classifier"].tolist() == ["simple", "discriminator"]
+    assert list(table.columns) == SPECS["table6"].names
     assert table["paper"].tolist()[0] == 0.985
     assert np.isnan(table["paper"].tolist()[1])
 
@@ -93,11 +102,11 @@ def test_table6_stands_beside_the_papers_accuracies(tmp_path):
 def test_curves_are_one_row_a_level(tmp_path):
     drawn = {"level": [0.0, 1.0], "accuracy": [1.0, 0.5], "low": [1.0, 0.4], "high": [1.0, 0.6]}
     folder = write_outcomes(tmp_path, "ig", [("ig", "unsupported", "no")])
-    assert tables.curves([folder]).empty
+    assert tables.curve_points([folder]).empty
     row = {"method": "ig", "sign": "relu", "curves": {"beta": drawn, "blur": drawn}}
     summary = {"dataset": "d", "classifier": "c", "seed": 0, "rows": [row]}
     write_json(folder / "summary.json", summary)
-    found = tables.curves([folder])
+    found = tables.curve_points([folder])
     assert list(found["curve"]) == ["beta", "beta", "blur", "blur"]
     assert list(found["accuracy"]) == [1, 0.5, 1, 0.5]
 
@@ -110,7 +119,12 @@ def test_wilsons_interval_is_the_published_one():
 
 
 def test_every_method_has_its_place():
-    assert set(methods.ORDER) == set(methods.STYLES) == {"dxai", *METHODS, *methods.CONTROLS}
+    assert (
+        set(methods.ORDER)
+        == set(STYLES)
+        == set(methods.LABELS)
+        == {"dxai", *METHODS, *methods.CONTROLS}
+    )
     for row in paper.TABLE1.values():
         assert set(row) <= set(methods.ORDER)
 
@@ -125,15 +139,15 @@ def test_table2_is_beside_the_papers_and_only_where_it_was_measured(tmp_path):
         ),
         write_outcomes(tmp_path, "ig", [("ig", "relu", 0.4)], deletion=[0.4]),
     ]
-    table = tables.table2(folders)
-    assert tuple(table.columns) == tables.TABLE2_COLUMNS
+    table = tables.table2(folders, PARAMS)
+    assert list(table.columns) == SPECS["table2"].names
     keyed = table.set_index(["dataset", "method"])
     assert list(keyed.index) == [("brats", "dxai"), ("brats", "ig"), ("textures", "ig")]
     assert keyed["auc_deletion"].tolist() == pytest.approx(
         [deletion_area(0.6), deletion_area(0.2), deletion_area(0.4)]
     )
     assert keyed["paper"].tolist() == pytest.approx([0.125, 0.171, math.nan], nan_ok=True)
-    assert tables.table2([]).empty
+    assert tables.table2([], PARAMS).empty
 
 
 def test_table3_is_the_mean_over_seeds(tmp_path):
@@ -143,7 +157,7 @@ def test_table3_is_the_mean_over_seeds(tmp_path):
         write_cross(tmp_path, "resnet18", "simple", 0.2, dataset="dota"),
     ]
     table = tables.table3(folders, PARAMS)
-    assert tuple(table.columns) == tables.TABLE3_COLUMNS
+    assert list(table.columns) == SPECS["table3"].names
     keyed = table.set_index(["trained", "scorer"])
     own, other = keyed.loc[("resnet18", "resnet18")], keyed.loc[("resnet18", "simple")]
     assert (own["seeds"], other["seeds"]) == (2, 1)
@@ -158,7 +172,7 @@ def test_table4_as_training_goes_on_beside_layers(tmp_path):
     ours = {1: (0.3, 0.5), 7: (0.2, 0.4), 70: (0.1, 0.2), 210: (0.05, 0.1)}
     folder = write_stability(tmp_path, ours, {"gradcam": (0.01, 0.3)}, dataset="afhq", constant=6)
     table = tables.table4([folder], PARAMS)
-    assert tuple(table.columns) == tables.TABLE4_COLUMNS
+    assert list(table.columns) == SPECS["table4"].names
     assert table["step"].tolist() == [1, 7, 70, 210, pd.NA]
     assert table["seeds"].tolist() == [3, 3, 3, 3, pd.NA]
     np.testing.assert_allclose(table["std"], [0.3, 0.2, 0.1, 0.05, 0.01])
@@ -177,7 +191,7 @@ def test_table4_where_every_map_is_constant(tmp_path):
     (row,) = tables.table4([folder], PARAMS).to_dict("records")
     assert (row["constant"], row["std"]) == (IMAGES, 0)
     assert np.isnan([row["normalised"], row["normalised_low"], row["normalised_high"]]).all()
-    assert row["paper"] is None  # one step is not the paper's four
+    assert pd.isna(row["paper"])  # one step is not the paper's four
 
 
 def test_table5_counts_what_was_prepared(tmp_path):
@@ -186,7 +200,7 @@ def test_table5_counts_what_was_prepared(tmp_path):
     params = dataclasses.replace(params, datasets={"textures": textures})
     folder = prepared_textures(tmp_path)
     (row,) = tables.table5([folder], params).to_dict("records")
-    assert set(row) == set(tables.TABLE5_COLUMNS)
+    assert set(row) == set(SPECS["table5"].names)
     counted = [len(pd.read_parquet(folder / f"{s}-index.parquet")) for s in ("train", "test")]
     assert [row["train"], row["test"]] == counted
     groups = pd.read_parquet(folder / "test-index.parquet")["group"]
@@ -198,8 +212,8 @@ def test_table5_counts_what_was_prepared(tmp_path):
 def test_an_ablation_is_compared_with_what_was_left_as_it_is(tmp_path):
     base = write_outcomes(tmp_path, "dxai-0", [("dxai", "part", 0.8), ("shuffled", "part", 0.1)])
     worse = write_outcomes(tmp_path, "dxai-two_branches", [("dxai", "part", 0.3)], psnr_db=21.0)
-    table = tables.ablations([worse], base, PARAMS)
-    assert tuple(table.columns) == tables.ABLATION_COLUMNS
+    table = tables.ablations([base, worse], PARAMS)
+    assert list(table.columns) == SPECS["ablations"].names
     assert table["variant"].tolist() == ["as it is", "two_branches"]
     assert table["auc"].tolist() == pytest.approx([beta_area(0.8), beta_area(0.3)])
     first, second = table.to_dict("records")
@@ -216,14 +230,14 @@ def test_localisation_is_where_something_is_known(tmp_path):
         write_outcomes(tmp_path, "random", [("random", "relu", 0.4)], known=0),
         write_outcomes(tmp_path, "lrp", [("lrp", "failed", "broke")]),
     ]
-    table = tables.localisation(folders)
-    assert tuple(table.columns) == tables.LOCALISATION_COLUMNS
+    table = tables.localisation(folders, PARAMS)
+    assert list(table.columns) == SPECS["localisation"].names
     assert list(zip(table["method"], table["sign"], strict=True)) == [
         ("ig", "signed"),
         ("ig", "relu"),
     ]
     assert (table["known"] == 12).all() and (table["pointing"] == 0.75).all()
-    assert tables.localisation(folders[1:]).empty
+    assert tables.localisation(folders[1:], PARAMS).empty
 
 
 def test_each_class_has_an_area_of_its_own(tmp_path):
@@ -233,7 +247,7 @@ def test_each_class_has_an_area_of_its_own(tmp_path):
         write_outcomes(tmp_path, "dxai-0", [("dxai", "part", (1.0, 0.0))]),
     ]
     table = tables.per_class(folders, PARAMS)
-    assert tuple(table.columns) == tables.CLASS_COLUMNS
+    assert list(table.columns) == SPECS["per_class"].names
     assert list(zip(table["method"], table["sign"], table["class"], strict=True)) == [
         ("dxai", "part", "a"), ("dxai", "part", "b"), ("ig", "signed", "a"), ("ig", "signed", "b"),
     ]  # fmt: skip
@@ -261,8 +275,8 @@ def test_the_worst_explained_image_comes_first(tmp_path):
         write_outcomes(tmp_path, "ig", [("ig", "signed", 0.0), ("ig", "relu", 0.4)]),
         write_outcomes(tmp_path, "ig", [("ig", "relu", 0.4)], dataset="afhq"),
     ]
-    table = tables.per_image(folders)
-    assert tuple(table.columns) == tables.IMAGE_COLUMNS
+    table = tables.per_image(folders, PARAMS)
+    assert list(table.columns) == SPECS["per_image"].names
     assert len(table) == IMAGES and set(table["dataset"]) == {"textures"}
     assert table["index"].tolist()[:2] == [40, 7]
     kept, lost = RIGHT, RIGHT - 0.55 * (RIGHT - WRONG)  # areas under an image's own probability
@@ -275,10 +289,11 @@ def test_the_worst_explained_image_comes_first(tmp_path):
     keyed = table.set_index("index")
     assert keyed.loc[3, "baseline"] == pytest.approx(lost)  # image 3 of 10 is among the 4 lost
     assert keyed.loc[4, "baseline"] == pytest.approx(kept)
-    assert tables.per_image(folders[2:]).empty
+    assert tables.per_image(folders[2:], PARAMS).empty
 
 
 def test_per_image_without_baselines_or_uncertainty(tmp_path):
-    table = tables.per_image([write_outcomes(tmp_path, "dxai-0", [("dxai", "part", 0.5)])])
-    assert tuple(table.columns) == tables.IMAGE_COLUMNS
+    folder = write_outcomes(tmp_path, "dxai-0", [("dxai", "part", 0.5)])
+    table = tables.per_image([folder], PARAMS)
+    assert list(table.columns) == SPECS["per_image"].names
     assert table[["baseline", "best_baseline", "uncertainty"]].isna().all(axis=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dxai.results.comparison import LoggedRun, compare
-from dxai.results.metric_names import Cell
+from dxai.results.metric_names import MetricValue as Value
 from dxai.tracking import reproduce
 from dxai.utils import dvc_files
 
@@ -120,8 +120,12 @@ def test_outputs_are_compared_file_by_file(tmp_path: Path) -> None:
 
 
 def test_a_cell_differs_by_more_than_the_tolerance_or_is_missing(tmp_path: Path) -> None:
-    before = LoggedRun("", "", cells=[Cell("auc/a", 0.5), Cell("auc/b", 0.5), Cell("auc/c", 0.5)])
-    after = LoggedRun("", "", cells=[Cell("auc/a", 0.5), Cell("auc/b", 0.5001)])
+    before = LoggedRun(
+        "",
+        "",
+        cells=[Value("auc/a", 0.5), Value("auc/b", 0.5), Value("auc/c", 0.5)],
+    )
+    after = LoggedRun("", "", cells=[Value("auc/a", 0.5), Value("auc/b", 0.5001)])
     found = reproduce.Reproduction(tmp_path, compare(before, after), [], [])
     assert {cell.name for cell in found.differing()} == {"auc/b", "auc/c"}
     assert {cell.name for cell in found.differing(0.001)} == {"auc/c"}

@@ -17,7 +17,7 @@ from dxai.config.schema import Params
 from dxai.paths import Paths
 from dxai.reporting.html import build_report
 from dxai.reporting.html.page import OPEN
-from dxai.reporting.table_layouts import NAMES
+from dxai.results.table_specs import SPECS
 from tests.fixtures import AREAS, STEPS, VARIANTS, write_results
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}"]
@@ -103,7 +103,7 @@ def changed(run: Run, tmp_path: Path, **changes: Callable[[pd.DataFrame], Any]) 
     params, folders = run
     tables = tmp_path / "results" / "tables"
     tables.mkdir(parents=True)
-    for name in NAMES:
+    for name in SPECS:
         table = pd.read_csv(folders.results / "tables" / f"{name}.csv")
         changes.get(name, lambda table: None)(table)
         table.to_csv(tables / f"{name}.csv", index=False)
@@ -165,7 +165,7 @@ def test_the_page_stays_small(rich_page: str) -> None:
     [
         (-0.09, -0.02, "✓", "holds", "below 0: ours is better"),
         (-0.09, 0.02, "○", "undecided", "It holds 0"),
-        (0.01, 0.02, "✗", "does not hold", "above 0: ours is worse"),
+        (0.01, 0.02, "✗", "reversed", "above 0: ours is worse"),
         (np.nan, np.nan, "–", "unknown", "no interval, so no claim"),
     ],
 )
@@ -284,10 +284,10 @@ def test_every_number_of_a_table_leads_to_its_curves(rich_page: str) -> None:
 
 def test_every_table_can_be_saved_in_three_formats(rich: Run, rich_page: str) -> None:
     links = [a for tag, a in Outline(rich_page).tags if tag == "a" and "download" in a]
-    assert len(links) == 3 * (len(NAMES) + 2)
+    assert len(links) == 3 * (len(SPECS) + 2)
     by_name = {a["download"]: base64.b64decode((a["href"] or "").split(",", 1)[1]) for a in links}
     tables = rich[1].results / "tables"
-    for name in set(NAMES) - {"per_image"}:
+    for name in set(SPECS) - {"per_image"}:
         assert by_name[f"{name}.csv"] == (tables / f"{name}.csv").read_bytes()
     assert by_name["per_image.csv"].count(b"\n") == 1 + 6 * 6
     assert by_name["table3.tex"].startswith(b"\\begin{table}")
@@ -390,7 +390,7 @@ def test_empty_tables_are_left_out(page: str) -> None:
     assert "ablations" in Outline(page).values("id")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SPECS)
 def test_a_missing_table_is_named(run: Run, tmp_path: Path, name: str) -> None:
     params, folders = changed(run, tmp_path)
     (folders.results / "tables" / f"{name}.csv").unlink()

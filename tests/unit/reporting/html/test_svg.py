@@ -10,7 +10,8 @@ import pytest
 from markupsafe import Markup
 
 from dxai.reporting.html import svg
-from dxai.results.methods import BASELINES, OURS, OUTSIDE, STYLES, style
+from dxai.reporting.styles import STYLES
+from dxai.results.methods import BASELINES, OURS, OUTSIDE, label
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a & b", "砂利"]
 
@@ -93,12 +94,12 @@ def test_every_method_is_named_and_looks_different() -> None:
     assert len({(s.colour, s.dash, s.marker) for s in lines}) == len(STYLES)
     assert len({s.marker for s in lines}) == len(STYLES), "never colour alone"
     shown = ["".join(e.itertext()) for e in ET.fromstring(svg.legend(lines)).iter("li")]
-    assert shown == [style(method).label for method in STYLES]
+    assert shown == [label(method) for method in STYLES]
 
 
 @pytest.mark.parametrize("count", [7, 30])
 def test_neither_lines_nor_bars_without_a_style_look_the_same(count: int) -> None:
-    lines = [svg.of_place(str(k), k, [0.0], marked=True) for k in range(count)]
+    lines = [svg.nth_series(str(k), k, [0.0], marked=True) for k in range(count)]
     assert len({(s.colour, s.dash, s.marker) for s in lines}) == count
     boxes = re.findall(r"<li>(.*?)</svg>", svg.bar_legend([str(k) for k in range(count)]))
     assert len(set(boxes)) == count

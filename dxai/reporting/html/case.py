@@ -13,17 +13,9 @@ import pyarrow.parquet as pq
 
 from dxai.config.schema import Params
 from dxai.paths import ATTRIBUTIONS, IMAGES, OUTCOMES, SUMMARY, Paths, decomposition_of, ours_name
-from dxai.reporting.table_layouts import Row, Rows
-from dxai.results.methods import BASELINES, OURS
+from dxai.results.io import Row, Tables
+from dxai.results.methods import OURS, best_baseline
 from dxai.utils.files import read_json
-
-
-def read_history(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a training's history; none if there is no history or nothing in it."""
-    if not path.is_file():
-        return {}
-    frame = pd.read_csv(path).apply(pd.to_numeric, errors="coerce")
-    return {} if frame.empty else {str(name): frame[name].to_numpy(float) for name in frame}
 
 
 def read_optional(path: Path) -> dict[str, Any]:
@@ -32,7 +24,7 @@ def read_optional(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Case:
     """All that was measured for one dataset and classifier.
 
     Attributes
@@ -49,7 +41,7 @@ class Cell:
 
     dataset: str
     classifier: str
-    tables: Rows
+    tables: Tables
     folder: Path
     seeds: list[int]
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -73,17 +65,13 @@ class Cell:
         """The sign of the method's own rule, whose row comes first in the table."""
         return next((row["sign"] for row in self.rows if row["method"] == method), None)
 
-    def ours(self) -> list[dict[str, Any]]:
-        """The scored rows of the decomposition, one a seed."""
+    def ours(self) -> list[Row]:
+        """The scored rows of the decomposition, one per seed."""
         return [r for r in self.rows if r["method"] == OURS and r["auc"] is not None]
 
-    def baselines(self) -> list[dict[str, Any]]:
-        """The scored rows that ours is compared with, under whatever sign rule."""
-        return [r for r in self.rows if r["method"] in BASELINES and r["auc"] is not None]
-
-    def best_baseline(self) -> dict[str, Any] | None:
+    def best_baseline(self) -> Row | None:
         """The row of the baseline with the lowest AUC."""
-        return min(self.baselines(), key=lambda row: row["auc"], default=None)
+        return best_baseline(self.rows)
 
     def curves(self, name: str, seed: int) -> dict[str, dict[str, Any]]:
         """Method to its accuracy curve, each in its primary sign, ours of the given seed."""
@@ -98,14 +86,14 @@ class Cell:
         }
 
 
-def read_cells(params: Params, paths: Paths, tables: Rows) -> list[Cell]:
-    """One cell for each dataset and classifier that has rows in table1.csv."""
-    cells = []
+def read_cases(params: Params, paths: Paths, tables: Tables) -> list[Case]:
+    """One case for each dataset and classifier that has rows in table1.csv."""
+    cases = []
     for dataset in params.datasets:
         for classifier in params.explained:
-            place, seeds = (dataset, classifier), params.seeds_of(classifier)
+            case, seeds = (dataset, classifier), params.seeds_of(classifier)
             own = {
-                name: [r for r in rows if (r["dataset"], r.get("classifier")) == place]
+                name: [r for r in rows if (r["dataset"], r.get("classifier")) == case]
                 for name, rows in tables.items()
             }
             if not own["table1"]:
@@ -114,12 +102,12 @@ def read_cells(params: Params, paths: Paths, tables: Rows) -> list[Cell]:
             names = [*params.methods, *map(ours_name, seeds)]
             found = {name: read_optional(folder / name / SUMMARY) for name in names}
             summaries = {name: summary for name, summary in found.items() if summary}
-            cells.append(Cell(*place, own, folder, seeds, summaries))
-    return cells
+            cases.append(Case(*case, own, folder, seeds, summaries))
+    return cases
 
 
 def scored_images(folder: Path) -> np.ndarray:
-    """Places in the test split of the images that a method was asked to explain; maybe none."""
+    """Indices in the test split of the images that a method was asked to explain; maybe none."""
     path = folder / ATTRIBUTIONS
     if not path.is_file():
         return np.zeros(0, dtype=int)
@@ -135,7 +123,7 @@ class Maps:
     folder : Path
         results/outcomes/<dataset>/<classifier>.
     at : iterable of int
-        Places in the test split of the images that may be asked for.
+        Indices in the test split of the images that may be asked for.
     """
 
     def __init__(self, folder: Path, at: Iterable[int]) -> None:
@@ -150,12 +138,12 @@ class Maps:
         maps = self._found[name].get(key)
         return None if maps is None else maps[np.searchsorted(self.at, at)]
 
-    def change(self, name: str, method: str, sign: str, place: int) -> str:
+    def change(self, name: str, method: str, sign: str, index: int) -> str:
         """How an image's probability of its own class goes from beta = 0 to beta = 1."""
         key = (name, method, sign)
         if key not in self._probabilities:
             self._probabilities[key] = _own_class(self.folder / name, method, sign, self.at)
-        ends = self._probabilities[key].get(place)
+        ends = self._probabilities[key].get(index)
         return "" if ends is None else f"p {ends[0]:.2f} → {ends[1]:.2f}"
 
 
@@ -163,7 +151,7 @@ def _read_maps(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
     index = scored_images(folder)
     if not at or not np.isin(at, index).all():
         return {}
-    rows = [int(np.argmax(index == place)) for place in at]
+    rows = [int(np.argmax(index == wanted)) for wanted in at]
     with np.load(folder / ATTRIBUTIONS) as file:
         names = [name for name in file.files if name != "index"]
         return {name: file[name][rows].astype(np.float32) for name in names}
@@ -181,7 +169,7 @@ def _own_class(
     found: dict[int, dict[float, float]] = {}
     for row in rows:
         found.setdefault(row["index"], {})[row["level"]] = row[f"p{row['label']}"]
-    return {place: (p[min(p)], p[max(p)]) for place, p in found.items()}
+    return {index: (p[min(p)], p[max(p)]) for index, p in found.items()}
 
 
 def read_images(folder: Path, method: str, sign: str) -> pd.DataFrame:

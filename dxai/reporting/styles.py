@@ -1,0 +1,41 @@
+"""Colours, markers and lines that tell methods apart, also for the colour-blind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"
+"""The palette of Okabe and Ito, and a gray for controls."""
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GRAY)
+"""For the first, second .. of several series without a style of their own."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour, marker and line of one method's curve."""
+
+    colour: str
+    marker: str
+    line: str
+
+
+STYLES = {
+    "dxai": Style(VERMILLION, "o", "-"),
+    "lrp": Style(BLUE, "s", "-"),
+    "ig": Style(SKY, "^", "-"),
+    "gradient_shap": Style(SKY, "v", "--"),
+    "internal_influence": Style(GREEN, "D", "-"),
+    "guided_gradcam": Style(PURPLE, "P", "-"),
+    "gradcam": Style(PURPLE, "X", "--"),
+    "lime": Style(ORANGE, "*", "-"),
+    "random": Style(BLACK, "x", "--"),
+    "naive": Style(GRAY, "<", ":"),
+    "shuffled": Style(GRAY, ">", ":"),
+    "random_phase": Style(GRAY, "+", "-."),
+}
+
+
+def style(method: str) -> Style:
+    """The style of a method; gray for an unknown one."""
+    return STYLES.get(method, Style(GRAY, ".", "--"))

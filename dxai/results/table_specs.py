@@ -1,0 +1,253 @@
+"""The registry of result tables: every other list of tables and columns is derived from it.
+
+To add a table, add a `TableSpec` to `SPECS` and write the function that it names. The table is
+then made, written as CSV, Markdown and LaTeX, shown in the report, logged to MLflow, published by
+the flow and offered by `dxai tables`. This module imports nothing heavy, so that flows can read it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+STAGES = {
+    "outcomes": ("baseline", "ours", "ours_repeat", "joint_baseline", "joint_ours"),
+    "ablations": ("ours", "ours_ablation"),
+    "cross": ("cross", "cross_repeat"),
+    "stability": ("stability",),
+    "prepared": ("prepare",),
+    "classifiers": ("classifier", "joint_twin"),
+}
+"""Source of a table to the DVC stages that write its folders."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a CSV table.
+
+    Attributes
+    ----------
+    name : str
+        Its heading.
+    type : {'text', 'count', 'number', 'truth'}
+        str, int, float or bool; a missing value is "" in a text column and None in any other.
+    bounds : str
+        Prefix of the columns `<bounds>_low` and `<bounds>_high` that hold its 95% interval.
+    metric : str
+        First part of its metrics' names in MLflow; not logged as metrics if empty.
+    better : {'lower', 'higher'}
+        The direction of improvement.
+    """
+
+    name: str
+    type: str = "number"
+    bounds: str = ""
+    metric: str = ""
+    better: str = "lower"
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table, from the stages it needs to the names of its metrics.
+
+    Attributes
+    ----------
+    name : str
+        Stem of its CSV file; `table<N>` can be asked for by number.
+    title : str
+        One sentence for readers.
+    columns : tuple of Column
+    make : str
+        `module:function`; called with a list of folders for each source, then the `Params`, it
+        returns a DataFrame with these columns.
+    sources : tuple of str
+        Keys of `STAGES`.
+    key : tuple of str
+        Columns whose values complete a metric's name.
+    logged : bool
+        Whether MLflow and Prefect show it as a table; a large one is only kept as files.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    make: str
+    sources: tuple[str, ...] = ("outcomes",)
+    key: tuple[str, ...] = ("dataset", "classifier", "method")
+    logged: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """Headings of the CSV file."""
+        return [column.name for column in self.columns]
+
+    @property
+    def stages(self) -> set[str]:
+        """DVC stages whose results the table is made of."""
+        return {stage for source in self.sources for stage in STAGES[source]}
+
+    @property
+    def maker(self) -> Callable[..., Any]:
+        """The function that `make` names."""
+        module, _, function = self.make.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return found
+
+
+def _columns(type: str, names: str) -> Iterable[Column]:
+    return (Column(name, type) for name in names.split())
+
+
+def _text(names: str) -> Iterable[Column]:
+    return _columns("text", names)
+
+
+def _count(names: str) -> Iterable[Column]:
+    return _columns("count", names)
+
+
+def _number(names: str) -> Iterable[Column]:
+    return _columns("number", names)
+
+
+def _interval(
+    name: str, bounds: str = "", metric: str = "", better: str = "lower"
+) -> Iterable[Column]:
+    """A number and the two ends of its interval."""
+    bounds = bounds or name
+    return (Column(name, "number", bounds, metric, better), *_bounds(bounds))
+
+
+def _bounds(name: str) -> Iterable[Column]:
+    return _number(f"{name}_low {name}_high")
+
+
+_METHOD = (*_text("dataset classifier method sign"), *_count("seed"))
+
+_ALL = (
+    TableSpec(
+        "table1",
+        "Table 1: AUC while the class-distinct part is removed, lower is better.",
+        (
+            *_METHOD, *_text("profile"), *_count("steps images"), *_number("accuracy"),
+            *_interval("auc", metric="auc"), *_bounds("delta"),
+            *_number("auc_energy auc_transfer auc_blur psnr_db psnr_removed_db"),
+            *_number("mean_abs_distinct neutrality uncertainty seconds_per_image"),
+            *_text("status reason"),
+        ),
+        "dxai.results.tables:table1",
+    ),
+    TableSpec(
+        "table2",
+        "Table 2: area while the pixels that matter most are deleted, lower is better.",
+        (
+            *_METHOD, *_text("profile"), *_count("steps images"),
+            *_interval("auc_deletion", metric="deletion"), *_number("paper"),
+        ),
+        "dxai.results.tables:table2",
+    ),
+    TableSpec(
+        "table3",
+        "Table 3: AUC, trained for one classifier, scored by each.",
+        (
+            *_text("dataset trained scorer"), *_count("seeds"), *_text("profile"),
+            *_count("steps images"), *_interval("auc", metric="cross"), *_number("paper"),
+        ),
+        "dxai.results.tables:table3",
+        ("cross",),
+        ("dataset", "trained", "scorer"),
+    ),
+    TableSpec(
+        "table4",
+        "Table 4: standard deviation over seeds.",
+        (
+            *_text("dataset classifier method"), *_count("step seeds"), *_text("profile"),
+            *_count("images"), *_interval("std", metric="std"),
+            *_interval("normalised", metric="std_normalised"), *_count("constant"),
+            *_number("paper paper_normalised"),
+        ),
+        "dxai.results.tables:table4",
+        ("stability",),
+    ),
+    TableSpec(
+        "table5",
+        "Table 5: images.",
+        (
+            *_text("dataset source"), *_count("classes train validation test groups_test"),
+            *_count("paper_train paper_test"),
+        ),
+        "dxai.results.tables:table5",
+        ("prepared",),
+    ),
+    TableSpec(
+        "table6",
+        "Table 6: accuracy of the classifiers.",
+        (
+            *_text("dataset classifier"), *_count("seed"), *_text("profile"), *_count("images"),
+            *_interval("test_accuracy", "accuracy", "accuracy", "higher"), *_number("paper"),
+        ),
+        "dxai.results.tables:table6",
+        ("classifiers",),
+        ("dataset", "classifier"),
+    ),
+    TableSpec(
+        "ablations",
+        "Ablations: the decomposition with something changed, beside the unchanged one.",
+        (
+            *_text("dataset classifier variant"), *_count("seed"), *_text("profile"),
+            *_count("steps images"), *_number("accuracy"), *_interval("auc"), *_interval("delta"),
+            *_number("auc_transfer auc_blur psnr_db mean_abs_distinct neutrality"),
+        ),
+        "dxai.results.tables:ablations",
+        ("ablations",),
+    ),
+    TableSpec(
+        "localisation",
+        "Localisation: how well maps mark what is known to make the class.",
+        (
+            *_METHOD, *_count("images known"),
+            *_number("pointing average_precision energy_inside mask_area correlation"),
+        ),
+        "dxai.results.tables:localisation",
+    ),
+    TableSpec(
+        "per_class",
+        "Table 1 for each class alone.",
+        (
+            *_METHOD, *_text("class"), *_count("images"), *_number("accuracy"), *_interval("auc"),
+        ),
+        "dxai.results.tables:per_class",
+        logged=False,
+    ),
+    TableSpec(
+        "per_image",
+        "Every image, the worst explained first.",
+        (
+            *_text("dataset classifier"), *_count("index"), *_text("id class group"),
+            *_count("seeds"), *_number("ours baseline"), *_text("best_baseline"),
+            *_number("before after uncertainty"),
+        ),
+        "dxai.results.tables:per_image",
+        logged=False,
+    ),
+    TableSpec(
+        "claims",
+        "What the paper claims of each table, with what was measured.",
+        (
+            *_count("table"), *_text("dataset classifier claim other sign"),
+            *_interval("ours_value", "ours"), *_number("other_value"), *_interval("delta"),
+            *_count("seeds images groups"), Column("holds", "truth"),
+        ),
+        "dxai.results.claims:all_claims",
+        ("outcomes", "cross", "stability"),
+    ),
+)  # fmt: skip
+
+SPECS = {spec.name: spec for spec in _ALL}
+"""Every table by name, in the order in which they are made and shown."""
+
+NUMBERED = {int(found[1]): name for name in SPECS if (found := re.fullmatch(r"table(\d+)", name))}
+"""Number of a table to its name."""
