@@ -29,6 +29,7 @@ from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
 from dxai.training.decomposition import train
 from dxai.training.events import Console
+from dxai.training.run import TrainingRun
 from dxai.training.step import build_networks
 from dxai.types import Batch
 from dxai.utils import keyed_random
@@ -89,7 +90,9 @@ def measure(
     shape = (data.channels, len(data.class_names), data.image_size)
     classifier = build_classifier(architecture, *shape)
     checkpoint, console = Checkpoint(folder / "classifier"), Console(name, folder)
-    train_classifier(classifier, settings, data, validation, settings.seed, checkpoint, console)
+    train_classifier(
+        classifier, settings, TrainingRun(data, validation, settings.seed, checkpoint, console)
+    )
     found = {
         "dataset": name,
         "classes": len(data.class_names),
@@ -102,7 +105,7 @@ def measure(
     wanted = params.decompose_for(name, next(iter(params.classifiers)))
     networks = build_networks(wanted, *shape, freeze(classifier), seed)
     checkpoint = Checkpoint(folder / "decomposition")
-    history = train(networks, wanted, data, validation, seed, checkpoint, console)
+    history = train(networks, wanted, TrainingRun(data, validation, seed, checkpoint, console))
     found |= {"psnr_db": round(history[-1]["psnr_db"], 1)}
     batch, kind, known = known_part(test)
     part = explain(networks.average, batch)

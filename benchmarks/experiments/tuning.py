@@ -32,6 +32,7 @@ from dxai.training.classifier import score, train_classifier
 from dxai.training.decomposition import train
 from dxai.training.events import EventSink
 from dxai.training.jobs import ClassifierJob
+from dxai.training.run import TrainingRun
 from dxai.training.step import build_networks
 
 SHOWN = ("auc", "auc_low", "auc_high", "auc_energy", "auc_blur", "neutrality", "psnr_db")
@@ -102,7 +103,11 @@ def results(
     networks = build_networks(wanted, *shape, frozen, seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as unfinished:
-        train(networks, wanted, data, validation, seed, Checkpoint(Path(unfinished)), EventSink())
+        train(
+            networks,
+            wanted,
+            TrainingRun(data, validation, seed, Checkpoint(Path(unfinished)), EventSink()),
+        )
     minutes = round((time.monotonic() - began) / 60, 1)
     network = frozen or freeze(networks.average_discriminator)
     evaluate = params.evaluate
@@ -150,7 +155,9 @@ def explained(
         with tempfile.TemporaryDirectory() as unfinished:
             checkpoint = Checkpoint(Path(unfinished))
             train_classifier(
-                network, settings, data, validation, settings.seed, checkpoint, EventSink()
+                network,
+                settings,
+                TrainingRun(data, validation, settings.seed, checkpoint, EventSink()),
             )
             state = checkpoint.load()
         assert state is not None

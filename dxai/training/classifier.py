@@ -1,4 +1,4 @@
-"""Train the classifier that will be explained."""
+"""Train the classifier to be explained."""
 
 from __future__ import annotations
 
@@ -14,56 +14,38 @@ from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierParams
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.training import augment, batch_order
-from dxai.training.checkpoints import Checkpoint, all_finite
+from dxai.training import augment
+from dxai.training.batch_order import Order, prefetch
+from dxai.training.checkpoints import all_finite
 from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
-from dxai.training.events import EventSink, Stopped
+from dxai.training.events import Stopped
+from dxai.training.run import TrainingRun
 from dxai.types import Batch
 from dxai.utils import keyed_random
 
 
 def train_classifier(
-    network: nn.Module,
-    params: ClassifierParams,
-    data: ShardedDataset,
-    validation: ShardedDataset,
-    seed: int,
-    checkpoint: Checkpoint,
-    events: EventSink,
-    group: ProcessGroup = SINGLE_PROCESS,
+    network: nn.Module, params: ClassifierParams, run: TrainingRun
 ) -> list[dict[str, Any]]:
-    """Train `network` in place and leave it with the weights that were best on validation images.
+    """Train `network` in place, keeping the weights that were best on validation images.
 
-    Cross-entropy, AdamW, a cosine from `lr` to 0 over all epochs, and early stopping.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Initialised by the caller.
-    params : ClassifierParams
-        Settings.
-    data, validation : ShardedDataset
-        Images to train on, and images to select the epoch with; test images have no part in it.
-    seed : int
-        Keys the order of the images and the flips.
-    checkpoint : Checkpoint
-        Of this very training; written after each epoch, and when asked to stop.
-    events : EventSink
-        Of the first worker; is told how it goes.
-    group : ProcessGroup
-        The workers that share each batch.
+    Cross-entropy, AdamW, a cosine schedule from `lr` to 0 over all epochs, and early stopping. A
+    checkpoint is written after each epoch and when stopped.
 
     Returns
     -------
     list of dict
-        One row an epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
+        One row per epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
         `validation_accuracy`, `seconds` since the start.
 
     Raises
     ------
+    NonFiniteError
+        With step and image ids.
     Stopped
-        If the event sink asked for it; everything up to that step is saved.
+        If the event sink requested it; everything up to that step is saved.
     """
+    data, seed, events, group = run.data, run.seed, run.events, run.group
     group.synchronise_batch_norm(network)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=params.lr, weight_decay=params.weight_decay
@@ -74,16 +56,15 @@ def train_classifier(
     share = group.share(batch_size)
     steps = len(data) // batch_size
     total = steps * params.epochs
-    first = group.rank == 0
     best, history, seen, done, spent = copy.deepcopy(network.state_dict()), [], [], 0, 0.0
-    state = group.broadcast(checkpoint.load() if first else None)
+    state = run.load()
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         best, history, done = state["best"], state["history"], state["step"]
         seen, spent = state["seen"], state["seconds"]
     events.emit("start", step=done, total=total, images=batch_size)
-    order = batch_order.Order.over(data, seed, batch_size)
+    order = Order.over(data, seed, batch_size)
     began = time.monotonic() - spent
 
     def save(complete: bool) -> None:
@@ -97,40 +78,36 @@ def train_classifier(
             "seen": seen,
             "seconds": time.monotonic() - began,
         }
-        checkpoint.save(content, done, history[-1]["validation_accuracy"] if history else 0.0)
+        run.checkpoint.save(content, done, history[-1]["validation_accuracy"] if history else 0.0)
 
-    with closing(batch_order.prefetch(data, order, range(done, total), share)) as batches:
+    with closing(prefetch(data, order, range(done, total), share)) as batches:
         while not _is_over(history, params):
             network.train()
             for param_group in optimiser.param_groups:
                 param_group["lr"] = params.lr * 0.5 * (1 + math.cos(math.pi * done / total))
             x, y = _augmented(next(batches), params, seed, done, share)
             found = _step(network, optimiser, x, y, group)
-            flag = torch.tensor([float(first and events.stopping)])
+            flag = torch.tensor([float(run.is_first and events.stopping)])
             loss, accuracy, stopping = group.mean(torch.cat([found, flag.to(found)])).tolist()
             due = (done + 1) % steps == 0 or stopping
-            # Not its buffers, which may hold an infinity on purpose.
+            # Not the buffers, which may be infinite on purpose.
             kept = [*network.parameters(), optimiser.state_dict()] if due else []
             if not math.isfinite(loss) or not all_finite(kept):
                 what = "weights are" if math.isfinite(loss) else "loss is"
-                ids = ", ".join(data.ids[i] for i in order.indices(done))
-                raise ValueError(
-                    f"step {done + 1}: the {what} not finite; images {ids}; "
-                    "the last checkpoint is kept"
-                )
+                raise run.non_finite(order, done + 1, f"the {what} not finite")
             seen.append([loss, accuracy])
             done += 1
             events.emit("step", done=done, note=_note(history))
             if done % steps == 0:
                 network.eval()
                 means = torch.tensor(seen).mean(0).tolist()
-                tested = score(network, validation, group=group)
+                tested = score(network, run.validation, group=group)
                 history.append(_row(len(history) + 1, means, tested, time.monotonic() - began))
                 seen = []
                 if best_epoch(history) == len(history):
                     best = copy.deepcopy(network.state_dict())
                 events.emit("row", step=done, numbers=history[-1])
-            if first and due:
+            if run.is_first and due:
                 save(_is_over(history, params))
             if stopping:
                 raise Stopped(f"stopped after step {done}")
@@ -140,7 +117,7 @@ def train_classifier(
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The epoch (from 1) of the best validation accuracy; of equals, that of the least loss."""
+    """The epoch (from 1) with the best validation accuracy; ties go to the lowest loss."""
     best = max(history, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
     return int(best["epoch"])
 
@@ -152,10 +129,7 @@ def score(
     batch_size: int = 64,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `network` on all images of a split.
-
-    Each worker takes its share of them.
-    """
+    """Mean cross-entropy and accuracy on all images of a split, divided among the workers."""
     sums = torch.zeros(2, dtype=torch.float64)
     device = next(network.parameters()).device
     for batch in data.batches(batch_size, range(group.rank, len(data), group.size)):
@@ -167,7 +141,7 @@ def score(
 
 
 def initial_seed(seed: int) -> int:
-    """The torch seed for a classifier's first weights."""
+    """The torch seed of a classifier's initial weights."""
     return keyed_random.torch_seed(seed, "classifier/initial weights")
 
 
@@ -182,7 +156,7 @@ def _augmented(
 def _step(
     network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, group: ProcessGroup
 ) -> Tensor:
-    """One update; returns loss and accuracy of this worker's share."""
+    """Update once; return loss and accuracy on this worker's share."""
     device = next(network.parameters()).device
     x, y = x.to(device), y.to(device)
     logits = network(x)
@@ -208,7 +182,7 @@ def _row(
 
 
 def _is_over(history: list[dict[str, Any]], params: ClassifierParams) -> bool:
-    """Whether all epochs are done, or the last ones brought nothing better."""
+    """Whether all epochs are done, or the last `patience` brought no improvement."""
     if len(history) >= params.epochs:
         return True
     return bool(history) and len(history) - best_epoch(history) >= params.patience

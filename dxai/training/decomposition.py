@@ -1,4 +1,4 @@
-"""Train a decomposition from the first step, or from its checkpoint, to the last."""
+"""Train a decomposition, from scratch or from its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from dxai.config.schema import DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.training import augment, batch_order
-from dxai.training.checkpoints import Checkpoint, all_finite
-from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
-from dxai.training.events import EventSink, Stopped
+from dxai.training import augment
+from dxai.training.batch_order import Order, prefetch
+from dxai.training.checkpoints import all_finite
+from dxai.training.distributed import ProcessGroup
+from dxai.training.events import Stopped
+from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, draw_inputs, train_step
 from dxai.types import Batch, Decomposition
 from dxai.utils import keyed_random
@@ -25,45 +27,15 @@ from dxai.utils import keyed_random
 Snapshots = dict[int, dict[str, Tensor]]
 """Step to the averaged weights after it."""
 PANEL_IMAGES = 12
-"""Validation images behind the sample panels and the logged PSNR."""
+"""Number of validation images for the sample panels and the logged PSNR."""
 EARLIER = (1 / 300_000, 1 / 30, 1 / 3)
-"""When snapshots are kept, as shares of all steps: those of Table 4 before the last one."""
-LOOK_EVERY = 20
-"""Steps between two looks at the losses of a GPU, which has to be waited for."""
+"""Fractions of training at which snapshots are kept: those of Table 4 before the last."""
+READ_EVERY = 20
+"""Steps between two reads of the losses from a GPU, each of which waits for it."""
 
 
-class NonFiniteLoss(ValueError):
-    """A loss or a weight became NaN or infinite; the checkpoint before it stays."""
-
-
-def train(
-    networks: Networks,
-    params: DecomposeParams,
-    data: ShardedDataset,
-    validation: ShardedDataset,
-    seed: int,
-    checkpoint: Checkpoint,
-    events: EventSink,
-    group: ProcessGroup = SINGLE_PROCESS,
-) -> list[dict[str, Any]]:
-    """Train `networks` in place.
-
-    Parameters
-    ----------
-    networks : Networks
-        As built by `build_networks`; continued from `checkpoint` where there is one.
-    params : DecomposeParams
-        Settings.
-    data, validation : ShardedDataset
-        Images to train on, and images for panels and PSNR.
-    seed : int
-        Keys every draw.
-    checkpoint : Checkpoint
-        Of this very training; the first worker reads and writes it.
-    events : EventSink
-        Of the first worker; is told how it goes.
-    group : ProcessGroup
-        The workers that share each batch.
+def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list[dict[str, Any]]:
+    """Train `networks`, as built by `build_networks`, in place; continue from a checkpoint if any.
 
     Returns
     -------
@@ -73,57 +45,56 @@ def train(
 
     Raises
     ------
-    NonFiniteLoss
-        Naming step, losses and image ids.
+    NonFiniteError
+        With step, losses and image ids.
     Stopped
-        If the event sink asked for it; everything up to that step is saved.
+        If the event sink requested it; everything up to that step is saved.
     """
+    data, seed, events, group = run.data, run.seed, run.events, run.group
     classes = len(data.class_names)
     device = next(networks.decomposer.parameters()).device
-    order = batch_order.Order.over(data, seed, params.batch_size)
+    order = Order.over(data, seed, params.batch_size)
     share = group.share(params.batch_size)
-    first = group.rank == 0
-    state = group.broadcast(checkpoint.load() if first else None)
-    start, history, sums, spent, snapshots = _resume(networks, state)
+    start, history, sums, spent, snapshots = _resume(networks, run.load())
     kept = snapshot_steps(params.steps)
     events.emit("start", step=start, total=params.steps, images=params.batch_size)
-    shown = _panel_batch(validation)
+    shown = _panel_batch(run.validation)
     began = time.monotonic() - spent
     steps = range(start, params.steps)
-    unseen: list[dict[str, Tensor]] = []
-    with closing(batch_order.prefetch(data, order, steps, share)) as batches:
+    unread: list[dict[str, Tensor]] = []
+    with closing(prefetch(data, order, steps, share)) as batches:
         for step, batch in zip(steps, batches, strict=True):
             images = batch.images
             if params.flip:
                 images = augment.flip(images, seed, step, share)
             drawn = draw_inputs(params, seed, step, batch.labels, classes, share).to(device)
             x, y = images.to(device), batch.labels.to(device)
-            unseen.append(train_step(networks, params, x, y, drawn, step, group))
+            unread.append(train_step(networks, params, x, y, drawn, step, group))
             done = step + 1
             due = _due(params, done)
-            if done in kept and first:
+            if done in kept and run.is_first:
                 snapshots[done] = _copy(networks.average.state_dict())
-            if device.type == "cuda" and len(unseen) < LOOK_EVERY and not any(due.values()):
+            if device.type == "cuda" and len(unread) < READ_EVERY and not any(due.values()):
                 continue
-            losses, stopping = _look(unseen, group, first and events.stopping)
-            _check_finite(losses, done, data, order)
-            unseen = []
+            losses, stopping = _read_losses(unread, group, run.is_first and events.stopping)
+            _check_losses(run, order, losses, done)
+            unread = []
             for row in losses:
                 for name, value in row.items():
                     sums.setdefault(name, []).append(value)
             if due["row"]:
                 means = {name: float(torch.stack(v).mean()) for name, v in sums.items()}
                 sums = {}
-                if first:
+                if run.is_first:
                     seconds = time.monotonic() - began
                     history.append(_row(done, seconds, means, networks, shown, seed))
                     events.emit("row", step=done, numbers=history[-1])
-            if due["panel"] and first:
+            if due["panel"] and run.is_first:
                 events.emit("panel", step=done, png=panel(_decompose(networks, shown, seed)))
             if due["checkpoint"] or stopping:
-                _check_weights(networks, done, data, order)
-            if (due["checkpoint"] or stopping) and first:
-                # Losses since the last row are kept too, so that a resumed history is the same.
+                _check_weights(run, order, networks, done)
+            if (due["checkpoint"] or stopping) and run.is_first:
+                # Losses since the last row are saved too, so that a resumed history is identical.
                 content = {
                     "step": done,
                     "complete": done == params.steps,
@@ -133,7 +104,7 @@ def train(
                     "snapshots": snapshots,
                     "seconds": time.monotonic() - began,
                 }
-                checkpoint.save(content, done, history[-1]["psnr_db"] if history else 0.0)
+                run.checkpoint.save(content, done, history[-1]["psnr_db"] if history else 0.0)
             events.emit("step", done=done, note=_note(history))
             if stopping:
                 raise Stopped(f"stopped after step {done}")
@@ -151,7 +122,7 @@ def _resume(
 
 
 def snapshot_steps(steps: int) -> list[int]:
-    """After which steps the averaged weights are kept, beside those after the last (Table 4).
+    """Return the steps after which the averaged weights are kept besides the last (Table 4).
 
     1, 10,000 and 100,000 of the paper's 300,000 steps, scaled to this number.
     """
@@ -163,7 +134,7 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _due(params: DecomposeParams, done: int) -> dict[str, bool]:
-    """What has to be done after this many steps."""
+    """Which periodic tasks are due after `done` steps."""
     every = {
         "row": params.log_every,
         "panel": params.panel_every,
@@ -172,57 +143,47 @@ def _due(params: DecomposeParams, done: int) -> dict[str, bool]:
     return {name: done % n == 0 or done == params.steps for name, n in every.items()}
 
 
-def _look(
-    unseen: list[dict[str, Tensor]], group: ProcessGroup, stopping: bool
+def _read_losses(
+    unread: list[dict[str, Tensor]], group: ProcessGroup, stopping: bool
 ) -> tuple[list[dict[str, Tensor]], bool]:
-    """The losses of some steps over the whole batch, and whether the first worker has to stop."""
-    values = [value.double().cpu() for row in unseen for value in row.values()]
+    """Return the steps' losses, averaged over workers, and whether the first one has to stop."""
+    values = [value.double().cpu() for row in unread for value in row.values()]
     flags = torch.tensor([float(stopping)], dtype=torch.float64)
     found = torch.cat([torch.stack(values), flags])
     if group.size > 1:
-        device = next(iter(unseen[0].values())).device  # NCCL takes no tensors of the CPU
+        device = next(iter(unread[0].values())).device  # NCCL does not accept CPU tensors
         found = group.mean(found.to(device)).cpu()
     means = iter(found)
-    # float32 as computed, so that one worker's sums are what they were.
-    rows = [{name: next(means).to(value.dtype) for name, value in r.items()} for r in unseen]
+    # Back to the computed dtype, so that a single worker's values are unchanged.
+    rows = [{name: next(means).to(value.dtype) for name, value in r.items()} for r in unread]
     return rows, bool(next(means) > 0)
 
 
-def _check_finite(
-    losses: list[dict[str, Tensor]], done: int, data: ShardedDataset, order: batch_order.Order
+def _check_losses(
+    run: TrainingRun, order: Order, losses: list[dict[str, Tensor]], done: int
 ) -> None:
-    for place, row in enumerate(losses):
+    for number, row in enumerate(losses, done - len(losses) + 1):
         wrong = [name for name, value in row.items() if not bool(value.isfinite())]
         if wrong:
-            step = done - len(losses) + place
-            what = f"loss {', '.join(wrong)} is not finite"
-            raise NonFiniteLoss(_not_finite(step + 1, what, data, order))
+            raise run.non_finite(order, number, f"loss {', '.join(wrong)} is not finite")
 
 
-def _check_weights(
-    networks: Networks, done: int, data: ShardedDataset, order: batch_order.Order
-) -> None:
-    """Before they are kept: an update may overflow although the losses before it did not."""
+def _check_weights(run: TrainingRun, order: Order, networks: Networks, done: int) -> None:
+    """Check before saving: an update may overflow although the losses before it were finite."""
     wrong = [name for name, state in networks.state_dict().items() if not all_finite(state)]
     if wrong:
-        what = f"{', '.join(wrong)} not finite after it"
-        raise NonFiniteLoss(_not_finite(done, what, data, order))
-
-
-def _not_finite(done: int, what: str, data: ShardedDataset, order: batch_order.Order) -> str:
-    ids = ", ".join(data.ids[i] for i in order.indices(done - 1))
-    return f"step {done}: {what}; images {ids}; the last checkpoint is kept"
+        raise run.non_finite(order, done, f"{', '.join(wrong)} not finite after it")
 
 
 def _panel_batch(data: ShardedDataset) -> Batch:
-    """Some images of every class in turn."""
+    """The first few images of each class."""
     per_class = max(1, PANEL_IMAGES // len(data.class_names))
-    places = [
+    indices = [
         int(i)
         for c in range(len(data.class_names))
         for i in (data.labels == c).nonzero()[0][:per_class]
     ]
-    return data.batch(places)
+    return data.batch(indices)
 
 
 @torch.no_grad()
@@ -259,7 +220,7 @@ def _note(history: list[dict[str, Any]]) -> str:
 
 
 def panel(decomposition: Decomposition, enlarge: int = 2) -> bytes:
-    """A PNG, one row an image: x, class-agnostic, class-distinct, x_hat; shown from -1 to 1."""
+    """Render a PNG with one row per image: x, class-agnostic, class-distinct, x_hat; in [-1, 1]."""
     parts = (
         decomposition.image,
         decomposition.agnostic,

@@ -1,7 +1,7 @@
-"""The two trainings, each as a value that can be sent to wherever it runs.
+"""The two trainings as values that can be sent to the workers.
 
-A job holds settings and the place of its data; `run` does all the work on one worker, and
-everything that comes of it is in the last checkpoint.
+A job holds the settings, the seed and the location of the prepared data (a folder or URL); `run`
+does the work of one worker, and everything it produces is in the last checkpoint.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dxai.training.classifier import initial_seed, train_classifier
 from dxai.training.decomposition import train
 from dxai.training.distributed import ProcessGroup
 from dxai.training.events import EventSink
+from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, build_networks
 
 
@@ -30,14 +31,7 @@ from dxai.training.step import Networks, build_networks
 class DecompositionJob:
     """Training of a decomposition.
 
-    Attributes
-    ----------
-    data : str
-        The prepared dataset, a folder or a URL.
-    settings : DecomposeParams
-    classifier : bytes or None
-        The model file of the classifier that is explained; None is C = D.
-    seed : int
+    `classifier` is the model file of the classifier to be explained; None means C = D.
     """
 
     data: str
@@ -46,7 +40,7 @@ class DecompositionJob:
     seed: int
 
     def networks(self, data: ShardedDataset, device: torch.device | str = "cpu") -> Networks:
-        """Untrained."""
+        """Build the untrained networks."""
         frozen = None
         if self.classifier is not None:
             frozen, _ = load_classifier(io.BytesIO(self.classifier))
@@ -57,23 +51,13 @@ class DecompositionJob:
         self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
     ) -> None:
         """Train; see `dxai.training.decomposition.train`."""
-        data, validation = (ShardedDataset(self.data, s) for s in ("train", "validation"))
-        networks = self.networks(data, device)
-        train(networks, self.settings, data, validation, self.seed, checkpoint, events, group)
+        run = TrainingRun.open(self.data, self.seed, checkpoint, events, group)
+        train(self.networks(run.data, device), self.settings, run)
 
 
 @dataclass(frozen=True)
 class ClassifierJob:
-    """Training of a classifier.
-
-    Attributes
-    ----------
-    data : str
-        The prepared dataset, a folder or a URL.
-    spec : ClassifierSpec
-    settings : ClassifierParams
-    seed : int
-    """
+    """Training of a classifier."""
 
     data: str
     spec: ClassifierSpec
@@ -81,7 +65,7 @@ class ClassifierJob:
     seed: int
 
     def network(self, data: ShardedDataset) -> tuple[nn.Module, dict[str, Any]]:
-        """The network, untrained or with the weights of the spec, and what rebuilds it."""
+        """Build the network, with the spec's weights if any; also return what rebuilds it."""
         options = dict(self.spec.options)
         network_range = [float(v) for v in options.pop("value_range", (-1.0, 1.0))]
         with torch.random.fork_rng(devices=[]):
@@ -108,11 +92,8 @@ class ClassifierJob:
         self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
     ) -> None:
         """Train; see `dxai.training.classifier.train_classifier`."""
-        data, validation = (ShardedDataset(self.data, s) for s in ("train", "validation"))
-        network = self.network(data)[0].to(device)
-        train_classifier(
-            network, self.settings, data, validation, self.seed, checkpoint, events, group
-        )
+        run = TrainingRun.open(self.data, self.seed, checkpoint, events, group)
+        train_classifier(self.network(run.data)[0].to(device), self.settings, run)
 
 
 Job = DecompositionJob | ClassifierJob

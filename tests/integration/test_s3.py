@@ -35,6 +35,7 @@ from dxai.datasets.source import open_source
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.decomposition import train
 from dxai.training.events import EventSink
+from dxai.training.run import TrainingRun
 from dxai.utils import storage
 from dxai.utils.storage import StorageError
 from tests import s3
@@ -477,7 +478,11 @@ def test_training_on_shards_of_an_object_store_gives_the_same_weights(
     def weights(folder: Path | str, name: str) -> dict[str, torch.Tensor]:
         data, networks = test_decomposition.start(folder, params)
         validation = ShardedDataset(folder, "validation")
-        train(networks, params, data, validation, 0, Checkpoint(tmp_path / name), EventSink())
+        train(
+            networks,
+            params,
+            TrainingRun(data, validation, 0, Checkpoint(tmp_path / name), EventSink()),
+        )
         return networks.average.state_dict() | networks.discriminator.state_dict()
 
     local, remote = weights(here, "local"), weights(url, "remote")

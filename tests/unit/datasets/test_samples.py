@@ -22,6 +22,7 @@ from dxai.models.classifiers import build_classifier
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
 from dxai.training.events import EventSink
+from dxai.training.run import TrainingRun
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
@@ -224,5 +225,5 @@ def test_a_small_classifier_learns_each_sample(name: str, tmp_path: Path) -> Non
         network = build_classifier("simple", train.channels, len(train.class_names), 32)
     checkpoint = Checkpoint(tmp_path / "checkpoint")
     settings = params.classifier_for(name)
-    train_classifier(network, settings, train, validation, 0, checkpoint, EventSink())
+    train_classifier(network, settings, TrainingRun(train, validation, 0, checkpoint, EventSink()))
     assert score(network, test)[1] > 0.9

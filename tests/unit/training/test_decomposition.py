@@ -29,8 +29,9 @@ from dxai.models.serialization import save_classifier
 from dxai.training import augment, batch_order
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import best_epoch, train_classifier
-from dxai.training.decomposition import NonFiniteLoss, snapshot_steps, train
+from dxai.training.decomposition import snapshot_steps, train
 from dxai.training.events import EventSink, Stopped
+from dxai.training.run import NonFiniteError, TrainingRun
 from dxai.training.step import Networks, build_networks
 from tests.prepared import PROJECT, prepared_textures
 
@@ -99,7 +100,7 @@ def run(
     data, networks = start(folder, params)
     validation = ShardedDataset(folder, "validation")
     events = events or EventSink()
-    return networks, train(networks, params, data, validation, 0, checkpoint, events)
+    return networks, train(networks, params, TrainingRun(data, validation, 0, checkpoint, events))
 
 
 def without_seconds(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -119,7 +120,9 @@ def learn(
     events: EventSink | None = None,
 ) -> list[dict[str, Any]]:
     data, validation = (ShardedDataset(folder, s) for s in ("train", "validation"))
-    return train_classifier(net, params, data, validation, 0, checkpoint, events or EventSink())
+    return train_classifier(
+        net, params, TrainingRun(data, validation, 0, checkpoint, events or EventSink())
+    )
 
 
 class Dies(Checkpoint):
@@ -278,8 +281,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images(
     events = Poisoned(next(getattr(networks, which).parameters()), value, after=4)
     checkpoint = Checkpoint(tmp_path)
     validation = ShardedDataset(folder, "validation")
-    with pytest.raises(NonFiniteLoss) as caught:
-        train(networks, SMALL, data, validation, 0, checkpoint, events)
+    with pytest.raises(NonFiniteError) as caught:
+        train(networks, SMALL, TrainingRun(data, validation, 0, checkpoint, events))
     message = str(caught.value)
     assert re.match(r"step 5: loss [\w, ]+ is not finite; images ", message)
     assert ids_of(folder, 4, step=4) in message
@@ -290,7 +293,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images(
 
 def test_steps_that_are_too_long_stop_it_too(folder: Path, tmp_path: Path) -> None:
     wild = dataclasses.replace(SMALL, lr=1e30, steps=50)
-    with pytest.raises(NonFiniteLoss) as caught:
+    with pytest.raises(NonFiniteError) as caught:
         run(folder, Checkpoint(tmp_path), wild)
     step = named_step(str(caught.value))
     assert ids_of(folder, 4, step - 1) in str(caught.value)
@@ -318,8 +321,8 @@ def test_weights_that_are_not_finite_are_no_checkpoint(
     optimiser.__class__, optimiser.at = Overflows, 4  # a checkpoint is due after step 4
     checkpoint = Checkpoint(tmp_path)
     validation = ShardedDataset(folder, "validation")
-    with pytest.raises(NonFiniteLoss) as caught:
-        train(networks, SMALL, data, validation, 0, checkpoint, EventSink())
+    with pytest.raises(NonFiniteError) as caught:
+        train(networks, SMALL, TrainingRun(data, validation, 0, checkpoint, EventSink()))
     assert named_step(str(caught.value)) == 4
     assert ids_of(folder, 4, step=3) in str(caught.value)
     state = checkpoint.load()

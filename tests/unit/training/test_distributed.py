@@ -27,6 +27,7 @@ from dxai.training.classifier import train_classifier
 from dxai.training.decomposition import train
 from dxai.training.distributed import ProcessGroup
 from dxai.training.events import Stopped
+from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, RandomInputs, build_networks, draw_inputs, train_step
 from tests.prepared import PROJECT, prepared_textures
 from tests.unit.training import test_decomposition
@@ -229,7 +230,9 @@ def resnet(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Tensor]:
     params = ClassifierParams(batch_size=8, noise=0.1, contrast=0.1)
     events = test_decomposition.Seen(stop_after=6)
     with contextlib.suppress(Stopped):
-        train_classifier(network, params, data, validation, 0, Checkpoint(place), events, group)
+        train_classifier(
+            network, params, TrainingRun(data, validation, 0, Checkpoint(place), events, group)
+        )
     return flat(network.state_dict())
 
 
@@ -242,7 +245,9 @@ def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
         params = dataclasses.replace(SMALL, **changed)
         _, networks = test_decomposition.start(folder, params)
         kept = Checkpoint(place / checkpoint)
-        return train(networks, params, data, validation, 0, kept, events, group), networks
+        return train(
+            networks, params, TrainingRun(data, validation, 0, kept, events, group)
+        ), networks
 
     def classify(checkpoint: str, events: test_decomposition.Seen, **changed: Any) -> Any:
         params, network = (
@@ -250,7 +255,9 @@ def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
             test_decomposition.network(),
         )
         kept = Checkpoint(place / checkpoint)
-        return train_classifier(network, params, data, validation, 0, kept, events, group), network
+        return train_classifier(
+            network, params, TrainingRun(data, validation, 0, kept, events, group)
+        ), network
 
     def told(call: Callable[..., Any], *values: Any, **changed: Any) -> str:
         try:
@@ -290,7 +297,8 @@ def poisoned(folder: Path, group: ProcessGroup, place: Path) -> dict[str, str]:
             subject = networks if name == "decompose" else network
             kept = Checkpoint(place / f"{name}-{value}")
             try:
-                call(subject, params, data, validation, 0, kept, events, group)  # type: ignore
+                given = TrainingRun(data, validation, 0, kept, events, group)
+                call(subject, params, given)  # type: ignore
             except ValueError as error:
                 found[f"{name}: {value}"] = str(error)
     return found
