@@ -17,8 +17,8 @@ from dxai.models.blocks import DecoderBlock, EncoderBlock, InstanceNorm
 class Generator(nn.Module):
     """n parallel U-Nets as one network of grouped convolutions (Section 3.2 of the paper).
 
-    Each branch has weights of its own and sees nothing of the others: every convolution is grouped
-    by branch and every norm works on single channels.
+    Each branch has its own weights and sees nothing of the others: every convolution is grouped by
+    branch and every norm works on single channels.
 
     Parameters
     ----------
@@ -26,32 +26,32 @@ class Generator(nn.Module):
         Of the images; `image_size` a multiple of `coarsest` by a power of two.
     branches : int
         n.
-    width, max_width : int
-        Channels of one branch at full resolution, doubling at each halving up to `max_width`.
+    branch_width, branch_max_width : int
+        Channels of one branch at full resolution, doubling at each halving up to the maximum.
     coarsest : int
         Side of the coarsest feature map, pixels.
-    style_dim : int
-        S.
     agnostic_skip : bool
         Add x / (n - 1) to each agnostic branch; the last layer starts small.
     normalise_input : bool
-        Instance-normalise the input image, which throws away its global colour.
+        Instance-normalise the input image, which discards its global colour.
+    style_dim : int
+        S.
     """
 
     memory_format = torch.channels_last
-    """Of all features: grouped convolutions are several times faster in it."""
+    """Of all features: grouped convolutions are several times faster with it."""
 
     def __init__(
         self,
         channels: int,
         image_size: int,
         branches: int = 5,
-        width: int = 7,
-        max_width: int = 64,
+        branch_width: int = 7,
+        branch_max_width: int = 64,
         coarsest: int = 16,
-        style_dim: int = 64,
         agnostic_skip: bool = False,
         normalise_input: bool = False,
+        style_dim: int = 64,
     ) -> None:
         super().__init__()
         halvings = (image_size // coarsest).bit_length() - 1
@@ -60,9 +60,11 @@ class Generator(nn.Module):
                 f"coarsest is {coarsest}; it must be image_size ({image_size}) divided by a power "
                 "of two"
             )
-        self.channels, self.branches = channels, branches
+        self.channels, self.branches, self.style_dim = channels, branches, style_dim
         self.agnostic_skip, self.normalise_input = agnostic_skip, normalise_input
-        widths = [branches * min(width << level, max_width) for level in range(halvings + 1)]
+        widths = [
+            branches * min(branch_width << level, branch_max_width) for level in range(halvings + 1)
+        ]
         # Every branch sees the whole image, so the first convolution needs no groups.
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
@@ -84,7 +86,7 @@ class Generator(nn.Module):
                 self.last.bias.zero_()
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Features of x (B, C, H, W) from fine to coarse; they know no style."""
+        """Features of x (B, C, H, W) from fine to coarse, independent of the style."""
         if self.normalise_input:
             x = F.instance_norm(x)
         features = [self.stem(x.to(memory_format=self.memory_format))]
@@ -110,7 +112,7 @@ class Generator(nn.Module):
         return self.decode(x, self.encode(x), style)
 
     def pair(self, x: Tensor, style_y: Tensor, style_other: Tensor) -> tuple[Tensor, Tensor]:
-        """Branches of x under two styles, for the price of one encoder pass.
+        """Branches of x under two styles with a single encoder pass.
 
         Returns
         -------
@@ -124,7 +126,7 @@ class Generator(nn.Module):
 
 
 class MappingNetwork(nn.Module):
-    """A latent and a class to one style vector for each AdaIN block.
+    """Map a latent and a class to one style vector per AdaIN block.
 
     Parameters
     ----------
@@ -137,7 +139,7 @@ class MappingNetwork(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, classes: int, styles: int, style_dim: int = 64, width: int = 512
+        self, latent_dim: int, classes: int, styles: int, style_dim: int, width: int
     ) -> None:
         super().__init__()
         self.classes, self.styles, self.style_dim = classes, styles, style_dim

@@ -1,4 +1,4 @@
-"""One step of training the decomposition: draws, blending, and both updates. No I/O.
+"""One training step of the decomposition: random inputs, blending, both updates. No I/O.
 
 Shapes: B images, n branches, C channels, c classes, K AdaIN blocks, S style size.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dxai.config.schema import DecomposeParams
 from dxai.models.blocks import channels_last
-from dxai.models.decomposer import Decomposer
+from dxai.models.decomposer import OPTIONS, Decomposer
 from dxai.models.discriminator import Discriminator
 from dxai.models.generator import Generator
 from dxai.models.serialization import freeze
@@ -25,23 +25,10 @@ from dxai.training import losses
 from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
 from dxai.utils import keyed_random
 
-GENERATOR_FIELDS = (
-    "branches",
-    "branch_width",
-    "branch_max_width",
-    "coarsest",
-    "agnostic_skip",
-    "normalise_input",
-    "style_dim",
-    "latent_dim",
-    "mapping_width",
-)
-"""Fields of `DecomposeParams` that are arguments of `Decomposer`."""
-
 
 @dataclass
 class Networks:
-    """Everything that a training run holds and a checkpoint keeps.
+    """The networks and optimisers of a training.
 
     `classifier` is None for C = D ("joint"): then the discriminator's own heads classify, and its
     averaged weights `average_discriminator` are the classifier that is explained in the end.
@@ -56,16 +43,16 @@ class Networks:
     optimiser_d: torch.optim.Optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the classifier, which never changes."""
-        return {name: getattr(self, name).state_dict() for name in _KEPT}
+        """The state of everything but the classifier, which never changes."""
+        return {name: getattr(self, name).state_dict() for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        for name in _KEPT:
+        """Restore what `state_dict` returned."""
+        for name in _STATE:
             getattr(self, name).load_state_dict(state[name])
 
 
-_KEPT = (
+_STATE = (
     "decomposer",
     "discriminator",
     "average",
@@ -84,13 +71,13 @@ def build_networks(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Networks:
-    """Networks with initial weights that `seed` decides, whatever the device, and optimisers.
+    """Build networks and optimisers; the initial weights depend on `seed`, not on the device.
 
     Raises
     ------
     ValueError
-        If the joint classifier is asked of a discriminator with a single head, or compiling
-        without a compiler.
+        For a joint classifier with a single-head discriminator, or `compile` without a C++
+        compiler.
     """
     if classifier is None and params.discriminator_heads != "class":
         raise ValueError("classifier joint: needs run.decompose.discriminator_heads: class")
@@ -121,7 +108,7 @@ def build_networks(
         torch.optim.Adam(groups, **adam),
         torch.optim.Adam(discriminator.parameters(), **adam),
     )
-    if params.compile:  # after the copies: only what is trained runs often enough to pay
+    if params.compile:  # not the copies, which run too rarely for it to pay
         _compile(decomposer.generator, device)
     return networks
 
@@ -133,8 +120,8 @@ def _compile(generator: Generator, device: torch.device | str) -> None:
 
 
 def generator_settings(params: DecomposeParams) -> dict[str, Any]:
-    """The part of the settings that says what the generator is."""
-    return {name: getattr(params, name) for name in GENERATOR_FIELDS}
+    """The settings that are arguments of `Decomposer`."""
+    return {name: getattr(params, name) for name in OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -151,7 +138,7 @@ class RandomInputs:
     alpha: Tensor
 
     def to(self, device: torch.device) -> RandomInputs:
-        """The same numbers on another device."""
+        """Move to a device."""
         return RandomInputs(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
@@ -165,7 +152,7 @@ def draw_inputs(
 ) -> RandomInputs:
     """Draw for the labels y (B,) of a step.
 
-    `samples` are the places of these images in the global batch, all of it by default.
+    `samples` are the images' positions in the global batch; default: the whole batch.
     """
     samples = samples or range(len(y))
     shift = (keyed_random.uniform(seed, "other class", step, samples) * (classes - 1)).long()
@@ -191,7 +178,7 @@ def blend(
     alpha : Tensor
         (B, n - 1) or (1, n - 1), in [0, 1].
     zero_distinction : bool
-        Whether psi_1 of the other class counts as 0.
+        Whether psi_distinct of the other class counts as 0.
 
     Returns
     -------
@@ -209,18 +196,16 @@ def blend(
 
 @dataclass(frozen=True)
 class Savings:
-    """What a step does once instead of twice, or not at all, without changing a loss.
-
-    Switched off only to be measured (benchmarks/step.py).
+    """Optimisations of a step that change no loss; switched off only in benchmarks/step.py.
 
     Attributes
     ----------
     one_pass : bool
-        One pass of the generator serves both updates, and one of its encoder both styles.
+        Use one generator pass for both updates and one encoder pass for both styles.
     real_once : bool
-        The discriminator sees a real image once, and not once for each blend.
+        Pass each real image through the discriminator once instead of once per blend.
     frozen : bool
-        The discriminator gathers no gradients in its weights while the generator is updated.
+        Compute no gradients of the discriminator's weights while the generator is updated.
     """
 
     one_pass: bool = True
@@ -232,11 +217,19 @@ ALL = Savings()
 
 
 class Blended(NamedTuple):
-    """psi_1^y and the two blends of Eq. 5, each (B, C, H, W)."""
+    """psi_distinct^y and the two blends of Eq. 5, each (B, C, H, W)."""
 
     distinct: Tensor
     y: Tensor
     other: Tensor
+
+
+class _Batch(NamedTuple):
+    """Images x (B, C, H, W), labels y (B,), and the classes (2B,) of the two blends of each."""
+
+    x: Tensor
+    y: Tensor
+    targets: Tensor
 
 
 def train_step(
@@ -258,26 +251,27 @@ def train_step(
     x, y : Tensor
         (B, C, H, W) in [-1, 1] and (B,).
     drawn : RandomInputs
-        The step's random numbers.
+        The step's random inputs.
     step : int
         Counted from 0.
     group : ProcessGroup
-        The workers that share the batch, of which x and y are this one's part; gradients are
-        averaged over them.
+        The workers that share the batch; x and y are this one's share. Gradients are averaged.
     savings : Savings
-        All of them but in a benchmark.
+        All, except in a benchmark.
 
     Returns
     -------
     dict of Tensor
-        Unweighted losses by name (scalars), `total` and `total_d`, of this worker's part.
+        Unweighted losses by name (scalars), `total` and `total_d`, on this worker's share.
     """
     with torch.set_grad_enabled(savings.one_pass):
         blended = blends(networks, params, x, y, drawn, savings)
-    logged = _update_discriminator(networks, params, x, y, drawn, blended, step, group, savings)
+    batch = _Batch(x, y, torch.cat([y, drawn.other]))
+    penalise = params.r1 > 0 and step % params.r1_every == 0
+    logged = _update_discriminator(networks, params, batch, blended, penalise, group, savings)
     if not savings.one_pass:
         blended = blends(networks, params, x, y, drawn, savings)
-    logged |= _update_generator(networks, params, x, y, drawn, blended, group, savings)
+    logged |= _update_generator(networks, params, batch, blended, group, savings)
     average(networks, params, step)
     return {name: value.detach() for name, value in logged.items()}
 
@@ -290,7 +284,7 @@ def blends(
     drawn: RandomInputs,
     savings: Savings = ALL,
 ) -> Blended:
-    """What the generator makes of a batch, in float32."""
+    """Decompose a batch under both classes and blend; in float32."""
     mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
     styles = mapping(drawn.latent_y, y), mapping(drawn.latent_other, drawn.other)
     with _precision(params, x):
@@ -303,21 +297,21 @@ def blends(
 
 
 def _precision(params: DecomposeParams, x: Tensor, exact: bool = False) -> torch.autocast:
-    """Where networks run as `params.precision` says, or, if `exact`, in float32.
+    """Autocast to `params.precision`, or, if `exact`, to float32.
 
-    What comes out goes through `_exact`: losses, blends and averages are float32 always.
+    Outputs go through `_exact`: losses, blends and averages are always float32.
     """
     wanted = params.precision == "bf16" and not exact
     return torch.autocast(x.device.type, torch.bfloat16, enabled=wanted)
 
 
 def _exact(values: Tensor) -> Tensor:
-    """bf16 as float32; float64, in which runs are compared, stays what it is."""
+    """Convert bf16 to float32; float64, used to compare runs, is kept."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _head(params: DecomposeParams, heads: Tensor, y: Tensor) -> Tensor:
-    """The output for the wanted class, (B,)."""
+    """The output for class y, (B,)."""
     if params.discriminator_heads == "single":
         return heads[:, 0]
     return heads.gather(1, y[:, None])[:, 0]
@@ -326,20 +320,17 @@ def _head(params: DecomposeParams, heads: Tensor, y: Tensor) -> Tensor:
 def _update_discriminator(
     networks: Networks,
     params: DecomposeParams,
-    x: Tensor,
-    y: Tensor,
-    drawn: RandomInputs,
+    batch: _Batch,
     blended: Blended,
-    step: int,
+    penalise: bool,
     group: ProcessGroup,
     savings: Savings,
 ) -> dict[str, Tensor]:
-    targets = torch.cat([y, drawn.other])
+    x, y, targets = batch
     if not savings.real_once:
         x, y = torch.cat([x, x]), torch.cat([y, y])
-    penalise = params.r1 > 0 and step % params.r1_every == 0
     real = x.detach().requires_grad_(penalise)
-    with _precision(params, x, exact=penalise):  # gradients of gradients need the digits
+    with _precision(params, x, exact=penalise):  # second derivatives need the precision
         heads = _exact(networks.discriminator(real))
     with _precision(params, x):
         fake = _exact(networks.discriminator(torch.cat([blended.y, blended.other]).detach()))
@@ -370,16 +361,15 @@ def _update_discriminator(
 def _update_generator(
     networks: Networks,
     params: DecomposeParams,
-    x: Tensor,
-    y: Tensor,
-    drawn: RandomInputs,
+    batch: _Batch,
     blended: Blended,
     group: ProcessGroup,
     savings: Savings,
 ) -> dict[str, Tensor]:
+    x, _, targets = batch
     distinct, blend_y, blend_other = blended
-    both, targets = torch.cat([blend_y, blend_other]), torch.cat([y, drawn.other])
-    # Gradients pass through both networks and need not gather in their weights.
+    both = torch.cat([blend_y, blend_other])
+    # Gradients pass through both networks but are not needed for their weights.
     networks.discriminator.requires_grad_(not savings.frozen)
     classify = networks.classifier or networks.discriminator
     with _precision(params, x):
@@ -414,7 +404,7 @@ def _update_generator(
 
 @torch.no_grad()
 def average(networks: Networks, params: DecomposeParams, step: int) -> None:
-    """Move the averaged weights towards the current ones, after step `step`."""
+    """Update the exponential moving average of the weights after step `step`."""
     decay = min(params.ema, (1 + step) / (10 + step)) if params.ema_warmup else params.ema
     pairs = (
         (networks.average, networks.decomposer),

@@ -8,7 +8,13 @@ from dxai.models.generator import Generator, MappingNetwork
 def tiny(**settings):
     torch.manual_seed(0)
     return Generator(
-        channels=2, image_size=16, branches=3, width=4, max_width=8, coarsest=8, **settings
+        channels=2,
+        image_size=16,
+        branches=3,
+        branch_width=4,
+        branch_max_width=8,
+        coarsest=8,
+        **settings,
     )
 
 
@@ -88,7 +94,7 @@ def test_parts_sum_to_the_image():
 
 
 def test_paper_preset_has_the_widths_of_the_paper():
-    generator = Generator(channels=3, image_size=256, branches=5, width=7, coarsest=16)
+    generator = Generator(channels=3, image_size=256, branches=5, branch_width=7, coarsest=16)
     outputs = [block.conv2.out_channels // 5 for block in generator.encoder]
     assert outputs == [14, 28, 56, 64]
     assert generator.last.out_channels == 15
