@@ -1,4 +1,4 @@
-"""Which images a step sees: a function of seed and step alone."""
+"""The order of the images: a function of seed and step alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from dxai.utils import keyed_random
 class Order:
     """An endless stream of shuffled passes over n images, cut into batches.
 
-    A pass over a dataset that does not fit into memory visits its row groups in a shuffled order,
-    and shuffles the images within a window of them: a shuffle buffer whose position is a function
-    of the step, so that nothing has to be kept to go on from one.
+    A pass over a dataset that does not fit in memory visits its row groups in shuffled order and
+    shuffles the images within a window of row groups: a shuffle buffer whose position is a function
+    of the step, so that resuming needs no state.
 
     Parameters
     ----------
     seed : int
-        Decides the order.
+        Determines the order.
     n, batch_size : int
         Images in the split and in a batch.
     blocks : ndarray, optional
-        (R + 1,), where each row group starts, and the end; None shuffles all images as one.
+        (R + 1,), the start of each row group, and the end; None shuffles all images together.
     window : int
         Row groups whose images are shuffled together.
     """
@@ -47,14 +47,14 @@ class Order:
 
     @classmethod
     def over(cls, data: ShardedDataset, seed: int, batch_size: int) -> Order:
-        """The order for a dataset: by windows if it is not held in memory."""
+        """Make the order for a dataset: windowed unless it fits in memory."""
         blocks = None if data.resident else data.blocks
         return cls(seed, len(data), batch_size, blocks, data.window)
 
     def indices(self, step: int, share: range | None = None) -> np.ndarray:
-        """Places in the split of the images of `step`, (batch_size,); or of a share of them."""
-        places = step * self.batch_size + np.array(share or range(self.batch_size))
-        return np.array([self._pass(int(p) // self.n)[int(p) % self.n] for p in places])
+        """Indices into the split of the images of `step`, (batch_size,), or of a share of them."""
+        positions = step * self.batch_size + np.array(share or range(self.batch_size))
+        return np.array([self._pass(int(p) // self.n)[int(p) % self.n] for p in positions])
 
     def _pass(self, number: int) -> np.ndarray:
         if number not in self._passes:
@@ -69,20 +69,19 @@ class Order:
         shuffled = keyed_random.permutation(self.seed, "order of row groups", number, len(ranges))
         windows = []
         for start in range(0, len(ranges), self.window):
-            places = np.concatenate([ranges[i] for i in shuffled[start : start + self.window]])
+            indices = np.concatenate([ranges[i] for i in shuffled[start : start + self.window]])
             rng = keyed_random.generator(self.seed, "order in a window", number, start)
-            windows.append(rng.permutation(places))
+            windows.append(rng.permutation(indices))
         return np.concatenate(windows)
 
 
 def prefetch(
     data: ShardedDataset, order: Order, steps: range, share: range | None = None, depth: int = 4
 ) -> Generator[Batch, None, None]:
-    """The batches of `steps`, read and decoded while the trainer is busy with those before.
+    """Yield the batches of `steps`, read and decoded ahead of time by one thread.
 
-    With `share`, places in a batch, only these images of each. One thread reads up to `depth`
-    batches ahead; what goes wrong in it is raised when its batch is due. Close the generator, or
-    exhaust it, to end the thread.
+    `share` selects positions within each batch. Up to `depth` batches are read ahead; an error is
+    raised when its batch is due. Closing or exhausting the generator ends the thread.
     """
 
     def read(step: int) -> Batch:

@@ -1,7 +1,7 @@
-"""The unfinished state of one training, on disk and, if wanted, on an object store as well.
+"""The unfinished state of a training, on disk and optionally mirrored to an object store.
 
-A checkpoint is a file of tensors and a manifest with its hash, written in this order, each of them
-under a temporary name first: without a manifest that fits it does not exist.
+A checkpoint is a file of tensors and a manifest with its hash, written in this order, each under a
+temporary name first: without a matching manifest a checkpoint does not exist.
 """
 
 from __future__ import annotations
@@ -21,26 +21,16 @@ from dxai.utils.files import atomic, read_json, sha256, write_json
 from dxai.utils.storage import StorageError, open_url, send_file, with_retries
 
 DAMAGED = ("FileNotFoundError", "FlexibleChecksumError")
-"""What an object store's client raises for an object that is gone, or is not what was sent."""
+"""Errors of object store clients for an object that is missing or damaged."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that could not be kept; the message names the last one that was."""
+    """A checkpoint that could not be saved; the message names the last one that was."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of one checkpoint.
-
-    Attributes
-    ----------
-    step : int
-        Steps done.
-    sha256 : str
-        Of the file of tensors.
-    score : float
-        How good it is, the higher the better.
-    """
+    """A checkpoint's number of steps done, hash of its file, and score (higher is better)."""
 
     step: int
     sha256: str
@@ -48,22 +38,22 @@ class Manifest:
 
     @classmethod
     def read(cls, content: Any) -> Manifest:
-        """From JSON; raises KeyError, TypeError or ValueError for what is no manifest."""
+        """Parse JSON; raise KeyError, TypeError or ValueError for anything but a manifest."""
         return cls(int(content["step"]), str(content["sha256"]), float(content["score"]))
 
 
 class Checkpoint:
-    """The checkpoints of one training: the last `keep` of them, and the best one.
+    """The checkpoints of one training: the last `keep` and the best.
 
     Parameters
     ----------
     folder : Path
-        Belongs to this training alone; its name should carry a digest of all that decides the
-        result, so that a run with other settings never continues from it.
+        Of this training alone; its name should contain a digest of everything that determines the
+        result, so that a run with other settings never resumes from it.
     mirror : str, optional
-        A URL (``s3://bucket/prefix``) that gets a copy of each, for whoever goes on elsewhere.
+        A URL (``s3://bucket/prefix``) for a copy of each, from which other machines resume.
     keep : int
-        How many are kept.
+        Number of checkpoints kept.
     """
 
     def __init__(self, folder: Path, mirror: str | None = None, keep: int = 2) -> None:
@@ -71,12 +61,12 @@ class Checkpoint:
         self.mirror = mirror and f"{mirror.rstrip('/')}/{folder.name}"
 
     def load(self) -> dict[str, Any] | None:
-        """The state of the last checkpoint that is whole, or None.
+        """Return the state of the last intact checkpoint, or None.
 
         Raises
         ------
         CheckpointError
-            If the object store cannot be reached: there may be a later one than here.
+            If the object store, which may have a later one, cannot be reached.
         """
         here, there = self._local(), self._remote()
         for step in sorted({*here, *there}, reverse=True):
@@ -86,28 +76,22 @@ class Checkpoint:
             if step in there and self._fetch(path, there[step]):
                 write_json(path.with_suffix(".json"), vars(there[step]))
                 return _read(path)
-            place = path if step in here else f"{self.mirror}/{path.name}"
-            print(f"{place}: damaged, going back to an earlier checkpoint", flush=True)
+            where = path if step in here else f"{self.mirror}/{path.name}"
+            print(f"{where}: damaged, going back to an earlier checkpoint", flush=True)
         return None
 
     def save(self, state: dict[str, Any], step: int, score: float = 0.0) -> None:
-        """Keep a state, and drop those that need not be kept any longer.
+        """Save a state of tensors and plain values, and delete checkpoints no longer needed.
 
-        Parameters
-        ----------
-        state : dict
-            Tensors and plain values.
-        step : int
-            Steps done.
-        score : float
-            How good it is: of all checkpoints the one with the highest stays, beside the last.
+        `step` counts the steps done; the checkpoint with the highest score is kept besides the
+        last ones.
 
         Raises
         ------
         OSError
-            If the disk does not take it; the checkpoints before stay.
+            If writing to disk fails; earlier checkpoints are kept.
         CheckpointError
-            If the object store does not; the message says what is kept here.
+            If the upload fails; the message says what is kept on disk.
         """
         path = self._path(step)
         for left in self.folder.glob(".*.tmp"):  # by a process that was killed
@@ -117,7 +101,7 @@ class Checkpoint:
             manifest = Manifest(step, sha256(path), score)
             write_json(path.with_suffix(".json"), vars(manifest))
         except OSError as error:
-            if step not in self._local():  # without a manifest, it would only take room
+            if step not in self._local():  # useless without a manifest
                 path.unlink(missing_ok=True)
             text = str(error) if str(path) in str(error) else f"{path}: {error}"
             raise OSError(f"{text}; {self._kept_text()}") from error
@@ -126,7 +110,7 @@ class Checkpoint:
             self._send(manifest)
 
     def remove(self) -> None:
-        """Delete all, once the result stands."""
+        """Delete all checkpoints, once the result is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.mirror:
             system, root = open_url(self.mirror)
@@ -148,7 +132,7 @@ class Checkpoint:
 
     def _drop(self, last: int) -> None:
         stay = {self._path(step).stem for step in _kept(self._local(), last, self.keep)}
-        for suffix in (".json", ".pt"):  # what is left without a manifest does not count
+        for suffix in (".json", ".pt"):  # a file without manifest does not count
             for path in self.folder.glob(f"step-*{suffix}"):
                 if path.stem not in stay:
                     path.unlink(missing_ok=True)
@@ -170,7 +154,7 @@ class Checkpoint:
             for path in system.glob(f"{root}/step-*.json"):
                 try:
                     content = system.cat_file(path)
-                except FileNotFoundError:  # just dropped: a killed run's last step may overlap
+                except FileNotFoundError:  # just deleted, perhaps by a killed run's last step
                     continue
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     manifest = Manifest.read(json.loads(content))
@@ -181,7 +165,7 @@ class Checkpoint:
         return self._tried(read, f"{self.mirror}: its checkpoints cannot be listed")
 
     def _fetch(self, path: Path, manifest: Manifest) -> bool:
-        """Get a checkpoint; returns whether it is whole."""
+        """Download a checkpoint; return whether it is intact."""
         assert self.mirror is not None
         system, root = open_url(self.mirror)
 
@@ -193,7 +177,7 @@ class Checkpoint:
                 if type(error).__name__ not in DAMAGED:
                     raise
 
-        for _ in range(2):  # what was damaged on its way is so once; what is damaged there, again
+        for _ in range(2):  # the second attempt repairs what was damaged in transit
             if not _is_whole(path, manifest):
                 self._tried(get, f"{self.mirror}/{path.name}: cannot be fetched")
         return _is_whole(path, manifest)
@@ -223,7 +207,7 @@ class Checkpoint:
 
 
 def all_finite(state: Any) -> bool:
-    """Whether no tensor in a state, however deep, holds NaN or an infinity."""
+    """Whether no tensor in a nested state holds NaN or an infinity."""
     if isinstance(state, torch.Tensor):
         return bool(state.isfinite().all())
     inner = state.values() if isinstance(state, dict) else state
@@ -239,9 +223,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _kept(known: dict[int, Manifest], last: int, keep: int) -> set[int]:
-    """The steps that stay: the last ones up to `last`, and the best of them.
+    """The steps to keep: the last ones up to `last`, and the best of those.
 
-    Later ones were damaged, or this training would have gone on from there.
+    Later checkpoints must be damaged, or this training would have resumed from them.
     """
     good = {step: manifest for step, manifest in known.items() if step <= last}
     best = max(good.values(), key=lambda m: (m.score, m.step)).step if good else 0

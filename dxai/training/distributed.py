@@ -1,7 +1,7 @@
-"""The workers of one training: how a batch is shared, and what they tell each other.
+"""The workers of a training: how they share a batch and communicate.
 
-Every loss is a mean over the batch and every draw is keyed by the image's place in the global
-batch, so N workers with a share of B / N each and averaged gradients do what one does with B.
+Every loss is a mean over the batch and every random draw is keyed by the image's position in the
+global batch, so N workers with B / N images each and averaged gradients equal one worker with B.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """What one worker knows of the others; by default it is the only one.
+    """One worker's view of the process group; by default it is the only worker.
 
     Attributes
     ----------
     rank, size : int
-        This worker's number, from 0, and how many there are. With more than one,
+        This worker's number, from 0, and the number of workers. With more than one,
         `torch.distributed` must be initialised.
     """
 
@@ -31,12 +31,12 @@ class ProcessGroup:
     size: int = 1
 
     def share(self, batch_size: int) -> range:
-        """This worker's places of a batch.
+        """Return this worker's positions in a batch.
 
         Raises
         ------
         ValueError
-            If the batch cannot be shared equally: the mean of unequal shares is another mean.
+            If the batch cannot be divided equally, which would change the mean.
         """
         if batch_size % self.size:
             valid = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
@@ -48,7 +48,7 @@ class ProcessGroup:
         return range(self.rank * part, (self.rank + 1) * part)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace the gradients by their mean over the workers, all in one message."""
+        """Replace the gradients by their mean over the workers, in a single message."""
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -62,13 +62,13 @@ class ProcessGroup:
         return self.sum(values).div_(self.size)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over the workers, in place; no gradient passes."""
+        """Sum over the workers, in place; not differentiable."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """What the first worker has (anything that can be pickled), on all of them."""
+        """Return the first worker's value (anything that can be pickled) on all workers."""
         if self.size == 1:
             return value
         box = [value]
@@ -76,27 +76,27 @@ class ProcessGroup:
         return box[0]
 
     def synchronise_batch_norm(self, network: nn.Module) -> nn.Module:
-        """Let batch norms see the whole batch; `torch.nn.SyncBatchNorm` needs a GPU.
+        """Compute batch norm statistics over the whole batch (`nn.SyncBatchNorm` needs a GPU).
 
         Raises
         ------
         ValueError
-            For a batch norm that is a class of its own: what it does is not known.
+            For a custom batch norm class.
         """
         if self.size > 1:
             for module in network.modules():
                 if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
-                    if type(module) not in _SHARED:
+                    if type(module) not in _SYNCHRONISED:
                         raise ValueError(
                             f"the batch norm {type(module).__name__} cannot be shared by workers; "
                             "train with training.workers: 1"
                         )
-                    module.__class__ = _SHARED[type(module)]
+                    module.__class__ = _SYNCHRONISED[type(module)]
         return network
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the workers. Its gradient is the sum of theirs, since each of them uses it."""
+    """Sum over the workers; its gradient is the sum of theirs, since each worker uses the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ SINGLE_PROCESS = ProcessGroup()
 """The group of a single worker."""
 
 
-class _SharedStatistics(_BatchNorm):
-    """A batch norm whose statistics, while training, are those of all workers' images."""
+class _SynchronisedBatchNorm(_BatchNorm):
+    """A batch norm whose training statistics cover all workers' images."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -126,13 +126,13 @@ class _SharedStatistics(_BatchNorm):
         centred = x - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(axes)) / count
         if self.running_mean is not None:
-            self._remember(mean.detach(), variance.detach() * count / (count - 1))
+            self._update_running(mean.detach(), variance.detach() * count / (count - 1))
         out = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
@@ -143,7 +143,7 @@ class _SharedStatistics(_BatchNorm):
         self.running_var.lerp_(variance, rate)
 
 
-_SHARED: dict[type, type] = {
-    kind: type(f"Shared{kind.__name__}", (_SharedStatistics, kind), {})
+_SYNCHRONISED: dict[type, type] = {
+    kind: type(f"Synchronised{kind.__name__}", (_SynchronisedBatchNorm, kind), {})
     for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 }

@@ -1,4 +1,4 @@
-"""What a training tells while it goes, and how it is told to stop."""
+"""The events that a training emits, and requests to stop it."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ EVENTS = "events.jsonl"
 
 
 class Stopped(Exception):
-    """The training was asked to stop, and has saved."""
+    """Raised by a training that was asked to stop, after it has saved."""
 
 
 class EventSink:
-    """Takes what a training tells; this one takes no notice.
+    """An event sink; the base class ignores events.
 
-    Events are named by their `kind`:
+    The kinds of events:
 
-    - ``start``: `step` of `total`, `images` a step; told again when it goes on after a failure;
-    - ``step``: `done` steps, with a `note` on how it goes; often, so that silence means trouble;
-    - ``row``: numbers of the history, by name, at `step`;
-    - ``panel``: a picture, `png`, at `step`;
+    - ``start``: `step` of `total`, `images` per step; emitted again after a restart;
+    - ``step``: `done` steps and a `note` on progress; frequent, so that silence means a hang;
+    - ``row``: the `numbers` of the history, by name, at `step`;
+    - ``panel``: an image, `png`, at `step`;
     - ``say``: a line of `text`.
     """
 
     def emit(self, kind: str, **content: Any) -> None:
-        """Take an event."""
+        """Receive an event."""
 
     @property
     def stopping(self) -> bool:
-        """Whether the training is asked to save and raise `Stopped`."""
+        """Whether the training should save and raise `Stopped`."""
         return False
 
 
 class Console(EventSink):
-    """Prints progress, and keeps pictures and numbers in the training's folder.
+    """Print progress, and write panels and numbers to the training's folder.
 
     Parameters
     ----------
     title : str
-        What is trained, for the lines.
+        Name of the training, at the start of each line.
     folder : Path
-        Gets panels/step-000250.png, and events.jsonl: a line for each `start`, `row` and `panel`.
+        For panels/step-000250.png and events.jsonl (a line per `start`, `row` and `panel`).
     stop : StopRequest, optional
-        Where a stop comes from.
+        Says whether to stop.
     metrics : Path, optional
-        Folder that gets a file for Prometheus.
+        Folder for a Prometheus text file.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Console(EventSink):
     ) -> None:
         self.title, self.folder, self.stop = title, folder, stop
         self.metrics = Metrics(metrics, title) if metrics else None
-        self.heard = time.monotonic()
+        self.last_event = time.monotonic()
         self._progress = Progress(title, 0)
         self._images = 0
 
@@ -76,7 +76,7 @@ class Console(EventSink):
         return self.stop is not None and self.stop.pending is not None
 
     def emit(self, kind: str, **content: Any) -> None:
-        self.heard = time.monotonic()
+        self.last_event = time.monotonic()
         if self.metrics:
             self._measure(self.metrics, kind, content)
         if kind == "say":
@@ -86,18 +86,18 @@ class Console(EventSink):
             self._progress = Progress(self.title, total, step)
             if step:
                 print(f"{self.title}: continuing from step {step}", flush=True)
-            self._keep(kind, content)
+            self._log(kind, content)
         elif kind == "step":
             rate = self._progress.rate(content["done"]) * self._images
             self._progress.update(content["done"], f"{rate:.0f} images/s, {content['note']}")
         elif kind == "row":
-            self._keep(kind, content)
+            self._log(kind, content)
         elif kind == "panel":
             path = self.folder / "panels" / f"step-{content['step']:06d}.png"
             with atomic(path) as temporary:
                 temporary.write_bytes(content["png"])
             print(f"{self.title}: panel of step {content['step']}: {path}", flush=True)
-            self._keep(kind, {"step": content["step"], "path": str(path)})
+            self._log(kind, {"step": content["step"], "path": str(path)})
 
     def _measure(self, metrics: Metrics, kind: str, content: dict[str, Any]) -> None:
         if kind == "start":
@@ -109,10 +109,10 @@ class Console(EventSink):
         elif kind == "row":
             metrics.set_row(content["numbers"])
         over = kind == "step" and content["done"] >= self._progress.total
-        with contextlib.suppress(OSError):  # a full disk stops what needs it, not this
+        with contextlib.suppress(OSError):  # metrics are not worth stopping for a full disk
             metrics.write(now=over or kind == "start")
 
-    def _keep(self, kind: str, content: dict[str, Any]) -> None:
+    def _log(self, kind: str, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"kind": kind, "title": self.title, "time": time.time()} | content
         with (self.folder / EVENTS).open("a") as file:
@@ -120,10 +120,10 @@ class Console(EventSink):
 
 
 class StopRequest:
-    """Turns SIGINT and SIGTERM into a request that a training answers between two steps.
+    """Turn SIGINT and SIGTERM into a request that a training answers between two steps.
 
-    Inside the `with` block the first signal only sets `pending`; `answer` then ends the program
-    the way the signal would have. A second signal ends it at once.
+    Inside the `with` block the first signal only sets `pending`; `answer` then ends the program as
+    the signal would have. A second signal ends it at once.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class StopRequest:
         self.pending = number
 
     def answer(self) -> None:
-        """Raise what the pending signal stands for."""
+        """Raise the exception that corresponds to the pending signal, if any."""
         if self.pending == signal.SIGINT:
             raise KeyboardInterrupt
         if self.pending is not None:

@@ -1,4 +1,4 @@
-"""The losses of the decomposition, one function each, every one a mean over the batch.
+"""The losses of the decomposition, one function each, all means over the batch.
 
 Shapes: B images, C channels, H x W pixels, c classes; `heads` are logits of the discriminator.
 Equations are the paper's.
@@ -17,7 +17,7 @@ from torch import Tensor
 def adversarial_real(head: Tensor) -> Tensor:
     """-log sigma(D_y(x)) for head (B,): the discriminator's half of Eq. 10 on real images.
 
-    Given blends it is what the generator minimises instead (non-saturating form).
+    Applied to blends it is the generator's non-saturating loss.
     """
     return F.softplus(-head).mean()
 
@@ -35,7 +35,7 @@ def distribution_kl(heads: Tensor, logits: Tensor, direction: str = "d_c") -> Te
     heads, logits : Tensor
         (B, c), of the discriminator and of the classifier (no gradient goes to the latter).
     direction : {'d_c', 'c_d'}
-        Which of the two is averaged over.
+        The distribution averaged over: D or C.
     """
     log_d, log_c = heads.log_softmax(1), logits.detach().log_softmax(1)
     if direction == "d_c":
@@ -65,17 +65,17 @@ def distinct_reconstruction(
     over: str = "image",
     mean_over_workers: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Tensor:
-    """L_dis-rec (Eq. 12): d(x, x_hat^y) over the pixels where |psi_1^y| is above its mean.
+    """L_dis-rec (Eq. 12): d(x, x_hat^y) over the pixels where |psi_distinct^y| exceeds its mean.
 
     Parameters
     ----------
     x, blend_y, distinct : Tensor
-        (B, C, H, W); the mean of |psi_1^y| is taken per image and channel.
+        (B, C, H, W); the mean of |psi_distinct^y| is taken per image and channel.
     over : {'image', 'batch'}
-        Divide by the mask's size per image and average, so that the loss does not depend on how a
-        batch is split, or by the size over the whole batch.
+        Divide by the mask's size per image and average, which does not depend on how a batch is
+        split, or by its size over the whole batch.
     mean_over_workers : callable
-        For ``batch``: the mean of a scalar over all workers that share it.
+        For ``batch``: the mean of a scalar over all workers sharing the batch.
 
     Returns
     -------
@@ -91,9 +91,9 @@ def distinct_reconstruction(
 
 
 def neutrality(logits: Tensor) -> Tensor:
-    """Cross-entropy of the uniform distribution and C(x - psi_1), above its minimum (Definition 1).
+    """Cross-entropy of the uniform distribution and C(x - psi_distinct) above its minimum.
 
-    0 where the classifier is undecided; logits (B, c).
+    Definition 1 of the paper. 0 where the classifier is undecided; logits (B, c).
     """
     return -logits.log_softmax(1).mean() - math.log(logits.shape[1])
 

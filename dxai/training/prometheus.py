@@ -1,4 +1,4 @@
-"""How a training goes, in Prometheus's text format, for a collector of text files."""
+"""Progress of a training in Prometheus's text format, for a textfile collector."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 EVERY = 5.0
-"""Seconds between two writings."""
+"""Seconds between two writes."""
 HELP = {
-    "steps": "Steps of the whole training.",
-    "steps_done": "Steps that are done.",
-    "images_per_second": "Images in a second since it last started.",
-    "starts": "How often it started since this process began, after losses too.",
-    "seen_timestamp_seconds": "When it last gave a sign of life.",
+    "steps": "Total steps of the training.",
+    "steps_done": "Steps done.",
+    "images_per_second": "Images per second since the last start.",
+    "starts": "Starts since this process began, restarts included.",
+    "seen_timestamp_seconds": "Time of the last event.",
 }
 
 
 class Metrics:
-    """One file, `<title>.prom`, replaced whole every few seconds.
+    """The file `<title>.prom`, replaced every few seconds.
 
     Parameters
     ----------
     folder : Path
-        Where the collector looks (`node_exporter --collector.textfile.directory`).
+        The collector's folder (`node_exporter --collector.textfile.directory`).
     title : str
-        What is trained; the label `training`. The label `run` is the Prefect run's id, if there is
-        one.
+        Name of the training, the label `training`. The label `run` is the id of the Prefect run, if
+        any.
     """
 
     def __init__(self, folder: Path, title: str) -> None:
@@ -55,7 +55,7 @@ class Metrics:
             self.gauges[name].labels(**self.labels).set(value)
 
     def count_start(self) -> None:
-        """One more start."""
+        """Increment the number of starts."""
         self.gauges["starts"].labels(**self.labels).inc()
 
     def set_row(self, numbers: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ class Metrics:
             self.number.labels(**self.labels, name=name).set(float(value))
 
     def write(self, now: bool = False) -> None:
-        """Write the file, unless that was done just before."""
+        """Write the file, at most once every `EVERY` seconds unless `now`."""
         if not now and time.monotonic() - self.written < EVERY:
             return
         self.written = time.monotonic()

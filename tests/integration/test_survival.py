@@ -187,7 +187,7 @@ def test_a_worker_that_hangs_is_replaced_and_a_signal_saves_before_the_end(
     assert worker is not None
     os.kill(worker, signal.SIGSTOP)
     wait_for(lambda: training.starts() > 1, "a new start")
-    assert "hangs: no sign of life for 5 seconds" in training.said()
+    assert "hangs: no event for 5 seconds" in training.said()
     assert training.continued() == [every]
 
     for count, (number, code) in enumerate([(signal.SIGTERM, 143), (signal.SIGINT, 130)], 2):
@@ -309,7 +309,7 @@ def test_a_cluster_that_loses_a_machine_then_its_head_and_dvc_repro_after_it(
         wait_for(lambda: told("row")[-1]["step"] > start["step"] + 8, f"steps: {text()}")
         head.kill("raylet")
         assert first.wait(120) != 0, text()
-        assert "nobody answers there" in text()
+        assert "nothing answers there" in text()
     done = project.run("dvc", "repro", STAGE)
     assert done.returncode == 0, done.stdout
     (step,) = re.findall(r"continuing from step (\d+)", done.stdout)

@@ -1,8 +1,8 @@
-"""A training on Ray: its driver, its workers, and the desk between them.
+"""A training on Ray: its driver, its workers, and the event queue between them.
 
-The only home of `import ray`. `dxai.training.runtime.supervisor` runs `main` in a process of its
-own and talks to it over a pipe; `python -m dxai.training.runtime.ray_driver` keeps a cluster for
-several of them.
+The only module that imports Ray. `dxai.training.runtime.supervisor` runs `main` in a separate
+process and talks to it over a pipe; `python -m dxai.training.runtime.ray_driver` keeps a cluster
+running for several trainings.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from dxai.training.jobs import ClassifierJob
 from dxai.training.runtime.supervisor import Task, choose_device, prepare_torch
 from dxai.utils.storage import open_url
 
-TELL_EVERY = 0.5
+EMIT_EVERY = 0.5
 """Seconds between two `step` events of a worker."""
 WAITING_EVERY = 30.0
-"""Seconds between two words on the wait for others to free their resources."""
+"""Seconds between two messages while waiting for resources."""
 
 
-class Alone(TorchConfig):
-    """For one worker: no process group, whose meeting place listens on every interface."""
+class SingleWorkerConfig(TorchConfig):
+    """No process group, whose rendezvous would listen on every network interface."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -48,35 +48,35 @@ class Alone(TorchConfig):
 
 @ray.remote(num_cpus=0)
 class EventQueue:
-    """Where workers leave what they tell, and find whether they should stop."""
+    """Collects the workers' events and holds the stop request."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.stop = False
 
     def put(self, kind: str, content: dict[str, Any]) -> bool:
-        """Leave an event; returns whether to stop."""
+        """Add an event; return whether to stop."""
         self.events.append((kind, content))
         return self.stop
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
-        """All events since the last call."""
+        """Return all events since the last call."""
         events, self.events = self.events, []
         return events
 
-    def ask_to_stop(self) -> None:
-        """Let the next `put` say so."""
+    def request_stop(self) -> None:
+        """Make every further `put` return True."""
         self.stop = True
 
 
 class QueueSink(EventSink):
-    """Tells a desk, without waiting for it."""
+    """Emits to an event queue without waiting for it."""
 
-    def __init__(self, desk: Any) -> None:
-        self.desk = desk
+    def __init__(self, queue: Any) -> None:
+        self.queue = queue
         self._stop = False
-        self._told = 0.0
-        self._untold: dict[str, Any] | None = None
+        self._emitted = 0.0
+        self._held_back: dict[str, Any] | None = None
         self._pending: list[Any] = []
 
     @property
@@ -86,19 +86,19 @@ class QueueSink(EventSink):
 
     def emit(self, kind: str, **content: Any) -> None:
         now = time.monotonic()
-        if kind == "step" and now - self._told < TELL_EVERY:
-            self._untold = content
+        if kind == "step" and now - self._emitted < EMIT_EVERY:
+            self._held_back = content
             return
-        self._told = now
+        self._emitted = now
         if kind == "step":
-            self._untold = None
-        self._pending.append(self.desk.put.remote(kind, content))
+            self._held_back = None
+        self._pending.append(self.queue.put.remote(kind, content))
 
     def finish(self, kind: str, **content: Any) -> None:
-        """Tell the last event, and wait until all are there."""
-        if self._untold is not None:
-            self._told = 0.0
-            self.emit("step", **self._untold)
+        """Emit the last event and wait until all have arrived."""
+        if self._held_back is not None:
+            self._emitted = 0.0
+            self.emit("step", **self._held_back)
         self.emit(kind, **content)
         self._collect(30)
 
@@ -110,72 +110,72 @@ class QueueSink(EventSink):
 
 
 def work(config: dict[str, Any]) -> None:
-    """What each worker does."""
+    """Run one worker."""
     task: Task = ray.get(config["task"][0])
     context = ray.train.get_context()
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
-    desk = QueueSink(config["desk"])
-    events = desk if group.rank == 0 else EventSink()
+    sink = QueueSink(config["queue"])
+    events = sink if group.rank == 0 else EventSink()
     prepare_torch(task.params)
     device = ray.train.torch.get_device() if config["gpu"] else choose_device(task.params)
     try:
         task.job.run(device, task.checkpoint, events, group)
     except Stopped as stopped:
         if group.rank == 0:
-            desk.finish("stopped", text=str(stopped))
-    except (ValueError, OSError) as error:  # trying again cannot help
-        desk.finish("error", text=str(error))
+            sink.finish("stopped", text=str(stopped))
+    except (ValueError, OSError) as error:  # a restart cannot help
+        sink.finish("error", text=str(error))
         raise
     else:
         if group.rank == 0:
-            desk.finish("done")
+            sink.finish("done")
 
 
 class EventForwarder(threading.Thread):
-    """Carries events from the desk to the process that watches, and its wish to stop back."""
+    """Forwards events from the queue to the supervisor, and its stop request back."""
 
-    def __init__(self, link: Connection, desk: Any, wait: str) -> None:
+    def __init__(self, link: Connection, queue: Any, wait: str) -> None:
         super().__init__(daemon=True)
-        self.link, self.desk, self.wait = link, desk, wait
+        self.link, self.queue, self.wait = link, queue, wait
         self._over = threading.Event()
 
     def run(self) -> None:
-        told, started, asked = -WAITING_EVERY, False, False
+        announced, started, asked = -WAITING_EVERY, False, False
         while not self._over.is_set():
-            for kind, content in ray.get(self.desk.take.remote()):
+            for kind, content in ray.get(self.queue.take.remote()):
                 started = started or kind == "start"
-                self._tell(kind, content)
-            if self.wait and not started and time.monotonic() - told > WAITING_EVERY:
-                told = time.monotonic()
-                self._tell("say", {"text": self.wait})
-            if self._wants_a_stop() and not asked:
-                if not started:  # there is nothing to save; Ray ends what this process began
+                self._send(kind, content)
+            if self.wait and not started and time.monotonic() - announced > WAITING_EVERY:
+                announced = time.monotonic()
+                self._send("say", {"text": self.wait})
+            if self._should_stop() and not asked:
+                if not started:  # nothing to save; Ray ends with the process that started it
                     os._exit(1)
                 asked = True
-                ray.get(self.desk.ask_to_stop.remote())
+                ray.get(self.queue.request_stop.remote())
             time.sleep(0.1)
 
-    def _tell(self, kind: str, content: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # nobody is left; `_wants_a_stop` finds that, too
+    def _send(self, kind: str, content: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone, as `_should_stop` notices too
             self.link.send((kind, content))
 
-    def _wants_a_stop(self) -> bool:
-        """Told so, or nobody is left to tell."""
+    def _should_stop(self) -> bool:
+        """Whether the supervisor asked for a stop or is gone."""
         try:
             return self.link.poll() and self.link.recv() == "stop"
         except (EOFError, OSError):
             return True
 
     def end(self) -> None:
-        """Carry what is left, and stop."""
+        """Forward the remaining events and stop."""
         self._over.set()
         self.join()
-        for kind, content in ray.get(self.desk.take.remote()):
-            self._tell(kind, content)
+        for kind, content in ray.get(self.queue.take.remote()):
+            self._send(kind, content)
 
 
 def main() -> None:
-    """One training, told over the pipe whose number is in the environment."""
+    """Run one training, described over the pipe whose descriptor is in the environment."""
     link = Connection(int(os.environ["DXAI_LINK"]))
     task, address = pickle.loads(link.recv_bytes())
     try:
@@ -192,7 +192,7 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
     Raises
     ------
     Exception
-        Ray's own, if workers are lost more often than allowed, or the cluster is.
+        Ray's own, if the cluster is lost, or workers are lost more often than allowed.
     """
     params = task.params
     connect(address, params.workers * params.cpus_per_worker, task)
@@ -208,39 +208,41 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
             link.send(("error", {"text": text}))
             return
     here = ray.get_runtime_context().get_node_id()
-    desk = EventQueue.options(  # type: ignore[attr-defined]
+    queue = EventQueue.options(  # type: ignore[attr-defined]
         scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)
     ).remote()
     free = ray.available_resources()
     short = [k for k, each in resources.items() if free.get(k, 0) < params.workers * each]
-    relay = EventForwarder(link, desk, f"waiting until {needs} are free" if short else "")
-    relay.start()
+    forwarder = EventForwarder(link, queue, f"waiting until {needs} are free" if short else "")
+    forwarder.start()
     config, scratch = run_config(task)
     trainer = TorchTrainer(
         work,
-        # In a list, or Ray would put the content in its place.
-        train_loop_config={"task": [ray.put(task)], "desk": desk, "gpu": gpu},
+        # In a list, or Ray would replace the reference by its content.
+        train_loop_config={"task": [ray.put(task)], "queue": queue, "gpu": gpu},
         scaling_config=ScalingConfig(
             num_workers=params.workers,
             use_gpu=gpu,
             resources_per_worker=resources,
             placement_strategy=params.placement,
         ),
-        torch_config=(Alone if params.workers == 1 else TorchConfig)("nccl" if gpu else "gloo"),
+        torch_config=(SingleWorkerConfig if params.workers == 1 else TorchConfig)(
+            "nccl" if gpu else "gloo"
+        ),
         run_config=config,
     )
     try:
         trainer.fit()
-        relay.end()
+        forwarder.end()
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def run_config(task: Task) -> tuple[RunConfig, Path | None]:
-    """Where Ray Train keeps its own book, and the folder to remove: checkpoints are ours.
+    """Configure where Ray Train keeps its own records; also return the folder to remove, if any.
 
-    Every start has a name of its own, since Ray would continue another one of the same name.
+    Checkpoints are our own. Each start has a unique name: Ray would resume one of the same name.
     """
     name = f"{task.name}-{os.getpid()}-{time.time_ns()}"
     failures = FailureConfig(max_failures=task.params.failures)
@@ -249,16 +251,16 @@ def run_config(task: Task) -> tuple[RunConfig, Path | None]:
 
         system, root = open_url(task.params.storage)
         wrapped = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(system))
-        book = RunConfig(
+        config = RunConfig(
             name=name,
             storage_path=f"{root}/{task.checkpoint.folder.name}/ray",
             storage_filesystem=wrapped,
             failure_config=failures,
         )
-        return book, None
-    place = task.checkpoint.folder / "ray"
-    place.mkdir(parents=True, exist_ok=True)
-    return RunConfig(name=name, storage_path=str(place), failure_config=failures), place
+        return config, None
+    folder = task.checkpoint.folder / "ray"
+    folder.mkdir(parents=True, exist_ok=True)
+    return RunConfig(name=name, storage_path=str(folder), failure_config=failures), folder
 
 
 def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
@@ -272,14 +274,14 @@ def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
             object_store_memory=200 << 20,
             **quiet,
         )
-    elif "RAY_ADDRESS" not in os.environ:  # started from here, with this very code
+    elif "RAY_ADDRESS" not in os.environ:  # started here, with this code
         ray.init(address=address, **quiet)
     else:
         ray.init(address=address, runtime_env={"py_modules": modules(task)}, **quiet)
 
 
 def modules(task: Task | None) -> list[str]:
-    """The packages that a cluster needs from here: this one, and a user's classifier's."""
+    """The packages to send to a cluster: this one, and that of a user's classifier."""
     found = [str(Path(__file__).parents[2])]
     if task is not None and isinstance(task.job, ClassifierJob) and ":" in task.job.spec.arch:
         spec = importlib.util.find_spec(task.job.spec.arch.split(":")[0].split(".")[0])
@@ -291,13 +293,13 @@ def modules(task: Task | None) -> list[str]:
 
 
 def keep_cluster() -> None:
-    """Keep a cluster on this machine, print its address, until standard input ends.
+    """Start a cluster on this machine, print its address, and keep it until standard input ends.
 
-    That is when whoever holds it is done, or killed; Ray ends with the process that began it.
+    Standard input ends with the process that holds the cluster, even if that is killed.
     """
     connect(None, 1)
     print(ray.get_runtime_context().gcs_address, flush=True)
-    os.dup2(2, 1)  # whoever read that line may be gone
+    os.dup2(2, 1)  # the reader of that line may be gone
     gone = threading.Event()
 
     def wait() -> None:

@@ -1,8 +1,7 @@
-"""Run a training: in this process, or on Ray with this process watching over it.
+"""Run a training in this process, or on Ray under the supervision of this process.
 
-Ray runs in a process and a session of its own. Whatever happens to it there (a worker, the trainer
-or the whole cluster is killed; a worker hangs), this process notices, ends what is left and starts
-again from the last checkpoint.
+Ray runs in its own process and session. If a worker, the trainer or the whole cluster is killed, or
+a worker hangs, this process ends what is left and restarts from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -32,45 +31,36 @@ from dxai.utils import processes, shared_process
 from dxai.utils.files import digest
 
 START_SECONDS = 180.0
-"""How long Ray may take until it says something."""
+"""Time limit for the first event from Ray."""
 STOP_SECONDS = 60.0
-"""How long a training may take to save when it is asked to stop."""
+"""Time limit for saving after a stop request."""
 END_SECONDS = 20.0
-"""How long Ray may take to leave a cluster that is not ours."""
+"""Time limit for leaving an external cluster."""
 LOG = "ray.log"
 METRICS = ".work/metrics"
-"""Folder of files for Prometheus, unless DXAI_METRICS names another."""
+"""Folder of Prometheus files, unless DXAI_METRICS names another."""
 OWN_CLUSTER = {
-    # Ray protects what it starts itself so; whoever joins has to say the same.
+    # As Ray protects clusters that it starts itself; every member must use the same mode.
     "RAY_AUTH_MODE": "token",
-    # As on laptops of other systems, where it listens on loopback alone.
+    # Listen on loopback only, as Ray does on these systems.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-"""Environment of a cluster that is started here, for this machine only."""
+"""Environment of a cluster started here, for this machine only."""
 SHARED = "DXAI_CLUSTER"
-"""Environment variable: the folder of a cluster that is held for several trainings."""
+"""Environment variable: the folder of a cluster shared by several trainings."""
 
 
 class TrainingFailed(ChildProcessError):
-    """A training that was started again as often as allowed, and ended each time."""
+    """A training that failed after all allowed restarts."""
 
 
 class TrainingError(ValueError):
-    """An error of a training that trying again cannot mend, as it was raised on the worker."""
+    """An error raised on a worker that a restart cannot fix."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is given.
-
-    Attributes
-    ----------
-    job : Job
-    checkpoint : Checkpoint
-    params : TrainingParams
-    name : str
-        Names the training, its settings and its data.
-    """
+    """What each worker receives; `name` identifies the training, its settings and its data."""
 
     job: Job
     checkpoint: Checkpoint
@@ -81,30 +71,28 @@ class Task:
 def launch(
     job: Job, title: str, name: str, folder: Path, params: TrainingParams
 ) -> tuple[dict[str, Any], Checkpoint]:
-    """Train, or go on training, until it is complete.
+    """Train to completion, resuming from a checkpoint if there is one.
 
     Parameters
     ----------
     job : Job
-        What is trained.
     title : str
-        For the progress lines.
+        For progress lines.
     name : str
-        Carries a digest of all that decides the result.
+        Contains a digest of everything that determines the result.
     folder : Path
-        Gets panels/, events.jsonl and Ray's log.
+        For panels/, events.jsonl and Ray's log.
     params : TrainingParams
-        How and where.
 
     Returns
     -------
     dict, Checkpoint
-        The final state, and where it is; to be removed once the result stands.
+        The final state and its checkpoint, to be removed once the result is written.
 
     Raises
     ------
     TrainingError, TrainingFailed
-        See there. KeyboardInterrupt and SystemExit answer a signal, after saving.
+        See these. After a signal, KeyboardInterrupt or SystemExit, once the state is saved.
     """
     if "://" in params.storage:
         checkpoint = Checkpoint(cache_root() / "checkpoints" / name, params.storage, params.keep)
@@ -118,17 +106,17 @@ def launch(
             task = Task(job, checkpoint, params, name)
             try:
                 if params.executor == "local":
-                    run_here(task, console)
+                    run_in_process(task, console)
                 else:
-                    _watch(_with_data_at_hand(task, console), console)
+                    _supervise(_with_published_data(task, console), console)
             except Stopped:
                 stop.answer()
         state = checkpoint.load()
-        assert state is not None, "a training that ended has saved"
+        assert state is not None, "a finished training has saved"
     return state, checkpoint
 
 
-def run_here(task: Task, console: Console) -> None:
+def run_in_process(task: Task, console: Console) -> None:
     """Train in this process."""
     if task.params.workers > 1:
         raise ValueError(f"training.workers is {task.params.workers}; executor: local has one")
@@ -137,7 +125,7 @@ def run_here(task: Task, console: Console) -> None:
 
 
 def prepare_torch(params: TrainingParams) -> None:
-    """Threads and determinism of this process: the numbers depend on them."""
+    """Set threads and determinism of this process, on which the numbers depend."""
     torch.set_num_threads(params.cpus_per_worker)
     if params.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -145,16 +133,16 @@ def prepare_torch(params: TrainingParams) -> None:
 
 
 def choose_device(params: TrainingParams) -> torch.device:
-    """The device that the settings name, or the best that this process has."""
+    """Return the configured device; `auto` takes a GPU if this process has one."""
     if params.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if params.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("training.device is cuda, but there is no such device; valid: auto, cpu")
+        raise ValueError("training.device is cuda, but no such device was found; valid: auto, cpu")
     return torch.device(params.device)
 
 
-def _with_data_at_hand(task: Task, console: Console) -> Task:
-    """With object storage, workers read the data from there too, each machine caching it once."""
+def _with_published_data(task: Task, console: Console) -> Task:
+    """With object storage, upload the data, which each machine then caches once."""
     if "://" not in task.params.storage or "://" in task.job.data:
         return task
     folder = Path(task.job.data)
@@ -166,8 +154,8 @@ def _with_data_at_hand(task: Task, console: Console) -> Task:
 
 
 # ------------------------------------------------------------------------------------ on Ray
-def _watch(task: Task, console: Console) -> None:
-    """Train on Ray; start again after what was not the training's own fault."""
+def _supervise(task: Task, console: Console) -> None:
+    """Train on Ray; restart after failures that are not the training's own."""
     for attempt in range(task.params.failures + 1):
         console.emit("say", text="starting on Ray")
         address = ray_address()
@@ -181,19 +169,19 @@ def _watch(task: Task, console: Console) -> None:
             if not left:
                 times = f"the training was started {attempt + 1} times"
                 raise TrainingFailed(f"{error}; {times}") from error
-            console.emit("say", text=f"{error}; starting again, {left} more times if need be")
+            console.emit("say", text=f"{error}; restarting ({left} restarts left)")
 
 
 def ray_address() -> str | None:
-    """The cluster to join, None to start one for this training alone.
+    """Return the address of the cluster to join; None starts one for this training alone.
 
-    RAY_ADDRESS names it; else whoever runs several trainings may hold one
-    (`dxai.utils.shared_process`), which is started by the first of them, and again if it was lost.
+    RAY_ADDRESS names it. Otherwise several trainings may share one (`dxai.utils.shared_process`),
+    which the first of them starts, and which is restarted if it was lost.
 
     Raises
     ------
     ValueError
-        If nobody answers at RAY_ADDRESS: Ray itself would wait for minutes.
+        If nothing answers at RAY_ADDRESS, for which Ray itself would wait for minutes.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if not address and SHARED in os.environ:
@@ -208,14 +196,14 @@ def ray_address() -> str | None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         raise ValueError(
-            f"RAY_ADDRESS is {address}, but nobody answers there ({error}); start the cluster, or "
+            f"RAY_ADDRESS is {address}, but nothing answers there ({error}); start the cluster, or "
             "unset it to train on this machine"
         ) from None
     return address
 
 
 def _attempt(task: Task, console: Console, address: str | None) -> None:
-    """One driver process of Ray, until the training is done."""
+    """Run one Ray driver process until the training is done."""
     log = console.folder / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     ours, theirs = Pipe()
@@ -233,11 +221,10 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
     try:
         ours.send_bytes(pickle.dumps((task, address)))
         _listen(ours, task.params.hang_seconds, console)
-        if address:  # let it say good-bye
+        if address:  # let it disconnect
             process.wait(END_SECONDS)
     except (EOFError, ConnectionError):
-        # Ended without a word.
-        raise TrainingFailed(f"Ray ended: {_last_line(log)} (all of it: {log})") from None
+        raise TrainingFailed(f"Ray ended: {_last_line(log)} (full log: {log})") from None
     except subprocess.TimeoutExpired:
         pass
     finally:
@@ -246,8 +233,8 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
 
 
 def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
-    """Pass on what is told, until the training ends or falls silent."""
-    console.heard, limit = time.monotonic(), max(START_SECONDS, hang_seconds)
+    """Forward events until the training ends or falls silent."""
+    console.last_event, limit = time.monotonic(), max(START_SECONDS, hang_seconds)
     asked: float | None = None
     while True:
         if link.poll(0.2):
@@ -269,12 +256,12 @@ def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
             asked = now
         if asked is not None and now - asked > STOP_SECONDS:
             raise TrainingFailed("did not stop when asked to; the last checkpoint is kept")
-        if now - console.heard > limit:
-            raise TrainingFailed(f"hangs: no sign of life for {limit:.0f} seconds")
+        if now - console.last_event > limit:
+            raise TrainingFailed(f"hangs: no event for {limit:.0f} seconds")
 
 
 def environment() -> dict[str, str]:
-    """What a process that starts or joins Ray is given."""
+    """Return the environment of a process that starts or joins Ray."""
     own = {} if os.environ.get("RAY_ADDRESS") else OWN_CLUSTER
     paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return (
@@ -292,4 +279,4 @@ def environment() -> dict[str, str]:
 
 def _last_line(path: Path) -> str:
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    return lines[-1][:300] if lines else "no output"

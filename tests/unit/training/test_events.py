@@ -54,9 +54,9 @@ def test_a_console_prints_progress_and_keeps_numbers_and_pictures(
 def test_every_word_is_a_sign_of_life(tmp_path: Path) -> None:
     console = Console("t", tmp_path)
     for kind, content in (("step", {"done": 1, "note": ""}), ("say", {"text": "x"})):
-        before, console.heard = console.heard, 0.0
+        before, console.last_event = console.last_event, 0.0
         console.emit(kind, **content)
-        assert console.heard >= before
+        assert console.last_event >= before
 
 
 def test_nobody_asks_an_event_sink_to_stop(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_an_address_where_nobody_answers_is_told_at_once(
     with pytest.raises(ValueError) as caught:
         launch(decomposition(folder), "t", "name", tmp_path / "work", params(tmp_path, "ray"))
     assert time.monotonic() - began < 10
-    assert str(caught.value).startswith(f"RAY_ADDRESS is {address}, but nobody answers there (")
+    assert str(caught.value).startswith(f"RAY_ADDRESS is {address}, but nothing answers there (")
 
 
 # ------------------------------------------------------------------------- what the other end says
@@ -235,7 +235,7 @@ def test_silence_is_a_failure_and_steps_are_none(tmp_path: Path) -> None:
     thread = threading.Thread(target=speak)
     began = time.monotonic()
     thread.start()
-    with pytest.raises(TrainingFailed, match="hangs: no sign of life for 1 seconds"):
+    with pytest.raises(TrainingFailed, match="hangs: no event for 1 seconds"):
         module._listen(ours, 1.0, Console("t", tmp_path))
     assert 2.1 < time.monotonic() - began < 10
     thread.join()
