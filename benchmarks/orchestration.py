@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from dxai.paths import Paths
 from dxai.utils import dvc_files, shared_process
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
@@ -121,14 +122,14 @@ def commands_of(folder: Path) -> list[str]:
     """List the commands of the stages that ran, in DVC's order."""
     from flows.dvc_runner import groups
 
-    ran = dvc_files.stages(folder / "dvc.lock")
+    ran = dvc_files.stages(Paths(folder).dvc_lock)
     targets = [target for group in groups(folder) for target in group.targets]
     return [ran[target]["cmd"] for target in targets]
 
 
 def seconds_of(folder: Path, commands: list[str]) -> float:
     """Time the commands, run one after the other with one shared Ray, as in the flow."""
-    cluster = folder / ".work/cluster"
+    cluster = Paths(folder).ray
     began = time.monotonic()
     with shared_process.hold(cluster), watched(folder):  # sampling costs as much as in the flow
         for command in commands:

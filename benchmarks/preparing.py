@@ -33,9 +33,9 @@ from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.datasets.base import DataError, File
 from dxai.datasets.images import encode, open_image
 from dxai.datasets.layouts import dota
-from dxai.datasets.shard_schema import index_name
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.datasets.source import Source
+from dxai.paths import index_name
 from dxai.utils import keyed_random, processes
 from dxai.utils.files import atomic
 

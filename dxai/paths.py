@@ -25,8 +25,8 @@ CROSS, STABILITY, MAPS = "cross.json", "stability.json", "maps.npz"
 """Results of the stages `cross` and `stability`; deviations of some images over seeds."""
 STABILITY_NAME = "stability"
 """The folder of the stage `stability`, beside those of the methods."""
-EVENTS = "events.jsonl"
-"""What a training in progress has reported."""
+EVENTS, LIVE_STATE, LIVE_LOCK = "events.jsonl", "live.json", "live.lock"
+"""A training in progress: what it has reported, and how much of that MLflow has."""
 PARAMS, DVC_LOCK = "params.yaml", "dvc.lock"
 
 ROLES = ("explained", "twin")
@@ -78,6 +78,7 @@ class Paths:
     mlflow_database = _Below(".work/mlflow.db")
     mlflow_artifacts = _Below(".work/mlflow-artifacts")
     mlflow_lock = _Below(".work/mlflow.lock")
+    workspace = _Below(".work/workspace")
 
     def dataset(self, dataset: str) -> Path:
         """Return the folder that the stage `prepare` writes."""
@@ -137,6 +138,17 @@ def decomposition_of(ours: str) -> str | None:
 def index_name(split: str) -> str:
     """Return the name of a prepared dataset's list of the images of one split."""
     return f"{split}-index.parquet"
+
+
+def panel_name(step: int) -> str:
+    """Return the name of the picture that a training draws at a step."""
+    return f"step-{step:06d}.png"
+
+
+def panels(folder: Path) -> dict[int, Path]:
+    """Return a training's pictures by step."""
+    found = sorted((folder / PANELS).glob("step-*.png"))
+    return {int(path.stem.removeprefix("step-")): path for path in found}
 
 
 def training_name(title: str, fingerprint: str) -> str:

@@ -29,6 +29,7 @@ from pydantic import Field
 
 from dxai.config.profiles import select_profile
 from dxai.config.schema import METHODS, ParamsError, load_params
+from dxai.paths import HERE
 from dxai.results.io import read_table
 from dxai.results.table_specs import NUMBERED, SPECS
 from dxai.utils import progress, shared_process
@@ -40,13 +41,6 @@ Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Table = Annotated[int, Field(ge=min(NUMBERED), le=max(NUMBERED))]
 
-PARAMS = Path("params.yaml")
-TABLES = Path("results/tables")
-SOME_TABLES = Path(".work/tables")
-REPORT = Path("results/report.html")
-CLUSTER = Path(".work/cluster")
-NOTICE = Path(".work/notice.json")
-"""Id of the run that wrote it, and what changed, for the message to the webhook."""
 PROGRESS_SECONDS = 5.0
 """Least time between two updates of a progress bar."""
 
@@ -63,14 +57,14 @@ def page_url(run: str) -> str:
 
 def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Post how the run ended to the webhook at DXAI_WEBHOOK, if there is one."""
-    noted = json.loads(NOTICE.read_text()) if NOTICE.exists() else {}
+    noted = json.loads(HERE.notice.read_text()) if HERE.notice.exists() else {}
     own = noted if noted.get("run") == str(flow_run.id) else {}
     body = webhook.message(
         flow_run.name,
         page_url(str(flow_run.id)),
         state.name or state.type.value,
         state.message or "",
-        TABLES / "table1.csv" if own else None,
+        HERE.table("table1") if own else None,
         own.get("changed", ""),
     )
     if outcome := webhook.send(body):
@@ -128,9 +122,9 @@ def full_benchmark(
         workspace.check_room([*workspace.WRITTEN, kept])
         if verify:
             cache_check.check(get_run_logger().warning, kept)
-        with shared_process.hold(CLUSTER):
+        with shared_process.hold(HERE.ray):
             address = {"RAY_ADDRESS": ray_address} if ray_address else {}
-            reproduce_all({"DXAI_CLUSTER": str(CLUSTER.absolute())} | address, tables)
+            reproduce_all({"DXAI_CLUSTER": str(HERE.ray.absolute())} | address, tables)
         if tables:
             publish_some(tables)
         else:
@@ -146,7 +140,7 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
     for table, stages in needed.items():
         if not names & stages:
             raise ParamsError(
-                f"tables: {PARAMS} selects nothing that Table {table} is made of; "
+                f"tables: {HERE.params} selects nothing that Table {table} is made of; "
                 "the profiles `full` and `smoke` make every table"
             )
     stale = out_of_date(target for group in parts for target in group.targets)
@@ -168,9 +162,9 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
 def select(profile: str | None, *names: Any) -> None:
     """Write the parameters into params.yaml, and check the whole file before a stage runs."""
     if profile is not None or any(name is not None for name in names):
-        for line in select_profile(PARAMS, profile, *names):
+        for line in select_profile(HERE.params, profile, *names):
             get_run_logger().info(f"params.yaml: {line}")
-    load_params(PARAMS)
+    load_params(HERE.params)
 
 
 def record(gate: bool) -> None:
@@ -236,11 +230,11 @@ def run_item(lines: Iterator[str]) -> None:
 @task(cache_policy=NO_CACHE)
 def publish() -> None:
     """Publish the tables and the location of the report as artifacts of the run."""
-    publish_tables(TABLES, [name for name, spec in SPECS.items() if spec.logged])
-    report = REPORT.resolve()
+    publish_tables(HERE.tables, [name for name, spec in SPECS.items() if spec.logged])
+    report = HERE.report.resolve()
     create_markdown_artifact(
-        f"The report with all tables and pictures: [{REPORT}]({report.as_uri()})\n\n"
-        f"The tables as files: [{TABLES}]({TABLES.resolve().as_uri()})",
+        f"The report with all tables and pictures: [{HERE.report}]({report.as_uri()})\n\n"
+        f"The tables as files: [{HERE.tables}]({HERE.tables.resolve().as_uri()})",
         key="report",
         description="Location of the results.",
     )
@@ -251,9 +245,10 @@ def publish_some(tables: list[int]) -> None:
     """Make some tables from the existing results, and publish them as artifacts of the run."""
     numbers = [str(number) for number in tables]
     subprocess.run(
-        [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(SOME_TABLES)], check=True
+        [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(HERE.some_tables)],
+        check=True,
     )
-    publish_tables(SOME_TABLES, [NUMBERED[table] for table in tables])
+    publish_tables(HERE.some_tables, [NUMBERED[table] for table in tables])
 
 
 def publish_tables(folder: Path, names: list[str]) -> None:
@@ -281,7 +276,9 @@ def track() -> str:
     )
     if printed := (missed.stdout + missed.stderr).strip():
         get_run_logger().info(printed.splitlines()[-1])
-    run = mlflow_store.log_benchmark(Path.cwd(), load_params(PARAMS), runtime.flow_run.name, tags)
+    run = mlflow_store.log_benchmark(
+        Path.cwd(), load_params(HERE.params), runtime.flow_run.name, tags
+    )
     get_run_logger().info(f"MLflow run {run} in {mlflow_store.where()}")
     if link := mlflow_store.page(run):
         create_link_artifact(link, f"MLflow run {run}", key="mlflow", description="The same run.")
@@ -310,7 +307,7 @@ def check_for_regression(run: str, gate: bool) -> None:
         create_markdown_artifact(
             changed, key="changes", description="Changes since the last accepted run."
         )
-    NOTICE.write_text(json.dumps({"run": str(runtime.flow_run.id), "changed": changed}))
+    HERE.notice.write_text(json.dumps({"run": str(runtime.flow_run.id), "changed": changed}))
     if gate:
         mlflow_store.tag(run, {"gate": "refused" if worse else "accepted"})
     if worse and before is not None:

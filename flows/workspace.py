@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dxai.paths import HERE
 from dxai.utils.files import locked
 
-LOCK = Path(".work/run.lock")
-"""Locked by a run, and holds its name."""
 POLL_SECONDS = 1.0
-WRITTEN = (".work", ".dvc/tmp", "data/prepared", "artifacts", "results", tempfile.gettempdir())
+WRITTEN = (
+    *(HERE.work, HERE.prepared, HERE.artifacts, HERE.results),
+    *(".dvc/tmp", tempfile.gettempdir()),
+)
 """Folders that a run writes to, besides DVC's cache."""
 MIN_FREE = 256 << 20
 """Bytes that must be free in each, more than the profile `smoke` produces."""
@@ -27,7 +29,7 @@ def exclusive(name: str, log: Callable[[str], None]) -> Iterator[None]:
     """Lock the folder for one run; wait while another has it, and log its name."""
     logged = ""
     while True:
-        with locked(LOCK) as file:
+        with locked(HERE.run_lock) as file:
             if file is not None:
                 file.truncate(0)
                 file.write(name)
@@ -35,7 +37,7 @@ def exclusive(name: str, log: Callable[[str], None]) -> Iterator[None]:
                 yield
                 file.truncate(0)
                 return
-        if (other := LOCK.read_text() or "another run") != logged:
+        if (other := HERE.run_lock.read_text() or "another run") != logged:
             logged = other
             log(f"waiting until {other}, which uses this folder, has ended")
         time.sleep(POLL_SECONDS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from dxai.cli import Commands
+from dxai.paths import HERE
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Add the subcommand."""
     parser = commands.add_parser("table", help="print a result table")
     parser.add_argument(
-        "path", nargs="?", default="results/tables/table1.csv", help="a CSV table (%(default)s)"
+        "path", nargs="?", default=HERE.table("table1"), help="a CSV table (%(default)s)"
     )
     return parser
 

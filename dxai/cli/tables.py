@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dxai.cli import Commands
+from dxai.paths import HERE
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -17,7 +18,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("numbers", nargs="+", metavar="N", type=int, help="1 to 6, as in the paper")
     parser.add_argument(
-        "--into", default=".work/tables", metavar="DIR", help="folder to replace (%(default)s)"
+        "--into", default=HERE.some_tables, metavar="DIR", help="folder to replace (%(default)s)"
     )
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dxai.cli import Commands
+from dxai.paths import PARAMS
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -31,7 +32,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--classifiers", nargs="+", metavar="NAME", help="classifiers to explain")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="baselines to compare with")
     parser.add_argument("--seeds", nargs="+", metavar="N", type=int, help="seeds of the training")
-    parser.add_argument("--params", default="params.yaml", metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--params", default=PARAMS, metavar="FILE", help=argparse.SUPPRESS)
     return parser
 
 

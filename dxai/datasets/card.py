@@ -19,11 +19,10 @@ from PIL import Image
 
 from dxai.datasets import images
 from dxai.datasets.base import SPLITS
-from dxai.datasets.shard_schema import index_name
 from dxai.datasets.statistics import Statistics
+from dxai.paths import index_name
 from dxai.utils.files import atomic
 
-CARD = "card.html"
 SHOWN = 16
 """Images of a class on its contact sheet."""
 TILE = 64

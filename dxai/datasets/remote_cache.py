@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from dxai.datasets.base import DataError
-from dxai.datasets.shard_schema import MANIFEST
+from dxai.paths import MANIFEST
 from dxai.utils.files import atomic, read_json, sha256
 from dxai.utils.storage import open_url, refuse_credentials, send_file, with_retries
 

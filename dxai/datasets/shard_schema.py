@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-MANIFEST = "manifest.json"
 ROW_GROUP = 100
 """Images that are written, read and cached together."""
 COLUMNS = ("id", "label", "group", "source")
@@ -25,8 +24,3 @@ SCHEMA = pa.schema(
         ("neutral", pa.binary()),
     ]
 )
-
-
-def index_name(split: str) -> str:
-    """Name of a split's index file."""
-    return f"{split}-index.parquet"

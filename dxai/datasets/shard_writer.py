@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from dxai.datasets import card
 from dxai.datasets.base import SPLITS, DataError, Listing
 from dxai.datasets.parallel_reader import Reader, Reading, read_all
-from dxai.datasets.shard_schema import COLUMNS, MANIFEST, ROW_GROUP, SCHEMA, index_name
+from dxai.datasets.shard_schema import COLUMNS, ROW_GROUP, SCHEMA
 from dxai.datasets.source import Source
 from dxai.datasets.statistics import Statistics
+from dxai.paths import CARD, MANIFEST, index_name
 from dxai.utils.files import locked, sha256, write_json
 from dxai.utils.progress import Progress
 
@@ -309,7 +310,7 @@ def _finish(target: Target, listing: Listing, statistics: Statistics) -> dict[st
     }
     write_json(folder / MANIFEST, manifest)
     about = card.About(target.origin, target.licence, target.paper)
-    card.write(folder / card.CARD, manifest, statistics, about)
+    card.write(folder / CARD, manifest, statistics, about)
     return manifest
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from dxai.datasets import images
 from dxai.datasets.base import SPLITS, DataError
 from dxai.datasets.remote_cache import Folder, open_folder
-from dxai.datasets.shard_schema import MANIFEST, index_name
+from dxai.paths import MANIFEST, index_name
 from dxai.types import Batch, to_unit_range
 from dxai.utils.files import sha256
 from dxai.utils.storage import StorageError

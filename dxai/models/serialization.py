@@ -16,9 +16,9 @@ from torch import nn
 from dxai.models.blocks import default_format
 from dxai.models.classifiers import Exported, build_classifier, rescaled
 from dxai.models.decomposer import Decomposer
+from dxai.paths import MODEL, SNAPSHOTS
 from dxai.utils.files import atomic
 
-SNAPSHOTS = "snapshots.pt"
 """Beside a decomposition's model.pt: its averaged weights at earlier steps of training."""
 
 
@@ -161,7 +161,7 @@ def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
     if isinstance(path, str | Path):
         path = Path(path)
         if path.is_dir():
-            path = path / "model.pt"
+            path = path / MODEL
         if not path.is_file():
             raise ModelError(f"{path}: no such model file")
     try:

@@ -1,4 +1,4 @@
-"""Explain and score with one of the other methods: DVC stage `baseline`."""
+"""Explain with one of the other methods and score it: DVC stage `baseline`."""
 
 from __future__ import annotations
 
@@ -9,50 +9,46 @@ from typing import Any
 
 import numpy as np
 
-from dxai import stages
 from dxai.config.schema import choose, load_params
 from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import part_from_heatmap, with_sign
-from dxai.stages import scoring
+from dxai.metrics.scorer import Scorer
+from dxai.paths import HERE
+from dxai.stages import run_stage, scoring
 from dxai.types import Unsupported
+
+Scored = tuple[list[dict[str, Any]], Scorer | None, dict[str, np.ndarray]]
+"""Rows of the table, what was measured, and the maps by name."""
 
 
 def main(dataset: str, classifier: str, method: str) -> None:
     """Write results/outcomes/<dataset>/<classifier>/<method>/.
 
-    A method that cannot apply to the classifier becomes a row `unsupported`; one that breaks
-    becomes a row `failed`, so that the other rows stand: the stage `tables` then ends non-zero.
+    A method that does not apply to the classifier becomes a row `unsupported`. One that breaks
+    becomes a row `failed`; the other rows stand, and the stage `report` then exits non-zero.
     """
     params = load_params()
     choose("method", method, params.methods)
     subject = scoring.subject(params, dataset, classifier, params.seeds[0])
-    out = stages.OUTCOMES / dataset / classifier / method
     began = time.monotonic()
     try:
-        explainer = build_explainer(
-            method, subject.classifier, params.methods[method], subject.seed
-        )
+        settings = params.methods[method]
+        explainer = build_explainer(method, subject.classifier, settings, subject.seed)
         rows, scorer, maps = _score(subject, explainer)
     except Unsupported as reason:
-        rows, scorer, maps = [_empty(method, "unsupported", str(reason))], None, {}
+        rows, scorer, maps = _unscored(method, "unsupported", str(reason))
         print(f"{method}: unsupported: {reason}", flush=True)
     except ValueError:
-        raise  # a wrong setting is the user's to mend, not a row of the table
+        raise  # a wrong setting is for the user to correct, not a row of the table
     except Exception as error:
         traceback.print_exc(file=sys.stdout)
-        rows, scorer, maps = (
-            [_empty(method, "failed", f"{type(error).__name__}: {error}")],
-            None,
-            {},
-        )
-    spent = time.monotonic() - began
+        rows, scorer, maps = _unscored(method, "failed", f"{type(error).__name__}: {error}")
+    spent, out = time.monotonic() - began, HERE.outcome(dataset, classifier, method)
     scoring.write(out, subject, subject.seed, None, rows, scorer, maps, spent)
 
 
-def _score(
-    subject: scoring.Subject, explainer: Explainer
-) -> tuple[list[dict[str, Any]], Any, dict[str, np.ndarray]]:
+def _score(subject: scoring.Subject, explainer: Explainer) -> Scored:
     scorer, spent, maps, index = subject.scorer(), 0.0, [], []
     title = f"baseline {subject.dataset} {subject.name} {explainer.name}"
     for batch in subject.batches(title):
@@ -73,9 +69,9 @@ def _score(
     return [scorer.row(explainer.name, sign, each) for sign in explainer.signs], scorer, stored
 
 
-def _empty(method: str, status: str, reason: str) -> dict[str, Any]:
-    return {"method": method, "sign": "", "status": status, "reason": reason}
+def _unscored(method: str, status: str, reason: str) -> Scored:
+    return [{"method": method, "sign": "", "status": status, "reason": reason}], None, {}
 
 
 if __name__ == "__main__":
-    stages.run_stage(main, "dataset", "classifier", "method")
+    run_stage(main)

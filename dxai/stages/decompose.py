@@ -9,20 +9,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from dxai import stages
 from dxai.config.schema import JOINT, load_params
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.models.serialization import (
-    SNAPSHOTS,
-    freeze,
-    load_classifier,
-    save_decomposer,
-    write_tensors,
-)
-from dxai.stages.classifier import fingerprint
-from dxai.stages.following import followed
+from dxai.models.serialization import freeze, load_classifier, save_decomposer, write_tensors
+from dxai.paths import HERE, HISTORY, METRICS, MODEL, PANELS, SNAPSHOTS
+from dxai.stages import run_stage
+from dxai.stages.training import trained
 from dxai.training.jobs import DecompositionJob
-from dxai.training.runtime.supervisor import launch
 from dxai.training.step import Networks, generator_settings
 from dxai.utils.files import atomic_folder, sha256, write_json
 
@@ -30,60 +23,56 @@ from dxai.utils.files import atomic_folder, sha256, write_json
 def main(dataset: str, classifier: str, decomposition: str) -> None:
     """Write artifacts/decompositions/<dataset>/<classifier>/<decomposition>/.
 
-    A decomposition goes by its seed, or by the name of an ablation.
+    A decomposition is named by its seed or by its variant in the ablation.
     """
     params = load_params()
-    spec = params.classifier_spec(classifier)
     settings, seed = params.decomposition(dataset, classifier, decomposition)
-    folder = stages.DATA / dataset
+    folder = HERE.dataset(dataset)
     data = ShardedDataset(folder, "train")
     frozen, frozen_info, frozen_hash = None, None, JOINT
-    if spec.arch != JOINT:
-        path = stages.CLASSIFIERS / dataset / classifier / "explained" / "model.pt"
+    if params.classifier_spec(classifier).arch != JOINT:
+        path = HERE.classifier(dataset, classifier, "explained") / MODEL
         _, frozen_info = load_classifier(path)
         frozen, frozen_hash = path.read_bytes(), sha256(path)
     title = f"decompose {dataset} {classifier} {decomposition}"
-    name = f"{title.replace(' ', '-')}-{fingerprint(folder, settings, frozen_hash, seed)}"
     job = DecompositionJob(str(folder.absolute()), settings, frozen, seed)
-    with followed(stages.WORK / name, params.training):
-        state, checkpoint = launch(job, title, name, stages.WORK / name, params.training)
-    networks, history = job.networks(data), state["history"]
-    networks.load_state_dict(state["networks"])
-    explained, explained_info = explained_classifier(networks, frozen_info, settings, data)
-    info = {
-        "settings": {
+    decisive = [settings, frozen_hash, seed]
+    with trained(job, title, folder, decisive, params.training) as (state, unfinished):
+        networks, history = job.networks(data), state["history"]
+        networks.load_state_dict(state["networks"])
+        explained, explained_info = explained_classifier(networks, frozen_info, settings, data)
+        info = {
+            "settings": {
+                "channels": data.channels,
+                "classes": len(data.class_names),
+                "image_size": data.image_size,
+                **generator_settings(settings),
+            },
+            "training": dataclasses.asdict(settings),
+            "class_names": data.class_names,
             "channels": data.channels,
-            "classes": len(data.class_names),
             "image_size": data.image_size,
-            **generator_settings(settings),
-        },
-        "training": dataclasses.asdict(settings),
-        "class_names": data.class_names,
-        "channels": data.channels,
-        "image_size": data.image_size,
-        "value_range": [-1.0, 1.0],
-        "dataset": dataset,
-        "classifier": classifier,
-        "profile": params.profile,
-        "seed": seed,
-    }
-    with atomic_folder(stages.DECOMPOSITIONS / dataset / classifier / decomposition) as temporary:
-        save_decomposer(temporary / "model.pt", networks.average, info, explained, explained_info)
-        write_tensors(temporary / SNAPSHOTS, {"kind": "snapshots", "steps": state["snapshots"]})
-        pd.DataFrame(history).to_csv(temporary / "history.csv", index=False)
-        panels = temporary / "panels"
-        panels.mkdir()
-        if (stages.WORK / name / "panels").is_dir():  # not if another machine drew them
-            shutil.copytree(stages.WORK / name / "panels", panels, dirs_exist_ok=True)
-        write_json(temporary / "metrics.json", metrics(networks, history, settings, seed))
-    checkpoint.remove()
-    shutil.rmtree(stages.WORK / name, ignore_errors=True)
+            "value_range": [-1.0, 1.0],
+            "dataset": dataset,
+            "classifier": classifier,
+            "profile": params.profile,
+            "seed": seed,
+        }
+        with atomic_folder(HERE.decomposition(dataset, classifier, decomposition)) as temporary:
+            model = temporary / MODEL
+            save_decomposer(model, networks.average, info, explained, explained_info)
+            write_tensors(temporary / SNAPSHOTS, {"kind": "snapshots", "steps": state["snapshots"]})
+            pd.DataFrame(history).to_csv(temporary / HISTORY, index=False)
+            (temporary / PANELS).mkdir()
+            if (unfinished / PANELS).is_dir():  # not if another machine drew them
+                shutil.copytree(unfinished / PANELS, temporary / PANELS, dirs_exist_ok=True)
+            write_json(temporary / METRICS, metrics(networks, history, settings, seed))
 
 
 def explained_classifier(
     networks: Networks, info: dict[str, Any] | None, settings: Any, data: ShardedDataset
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The frozen classifier, or, for C = D, the averaged discriminator of this run."""
+    """Return the frozen classifier, or for C = D the averaged discriminator of this run."""
     if networks.classifier is not None:
         assert info is not None
         return networks.classifier, info
@@ -100,7 +89,7 @@ def explained_classifier(
 def metrics(
     networks: Networks, history: list[dict[str, Any]], settings: Any, seed: int
 ) -> dict[str, Any]:
-    """What `dvc metrics show` says of a training."""
+    """Return what `dvc metrics show` prints of a training."""
     last = history[-1]
     return {
         "steps": last["step"],
@@ -114,4 +103,4 @@ def metrics(
 
 
 if __name__ == "__main__":
-    stages.run_stage(main, "dataset", "classifier", "decomposition")
+    run_stage(main)

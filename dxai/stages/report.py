@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dxai import stages
 from dxai.config.schema import load_params
 from dxai.paths import HERE, stage_item
 from dxai.reporting.html import build_report
+from dxai.stages import run_stage
 from dxai.utils.files import atomic
 
 
@@ -36,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stages.run_stage(main)
+    run_stage(main)

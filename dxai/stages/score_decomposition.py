@@ -1,7 +1,7 @@
-"""Decompose and score the test images, with two controls: DVC stage `ours`.
+"""Decompose the test images and score them, with two controls: DVC stage `ours`.
 
-The controls take ψ_distinct apart: `random_phase` keeps its spectrum, `shuffled` its pixels. What
-they remove is as much as ours removes, so what ours gains over them is structure.
+The controls scramble ψ_distinct: `random_phase` keeps its spectrum, `shuffled` its pixels. They
+remove as much as ours does, so the gain of ours over them is due to structure.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dxai import stages
 from dxai.config.schema import load_params
 from dxai.explain import controls
 from dxai.explain.decomposition import DXAI
-from dxai.stages import scoring
+from dxai.paths import HERE
+from dxai.stages import run_stage, scoring
 
 CONTROLS = {"shuffled": controls.shuffled, "random_phase": controls.random_phase}
 
@@ -24,16 +24,13 @@ CONTROLS = {"shuffled": controls.shuffled, "random_phase": controls.random_phase
 def main(dataset: str, classifier: str, decomposition: str) -> None:
     """Write results/outcomes/<dataset>/<classifier>/dxai-<decomposition>/.
 
-    A decomposition goes by its seed, or by the name of an ablation.
+    A decomposition is named by its seed or by its variant in the ablation.
     """
     params = load_params()
     settings, seed = params.decomposition(dataset, classifier, decomposition)
     subject = scoring.subject(params, dataset, classifier, seed)
-    explainer = DXAI.load(
-        stages.DECOMPOSITIONS / dataset / classifier / decomposition,
-        seed=subject.seed,
-        latents=params.evaluate.latents,
-    )
+    trained = HERE.decomposition(dataset, classifier, decomposition)
+    explainer = DXAI.load(trained, subject.seed, params.evaluate.latents)
     began, spent, scorer = time.monotonic(), 0.0, subject.scorer()
     draws_of_z = params.evaluate.uncertainty
     kept: dict[str, list[np.ndarray]] = {}
@@ -53,8 +50,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
             further={"uncertainty": spread.mean((1, 2, 3)) / size} if draws_of_z else None,
         )
         for name, control in CONTROLS.items():
-            part = control(found.distinct, batch.index, subject.seed)
-            scorer.add(name, "part", batch, part)
+            scorer.add(name, "part", batch, control(found.distinct, batch.index, subject.seed))
         arrays: dict[str, Any] = {
             "index": batch.index,
             "dxai": found.distinct,
@@ -67,10 +63,9 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
     stored = {name: np.concatenate(values) for name, values in kept.items()}
     rows = [scorer.row("dxai", "part", spent / len(stored["index"]))]
     rows += [scorer.row(name, "part", None) for name in CONTROLS]
-    out = stages.OUTCOMES / dataset / classifier / f"dxai-{decomposition}"
-    spent = time.monotonic() - began
+    out, spent = HERE.ours(dataset, classifier, decomposition), time.monotonic() - began
     scoring.write(out, subject, seed, settings.steps, rows, scorer, stored, spent)
 
 
 if __name__ == "__main__":
-    stages.run_stage(main, "dataset", "classifier", "decomposition")
+    run_stage(main)

@@ -1,4 +1,4 @@
-"""What the two evaluating stages share: the images, the classifiers, and the files they write."""
+"""Parts that the evaluating stages share: images, classifiers, and the files they write."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from dxai import stages
 from dxai.config.schema import JOINT, Params
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics.localisation import Known
 from dxai.metrics.scorer import CURVES, Scorer, chosen_images
 from dxai.models.serialization import load_classifier, load_decomposer
+from dxai.paths import ATTRIBUTIONS, HERE, IMAGES, MODEL, OUTCOMES, SUMMARY
 from dxai.types import Batch
 from dxai.utils.files import atomic_folder, write_json
 from dxai.utils.progress import Progress
@@ -35,34 +35,36 @@ class Subject:
 
     @property
     def seed(self) -> int:
-        """Of everything that is drawn while evaluating."""
+        """Seed of all random draws of the evaluation."""
         return self.params.evaluate.seed
 
     def scorer(self, curves: Sequence[str] = CURVES) -> Scorer:
-        """A scorer for these images."""
+        """Return a scorer for these images."""
         evaluate, names = self.params.evaluate, self.data.class_names
         return Scorer(self.classifier, self.twin, names, evaluate, self.seed, curves)
 
     def known(self, batch: Batch) -> Known:
-        """What is known of the class-distinct parts of these images; NaN where it is not."""
-        missing = torch.full_like(batch.images, torch.nan)
-        masks, difference = missing[:, :1].clone(), missing
-        places = batch.index.tolist()
-        for kept, column in ((masks, "mask"), (difference, "neutral")):
-            at = [i for i, place in enumerate(places) if self.data.encoded(place, column)]
-            if not at:
-                continue
-            found = [places[i] for i in at]
-            read = self.data.masks if column == "mask" else self.data.neutral
-            kept[at] = read(found) if column == "mask" else batch.images[at] - read(found)
+        """Return the known class-distinct parts of these images; NaN where unknown."""
+        difference = torch.full_like(batch.images, torch.nan)
+        masks = difference[:, :1].clone()
+        indices = batch.index.tolist()
+
+        def having(column: str) -> list[int]:
+            return [row for row, i in enumerate(indices) if self.data.encoded(i, column)]
+
+        if rows := having("mask"):
+            masks[rows] = self.data.masks([indices[row] for row in rows])
+        if rows := having("neutral"):
+            neutral = self.data.neutral([indices[row] for row in rows])
+            difference[rows] = batch.images[rows] - neutral
         return Known(masks, difference)
 
     def batches(self, title: str) -> Iterator[Batch]:
-        """The chosen test images, with progress."""
-        places = chosen_images(len(self.data), self.params.evaluate.images)
-        progress = Progress(title, len(places), unit="images")
+        """Yield the chosen test images and show the progress."""
+        indices = chosen_images(len(self.data), self.params.evaluate.images)
+        progress = Progress(title, len(indices), unit="images")
         done = 0
-        for batch in self.data.batches(self.params.evaluate.batch_size, places):
+        for batch in self.data.batches(self.params.evaluate.batch_size, indices):
             yield batch
             done += len(batch.ids)
             progress.update(done)
@@ -71,23 +73,23 @@ class Subject:
 def subject(
     params: Params, dataset: str, classifier: str, seed: int, with_twin: bool = True
 ) -> Subject:
-    """Load what is scored.
+    """Load the images and classifiers of an evaluation.
 
-    `seed` names the decomposition whose discriminator is the classifier, for C = D.
+    For C = D, `seed` names the decomposition whose discriminator is the classifier.
     """
     params.dataset(dataset)
-    data = ShardedDataset(stages.DATA / dataset, "test")
-    root = stages.CLASSIFIERS / dataset / classifier
+    data = ShardedDataset(HERE.dataset(dataset), "test")
     if params.classifier_spec(classifier).arch == JOINT:
-        trained = stages.DECOMPOSITIONS / dataset / classifier / str(seed)
+        trained = HERE.decomposition(dataset, classifier, seed)
         _, _, explained, info = load_decomposer(trained)
     else:
-        explained, info = load_classifier(root / "explained")
+        trained = HERE.classifier(dataset, classifier, "explained")
+        explained, info = load_classifier(trained)
     fitting = (data.class_names, data.image_size, data.channels)
     if (info["class_names"], info["image_size"], info["channels"]) != fitting:
-        raise ValueError(f"{root}: trained for other classes or images than {dataset} has")
-    has_twin = with_twin and (root / "twin" / "model.pt").exists()
-    twin = load_classifier(root / "twin")[0] if has_twin else None
+        raise ValueError(f"{trained}: trained for other classes or images than {dataset} has")
+    twin_path = HERE.classifier(dataset, classifier, "twin") / MODEL
+    twin = load_classifier(twin_path)[0] if with_twin and twin_path.exists() else None
     return Subject(params, dataset, classifier, data, explained, twin)
 
 
@@ -103,17 +105,17 @@ def write(
 ) -> None:
     """Write one folder of results/outcomes/.
 
-    In it `outcomes.parquet` (images and levels), `images.parquet` (images), `attributions.npz`
+    It holds `outcomes.parquet` (images and levels), `images.parquet` (images), `attributions.npz`
     and `summary.json`.
     """
     params = subject.params
     with atomic_folder(out) as temporary:
         if scorer is not None:
-            scorer.outcomes().to_parquet(temporary / "outcomes.parquet", index=False)
-            scorer.images().to_parquet(temporary / "images.parquet", index=False)
-            np.savez_compressed(temporary / "attributions.npz", **attributions)  # type: ignore[arg-type]
+            scorer.outcomes().to_parquet(temporary / OUTCOMES, index=False)
+            scorer.images().to_parquet(temporary / IMAGES, index=False)
+            np.savez_compressed(temporary / ATTRIBUTIONS, **attributions)  # type: ignore[arg-type]
         write_json(
-            temporary / "summary.json",
+            temporary / SUMMARY,
             {
                 "dataset": subject.dataset,
                 "classifier": subject.name,

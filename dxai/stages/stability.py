@@ -1,7 +1,8 @@
-"""How far the seeds of a decomposition agree, beside layer-based maps: DVC stage `stability`.
+"""Measure how far the seeds of a decomposition agree: DVC stage `stability`.
 
 Table 4: one frozen classifier, the same images and the same z; the decompositions of several
-seeds at four points of their training, Grad-CAM and Internal Influence at three layers in a row.
+seeds at four points of their training, beside Grad-CAM and Internal Influence at three layers in
+a row.
 """
 
 from __future__ import annotations
@@ -11,28 +12,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
-from dxai import stages
 from dxai.config.schema import load_params
+from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.metrics.stability import deviation, pixel_deviation
 from dxai.models.classifiers import default_layers
 from dxai.models.serialization import load_decomposer, load_snapshots
-from dxai.stages import scoring
+from dxai.paths import HERE, IMAGES, MAPS, STABILITY
+from dxai.stages import run_stage, scoring
 from dxai.utils.files import atomic_folder, write_json
 
 LAYERED = ("gradcam", "internal_influence")
 SHOWN = 6
-"""Images whose maps are kept for pictures."""
+"""Number of images whose maps are kept for pictures."""
 
 
 def main(dataset: str, classifier: str) -> None:
     """Write results/outcomes/<dataset>/<classifier>/stability/.
 
-    In it `images.parquet` (method, step, image: `std` and `normalised`), `maps.npz` (deviations of
-    some images at each step) and `stability.json`.
+    It holds `images.parquet` (`std` and `normalised` by method, step and image), `maps.npz`
+    (deviations of some images at each step) and `stability.json`.
     """
     params = load_params()
     seeds = params.seeds_of(classifier)
@@ -45,11 +49,11 @@ def main(dataset: str, classifier: str) -> None:
     for method in LAYERED if layers else ():
         frames.append(_frame(subject, method, None, layered(subject, method, layers)))
     whole = pd.concat(frames, ignore_index=True)
-    with atomic_folder(stages.OUTCOMES / dataset / classifier / "stability") as temporary:
-        whole.astype({"step": "Int64"}).to_parquet(temporary / "images.parquet", index=False)
-        np.savez_compressed(temporary / "maps.npz", **maps)  # type: ignore[arg-type]
+    with atomic_folder(HERE.stability(dataset, classifier)) as temporary:
+        whole.astype({"step": "Int64"}).to_parquet(temporary / IMAGES, index=False)
+        np.savez_compressed(temporary / MAPS, **maps)  # type: ignore[arg-type]
         write_json(
-            temporary / "stability.json",
+            temporary / STABILITY,
             {
                 "dataset": dataset,
                 "classifier": classifier,
@@ -63,37 +67,36 @@ def main(dataset: str, classifier: str) -> None:
 
 
 def decomposed(subject: scoring.Subject, seeds: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Each kept step, with psi_distinct of every seed at it: (S, N, C, H, W)."""
-    root = stages.DECOMPOSITIONS / subject.dataset / subject.name
-    _, info, _, _ = load_decomposer(root / str(seeds[0]))
-    kept = [load_snapshots(root / str(seed)) for seed in seeds]
+    """Yield each kept step with the psi_distinct of every seed: (S, N, C, H, W)."""
+    folders = [HERE.decomposition(subject.dataset, subject.name, seed) for seed in seeds]
+    _, info, _, _ = load_decomposer(folders[0])
+    kept = [load_snapshots(folder) for folder in folders]
     for snapshots in zip(*kept, strict=True):
         (step,) = {step for step, _ in snapshots}
         found = []
         for seed, (_, decomposer) in zip(seeds, snapshots, strict=True):
             explainer = DXAI(decomposer, info, subject.classifier, subject.seed)
-            title = f"stability {subject.dataset} {subject.name} {seed}, step {step}"
-            parts = [
-                explainer.attribute(batch.images, batch.labels, batch.index).numpy()
-                for batch in subject.batches(title)
-            ]
-            found.append(np.concatenate(parts))
+            found.append(_attributions(subject, explainer, f"{seed}, step {step}").numpy())
         yield step, np.stack(found)
 
 
 def layered(subject: scoring.Subject, method: str, layers: list[str]) -> np.ndarray:
-    """The maps of a method at each layer, after its rule for the sign: (S, N, 1, H, W)."""
+    """Return the positive part of a method's maps at each layer: (S, N, 1, H, W)."""
     found = []
     for layer in layers:
         settings = subject.params.methods.get(method, {}) | {"layer": layer}
         explainer = build_explainer(method, subject.classifier, settings, subject.seed)
-        title = f"stability {subject.dataset} {subject.name} {method} {layer}"
-        parts = [
-            explainer.attribute(batch.images, batch.labels, batch.index).clamp(min=0).numpy()
-            for batch in subject.batches(title)
-        ]
-        found.append(np.concatenate(parts))
+        found.append(_attributions(subject, explainer, f"{method} {layer}").clamp(min=0).numpy())
     return np.stack(found)
+
+
+def _attributions(subject: scoring.Subject, explainer: DXAI | Explainer, what: str) -> Tensor:
+    title = f"stability {subject.dataset} {subject.name} {what}"
+    parts = [
+        explainer.attribute(batch.images, batch.labels, batch.index)
+        for batch in subject.batches(title)
+    ]
+    return torch.cat(parts)
 
 
 def _frame(
@@ -114,4 +117,4 @@ def _frame(
 
 
 if __name__ == "__main__":
-    stages.run_stage(main, "dataset", "classifier")
+    run_stage(main)

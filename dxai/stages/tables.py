@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from dxai import stages
 from dxai.config.schema import Params, load_params
 from dxai.paths import HERE, ours_name
 from dxai.reporting.text import write_exports
 from dxai.results import tables
 from dxai.results.table_specs import SPECS
 from dxai.results.verdicts import verdict
+from dxai.stages import run_stage
 from dxai.utils.files import atomic, atomic_folder, write_json
 
 
@@ -119,4 +119,4 @@ SOURCES: dict[str, Callable[[Params], list[Path]]] = {
 
 
 if __name__ == "__main__":
-    stages.run_stage(main)
+    run_stage(main)

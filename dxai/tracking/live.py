@@ -11,6 +11,7 @@ What MLflow did not take stays in FOLDER, or, since the folder of a finished tra
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -26,6 +27,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
+from dxai.paths import EVENTS, HERE, LIVE_LOCK, LIVE_STATE, PANELS
 from dxai.tracking.mlflow_store import Store, open_store
 from dxai.utils.files import locked, read_json, write_json
 
@@ -33,10 +35,6 @@ EXPERIMENT = "dxai-training"
 """Apart from `dxai`, whose runs are results."""
 EVERY = 5.0
 """Seconds between two batches."""
-EVENTS, STATE, LOCK = "events.jsonl", "live.json", "live.lock"
-UNFINISHED = Path(".work/checkpoints")
-LEFT = Path(".work/live")
-"""Folders of trainings, and of what MLflow has not taken of finished ones."""
 OUTCOMES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -51,7 +49,7 @@ class Follower:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        known = read_json(folder / STATE) if (folder / STATE).exists() else {}
+        known = read_json(folder / LIVE_STATE) if (folder / LIVE_STATE).exists() else {}
         self.key: str = known.get("key", "")
         self.run: str | None = known.get("run")
         self.offset: int = known.get("offset", 0)
@@ -81,7 +79,7 @@ class Follower:
             store.metrics(self.run, numbers)
             self.step = max([self.step, *rows])
             for step, path in sorted(panels.items()):
-                path = path if path.exists() else self.folder / "panels" / path.name
+                path = path if path.exists() else self.folder / PANELS / path.name
                 if step > self.panel and path.exists():
                     store.panels(self.run, {step: path})
                     self.panel = step
@@ -106,7 +104,7 @@ class Follower:
         return store.begin(title, tags)
 
     def _keep(self) -> None:
-        write_json(self.folder / STATE, {k: v for k, v in vars(self).items() if k != "folder"})
+        write_json(self.folder / LIVE_STATE, {k: v for k, v in vars(self).items() if k != "folder"})
 
     def _new(self) -> tuple[list[dict[str, Any]], int]:
         """Whole lines since the last time, and where they end."""
@@ -132,12 +130,12 @@ class Follower:
         if outcome != "FINISHED" or not (self.folder / EVENTS).exists():
             return self.folder
         self.key = self.key or secrets.token_hex(8)
-        place = LEFT / f"{self.folder.name}-{self.key}"
+        place = HERE.unsent / f"{self.folder.name}-{self.key}"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        if (self.folder / "panels").is_dir():
-            shutil.copytree(self.folder / "panels", place / "panels")
-        for name in (EVENTS, STATE):  # the state last: without one nothing is left
+        if (self.folder / PANELS).is_dir():
+            shutil.copytree(self.folder / PANELS, place / PANELS)
+        for name in (EVENTS, LIVE_STATE):  # the state last: without one nothing is left
             shutil.copy(self.folder / name, place / name)
         return place
 
@@ -145,13 +143,14 @@ class Follower:
 def settle() -> int:
     """Send what MLflow has not taken, of trainings that nobody follows; returns of how many."""
     count = 0
-    for state in sorted([*LEFT.glob(f"*/{STATE}"), *UNFINISHED.glob(f"*/{STATE}")]):
-        with locked(state.parent / LOCK) as alone:
+    states = [folder.glob(f"*/{LIVE_STATE}") for folder in (HERE.unsent, HERE.unfinished)]
+    for state in sorted(itertools.chain(*states)):
+        with locked(state.parent / LIVE_LOCK) as alone:
             follower = Follower(state.parent)
             if alone and (follower.open or follower.outcome):
                 follower.catch_up(follower.outcome or "KILLED")
                 count += 1
-            if alone and state.parent.parent == LEFT:
+            if alone and state.parent.parent == HERE.unsent:
                 shutil.rmtree(state.parent)
     return count
 
@@ -179,7 +178,7 @@ def follow(folder: Path) -> None:
         return True
 
     threading.Thread(target=listen, daemon=True).start()
-    with locked(folder / LOCK) as alone:
+    with locked(folder / LIVE_LOCK) as alone:
         if not alone:
             sys.exit(f"{folder}: another process logs this training")
         follower = Follower(folder)

@@ -32,10 +32,10 @@ from filelock import FileLock
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from dxai.config.schema import Params, load_params
+from dxai.paths import HERE, MODEL, Paths
 from dxai.results.comparison import LoggedRun
 from dxai.results.io import Tables
 from dxai.results.metric_names import metric_values, tables_with_metrics
-from dxai.stages import run_stage
 from dxai.tracking.run_records import Numbers, Record, read_records
 from dxai.utils.files import atomic, read_json, sha256
 
@@ -46,8 +46,8 @@ EXPERIMENT = "dxai"
 
 
 def track(root: Path | str = ".") -> str:
-    """Log the results that are in a project's folder; returns the id of the parent run."""
-    params = load_params(Path(root, "params.yaml"))
+    """Log the results in a project's folder; returns the id of the parent run."""
+    params = load_params(Paths(Path(root)).params)
     return log_benchmark(Path(root), params, params.profile)
 
 
@@ -107,9 +107,9 @@ def download_model(source: str) -> Path:
         try:
             tags = store.client.get_run(run).data.tags
             owner, wanted = tags.get("model_of_run", run), tags.get("model_sha256")
-            path = Path(store.client.download_artifacts(owner, file or "model.pt"))
-            if path.name == "model.pt" and wanted not in (None, sha256(path)):
-                raise ValueError(f"{source}: its model.pt in MLflow is damaged; log the run again")
+            path = Path(store.client.download_artifacts(owner, file or MODEL))
+            if path.name == MODEL and wanted not in (None, sha256(path)):
+                raise ValueError(f"{source}: its {MODEL} in MLflow is damaged; log the run again")
             return path
         except (mlflow.MlflowException, OSError) as error:
             raise ValueError(f"{source}: no model in MLflow ({store.uri}): {error}") from None
@@ -152,7 +152,7 @@ def tag(run: str, tags: dict[str, str]) -> None:
 
 def where() -> str:
     """The store, without a password that may be in its address."""
-    uri = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", ".work/mlflow.db"))
+    uri = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", str(HERE.mlflow_database)))
     return uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()
 
 
@@ -365,21 +365,21 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     a new database would break it; and a result of this folder that is found open here was left so
     by a process that was killed, and is closed. Others may write to the same server.
     """
-    work = root.resolve() / ".work"
-    work.mkdir(exist_ok=True)
+    paths = Paths(root.resolve())
+    paths.work.mkdir(exist_ok=True)
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = given or f"sqlite:///{work / 'mlflow.db'}"
+    uri = given or f"sqlite:///{paths.mlflow_database}"
     local = uri.startswith("sqlite:")
-    with FileLock(work / "mlflow.lock"), _quiet():
-        workspace = _workspace(work / "workspace")
+    with FileLock(paths.mlflow_lock), _quiet():
+        workspace = _workspace(paths.workspace)
         mlflow.set_tracking_uri(uri)
         if not given:  # MLflow has just set it, which would decide for the next folder too
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         client = mlflow.MlflowClient(uri)
         if client.get_experiment_by_name(name) is None:
-            # Without a place of its own MLflow would write to ./mlruns.
-            place = (work / "mlflow-artifacts").as_uri() if local else None
-            client.create_experiment(name, artifact_location=place)
+            # By default MLflow would write to ./mlruns.
+            folder = paths.mlflow_artifacts.as_uri() if local else None
+            client.create_experiment(name, artifact_location=folder)
         experiment = mlflow.set_experiment(name).experiment_id
         if name == EXPERIMENT:
             left = "attributes.status = 'RUNNING'"
@@ -450,12 +450,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def main() -> None:
-    """Log the results of this project folder, after `dvc repro` by hand."""
-    print(f"MLflow run {track()}")
-
-
-if __name__ == "__main__":
-    run_stage(main)

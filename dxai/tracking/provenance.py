@@ -16,13 +16,15 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from dxai.paths import DVC_LOCK, PARAMS
+
 ENVIRONMENT = "environment.txt"
 PATCH = "code.patch"
 OWN = "dxai"
 """This project, whose version is its commit."""
 NOT_CODE = "data"
 """The folder for raw images; what is new in it is the user's data."""
-KEPT = {"params.yaml", "dvc.lock"}
+KEPT = {PARAMS, DVC_LOCK}
 """Files that a run keeps anyway."""
 LARGEST = 1 << 20
 """Bytes of a new file that may still be code."""
@@ -32,8 +34,8 @@ LARGEST = 1 << 20
 def version_tags(root: Path) -> dict[str, str]:
     """Which code: the commit, whether files differ from it, dvc.lock's hash, and Python."""
     tags = {"python": platform.python_version()}
-    if (root / "dvc.lock").exists():
-        tags["dvc_lock"] = hashlib.sha256((root / "dvc.lock").read_bytes()).hexdigest()
+    if (root / DVC_LOCK).exists():
+        tags["dvc_lock"] = hashlib.sha256((root / DVC_LOCK).read_bytes()).hexdigest()
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         tags["git_commit"] = _git(root, "rev-parse", "HEAD").decode().strip()
         tags["git_dirty"] = "yes" if _git(root, "status", "--porcelain") else "no"

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from dxai.paths import DVC_LOCK, PARAMS, Paths
 from dxai.results.comparison import CellChange, Comparison, LoggedRun, compare
 from dxai.results.io import read_table
 from dxai.results.metric_names import MetricValue, metric_values, tables_with_metrics
@@ -28,10 +29,7 @@ from dxai.tracking import mlflow_store, provenance
 from dxai.utils import dvc_files, processes
 from dxai.utils.files import atomic, atomic_folder, locked, read_json
 
-REPRODUCED = Path(".work/reproduced")
-ORIGINAL = Path(".work/original")
-"""What the run kept, in the folder in which it is reproduced."""
-FILES = ("params.yaml", "dvc.lock", provenance.ENVIRONMENT, provenance.PATCH)
+FILES = (PARAMS, DVC_LOCK, provenance.ENVIRONMENT, provenance.PATCH)
 GRACE = 60.0
 """Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
 
@@ -117,11 +115,11 @@ def reproduce(
     """
     root, original = Path.cwd(), mlflow_store.read_run(spec)
     # Without `..` in it: what lies in the folder is told by its path.
-    folder = Path(os.path.abspath(folder or root / REPRODUCED / original.id[:8]))
+    folder = Path(os.path.abspath(folder or Paths(root).reproduced / original.id[:8]))
     say(f"run {original.id[:8]} ({original.name}, {original.started}) in {folder}")
     _prepare(root, folder, original, say)
     with _alone(folder) as lock:
-        original = dataclasses.replace(original, cells=_cells(folder / ORIGINAL / "tables"))
+        original = dataclasses.replace(original, cells=_cells(Paths(folder).original / "tables"))
         for link, what in _link_given(root, folder):
             say(f"linked {link}, {what}, as it is now")
         python = _python(folder, here, say)
@@ -130,20 +128,20 @@ def reproduce(
         dvc = [str(python), "-m", "dvc"]
         (folder / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")
         cache = _cache(root, dvc, environment)
-        kept = dvc_files.stages(folder / ORIGINAL / "dvc.lock")
-        if from_cache and kept and not (folder / "dvc.lock").exists():
+        kept = dvc_files.stages(Paths(folder).original / DVC_LOCK)
+        if from_cache and kept and not (folder / DVC_LOCK).exists():
             for path in _restore(kept, cache, folder):
                 say(f"computed, since the cache does not have it, or not intact: {path}")
-            shutil.copy(folder / ORIGINAL / "dvc.lock", folder)
+            shutil.copy(Paths(folder).original / DVC_LOCK, folder)
         if from_cache:  # not a failure where something is missing: it is computed
             _run([*dvc, "checkout", "--quiet", "--allow-missing"], folder, environment, lock)
         failed = _run([*dvc, "repro"], folder, environment, lock)
-        ran = dvc_files.stages(folder / "dvc.lock")
+        ran = dvc_files.stages(folder / DVC_LOCK)
         if failed and (from_cache or "tables" not in ran):
             raise ValueError(
                 f"dvc repro failed in {folder}; what is finished is kept, the same command goes on"
             )
-        again = LoggedRun("", "again", cells=_cells(folder / "results/tables"))
+        again = LoggedRun("", "again", cells=_cells(Paths(folder).tables))
         caches = (cache, folder / ".dvc/cache")
         return Reproduction(
             folder,
@@ -156,7 +154,7 @@ def reproduce(
 # ------------------------------------------------------------------------------------ the folder
 def _prepare(root: Path, folder: Path, original: LoggedRun, say: Callable[[str], None]) -> None:
     """Make the folder, unless this run has it already."""
-    mark = folder / ORIGINAL / "run"
+    mark = Paths(folder).original / "run"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not mark.exists() or mark.read_text() != original.id:
             raise ValueError(f"{folder} holds something else; name another folder with --into")
@@ -174,23 +172,23 @@ def _prepare(root: Path, folder: Path, original: LoggedRun, say: Callable[[str],
             patch = kept / provenance.PATCH
             provenance.checkout(root, original.commit, patch if patch.exists() else None, place)
             (kept / "run").write_text(original.id)
-            (place / ORIGINAL).parent.mkdir(exist_ok=True)
-            kept.rename(place / ORIGINAL)
+            (Paths(place).original).parent.mkdir(exist_ok=True)
+            kept.rename(Paths(place).original)
         finally:
             shutil.rmtree(kept, ignore_errors=True)
-        if not (place / ORIGINAL / "params.yaml").exists():
+        if not (Paths(place).original / PARAMS).exists():
             raise ValueError(f"run {original.id}: it kept no params.yaml")
-        shutil.copy(place / ORIGINAL / "params.yaml", place)
-        (place / "dvc.lock").unlink(missing_ok=True)
+        shutil.copy(Paths(place).original / PARAMS, place)
+        (place / DVC_LOCK).unlink(missing_ok=True)
         _say_code(original, place, tags, say)
 
 
 def _say_code(
     original: LoggedRun, place: Path, tags: Mapping[str, str], say: Callable[[str], None]
 ) -> None:
-    patched = (place / ORIGINAL / provenance.PATCH).exists()
+    patched = (Paths(place).original / provenance.PATCH).exists()
     say(f"code: commit {original.commit}{' and its uncommitted changes' if patched else ''}")
-    if original.dirty and not (place / ORIGINAL / provenance.ENVIRONMENT).exists():
+    if original.dirty and not (Paths(place).original / provenance.ENVIRONMENT).exists():
         say("warning: it had uncommitted changes, which runs did not keep when it was logged")
     if left_out := tags.get("git_left_out"):
         say(f"note: files that were new then, and not kept as code: {left_out}")
@@ -199,7 +197,7 @@ def _say_code(
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[int]:
     """For one process at a time; yields the lock, which DVC inherits: it may outlive us."""
-    with locked(folder / ".work/reproduce.lock") as lock:
+    with locked(Paths(folder).reproduce_lock) as lock:
         if lock is None:
             raise ValueError(f"{folder}: another process is computing there")
         # Nobody runs DVC here, so locks that a killed one left are nobody's.
@@ -215,7 +213,7 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     ValueError
         If any of it is nowhere; all that is missing is named.
     """
-    run = yaml.safe_load((folder / "params.yaml").read_text())["run"]
+    run = yaml.safe_load((folder / PARAMS).read_text())["run"]
     needed: dict[str, str] = {}
     optional: dict[str, str] = {}
     for name, dataset in run["datasets"].items():
@@ -263,7 +261,7 @@ def _separate_storage(
     say: Callable[[str], None],
 ) -> None:
     """Keep trainings from going on from the run's own checkpoints, where those lie elsewhere."""
-    params = yaml.safe_load((folder / "params.yaml").read_text())["run"]
+    params = yaml.safe_load((folder / PARAMS).read_text())["run"]
     storage, own = params.get("training", {}).get("storage", ""), f"reproduced-{run[:8]}"
     if not ("://" in storage or os.path.isabs(storage)) or storage.endswith(own):
         return
@@ -276,7 +274,7 @@ def _separate_storage(
 # ------------------------------------------------------------------------------------ environment
 def _python(folder: Path, here: bool, say: Callable[[str], None]) -> Path:
     """A Python with the packages of the run: this one, or one that is made in the folder."""
-    present, kept = Path(sys.executable), folder / ORIGINAL / provenance.ENVIRONMENT
+    present, kept = Path(sys.executable), Paths(folder).original / provenance.ENVIRONMENT
     if not kept.exists():
         say("warning: the run kept no versions of packages; the present ones are used")
         return present

@@ -7,7 +7,6 @@ before the first is kept means that a run with a missing result is refused whole
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,13 +15,24 @@ from statistics import fmean
 from typing import Any
 
 from dxai.config.schema import Params
+from dxai.paths import (
+    CROSS,
+    HISTORY,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    ROLES,
+    SUMMARY,
+    Paths,
+    ours_name,
+    panels,
+)
 from dxai.results.io import Row, Tables, read_history, read_table
 from dxai.results.methods import BASELINES, OURS
 from dxai.results.metric_names import metric_values, number, plain
 from dxai.results.table_specs import SPECS
-from dxai.stages import CLASSIFIERS, DATA, DECOMPOSITIONS, OUTCOMES, TABLES
 from dxai.tracking import provenance
-from dxai.utils.files import read_json
+from dxai.utils.files import read_json, sha256
 
 CURVE_METRICS = {
     "beta": "accuracy_vs_beta",
@@ -106,115 +116,108 @@ def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
     ValueError
         If a result is missing; the message names the file.
     """
+    paths = Paths(root)
     try:
-        tables = {
-            name: read_table(root / TABLES / f"{name}.csv")
-            for name, spec in SPECS.items()
-            if spec.logged
-        }
+        logged = [name for name, spec in SPECS.items() if spec.logged]
+        tables = {name: read_table(paths.table(name)) for name in logged}
         parts = [
             record
             for dataset in params.datasets
             for name in params.explained
-            for record in _of_classifier(root, params, dataset, name, tables)
+            for record in _of_classifier(paths, params, dataset, name, tables)
         ]
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename}: no such result; run `dvc repro` first") from None
-    return _whole(root, params, tables), parts
+    return _whole(paths, params, tables), parts
 
 
-def _whole(root: Path, params: Params, tables: Tables) -> Record:
-    names = ("results/metrics.json", "results/report.html", "params.yaml", "dvc.lock")
+def _whole(paths: Paths, params: Params, tables: Tables) -> Record:
+    files = [paths.metrics, paths.report, paths.params, paths.dvc_lock]
     steps: dict[int, Numbers] = {}
     for metric in metric_values(tables):
         steps.setdefault(metric.step, {})[metric.name] = metric.value
-    version, texts = _version(root)
+    version, texts = _version(paths.root)
     return Record(
         params.profile,
-        {"kind": "benchmark", "profile": params.profile} | version | _data(root, params),
+        {"kind": "benchmark", "profile": params.profile} | version | _data(paths, params),
         guards(tables["table1"]) | deltas(tables["claims"]),
         list(steps.items()),
         {key: str(value) for key, value in flat(dataclasses.asdict(params))},
-        files=[root / name for name in names if (root / name).exists()],
+        files=[path for path in files if path.exists()],
         texts=texts,
-        folders={"tables": root / TABLES},
+        folders={"tables": paths.tables},
         tables=tables,
     )
 
 
 def _of_classifier(
-    root: Path, params: Params, dataset: str, name: str, tables: Tables
+    paths: Paths, params: Params, dataset: str, name: str, tables: Tables
 ) -> Iterator[Record]:
     tags = {"dataset": dataset, "classifier": name, "profile": params.profile}
-    place = Path(dataset, name)
-    outcomes = root / OUTCOMES / place
+    case = f"{dataset}/{name}"
     # With C = D the decomposition trains what it explains.
-    for role in ("explained", "twin") if name in params.classifiers else ("twin",):
-        yield _classifier(root / CLASSIFIERS / place / role, f"{place}/{role}", role, tags)
+    for role in ROLES if name in params.classifiers else ("twin",):
+        yield _classifier(paths.classifier(dataset, name, role), case, tags | {"role": role})
     for seed in params.seeds_of(name):
-        folder = root / DECOMPOSITIONS / place / str(seed)
-        yield _decomposition(folder, f"{place}", tags | {"seed": str(seed)}, keep=True)
-    for item in [*params.methods, *(f"{OURS}-{seed}" for seed in params.seeds_of(name))]:
-        summary = read_json(outcomes / item / "summary.json")
+        folder = paths.decomposition(dataset, name, seed)
+        yield _decomposition(folder, case, tags | {"seed": str(seed)}, keep=True)
+    for item in [*params.methods, *map(ours_name, params.seeds_of(name))]:
+        summary = read_json(paths.outcome(dataset, name, item) / SUMMARY)
         for row in summary["rows"]:
-            yield _method(row, f"{place}", tags | {"seed": str(summary["seed"])})
+            yield _method(row, case, tags | {"seed": str(summary["seed"])})
     for variant in params.variants_of(dataset, name):
         changed = {f"changed.{k}": str(v) for k, v in params.ablations.variants[variant].items()}
         about = tags | {"seed": str(params.seeds[0]), "variant": variant}
-        folder = root / DECOMPOSITIONS / place / variant
-        yield _decomposition(folder, f"{place}", about, changed)
-        yield _ablation(outcomes / f"{OURS}-{variant}", f"{place}", about, changed, tables)
+        folder = paths.decomposition(dataset, name, variant)
+        yield _decomposition(folder, case, about, changed)
+        yield _ablation(paths.ours(dataset, name, variant), case, about, changed, tables)
     if name in params.classifiers:
         for seed in params.seeds_of(name):
             for scorer in params.classifiers:
-                folder = outcomes / f"{OURS}-{seed}-by-{scorer}"
-                yield _cross(folder, f"{place}", tags | {"seed": str(seed), "scorer": scorer})
+                folder = paths.cross(dataset, name, seed, scorer)
+                yield _cross(folder, case, tags | {"seed": str(seed), "scorer": scorer})
     if name in params.repeat.classifiers:
-        yield _stability(f"{place}", tags, tables)
+        yield _stability(case, tags, tables)
 
 
-def _classifier(folder: Path, name: str, role: str, tags: dict[str, str]) -> Record:
-    metrics = read_json(folder / "metrics.json")
+def _classifier(folder: Path, case: str, tags: dict[str, str]) -> Record:
+    metrics = read_json(folder / METRICS)
     return Record(
-        name,
-        tags | {"kind": "classifier", "role": role, "seed": str(metrics["seed"])},
+        f"{case}/{tags['role']}",
+        tags | {"kind": "classifier", "seed": str(metrics["seed"])},
         numbers(metrics),
-        _history(folder / "history.csv", "epoch"),
-        model=("classifier", _existing(folder / "model.pt")),
+        _history(folder / HISTORY, "epoch"),
+        model=("classifier", _existing(folder / MODEL)),
     )
 
 
 def _decomposition(
     folder: Path,
-    place: str,
+    case: str,
     tags: dict[str, str],
     params: dict[str, str] | None = None,
     keep: bool = False,
 ) -> Record:
-    """A training; its model is kept if asked for, which takes longer than all the rest."""
-    panels = {
-        int(path.stem.removeprefix("step-")): path
-        for path in sorted((folder / "panels").glob("step-*.png"))
-    }
+    """A training; logging its model is optional since it takes longer than everything else."""
     return Record(
-        f"{place}/decomposition-{folder.name}",
+        f"{case}/decomposition-{folder.name}",
         tags | {"kind": "decomposition", "method": OURS},
-        numbers(dict(flat(read_json(folder / "metrics.json")))),
-        _history(folder / "history.csv", "step"),
+        numbers(dict(flat(read_json(folder / METRICS)))),
+        _history(folder / HISTORY, "step"),
         params or {},
-        panels=panels,
-        model=("explainer", _existing(folder / "model.pt")) if keep else None,
+        panels=panels(folder),
+        model=("explainer", _existing(folder / MODEL)) if keep else None,
     )
 
 
-def _method(row: Row, place: str, tags: dict[str, str]) -> Record:
+def _method(row: Row, case: str, tags: dict[str, str]) -> Record:
     tags = tags | {"kind": "method", "method": row["method"], "sign": row["sign"]}
     tags |= {"result": row["status"]}
     if row.get("reason"):
         tags["reason"] = row["reason"]
     seed = f"-{tags['seed']}" if row["method"] == OURS else ""
     return Record(
-        f"{place}/{row['method']}{seed}-{row['sign']}",
+        f"{case}/{row['method']}{seed}-{row['sign']}",
         tags,
         numbers(row),
         _curves(row),
@@ -225,30 +228,30 @@ def _method(row: Row, place: str, tags: dict[str, str]) -> Record:
 
 def _ablation(
     folder: Path,
-    place: str,
+    case: str,
     tags: dict[str, str],
     changed: dict[str, str],
     tables: Tables,
 ) -> Record:
     """Ours with something changed, and how far that is from ours as it is."""
-    (row,) = (r for r in read_json(folder / "summary.json")["rows"] if r["method"] == OURS)
+    (row,) = (r for r in read_json(folder / SUMMARY)["rows"] if r["method"] == OURS)
     same = ("dataset", "classifier", "variant")
     tabled = [r for r in tables["ablations"] if all(str(r[key]) == tags[key] for key in same)]
     delta = {key: value for r in tabled for key, value in r.items() if key.startswith("delta")}
     tags = tags | {"kind": "ablation", "method": OURS, "result": row["status"]}
-    return Record(f"{place}/{folder.name}", tags, numbers(row | delta), _curves(row), changed)
+    return Record(f"{case}/{folder.name}", tags, numbers(row | delta), _curves(row), changed)
 
 
-def _cross(folder: Path, place: str, tags: dict[str, str]) -> Record:
+def _cross(folder: Path, case: str, tags: dict[str, str]) -> Record:
     """Ours for one classifier, scored by one of them."""
-    row = read_json(folder / "cross.json")["row"]
+    row = read_json(folder / CROSS)["row"]
     tags = tags | {"kind": "cross", "method": OURS, "result": row["status"]}
-    return Record(f"{place}/{folder.name}", tags, numbers(row), _curves(row))
+    return Record(f"{case}/{folder.name}", tags, numbers(row), _curves(row))
 
 
-def _stability(place: str, tags: dict[str, str], tables: Tables) -> Record:
+def _stability(case: str, tags: dict[str, str], tables: Tables) -> Record:
     """The rows of Table 4, as curves over the training."""
-    here = [r for r in tables["table4"] if f"{r['dataset']}/{r['classifier']}" == place]
+    here = [r for r in tables["table4"] if f"{r['dataset']}/{r['classifier']}" == case]
     curves = [
         (
             row["step"] or 0,
@@ -256,7 +259,7 @@ def _stability(place: str, tags: dict[str, str], tables: Tables) -> Record:
         )
         for row in here
     ]
-    return Record(f"{place}/stability", tags | {"kind": "stability"}, curves=curves)
+    return Record(f"{case}/stability", tags | {"kind": "stability"}, curves=curves)
 
 
 def _drawn(row: Row) -> list[tuple[str, dict[str, list[float]]]]:
@@ -335,11 +338,9 @@ def _version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     return tags, texts
 
 
-def _data(root: Path, params: Params) -> dict[str, str]:
-    """`data.<dataset>`: what its manifest, which has the hashes of its files, hashes to."""
-    manifests = {name: root / DATA / name / "manifest.json" for name in params.datasets}
+def _data(paths: Paths, params: Params) -> dict[str, str]:
+    """Return `data.<dataset>`: the hash of its manifest, which has the hashes of its files."""
+    manifests = {name: paths.dataset(name) / MANIFEST for name in params.datasets}
     return {
-        f"data.{plain(name)}": hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in manifests.items()
-        if path.exists()
+        f"data.{plain(name)}": sha256(path) for name, path in manifests.items() if path.exists()
     }

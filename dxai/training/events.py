@@ -11,11 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from dxai.paths import EVENTS, PANELS, panel_name
 from dxai.training.prometheus import Metrics
 from dxai.utils.files import atomic
 from dxai.utils.progress import Progress
-
-EVENTS = "events.jsonl"
 
 
 class Stopped(Exception):
@@ -93,7 +92,7 @@ class Console(EventSink):
         elif kind == "row":
             self._log(kind, content)
         elif kind == "panel":
-            path = self.folder / "panels" / f"step-{content['step']:06d}.png"
+            path = self.folder / PANELS / panel_name(content["step"])
             with atomic(path) as temporary:
                 temporary.write_bytes(content["png"])
             print(f"{self.title}: panel of step {content['step']}: {path}", flush=True)

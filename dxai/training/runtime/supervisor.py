@@ -23,6 +23,7 @@ import torch
 
 from dxai.config.schema import TrainingParams
 from dxai.datasets.remote_cache import cache_root, publish
+from dxai.paths import HERE, MANIFEST
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.distributed import SINGLE_PROCESS
 from dxai.training.events import Console, Stopped, StopRequest
@@ -37,8 +38,6 @@ STOP_SECONDS = 60.0
 END_SECONDS = 20.0
 """Time limit for leaving an external cluster."""
 LOG = "ray.log"
-METRICS = ".work/metrics"
-"""Folder of Prometheus files, unless DXAI_METRICS names another."""
 OWN_CLUSTER = {
     # As Ray protects clusters that it starts itself; every member must use the same mode.
     "RAY_AUTH_MODE": "token",
@@ -101,7 +100,7 @@ def launch(
     state = checkpoint.load()
     if state is None or not state["complete"]:
         with StopRequest() as stop:
-            metrics = Path(os.environ.get("DXAI_METRICS", METRICS)).absolute()
+            metrics = Path(os.environ.get("DXAI_METRICS", HERE.prometheus)).absolute()
             console = Console(title, folder.absolute(), stop, metrics)
             task = Task(job, checkpoint, params, name)
             try:
@@ -146,7 +145,7 @@ def _with_published_data(task: Task, console: Console) -> Task:
     if "://" not in task.params.storage or "://" in task.job.data:
         return task
     folder = Path(task.job.data)
-    version = digest((folder / "manifest.json").read_text())
+    version = digest((folder / MANIFEST).read_text())
     url = f"{task.params.storage.rstrip('/')}/prepared/{folder.name}-{version}"
     console.emit("say", text=f"workers read the data from {url}")
     publish(folder, url)

@@ -14,13 +14,13 @@ import torch
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import (
-    SNAPSHOTS,
     ModelError,
     freeze,
     load_snapshots,
     save_decomposer,
     write_tensors,
 )
+from dxai.paths import SNAPSHOTS
 
 SETTINGS: dict[str, Any] = {
     "channels": 1, "classes": 3, "image_size": 16, "branches": 3, "branch_width": 3,

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from dxai.config.schema import TrainingParams
-from dxai.stages import following
-from dxai.stages.following import followed
+from dxai.paths import HERE, LIVE_LOCK
+from dxai.stages import training
+from dxai.stages.training import logged_live
 from dxai.tracking import live
 from dxai.training.events import Console
 from dxai.utils.files import locked
@@ -122,14 +123,14 @@ def test_an_answer_that_is_lost_makes_no_second_run_and_no_second_number(tmp_pat
 
 def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that MLflow could be told the begin of, but not the rest, nor the end."""
-    folder = tmp_path / live.UNFINISHED / "t"
+    folder = tmp_path / HERE.unfinished / "t"
     console = Console("t", folder)
     console.emit("start", step=0, total=9, images=1)
     tell(console, 1)
     live.Follower(folder).catch_up()
     with monkeypatch.context() as dead:
         dead.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        with followed(folder, TrainingParams()):
+        with logged_live(folder, TrainingParams()):
             tell(console, 2)
             picture = io.BytesIO()
             Image.new("L", (8, 8)).save(picture, format="PNG")
@@ -149,14 +150,14 @@ def test_what_was_missed_arrives_once_with_the_next_training(
     assert [step for step, _ in history(tmp_path, run, "loss/rec")] == [1, 2]
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / '.work/mlflow.db'}")
     assert client.list_artifacts(run.info.run_id, "images")
-    assert not list((tmp_path / live.LEFT).iterdir())
+    assert not list((tmp_path / HERE.unsent).iterdir())
 
 
 def test_a_run_whose_follower_was_killed_with_its_training_is_closed(tmp_path: Path) -> None:
-    folder = tmp_path / live.UNFINISHED / "t"
+    folder = tmp_path / HERE.unfinished / "t"
     Console("t", folder).emit("start", step=0, total=9, images=1)
     tell(Console("t", folder), 1)
-    with locked(folder / live.LOCK) as alone:
+    with locked(folder / LIVE_LOCK) as alone:
         assert alone
         live.Follower(folder).catch_up()
         assert live.settle() == 0  # it is followed
@@ -173,10 +174,10 @@ def test_a_run_whose_follower_was_killed_with_its_training_is_closed(tmp_path: P
 def test_a_follower_that_is_killed_does_not_leave_its_run_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "END_SECONDS", 120.0)  # MLflow is slow to import
-    folder = tmp_path / live.UNFINISHED / "t"
+    monkeypatch.setattr(training, "END_SECONDS", 120.0)  # MLflow is slow to import
+    folder = tmp_path / HERE.unfinished / "t"
     console = Console("t", folder)
-    with followed(folder, TrainingParams()):
+    with logged_live(folder, TrainingParams()):
         console.emit("start", step=0, total=9, images=1)
         tell(console, 1)
         while not runs(tmp_path):
@@ -213,7 +214,7 @@ def test_the_process_ends_with_the_training_and_says_how_it_ended(
     console = Console("t", tmp_path / "t")
 
     def train() -> None:
-        with followed(tmp_path / "t", TrainingParams()):
+        with logged_live(tmp_path / "t", TrainingParams()):
             console.emit("start", step=0, total=2, images=1)
             tell(console, 1)
             if error is not None:
@@ -230,7 +231,7 @@ def test_the_process_ends_with_the_training_and_says_how_it_ended(
 
 
 def test_a_training_in_process_is_too_short_to_follow(tmp_path: Path) -> None:
-    with followed(tmp_path / "t", TrainingParams(executor="local")):
+    with logged_live(tmp_path / "t", TrainingParams(executor="local")):
         Console("t", tmp_path / "t").emit("start", step=0, total=2, images=1)
     assert [path.name for path in (tmp_path / ".work").iterdir()] == ["mlflow.db"]
 

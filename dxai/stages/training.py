@@ -1,0 +1,95 @@
+"""A training as a stage runs it: resumed where it stopped, and logged live to MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dxai.config.schema import TrainingParams
+from dxai.paths import HERE, MANIFEST, training_name
+from dxai.training.jobs import Job
+from dxai.training.runtime.supervisor import launch
+from dxai.utils.files import digest
+
+END_SECONDS = 30.0
+"""Time that the last numbers get to reach MLflow; the training itself never waits for it."""
+
+
+@contextlib.contextmanager
+def trained(
+    job: Job, title: str, data: Path, decisive: list[Any], params: TrainingParams
+) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Train, and delete the checkpoint after a block that ends without error.
+
+    Parameters
+    ----------
+    job : Job
+        The training.
+    title : str
+        Names it to people.
+    data : Path
+        Folder of the dataset.
+    decisive : list
+        Values that decide the result beside the data, each with a `repr` of its own. A checkpoint
+        of a training with other data or values is not resumed.
+    params : TrainingParams
+        Where and how it runs.
+
+    Yields
+    ------
+    dict
+        The job's final state.
+    Path
+        Folder with its pictures and events.
+    """
+    fingerprint = digest([(data / MANIFEST).read_text(), *map(repr, decisive)])
+    name = training_name(title, fingerprint)
+    folder = HERE.training(name)
+    with logged_live(folder, params):
+        state, checkpoint = launch(job, title, name, folder, params)
+    yield state, folder
+    checkpoint.remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def logged_live(folder: Path, params: TrainingParams) -> Iterator[None]:
+    """Log a training on Ray to MLflow while the block runs; local ones are too short for that."""
+    if params.executor == "local":
+        yield
+        return
+    process = _start(folder)
+    outcome = "KILLED"
+    try:
+        yield
+        outcome = "FINISHED"
+    except Exception:
+        outcome = "FAILED"
+        raise
+    finally:
+        if _end(process, outcome) < 0:  # it was killed, so another one logs the outcome
+            _end(_start(folder), outcome)
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "dxai.tracking.live", str(folder.absolute())],
+        stdin=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is not meant for it
+    )
+
+
+def _end(process: subprocess.Popen[str], outcome: str) -> int:
+    """Tell the logger how the training ended and wait a while; returns its exit code."""
+    try:
+        process.communicate(outcome, timeout=END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return 0
+    return process.returncode
