@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from dxai.paths import Paths
 from dxai.utils import dvc_files
 
 
@@ -29,7 +30,7 @@ def check(log: Callable[[str], None], cache: Path, root: Path | str = ".") -> li
         elif _md5(path) != path.parent.name + path.name.removesuffix(".dir"):
             damaged.append(str(path))
             path.unlink()
-    recorded = dvc_files.hashes(dvc_files.stages(root / "dvc.lock"), "outs")
+    recorded = dvc_files.hashes(dvc_files.stages(Paths(root).dvc_lock), "outs")
     for (_, out), digest in recorded.items():
         path, wanted = root / out, digest.removesuffix(".dir")
         if path.exists() and (_md5_of_folder(path) if path.is_dir() else _md5(path)) != wanted:

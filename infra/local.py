@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dxai.config.schema import ParamsError, choose, profile_names
+from dxai.paths import Paths
 from dxai.reporting.text import format_table
 from infra import deployments, service_definitions, supervisor
 from infra.deployments import DEPLOYMENT
@@ -142,12 +143,12 @@ def cancel(api: PrefectApi, run: dict[str, Any]) -> None:
 
 def print_results(stack: Stack, seconds: float) -> None:
     """Print Table 1, the paper's claims, and where all results are."""
-    tables = stack.root / "results/tables"
-    echo("\n" + format_table(tables / "table1.csv"))
-    if len((tables / "claims.csv").read_text().splitlines()) > 1:
-        echo("\n" + format_table(tables / "claims.csv"))
-    echo(f"\nreport   {stack.root / 'results/report.html'}")
-    echo(f"tables   {tables}")
+    paths = Paths(stack.root)
+    echo("\n" + format_table(paths.table("table1")))
+    if len(paths.table("claims").read_text().splitlines()) > 1:
+        echo("\n" + format_table(paths.table("claims")))
+    echo(f"\nreport   {paths.report}")
+    echo(f"tables   {paths.tables}")
     before = "" if supervisor.running(stack, "mlflow") else "make up, then "
     echo(f"MLflow   {before}{stack.url('mlflow')} (data: {stack.tracking_uri})")
     echo(f"done in  {seconds:.0f} s")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dxai.paths import Paths
 from dxai.utils import files, processes
 from infra import credentials, pid_files
 
@@ -69,7 +70,7 @@ class Stack:
     @property
     def work(self) -> Path:
         """Folder for the files of everything that runs."""
-        return self.root / ".work"
+        return Paths(self.root).work
 
     @property
     def prefect_home(self) -> Path:
@@ -104,7 +105,8 @@ class Stack:
     @property
     def tracking_uri(self) -> str:
         """Where MLflow's clients write: to its server, or straight to the database of one user."""
-        return self.url("mlflow") if self.cluster else f"sqlite:///{self.work / 'mlflow.db'}"
+        local = f"sqlite:///{Paths(self.root).mlflow_database}"
+        return self.url("mlflow") if self.cluster else local
 
     def environment(self) -> dict[str, str]:
         """Environment of every service: no telemetry, folders of this project, this Python first.
