@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from dxai.config.schema import TrainingParams
-from dxai.paths import HERE, LIVE_LOCK
+from dxai.paths import HERE, LIVE_LOCK, LIVE_STATE
 from dxai.stages import training
 from dxai.stages.training import logged_live
 from dxai.tracking import live
@@ -111,7 +111,7 @@ def test_an_answer_that_is_lost_makes_no_second_run_and_no_second_number(tmp_pat
     tell(console, 1, 2)
     follower = live.Follower(tmp_path / "t")
     follower.catch_up()
-    state = tmp_path / "t" / live.STATE
+    state = tmp_path / "t" / LIVE_STATE
     known = json.loads(state.read_text())
     # Killed before it could write down what MLflow had taken.
     state.write_text(json.dumps({"key": known["key"]}))
