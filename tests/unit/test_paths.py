@@ -16,7 +16,7 @@ from dxai.paths import Paths
 ROOT = Path(__file__).parents[2]
 FILES = {v for v in vars(paths).values() if isinstance(v, str) and re.fullmatch(r"[\w-]+\.\w+", v)}
 FILES -= {paths.PARAMS}  # no artifact, and known to every user by this name
-FOLDERS = re.compile(r"(artifacts|data/prepared|results/[\w.]+|\.work|outcomes|panels)(/.*)?")
+FOLDERS = re.compile(r"(artifacts|data/prepared|results/[\w.]+|\.work|panels)(/.*)?")
 NAMES = re.compile(r"dxai-|.*-by-|.*-index\.parquet|step-\*\.png")
 MAY_SPELL = {
     "dxai/paths.py": "all",
