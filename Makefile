@@ -32,7 +32,7 @@ test: venv ## run every test (as root on Debian, also install their programs; wi
 	@.ci/programs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-test-quick: venv ## run the fast tests, under 3 minutes
+test-quick: venv ## run the fast tests, under 2 minutes
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow"
 
 soak: venv ## kill processes of a training at random, 24 times, and compare its result

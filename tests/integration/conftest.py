@@ -29,8 +29,12 @@ from tests.hooks import webhook
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK_SECRET = "T0K3N-that-only-the-environment-has"
-METHODS = ["lrp", "ig", "gradcam", "lime"]
-"""Attribution of layers, of pixels with either sign, of a layer and of segments."""
+SMOKE: dict[str, Any] = {
+    "profile": "smoke",
+    "methods": ["ig", "gradcam", "lime"],
+    "overrides": {"ablations.variants": "{two_branches: {branches: 2}}"},
+}
+"""Every kind of stage of the profile; tests/unit/stages/test_baseline.py tries every method."""
 AUDIT = """
 import os, sys
 def _note(event, arguments):
@@ -233,10 +237,7 @@ def make_project(
 
 @pytest.fixture(scope="session")
 def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
-    """Start a project and run the profile `smoke` in it, with fewer methods: every kind of stage.
-
-    Each method costs a process a classifier; tests/unit/stages/test_baseline.py runs all of them.
-    """
+    """Start a project and run `SMOKE` in it, by the README's command."""
     project = make_project()
     with webhook() as hook:
         project.told = hook.got
@@ -244,7 +245,8 @@ def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
         up = project.local("up")
         assert up.returncode == 0, up.stdout
         project.keep_databases()
-        run = project.deployment_run("profile=smoke", f"methods={json.dumps(METHODS)}")
+        project.select(**SMOKE)
+        run = project.deployment_run()
         assert run.returncode == 0, run.stdout + project.log(project.flow_runs()[0]["id"])
         yield project
 

@@ -20,7 +20,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from dxai.config.schema import Params, load_params
+from dxai.config.schema import METHODS, Params, load_params
 from flows.dvc_runner import groups
 from infra.prefect_api import ApiError
 from tests.integration.conftest import HOOK_SECRET, Project, wait_for
@@ -98,7 +98,14 @@ def test_the_webhook_is_told_and_nobody_else_knows_it(finished: Project) -> None
 
 
 def test_one_table_alone_runs_what_it_needs(finished: Project) -> None:
-    done = finished.deployment_run(deployment="table-5")
+    """And a profile is taken whole."""
+    params = finished.root / "params.yaml"
+    before = params.read_text()
+    try:
+        done = finished.deployment_run("profile=smoke", deployment="table-5")
+        assert set(load_params(params).methods) == set(METHODS)
+    finally:
+        params.write_text(before)
     assert done.returncode == 0, done.stdout
     run = finished.flow_runs()[0]
     log = finished.log(run["id"])

@@ -46,6 +46,7 @@ def asked(stack: Stack, query: str) -> list[str]:
         return [value for (value,) in connection.execute(query)]
 
 
+@pytest.mark.slow
 def test_a_database_of_an_older_mlflow_is_brought_up_to_date(
     stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_database_of_an_older_mlflow_is_brought_up_to_date(
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.slow
 def test_a_database_that_cannot_be_upgraded_is_an_error(stack: Stack) -> None:
     with sqlite3.connect(stack.work / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'unknown'")
