@@ -6,7 +6,6 @@ Run as `python -m benchmarks.gpu DATASET`; see benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 import tempfile
 import time
@@ -17,8 +16,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
-from dxai.config.schema import DecomposeParams, load_params
+from dxai.config.schema import DecomposeParams
 from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training import batch_order
@@ -54,14 +54,12 @@ def main() -> None:
         params = load_params(copy)
         if args.source:
             dataset = params.dataset(args.dataset)
-            dataset = dataclasses.replace(dataset, source=str(args.source.absolute()))
-            params = dataclasses.replace(params, datasets={args.dataset: dataset})
+            dataset = dataset.replace(source=str(args.source.absolute()))
+            params = params.replace(datasets={args.dataset: dataset})
         prepare(args.dataset, params, folder / "data", folder / "unfinished")
         # C = D: no classifier has to be trained first.
-        settings = dataclasses.replace(
-            params.decompose_for(args.dataset, next(iter(params.classifiers))),
-            discriminator_heads="class",
-        )
+        settings = params.decompose_for(args.dataset, next(iter(params.classifiers)))
+        settings = settings.replace(discriminator_heads="class")
         print(f"{card}, {args.size} px, batch {settings.batch_size}, profile {args.profile}")
         for name in PRECISIONS:
             measure(name, settings, folder / "data", device, card, args.steps)
@@ -73,7 +71,7 @@ def measure(
     """Train some steps and print how that went."""
     precision, tf32 = PRECISIONS[name]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    settings = dataclasses.replace(settings, precision=precision)
+    settings = settings.replace(precision=precision)
     train = ShardedDataset(data, "train")
     networks = DecompositionJob(str(data), settings, None, 0).networks(train, device)
     order = batch_order.Order.over(train, 0, settings.batch_size)

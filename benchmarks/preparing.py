@@ -124,8 +124,10 @@ def prepare(folder: Path, patches: int, workers: int) -> None:
     """Run the stage on generated images."""
     source = GeneratedSource(folder / "raw", patches)
     options = {"patch": PATCH, "stride": PATCH}
-    dataset = DatasetParams("dota", "generated", 3, options, encoding="jpeg")
-    listing = dota.find(source, dataset, PrepareParams(PATCH))
+    dataset = DatasetParams(
+        layout="dota", source="generated", channels=3, options=options, encoding="jpeg"
+    )
+    listing = dota.find(source, dataset, PrepareParams(image_size=PATCH))
     about = {"name": "dota", "layout": "dota", "drawn": True, "channels": 3, "image_size": PATCH}
     target = Target(folder / "out", folder / "work/dota/x", about | {"encoding": "jpeg"})
     write_dataset(target, listing, source, workers)

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dxai.config.schema import EvaluateParams, Params, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import EvaluateParams, Params
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import Scorer

@@ -51,7 +51,7 @@ class Case:
     def params(self) -> DecomposeParams:
         """The profile's settings of the decomposition, with this batch."""
         params = params_of("textures", self.profile).decompose
-        return dataclasses.replace(params, batch_size=self.batch or params.batch_size)
+        return params.replace(batch_size=self.batch or params.batch_size)
 
     def __str__(self) -> str:
         return f"{self.profile} {self.size} px, {self.params.batch_size} images"

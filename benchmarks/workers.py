@@ -6,7 +6,6 @@ Run as `python -m benchmarks.workers`; see benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import statistics
 import tempfile
@@ -15,7 +14,8 @@ from typing import Any
 
 import torch
 
-from dxai.config.schema import ClassifierSpec, TrainingParams, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import ClassifierSpec, TrainingParams
 from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.serialization import save_classifier
@@ -42,8 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     (dataset,) = params.datasets
-    settings = dataclasses.replace(
-        params.decompose,
+    settings = params.decompose.replace(
         steps=args.steps,
         log_every=LOG_EVERY,
         panel_every=10**9,
@@ -56,7 +55,7 @@ def main() -> None:
         classifier = untrained(folder / "data")
         for turn, (name, where) in itertools.product(range(args.rounds), VARIANTS.items()):
             images = settings.batch_size * (2 if name == SAME else 1)
-            wanted = dataclasses.replace(settings, batch_size=images)
+            wanted = settings.replace(batch_size=images)
             job = DecompositionJob(str(folder / "data"), wanted, classifier, turn)
             training = TrainingParams(
                 cpus_per_worker=1, device="cpu", storage=str(folder / "checkpoints"), **where
@@ -75,7 +74,7 @@ def main() -> None:
 
 def untrained(data: Path) -> bytes:
     """A model file of the Simple network: what it has learnt does not matter."""
-    spec, settings = ClassifierSpec("simple"), load_params().classifier
+    spec, settings = ClassifierSpec(arch="simple"), load_params().classifier
     train = ShardedDataset(data, "train")
     network, info = ClassifierJob(str(data), spec, settings, 0).network(train)
     path = data.with_name("classifier.pt")

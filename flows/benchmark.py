@@ -27,8 +27,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.tasks import Task
 from pydantic import Field
 
+from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
-from dxai.config.schema import METHODS, ParamsError, load_params
+from dxai.config.schema import METHODS
+from dxai.config.settings import ParamsError
 from dxai.paths import HERE
 from dxai.results.io import read_table
 from dxai.results.table_specs import NUMBERED, SPECS
@@ -97,9 +99,9 @@ def full_benchmark(
     Parameters
     ----------
     profile : str, optional
-        A profile of params.yaml; the whole block is taken from it.
+        A profile, from which all settings are taken.
     datasets, classifiers : list of str, optional
-        Names from the profile or from the catalogue of params.yaml.
+        Names from the profile, the catalogue or params.yaml.
     methods : list of str, optional
         The rows of Table 1 besides the decomposition.
     seeds : list of int, optional

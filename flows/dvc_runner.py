@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 
-from dxai.config.schema import ParamsError, load_params
+from dxai.config.params_file import load_params
+from dxai.config.settings import ParamsError
 from dxai.utils import files, processes
 
 LANES, MOST_LANES = "DXAI_LANES", 4

@@ -20,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dxai.config.schema import ParamsError, choose, profile_names
+from dxai.config.profiles import profile_names
+from dxai.config.settings import ParamsError, choose
 from dxai.paths import Paths
 from dxai.reporting.text import format_table
 from infra import deployments, service_definitions, supervisor
@@ -192,10 +193,9 @@ def print_environment(stack: Stack) -> None:
             echo(f"export {name}={shlex.quote(value)}")
 
 
-def flow_parameters(stack: Stack, profile: str | None) -> dict[str, Any]:
+def flow_parameters(profile: str | None) -> dict[str, Any]:
     """Return the parameters of the run; raises `ParamsError` if there is no such profile."""
-    names = profile_names(stack.root / "params.yaml")
-    return {"profile": choose("profile", profile, names)} if profile else {}
+    return {"profile": choose("profile", profile, profile_names())} if profile else {}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
             print_environment(stack)
         else:
             with supervisor.exclusive(stack, "benchmark"):
-                return benchmark(stack, flow_parameters(stack, options.profile))
+                return benchmark(stack, flow_parameters(options.profile))
     except KeyboardInterrupt:
         echo("interrupted: finished work is kept; run again to continue")
         return 130

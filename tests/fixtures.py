@@ -70,20 +70,26 @@ STEPS = (1, 50, 500, 1500)
 
 def small_params(seeds: Sequence[int] = (0,), rich: bool = False) -> Params:
     """A run with one dataset and one classifier; a rich one has two, and all that comes besides."""
-    datasets = {"textures": DatasetParams("textures", "data/textures.md", 1)}
-    classifiers = {"resnet18": ClassifierSpec("resnet18")}
+    datasets = {"textures": DatasetParams(layout="textures", source="data/textures.md", channels=1)}
+    classifiers = {"resnet18": ClassifierSpec(arch="resnet18")}
     if rich:
-        datasets["brats"] = DatasetParams("brats", "sample", 1)
-        classifiers["simple"] = ClassifierSpec("simple")
+        datasets["brats"] = DatasetParams(layout="brats", source="sample", channels=1)
+        classifiers["simple"] = ClassifierSpec(arch="simple")
     return Params(
         profile="made-up",
         seeds=list(seeds),
-        repeat=RepeatParams(["resnet18"], [max(seeds) + 1]) if rich else RepeatParams(),
+        repeat=RepeatParams(classifiers=["resnet18"], seeds=[max(seeds) + 1])
+        if rich
+        else RepeatParams(),
         datasets=datasets,
         classifiers=classifiers,
-        joint={"joint": ClassifierSpec("joint")} if rich else {},
+        joint={"joint": ClassifierSpec(arch="joint")} if rich else {},
         methods={name: {} for name in METHODS} | {"lime": {"samples": 100, "segments": 30}},
-        ablations=AblationParams(["textures"], ["resnet18"], VARIANTS if rich else {}),
+        ablations=AblationParams(
+            datasets=["textures"],
+            classifiers=["resnet18"],
+            variants=VARIANTS if rich else {},
+        ),
         prepare=PrepareParams(image_size=SIZE),
         classifier=ClassifierParams(),
         decompose=DecomposeParams(steps=1500),

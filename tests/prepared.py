@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 from dxai.datasets.prepare import prepare
 
 PROJECT = Path(__file__).parents[1]
@@ -14,15 +13,13 @@ PROJECT = Path(__file__).parents[1]
 def prepared_textures(root: Path, image_size: int = 16) -> Path:
     """Prepare the textures at `image_size` px, patches side by side, and return their folder."""
     params = load_params(PROJECT / "params.yaml")
-    textures = dataclasses.replace(
-        params.datasets["textures"],
+    textures = params.datasets["textures"].replace(
         source=str(PROJECT / "data/textures.md"),
         options={"block": 64, "stride": 64, "validation": 0.2, "test": 0.2, "seed": 0},
     )
-    small = dataclasses.replace(
-        params,
+    small = params.replace(
         datasets={"textures": textures},
-        prepare=dataclasses.replace(params.prepare, image_size=image_size),
+        prepare=params.prepare.replace(image_size=image_size),
     )
     prepare("textures", small, root / "textures", root / ".unfinished", workers=1)
     return root / "textures"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -32,8 +31,7 @@ from dxai.utils.files import read_json, write_json
 from tests.unit.training.test_decomposition import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = dataclasses.replace(
-    SMALL,
+SETTINGS = SMALL.replace(
     steps=150,
     discriminator_width=32,  # 6 MB a checkpoint, to be found while it is written
     checkpoint_every=5,
@@ -156,7 +154,7 @@ class Training:
         self.root.mkdir(parents=True, exist_ok=True)
         params = self.params
         if params.storage == TRAINING.storage:
-            params = dataclasses.replace(params, storage=str(self.root / "checkpoints"))
+            params = params.replace(storage=str(self.root / "checkpoints"))
         content = (self.job, self.name, self.name, self.root / "work", params)
         file = self.root / "task.pickle"
         file.write_bytes(pickle.dumps((content, self.root / "result.json")))

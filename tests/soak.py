@@ -118,9 +118,9 @@ class Soak:
     ) -> None:
         self.root, self.store, self.chance, self.count = root, store, chance, kills
         prepared = prepared_textures(root / "data")
-        settings = dataclasses.replace(SETTINGS, steps=steps, panel_every=steps)
+        settings = SETTINGS.replace(steps=steps, panel_every=steps)
         self.job = DecompositionJob(str(prepared), settings, None, 0)
-        local = dataclasses.replace(TRAINING, executor="local")
+        local = TRAINING.replace(executor="local")
         self.undisturbed = Training(root / "undisturbed", self.job, local).start()
         self.bucket = store.bucket()
         self.made = [self.undisturbed]
@@ -171,9 +171,7 @@ class Soak:
 
     def _training(self) -> Training:
         number = len(self.made)
-        params = dataclasses.replace(
-            TRAINING, failures=10 * self.count, storage=f"s3://{self.bucket}/{number}"
-        )
+        params = TRAINING.replace(failures=10 * self.count, storage=f"s3://{self.bucket}/{number}")
         variables = s3.environment(self.store.endpoint)
         variables["DXAI_CACHE"] = str(self.root / f"cache-{number}")
         self.made.append(Training(self.root / f"training-{number}", self.job, params, variables))

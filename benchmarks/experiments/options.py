@@ -6,7 +6,6 @@ Run as `python -m benchmarks.experiments.options [OPTION ..]`; see benchmarks/RE
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import tempfile
 import time
@@ -52,14 +51,13 @@ def main() -> None:
         parser.error(f"unknown {', '.join(unknown)}; valid are {', '.join(OPTIONS)}")
     torch.set_num_threads(1)
     params = params_of(DATASET, args.profile)
-    base = dataclasses.replace(
-        params.decompose_for(DATASET, next(iter(params.classifiers))),
+    base = params.decompose_for(DATASET, next(iter(params.classifiers))).replace(
         steps=args.steps,
         log_every=args.steps,
         panel_every=args.steps,
         checkpoint_every=args.steps,
     )
-    settings = {k: dataclasses.replace(base, **OPTIONS[k]) for k in args.options or OPTIONS}
+    settings = {k: base.replace(**OPTIONS[k]) for k in args.options or OPTIONS}
     if args.rounds:
         case = Case(args.profile, params.prepare.image_size)
         seconds = in_turns(

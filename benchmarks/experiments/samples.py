@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
-from dxai.config.schema import Params, load_params
+from dxai.config.schema import Params
 from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics.localisation import correlation, energy_inside

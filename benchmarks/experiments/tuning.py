@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
-from dxai.config.schema import JOINT, DecomposeParams, Params, load_params
+from dxai.config.schema import JOINT, DecomposeParams, Params
 from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.base import Explainer

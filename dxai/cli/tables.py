@@ -25,7 +25,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Write the tables and print their paths."""
-    from dxai.config.schema import choose, load_params
+    from dxai.config.params_file import load_params
+    from dxai.config.settings import choose
     from dxai.results.table_specs import NUMBERED
     from dxai.stages.tables import make, write
 

@@ -13,11 +13,13 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "use",
         help="choose what `dvc repro` runs",
-        description="Rewrite the `run` block of params.yaml: a profile, with other values where "
-        "asked for. Prints what changed.",
+        description="Rewrite params.yaml: a profile, with other values where asked for. "
+        "Prints what changed.",
     )
     parser.add_argument(
-        "profile", nargs="?", help="a profile of params.yaml; default: change the block as it is"
+        "profile",
+        nargs="?",
+        help="paper, standard, quick, full or smoke; default: change the file as it is",
     )
     parser.add_argument(
         "--set",

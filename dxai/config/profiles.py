@@ -1,34 +1,48 @@
-"""`dxai use`: rewrite the `run` block of params.yaml, and nothing else in it.
+"""Profiles, and `dxai use`, which makes params.yaml from one of them.
 
-The block is text with references (`<<: *quick`) to what stands above it. What is asked for is
-worked out on the parsed values, checked, and written back as references plus what differs.
+A profile is a file of profiles/ that says where it differs from the one that it `extends`: its
+mappings are merged over the other's, at every depth. Three mappings name what is run and replace
+the other's whole: `datasets`, `classifiers` and `joint`. Each of their entries is merged over the
+entry of that name in catalogue.yaml.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dxai.config.schema import JOINT, Params, ParamsError, _Loader, choose, parse
+from dxai.config.params_file import check, format_params, parse_yaml, read_yaml
+from dxai.config.schema import JOINT, Params
+from dxai.config.settings import ParamsError, Settings, choose
 from dxai.utils.files import atomic
 
-WIDTH = 100
-RUN_BLOCK = re.compile(r"^run:.*\n?(?:(?:[ \t]*\n|#.*\n)*[ \t]+\S.*(?:\n|\Z))*", re.MULTILINE)
-"""`run:` and its indented lines; blank lines and comments only between those."""
+PROFILES = Path(__file__).with_name("profiles")
+CATALOGUE = Path(__file__).with_name("catalogue.yaml")
+NAMED = {"datasets": "datasets", "classifiers": "classifiers", "joint": "classifiers"}
+"""Mappings that name what is run, and the part of the catalogue that has their entries."""
 
 
-@dataclass(frozen=True)
-class Anchor:
-    """A value of params.yaml that can be referred to as `*name`."""
+def profile_names() -> list[str]:
+    """Return the names of all profiles."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
-    name: str
-    path: tuple[str, ...]
-    value: Any
+
+def load_profile(name: str) -> dict[str, Any]:
+    """Return the values of a profile, ready for params.yaml.
+
+    Raises
+    ------
+    ParamsError
+        For an unknown name, naming the valid ones.
+    """
+    own = read_yaml(PROFILES / f"{choose('profile', name, profile_names())}.yaml")
+    values = load_profile(own.pop("extends")) if "extends" in own else _papers_values()
+    catalogue = read_yaml(CATALOGUE)
+    for key in NAMED.keys() & own.keys():
+        entries = catalogue[NAMED[key]]
+        values[key] = {entry: entries.get(entry, {}) for entry in own[key]}
+    return _merge(values, own) | {"profile": name}
 
 
 def select_profile(
@@ -40,20 +54,21 @@ def select_profile(
     seeds: Sequence[int] | None = None,
     overrides: dict[str, str] | None = None,
 ) -> list[str]:
-    """Make the `run` block of a params file say what is asked for.
+    """Make a params file say what is asked for.
 
     Parameters
     ----------
     path : Path or str
-        The params file. Its text above (and, if any, below) the block stays as it is.
+        The params file; one in the layout of an earlier version is converted.
     profile : str, optional
-        Start from this profile; None starts from the block as it stands.
+        Start from this profile; None starts from the values of the file.
     datasets, classifiers, methods : sequence of str, optional
-        What to run over: names from the start, its profile or the catalogue, in this order.
+        What to run over, in this order: names from the start, its profile, the catalogue or the
+        file.
     seeds : sequence of int, optional
         Seeds of the decomposition.
     overrides : dict of str to str, optional
-        Dotted key within the block to value as YAML, ``{"decompose.steps": "300"}``.
+        Dotted key to value as YAML, ``{"decompose.steps": "300"}``.
 
     Returns
     -------
@@ -67,217 +82,103 @@ def select_profile(
         is then as it was: the result is checked before it replaces the old one.
     """
     path = Path(path).resolve()
-    text, document = _read(path)
-    before = document["run"]
-    value = dict(_start(document, profile))
-    base = document["profiles"].get(value.get("profile"), {})
-    catalogue = document.get("catalogue") or {}
+    before = read_yaml(path)
+    changes = []
+    if isinstance(before.get("run"), dict):
+        before, changes = before["run"], [f"{path.name}: converted to the present layout"]
+    values = dict(before) if profile is None else load_profile(profile)
+    base = values.get("profile") if values.get("profile") in profile_names() else None
+    known = [values, load_profile(base) if base else {}, read_yaml(CATALOGUE), before]
     if datasets is not None:
-        known = [value.get("datasets"), base.get("datasets"), catalogue.get("datasets")]
-        value["datasets"] = _pick("datasets", datasets, known)
+        values["datasets"] = _pick("datasets", datasets, known)
     if classifiers is not None:
-        known = [block.get(key) for block in (value, base) for key in ("classifiers", "joint")]
-        picked = _pick("classifiers", classifiers, [*known, catalogue.get("classifiers")])
-        value["joint"] = {k: v for k, v in picked.items() if v["arch"] == JOINT}
-        value["classifiers"] = {k: v for k, v in picked.items() if v["arch"] != JOINT}
+        both = [
+            {"classifiers": {**source.get("joint", {}), **source.get("classifiers", {})}}
+            for source in known
+        ]
+        picked = _pick("classifiers", classifiers, both)
+        values["joint"] = {k: v for k, v in picked.items() if v["arch"] == JOINT}
+        values["classifiers"] = {k: v for k, v in picked.items() if v["arch"] != JOINT}
     if methods is not None:
-        value["methods"] = _pick("methods", methods, [value.get("methods"), base.get("methods")])
+        values["methods"] = _pick("methods", methods, known)
     if seeds is not None:
-        value["seeds"] = list(dict.fromkeys(seeds))
-    value |= {key: _within(value, key) for key in ("repeat", "ablations") if key in value}
+        values["seeds"] = list(dict.fromkeys(seeds))
+    values |= {key: _within(values, key) for key in ("repeat", "ablations") if key in values}
     for key, setting in (overrides or {}).items():
-        value = _override(value, key, setting)
-    parse(Params, value, "run")
-    changes = list(_changes(before, value))
+        values = _override(values, key, setting)
+    check(values)
+    changes += _changes(before, values)
     if changes:
-        new = _replace(text, value)
         with atomic(path) as temporary:
-            temporary.write_text(new, encoding="utf-8")
+            temporary.write_text(format_params(values), encoding="utf-8")
     return changes
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        document = yaml.load(text, Loader=_Loader)
-    except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run in the project's folder") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from None
-    for key in ("profiles", "run"):
-        if not isinstance(document, dict) or not isinstance(document.get(key), dict):
-            raise ParamsError(f"{path}: missing {key}")
-    return text, document
+def _papers_values() -> dict[str, Any]:
+    """The default of every setting that has one."""
+    fields = Params.model_fields.items()
+    return {k: f.default.model_dump() for k, f in fields if isinstance(f.default, Settings)}
 
 
-def _start(document: dict[str, Any], profile: str | None) -> dict[str, Any]:
-    if profile is None:
-        return document["run"]
-    return document["profiles"][choose("profile", profile, document["profiles"])]
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both mappings, merged at every depth; `above` wins."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merge(below[key], value) if both else value
+    return merged
 
 
-def _pick(what: str, names: Iterable[str], known: list[dict[str, Any] | None]) -> dict[str, Any]:
+def _pick(what: str, names: Iterable[str], known: list[dict[str, Any]]) -> dict[str, Any]:
     """The named entries, each from the first of `known` that has it."""
     merged: dict[str, Any] = {}
-    for entries in reversed(known):
-        merged |= entries or {}
+    for source in reversed(known):
+        merged |= source.get(what) or {}
     return {name: merged[choose(what, name, merged)] for name in names}
 
 
-def _within(value: dict[str, Any], key: str) -> dict[str, Any]:
+def _within(values: dict[str, Any], key: str) -> dict[str, Any]:
     """`repeat` or `ablations` without what the run no longer has, or has anyway."""
-    block = dict(value[key])
+    block = dict(values[key])
     for names in ("datasets", "classifiers"):
         if names in block:
-            block[names] = [name for name in block[names] if name in value[names]]
+            block[names] = [name for name in block[names] if name in values[names]]
     if "seeds" in block:
-        block["seeds"] = [seed for seed in block["seeds"] if seed not in value["seeds"]]
+        block["seeds"] = [seed for seed in block["seeds"] if seed not in values["seeds"]]
     return block
 
 
-def _override(value: dict[str, Any], key: str, setting: str) -> dict[str, Any]:
-    """A copy of `value` with one dotted key set; only below `options` may it be a new one."""
+def _override(values: dict[str, Any], key: str, setting: str) -> dict[str, Any]:
+    """A copy with one dotted key set; it may be new in an entry, its options and overrides."""
     if key == "profile":
         raise ParamsError("profile is chosen by its name, not overridden")
-    try:
-        new = yaml.load(setting, Loader=_Loader)
-    except yaml.YAMLError:
-        raise ParamsError(f"{key}: {setting!r} is not a YAML value") from None
+    new = parse_yaml(setting, f"{key}: {setting!r}")
     parts = key.split(".")
-    result = inner = dict(value)
+    result = inner = dict(values)
     for depth, part in enumerate(parts):
-        where = ".".join(["run", *parts[:depth]])
-        if part not in inner and "options" not in parts[:depth]:
-            choose(where, part, inner)
+        where = ".".join(parts[:depth])
+        may_be_new = parts[0] in NAMED and depth >= 2
+        if part not in inner and not may_be_new:
+            choose(where or "params.yaml", part, inner)
         if depth == len(parts) - 1:
             inner[part] = new
-        elif isinstance(inner.get(part), dict):
-            inner[part] = inner = dict(inner[part])
+        elif isinstance(inner.get(part, {}), dict):
+            inner[part] = inner = dict(inner.get(part, {}))
         else:
-            raise ParamsError(f"{where}.{part} is a value; nothing is below it")
+            raise ParamsError(f"{where}.{part}".removeprefix(".") + " is a value, not a mapping")
     return result
 
 
-def _changes(before: Any, after: Any, where: str = "run") -> Iterable[str]:
+def _changes(before: Any, after: Any, where: str = "") -> Iterator[str]:
     """Lines that say how `after` differs from `before`."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
+            name = f"{where}.{key}".removeprefix(".")
             if key not in after:
-                yield f"{where}.{key}: removed"
+                yield f"{name}: removed"
             elif key not in before:
-                yield f"{where}.{key}: added"
+                yield f"{name}: added"
             else:
-                yield from _changes(before[key], after[key], f"{where}.{key}")
+                yield from _changes(before[key], after[key], name)
     elif before != after:
-        yield f"{where}: {_scalar(before)} -> {_scalar(after)}"
-
-
-def _replace(text: str, value: dict[str, Any]) -> str:
-    """`text` with a `run` block that parses to `value`."""
-    blocks = list(RUN_BLOCK.finditer(text))
-    if len(blocks) != 1:
-        raise ParamsError("the params file needs one `run:` block at the start of a line")
-    start, end = blocks[0].span()
-    anchors = _anchors(text[:start])
-    own = [a for a in anchors if a.path == ("profiles", value["profile"])]
-    lines = ["run:", *_body("run", value, own or anchors, anchors)]
-    new = text[:start] + "\n".join(lines) + "\n" + text[end:]
-    assert yaml.load(new, Loader=_Loader)["run"] == value, "the written block reads back"
-    return new
-
-
-class _AnchorLoader(_Loader):
-    """Remembers which node each anchor names; PyYAML forgets it."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.named: dict[str, yaml.Node] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
-        name = None if isinstance(event, yaml.AliasEvent) else getattr(event, "anchor", None)
-        node = super().compose_node(parent, index)
-        if name and isinstance(node, yaml.MappingNode):
-            self.named[name] = node
-        return node
-
-
-def _anchors(text: str) -> list[Anchor]:
-    """Every anchored mapping of a document, with its place and its value."""
-    loader = _AnchorLoader(text)
-    root = loader.get_single_node()
-    names = {id(node): name for name, node in loader.named.items()}
-    document = yaml.load(text, Loader=_Loader)
-    found: list[Anchor] = []
-
-    def walk(node: yaml.Node | None, path: tuple[str, ...], value: Any) -> None:
-        if not isinstance(node, yaml.MappingNode):
-            return
-        if name := names.pop(id(node), None):
-            found.append(Anchor(name, path, value))
-        for key, child in node.value:
-            if key.value in value:
-                walk(child, (*path, key.value), value[key.value])
-
-    walk(root, (), document)
-    return found
-
-
-def _block(key: str, value: Any, anchors: list[Anchor]) -> list[str]:
-    """`key: value` as lines: one in flow style where it fits, else a block."""
-    line = f"{key}: {_flow(value, key, anchors)}"
-    if len(line) <= WIDTH - 4 or not isinstance(value, dict):
-        return [line]
-    return [f"{key}:", *_body(key, value, anchors, anchors)]
-
-
-def _body(key: str, value: dict[str, Any], bases: list[Anchor], anchors: list[Anchor]) -> list[str]:
-    """The indented lines of a mapping: what it merges, if one of `bases` serves, and the rest."""
-    base, rest = _split(value, key, bases)
-    lines = [f"<<: *{base.name}"] if base else []
-    for name, item in rest.items():
-        lines += _block(_scalar(name), item, anchors)
-    return ["  " + line for line in lines]
-
-
-def _flow(value: Any, key: str, anchors: list[Anchor]) -> str:
-    """A value on one line, mappings as references to anchors wherever they hold the same."""
-    if not isinstance(value, dict):
-        return _scalar(value)
-    base, rest = _split(value, key, anchors)
-    if base and not rest:
-        return f"*{base.name}"
-    items = [f"<<: *{base.name}"] if base else []
-    items += [f"{_scalar(name)}: {_flow(item, name, anchors)}" for name, item in rest.items()]
-    return "{" + ", ".join(items) + "}"
-
-
-def _split(
-    value: dict[str, Any], key: str, bases: list[Anchor]
-) -> tuple[Anchor | None, dict[str, Any]]:
-    """The anchor that leaves least of `value` to be written, and what it leaves."""
-    best: tuple[Anchor | None, dict[str, Any]] = (None, value)
-    for base in sorted(bases, key=lambda a: a.path[-1:] != (key,)):
-        if base.value and base.value.keys() <= value.keys():
-            rest = {k: v for k, v in value.items() if k not in base.value or base.value[k] != v}
-            if len(rest) < len(best[1]):
-                best = (base, rest)
-    return best
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what holds a colon: DVC's reader refuses a bare `s3://..` within braces."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = '"' if ":" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def _scalar(value: Any) -> str:
-    """A value without references, as YAML on one line."""
-    text = yaml.dump(value, None, _Dumper, default_flow_style=True, width=10**6, allow_unicode=True)
-    return text.removesuffix("...\n").strip()
+        yield f"{where}: {before} -> {after}"

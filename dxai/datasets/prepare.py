@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dxai.config.schema import DatasetParams, Params, ParamsError, choose
+from dxai.config.schema import DatasetParams, Params
+from dxai.config.settings import ParamsError, choose
 from dxai.datasets.base import DataError, Layout, Listing
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.shard_writer import Target, write_dataset
@@ -109,7 +109,7 @@ def _target(
         (u.key, u.split, [(f.size, "" if drawn else f.version) for f in u.files])
         for u in listing.units
     ]
-    key = digest([about, listing.options, dataclasses.asdict(params.prepare), units, _code()])
+    key = digest([about, listing.options, params.prepare.model_dump(), units, _code()])
     return Target(
         out,
         work / name / key,

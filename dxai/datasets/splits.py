@@ -4,52 +4,40 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Self
 
-from dxai.config.schema import ParamsError
+from pydantic import Field, model_validator
+
+from dxai.config.settings import ParamsError, Settings
 from dxai.datasets.base import DataError, Unit
 from dxai.utils import keyed_random
 
 
-@dataclass(frozen=True)
-class HoldOutOptions:
-    """Options of a release that has test images, but no validation images.
+class HoldOutOptions(Settings):
+    """Options of a release that has test images, but no validation images."""
 
-    Attributes
-    ----------
-    validation : float
-        Share of each class's training images that is held out.
-    seed : int
-        Of that draw.
-    """
-
-    validation: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.validation < 1:
-            raise ParamsError(f"validation is {self.validation}; it must be between 0 and 1")
+    validation: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of each class's training images that is held out for validation.",
+    )
+    seed: int = Field(0, description="Seed of the draw of the images that are held out.")
 
 
-@dataclass(frozen=True)
-class SplitOptions:
-    """Options of a set that comes in one piece.
+class SplitOptions(Settings):
+    """Options of a set that comes in one piece."""
 
-    Attributes
-    ----------
-    validation, test : float
-        Shares of what is assigned.
-    seed : int
-        Of the assignment to splits.
-    """
+    validation: float = Field(0.15, gt=0, description="Share that goes to the validation split.")
+    test: float = Field(0.2, gt=0, description="Share that goes to the test split.")
+    seed: int = Field(0, description="Seed of the assignment to splits.")
 
-    validation: float = 0.15
-    test: float = 0.2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ParamsError("validation and test must be above 0, and their sum below 1")
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ParamsError("the sum of validation and test must be below 1")
+        return self
 
 
 def by_split(units: Iterable[Unit]) -> list[Unit]:

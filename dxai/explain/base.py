@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dxai.config.schema import parse
+from dxai.config.settings import Settings, parse
 from dxai.explain.model_surgery import frozen_copy
 
 PIXELS = 2**20
@@ -29,7 +28,7 @@ class Explainer(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `run.methods`."""
+        """As in `methods` of params.yaml."""
         ...
 
     @property
@@ -76,8 +75,7 @@ class Explainer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class NoSettings:
+class NoSettings(Settings):
     """A method without settings."""
 
 
@@ -107,10 +105,10 @@ class BatchExplainer(ABC):
     name: ClassVar[str]
     kind: ClassVar[Literal["heatmap", "part"]] = "heatmap"
     signs: ClassVar[tuple[str, ...]] = ("signed", "relu")
-    Settings: ClassVar[type] = NoSettings
+    Settings: ClassVar[type[Settings]] = NoSettings
 
     def __init__(self, classifier: nn.Module, settings: dict[str, Any], seed: int) -> None:
-        self.settings: Any = parse(self.Settings, settings, f"methods.{self.name}", complete=False)
+        self.settings: Any = parse(self.Settings, settings, f"methods.{self.name}")
         self.seed = seed
         self.model = frozen_copy(classifier)
         self.rows = 0

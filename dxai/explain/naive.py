@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from dxai.config.schema import ParamsError, positive
+from dxai.config.settings import Settings
 from dxai.explain.base import BatchExplainer
 
 
-@dataclass(frozen=True)
-class NaiveSettings:
-    """Settings of `Naive`.
+class NaiveSettings(Settings):
+    """Settings of `Naive`."""
 
-    Attributes
-    ----------
-    iterations : int
-        Steps at most.
-    lr : float
-        The step dt of Appendix E.
-    tolerance : float
-        An image is done when its divergence is below this (1e-6 in the paper).
-    """
-
-    iterations: int = 1000
-    lr: float = 0.01
-    tolerance: float = 1e-6
-
-    def __post_init__(self) -> None:
-        positive(self, "lr", "tolerance")
-        if self.iterations < 0:
-            raise ParamsError(f"iterations is {self.iterations}; it must be 0 or more")
+    iterations: int = Field(1000, ge=0, description="Maximum number of steps.")
+    lr: float = Field(0.01, gt=0, description="The step dt of Appendix E.")
+    tolerance: float = Field(
+        1e-6,
+        gt=0,
+        description="An image is done when its divergence is below this (1e-6 in the paper).",
+    )
 
 
 class Naive(BatchExplainer):

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dxai.config.schema import choose
+from dxai.config.settings import choose
 from dxai.explain.base import Explainer
 
 Factory = Callable[[nn.Module, dict[str, Any], int], Explainer]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dxai.config.schema import choose
+from dxai.config.settings import choose
 from dxai.datasets.base import DataError
 from dxai.datasets.images import read_image
 from dxai.explain.decomposition import DXAI

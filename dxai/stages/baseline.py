@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dxai.config.schema import choose, load_params
+from dxai.config.params_file import load_params
+from dxai.config.settings import choose
 from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import part_from_heatmap, with_sign

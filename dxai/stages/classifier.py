@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from typing import Any
 
 import pandas as pd
 
-from dxai.config.schema import JOINT, ClassifierSpec, choose, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import JOINT, ClassifierSpec
+from dxai.config.settings import choose
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.serialization import save_classifier
 from dxai.paths import HERE, HISTORY, METRICS, MODEL, ROLES
@@ -89,7 +90,7 @@ def twin_of(spec: ClassifierSpec) -> ClassifierSpec | None:
     if spec.arch == "torch.export":
         return None
     arch = "discriminator" if spec.arch == JOINT else spec.arch
-    return dataclasses.replace(spec, arch=arch, weights=None)
+    return spec.replace(arch=arch, weights=None)
 
 
 if __name__ == "__main__":

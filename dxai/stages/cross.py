@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 from dxai.paths import ATTRIBUTIONS, CROSS, HERE, OUTCOMES, SUMMARY
 from dxai.stages import run_stage, scoring
 from dxai.utils.files import atomic_folder, read_json, write_json

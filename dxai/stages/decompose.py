@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from typing import Any
 
 import pandas as pd
 import torch
 
-from dxai.config.schema import JOINT, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import JOINT
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.serialization import freeze, load_classifier, save_decomposer, write_tensors
 from dxai.paths import HERE, HISTORY, METRICS, MODEL, PANELS, SNAPSHOTS
@@ -48,7 +48,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
                 "image_size": data.image_size,
                 **generator_settings(settings),
             },
-            "training": dataclasses.asdict(settings),
+            "training": settings.model_dump(),
             "class_names": data.class_names,
             "channels": data.channels,
             "image_size": data.image_size,

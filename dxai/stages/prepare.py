@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 from dxai.datasets.prepare import prepare
 from dxai.paths import HERE
 from dxai.stages import run_stage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 from dxai.paths import HERE, stage_item
 from dxai.reporting.html import build_report
 from dxai.stages import run_stage

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 from dxai.explain import controls
 from dxai.explain.decomposition import DXAI
 from dxai.paths import HERE

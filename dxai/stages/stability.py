@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer

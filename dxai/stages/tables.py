@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dxai.config.schema import Params, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import Params
 from dxai.paths import HERE, ours_name
 from dxai.reporting.text import write_exports
 from dxai.results import tables

@@ -31,7 +31,8 @@ import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from dxai.config.schema import Params, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import Params
 from dxai.paths import HERE, MODEL, Paths
 from dxai.results.comparison import LoggedRun
 from dxai.results.io import Tables
@@ -61,7 +62,7 @@ def log_benchmark(
     root : Path
         The project's folder.
     params : Params
-        The `run` block that the results were made with.
+        The settings that the results were made with.
     parent_name : str
         Name of the parent run.
     tags : dict, optional

@@ -213,16 +213,16 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     ValueError
         If any of it is nowhere; all that is missing is named.
     """
-    run = yaml.safe_load((folder / PARAMS).read_text())["run"]
+    params = _settings(folder)
     needed: dict[str, str] = {}
     optional: dict[str, str] = {}
-    for name, dataset in run["datasets"].items():
+    for name, dataset in params["datasets"].items():
         source = Path(dataset["source"])
         if source.suffix.lower() == ".csv" and not (folder / source.parent).exists():
             source = source.parent  # with the images that the table names
         path = str(source) if "://" not in dataset["source"] else dataset["source"]
         needed[path] = f"the source of dataset {name}"
-    for name, spec in (run["classifiers"] | run.get("joint", {})).items():
+    for name, spec in (params["classifiers"] | params.get("joint", {})).items():
         if weights := spec.get("weights"):
             needed[weights] = f"the weights of classifier {name}"
         module = str(spec.get("arch", "")).partition(":")
@@ -253,6 +253,12 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     return linked
 
 
+def _settings(folder: Path) -> dict[str, Any]:
+    """The settings of the run; a run of an earlier version has them in the block `run`."""
+    params = yaml.safe_load((folder / PARAMS).read_text())
+    return params.get("run", params)
+
+
 def _separate_storage(
     folder: Path,
     run: str,
@@ -261,8 +267,7 @@ def _separate_storage(
     say: Callable[[str], None],
 ) -> None:
     """Keep trainings from going on from the run's own checkpoints, where those lie elsewhere."""
-    params = yaml.safe_load((folder / PARAMS).read_text())["run"]
-    storage, own = params.get("training", {}).get("storage", ""), f"reproduced-{run[:8]}"
+    storage, own = _settings(folder).get("training", {}).get("storage", ""), f"reproduced-{run[:8]}"
     if not ("://" in storage or os.path.isabs(storage)) or storage.endswith(own):
         return
     place = f"{storage.rstrip('/')}/{own}"

@@ -6,7 +6,6 @@ before the first is kept means that a run with a missing result is refused whole
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -142,7 +141,7 @@ def _whole(paths: Paths, params: Params, tables: Tables) -> Record:
         {"kind": "benchmark", "profile": params.profile} | version | _data(paths, params),
         guards(tables["table1"]) | deltas(tables["claims"]),
         list(steps.items()),
-        {key: str(value) for key, value in flat(dataclasses.asdict(params))},
+        {key: str(value) for key, value in flat(params.model_dump())},
         files=[path for path in files if path.exists()],
         texts=texts,
         folders={"tables": paths.tables},

@@ -80,7 +80,7 @@ def build_networks(
         compiler.
     """
     if classifier is None and params.discriminator_heads != "class":
-        raise ValueError("classifier joint: needs run.decompose.discriminator_heads: class")
+        raise ValueError("classifier joint: needs decompose.discriminator_heads: class")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_random.torch_seed(seed, "decompose/initial weights"))
         decomposer = Decomposer(channels, classes, image_size, **generator_settings(params))
@@ -115,7 +115,7 @@ def build_networks(
 
 def _compile(generator: Generator, device: torch.device | str) -> None:
     if torch.device(device).type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-        raise ValueError("run.decompose.compile: found no C++ compiler (g++, or what CXX names)")
+        raise ValueError("decompose.compile: found no C++ compiler (g++, or what CXX names)")
     generator.pair = torch.compile(generator.pair)  # type: ignore[method-assign]
 
 

@@ -20,7 +20,8 @@ import mlflow
 import pandas as pd
 import pytest
 
-from dxai.config.schema import METHODS, Params, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import METHODS, Params
 from flows.dvc_runner import groups
 from infra.prefect_api import ApiError
 from tests.integration.conftest import HOOK_SECRET, Project, wait_for

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from dxai.config.params_file import format_params
+from dxai.config.profiles import load_profile
 from tests.integration.conftest import Project, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -41,7 +43,7 @@ def test_dvc_shows_metrics_parameters_and_plots(project: Project) -> None:
     table = metrics[""]["data"]["results/metrics.json"]["data"]["table1"]["textures"]
     assert {"dxai-0", "ig-signed", "gradcam-relu"} <= set(table["simple"])
     changed = json.loads(project.run("dvc", "params", "diff", "--json").stdout)
-    steps = changed["params.yaml"]["run.decompose.steps"]
+    steps = changed["params.yaml"]["decompose.steps"]
     assert (steps["old"], steps["new"]) == (1250, 20)
     plots = json.loads(project.run("dvc", "plots", "show", "--json").stdout)
     (curves,) = plots["data"].values()
@@ -162,20 +164,20 @@ def build(width):
         torch.nn.Flatten(), torch.nn.Linear(4 * width, 2),
     )
 '''
-CATALOGUE = """
-  datasets:
-    fruit: &fruit {layout: folder, source: data/fruit, channels: 3, options: {}}
-"""
-RUN = """run:
-  <<: *smoke
-  datasets: {fruit: *fruit}
-  classifiers:
-    mine: {arch: "own_network:build", options: {width: 6, value_range: [0, 1]}, weights: mine.pt}
-  joint: {}
-  repeat: {classifiers: [], seeds: []}
-  ablations: {datasets: [], classifiers: [], variants: {}}
-  methods: {lrp: {}, gradcam: {layer: null}}
-"""
+FRUIT = {"layout": "folder", "source": "data/fruit", "channels": 3}
+MINE = {
+    "arch": "own_network:build",
+    "options": {"width": 6, "value_range": [0, 1]},
+    "weights": "mine.pt",
+}
+OWN = {
+    "datasets": {"fruit": FRUIT},
+    "classifiers": {"mine": MINE},
+    "joint": {},
+    "repeat": {"classifiers": [], "seeds": []},
+    "ablations": {"datasets": [], "classifiers": [], "variants": {}},
+    "methods": {"lrp": {}, "gradcam": {"layer": None}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +210,7 @@ assert loss < 0.1, loss
 torch.save(network.state_dict(), "mine.pt")
 """
     subprocess.run([sys.executable, "-c", train], cwd=project.root, check=True)
-    params = project.root / "params.yaml"
-    text = params.read_text()
-    text = text.replace("\n  datasets:\n", CATALOGUE, 1)
-    params.write_text(text[: text.rindex("run:")] + RUN)
+    (project.root / "params.yaml").write_text(format_params(load_profile("smoke") | OWN))
     return project
 
 

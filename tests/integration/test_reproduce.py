@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dxai.config.params_file import format_params
+from dxai.config.profiles import load_profile
 from tests.integration.conftest import Project
 from tests.manual import block
 
@@ -28,17 +30,14 @@ def build():
         torch.nn.Flatten(), torch.nn.Linear(24, 2),
     )
 """
-RUN = """run:
-  <<: *smoke
-  datasets:
-    fruit: {layout: folder, source: data/fruit, channels: 3, options: {}}
-  classifiers:
-    mine: {arch: "own_network:build", options: {}, weights: null}
-  joint: {}
-  repeat: {classifiers: [], seeds: []}
-  ablations: {datasets: [], classifiers: [], variants: {}}
-  methods: {gradcam: {layer: null}}
-"""
+OWN = {
+    "datasets": {"fruit": {"layout": "folder", "source": "data/fruit", "channels": 3}},
+    "classifiers": {"mine": {"arch": "own_network:build"}},
+    "joint": {},
+    "repeat": {"classifiers": [], "seeds": []},
+    "ablations": {"datasets": [], "classifiers": [], "variants": {}},
+    "methods": {"gradcam": {"layer": None}},
+}
 STAGES = {
     "prepare@fruit",
     "classifier@fruit-mine-explained",
@@ -96,8 +95,7 @@ def logged(
     (project.root / "data/fruit").symlink_to(raw)
     module, params = project.root / "own_network.py", project.root / "params.yaml"
     module.write_text(OWN_NETWORK)
-    text = params.read_text()
-    params.write_text(text[: text.rindex("run:")] + RUN)
+    params.write_text(format_params(load_profile("smoke") | OWN))
     overrides = {"decompose.steps": "5", "decompose.panel_every": "5", "evaluate.bootstrap": "50"}
     project.select(overrides=overrides)
     done = project.run("dvc", "repro")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -21,10 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
-from dxai.config.schema import DatasetParams, load_params, parse
+from dxai.config.params_file import load_params, read_yaml
+from dxai.config.profiles import CATALOGUE as CATALOGUE_FILE
+from dxai.config.schema import DatasetParams
+from dxai.config.settings import parse
 from dxai.datasets import parallel_reader
 from dxai.datasets.base import DataError
 from dxai.datasets.prepare import prepare
@@ -46,7 +47,7 @@ from tests.unit.training import test_decomposition
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-CATALOGUE = yaml.safe_load((ROOT / "params.yaml").read_text())["catalogue"]["datasets"]
+CATALOGUE = read_yaml(CATALOGUE_FILE)["datasets"]
 DRAWN = {d["layout"]: d for d in CATALOGUE.values() if LAYOUTS[d["layout"]].render_sample}
 FORK = multiprocessing.get_context("fork")
 NEVER = 3600.0
@@ -80,7 +81,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def run(dataset: DatasetParams, out: Path, workers: int = 1) -> dict[str, bytes]:
     """The files that preparing a dataset gives."""
     params = load_params(ROOT / "params.yaml")
-    params = dataclasses.replace(params, datasets={"mine": dataset})
+    params = params.replace(datasets={"mine": dataset})
     prepare("mine", params, out, out.with_name(f"{out.name}.work"), workers)
     return content(out)
 
@@ -98,8 +99,8 @@ def test_every_layout_from_an_object_store_gives_the_same_bytes(
     draw(tmp_path / "raw", dataset.options)
     url = rclone.upload(tmp_path / "raw", rclone.bucket(), "raw")
     s3.use(monkeypatch, rclone.endpoint)
-    here = run(dataclasses.replace(dataset, source=str(tmp_path / "raw")), tmp_path / "here")
-    there = run(dataclasses.replace(dataset, source=url), tmp_path / "there")
+    here = run(dataset.replace(source=str(tmp_path / "raw")), tmp_path / "here")
+    there = run(dataset.replace(source=url), tmp_path / "there")
     assert there == here
     assert {"manifest.json", "card.html", "test-00000.parquet"} < here.keys()
 
@@ -127,8 +128,8 @@ def test_prepared_from_an_object_store_is_the_same_bytes(
     (raw / "all.csv").write_text("\n".join(["path,label,split", *rows]))
     url = server.upload(raw, server.bucket(), "raw")
     s3.use(monkeypatch, server.endpoint)
-    here = run(DatasetParams("folder", f"{raw}{name}"), tmp_path / "here")
-    there = run(DatasetParams("folder", f"{url}{name}"), tmp_path / "there")
+    here = run(DatasetParams(layout="folder", source=f"{raw}{name}"), tmp_path / "here")
+    there = run(DatasetParams(layout="folder", source=f"{url}{name}"), tmp_path / "there")
     assert there == here
     assert {"manifest.json", "card.html", "test-00000.parquet"} < here.keys()
 
@@ -141,11 +142,12 @@ def test_prepared_by_several_processes_is_the_same_bytes(
     assert size > parallel_reader.SERIAL_BYTES  # else one process reads it
     url = moto.upload(tmp_path / "raw", moto.bucket(), "raw")
     s3.use(monkeypatch, moto.endpoint)
-    here = run(DatasetParams("folder", str(tmp_path / "raw")), tmp_path / "here")
+    here = run(DatasetParams(layout="folder", source=str(tmp_path / "raw")), tmp_path / "here")
     script = (
         "from pathlib import Path; from dxai.config.schema import DatasetParams;"
         "from tests.integration.test_s3 import run;"
-        f"run(DatasetParams('folder', {url!r}), Path({str(tmp_path / 'there')!r}), workers=2)"
+        f"run(DatasetParams(layout='folder', source={url!r}), "
+        f"Path({str(tmp_path / 'there')!r}), workers=2)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
     assert content(tmp_path / "there") == here
@@ -458,7 +460,7 @@ def test_a_failed_preparation_names_the_object_and_leaves_nothing(
     url = moto.upload(tmp_path / "raw", moto.bucket(), "raw")
     with s3.Proxy(moto, "cut", after=100_000, times=1000) as proxy:
         s3.use(monkeypatch, proxy.endpoint)
-        message = error(lambda: run(DatasetParams("folder", url), tmp_path / "out"))
+        message = error(lambda: run(DatasetParams(layout="folder", source=url), tmp_path / "out"))
     assert message.startswith(f"dataset mine: {url}/train/b/0.png: cannot be read (")
     assert not (tmp_path / "out").exists()
 
@@ -473,7 +475,7 @@ def test_training_on_shards_of_an_object_store_gives_the_same_weights(
     url = moto.upload(here, moto.bucket(), "prepared/textures")
     s3.use(monkeypatch, moto.endpoint)
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "cache"))
-    params = dataclasses.replace(test_decomposition.SMALL, steps=4)
+    params = test_decomposition.SMALL.replace(steps=4)
 
     def weights(folder: Path | str, name: str) -> dict[str, torch.Tensor]:
         data, networks = test_decomposition.start(folder, params)

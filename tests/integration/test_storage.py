@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import re
@@ -33,7 +32,7 @@ from tests.unit.training.test_checkpoints import flip, loaded, state, steps_in
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = dataclasses.replace(test_decomposition.SMALL, lambda_class=0.0, steps=8)
+SETTINGS = test_decomposition.SMALL.replace(lambda_class=0.0, steps=8)
 NAME = "decompose-textures-0123"
 
 
@@ -55,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(folder: Path | str, **changed: Any) -> DecompositionJob:
     """C = D, so that nothing but the data is needed."""
-    return DecompositionJob(str(folder), dataclasses.replace(SETTINGS, **changed), None, 0)
+    return DecompositionJob(str(folder), SETTINGS.replace(**changed), None, 0)
 
 
 def objects(server: s3.Server, url: str) -> dict[str, bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -50,13 +49,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(data: Path, **settings: Any) -> DecompositionJob:
-    return DecompositionJob(str(data), dataclasses.replace(SETTINGS, **settings), None, seed=0)
+    return DecompositionJob(str(data), SETTINGS.replace(**settings), None, seed=0)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
     """The plain loop in a process of its own; it is waited for when its result is needed."""
-    local = dataclasses.replace(TRAINING, executor="local")
+    local = TRAINING.replace(executor="local")
     training = Training(tmp_path_factory.mktemp("undisturbed"), job(data), local).start()
     yield training
     training.close()
@@ -69,7 +68,7 @@ def train(data: Path, tmp_path: Path) -> Iterator[Callable[..., Training]]:
 
     def start(settings: dict[str, Any] | None = None, **training: Any) -> Training:
         variables = training.pop("variables", {})
-        params = dataclasses.replace(TRAINING, **training)
+        params = TRAINING.replace(**training)
         place = tmp_path / str(len(made))
         made.append(Training(place, job(data, **settings or {}), params, variables))
         return made[-1].start()
@@ -128,7 +127,7 @@ def test_a_training_survives_kills_of_everything_that_runs_it(
     wait_for(lambda: not training.leftovers(), "the end of all processes")
     last = training.saved()
     assert last >= told
-    training.params = dataclasses.replace(training.params, executor="local")
+    training.params = training.params.replace(executor="local")
     training.start()
     assert training.result() == undisturbed.result()
     assert training.continued()[-1] == last
@@ -197,7 +196,7 @@ def test_a_worker_that_hangs_is_replaced_and_a_signal_saves_before_the_end(
         assert training.wait() == code, training.said()
         assert training.saved() >= told > training.continued()[-1]
         assert not training.leftovers()
-        training.params = dataclasses.replace(training.params, executor="local")
+        training.params = training.params.replace(executor="local")
         last = training.saved()
         training.start()
         wait_for(lambda n=count: training.starts() > n, "a new start")
@@ -235,7 +234,7 @@ STAGE = "joint_decompose@textures-joint-0"
 SCRIPT = """
 import sys, torch
 from pathlib import Path
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.jobs import DecompositionJob
 from dxai.training.runtime.supervisor import prepare_torch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dxai.config.schema import DatasetParams, PrepareParams, parse
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import parse
 from dxai.datasets.base import Layout, Listing
 from dxai.datasets.layouts.class_folders import Files, train_and_test
 from dxai.datasets.samples import afhq
@@ -21,7 +22,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     DataError
         For a split or class that the source lacks.
     """
-    options = parse(HoldOutOptions, dataset.options, "options", complete=False)
+    options = parse(HoldOutOptions, dataset.options, "options")
     return train_and_test(Files(source), dataset, prepare, FOLDERS, CLASSES, options)
 
 

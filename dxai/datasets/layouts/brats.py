@@ -12,14 +12,15 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import nibabel
 import numpy as np
+from pydantic import Field, model_validator
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError, parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import resize
 from dxai.datasets.layouts.class_folders import Files
@@ -48,39 +49,35 @@ UNREADABLE = (
 """What gzip and nibabel raise for a damaged volume."""
 
 
-@dataclass(frozen=True)
 class BratsOptions(SplitOptions):
-    """Options of the layout, beside those of `SplitOptions`.
+    """Options of the layout `brats`; the shares are of patients or slices."""
 
-    Attributes
-    ----------
-    min_tumour : int
-        Pixels of tumour, at the volume's own resolution, that make a slice "tumour".
-    cross_section : float
-        Share of the patient's largest brain area that a "healthy" slice must have.
-    clip : list of float
-        Percentiles of the brain's intensities that become black and white.
-    split_by : {'patient', 'slice'}
-        Whether all slices of a patient go to the same split; the paper splits by slice.
-    validation, test : float
-        Shares of patients, or slices.
-    seed : int
-        Of the assignment to splits.
-    """
+    min_tumour: int = Field(
+        20,
+        ge=1,
+        description='Pixels of tumour that make a slice "tumour", at the volume\'s resolution.',
+    )
+    cross_section: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description='Share of the patient\'s largest brain area that a "healthy" slice must have.',
+    )
+    clip: list[float] = Field(
+        [0.5, 99.5],
+        description="Percentiles of the brain's intensities that become black and white.",
+    )
+    split_by: Literal["patient", "slice"] = Field(
+        "patient",
+        description="Whether all slices of a patient go to the same split.\n"
+        "The paper splits by slice.",
+    )
 
-    min_tumour: int = 20
-    cross_section: float = 0.7
-    clip: list[float] = field(default_factory=lambda: [0.5, 99.5])
-    split_by: Literal["patient", "slice"] = "patient"
-
-    def __post_init__(self) -> None:
-        if self.min_tumour < 1:
-            raise ParamsError(f"min_tumour is {self.min_tumour}; it must be at least 1")
-        if not 0 < self.cross_section <= 1:
-            raise ParamsError(f"cross_section is {self.cross_section}; it must lie in (0, 1]")
+    @model_validator(mode="after")
+    def _check_clip(self) -> Self:
         if len(self.clip) != 2 or not 0 <= self.clip[0] < self.clip[1] <= 100:
             raise ParamsError(f"clip is {self.clip}; it takes two rising percentiles")
-        super().__post_init__()
+        return self
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
@@ -93,7 +90,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     """
     if dataset.channels != 1:
         raise ParamsError(f"channels is {dataset.channels}; MRI is gray, take 1")
-    options = parse(BratsOptions, dataset.options, "options", complete=False)
+    options = parse(BratsOptions, dataset.options, "options")
     cases = _cases(Files(source))
     patients = sorted({_patient(case) for case in cases})
     splits = dict.fromkeys(patients, "")
@@ -104,7 +101,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         for place, (case, files) in enumerate(sorted(cases.items()))
     ]
     read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
-    return Listing(CLASSES, by_split(units), read, asdict(options))
+    return Listing(CLASSES, by_split(units), read, options.model_dump())
 
 
 def _cases(files: Files) -> dict[str, tuple[File, File]]:

@@ -8,10 +8,10 @@ set), or the original release: `img_align_celeba/`, `list_attr_celeba.txt` and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import PurePosixPath
 
-from dxai.config.schema import DatasetParams, PrepareParams, parse
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Unit
 from dxai.datasets.layouts.class_folders import Files, reader, train_and_test
 from dxai.datasets.samples import celeba
@@ -34,7 +34,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         For an attribute or partition file that is missing, malformed, or names other images than
         the other one or the folder.
     """
-    options = parse(HoldOutOptions, dataset.options, "options", complete=False)
+    options = parse(HoldOutOptions, dataset.options, "options")
     files = Files(source)
     places: dict[str, File] = {}
     for name, file in files.all.items():
@@ -63,7 +63,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         tuple(CLASSES),
         by_split(units),
         reader(dataset, prepare),
-        asdict(options),
+        options.model_dump(),
         (Dropped(NOT_LISTED, extra),) if extra else (),
     )
 

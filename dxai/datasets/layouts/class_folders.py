@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from dxai.config.schema import DatasetParams, PrepareParams
@@ -201,7 +200,11 @@ def train_and_test(
             dropped += dropped_files(others, split, label)
     units = hold_out(units, tuple(classes), options.validation, options.seed)
     return Listing(
-        tuple(classes), by_split(units), reader(dataset, prepare), asdict(options), tuple(dropped)
+        tuple(classes),
+        by_split(units),
+        reader(dataset, prepare),
+        options.model_dump(),
+        tuple(dropped),
     )
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
 import numpy as np
 import shapely
 from PIL import Image, ImageDraw
+from pydantic import Field
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import parse
 from dxai.datasets.base import DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import EXTENSIONS, open_image, resize
 from dxai.datasets.layouts.class_folders import Files
@@ -32,41 +34,31 @@ PARTIAL = "a vehicle in it, but not enough of a small one"
 TOO_SMALL = "an image smaller than a patch"
 
 
-@dataclass(frozen=True)
 class DotaOptions(SplitOptions):
-    """Options of the layout, beside those of `SplitOptions`.
+    """Options of the layout `dota`; the shares are of images."""
 
-    Attributes
-    ----------
-    patch, stride : int
-        Side of a patch, and pixels from one to the next; what is left over at the right and lower
-        edge is not used.
-    coverage : float
-        Share of a small vehicle's area that a patch must hold to be of class "cars".
-    difficult : bool
-        Whether boxes that are marked difficult count as cars. They are vehicles in any case: a
-        patch that holds a part of one is never of class "none".
-    small_images : {'skip', 'pad'}
-        What happens to an image smaller than a patch; padding is black.
-    validation, test : float
-        Shares of the images.
-    seed : int
-        Of the assignment of images to splits.
-    """
-
-    patch: int = 256
-    stride: int = 256
-    coverage: float = 0.7
-    difficult: bool = True
-    small_images: Literal["skip", "pad"] = "skip"
-
-    def __post_init__(self) -> None:
-        for name in ("patch", "stride"):
-            if getattr(self, name) < 1:
-                raise ParamsError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.coverage <= 1:
-            raise ParamsError(f"coverage is {self.coverage}; it must lie in (0, 1]")
-        super().__post_init__()
+    patch: int = Field(256, ge=1, description="Side of a patch, pixels.")
+    stride: int = Field(
+        256,
+        ge=1,
+        description="Pixels from one patch to the next.\n"
+        "The remainder at the right and lower edge is not used.",
+    )
+    coverage: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description='Share of a small vehicle\'s area that a patch of class "cars" must hold.',
+    )
+    difficult: bool = Field(
+        True,
+        description="Whether boxes that are marked difficult count as cars.\n"
+        "They are vehicles in any case: a patch that holds a part of one is never of class "
+        '"none".',
+    )
+    small_images: Literal["skip", "pad"] = Field(
+        "skip", description="Handling of an image smaller than a patch; padding is black."
+    )
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     DataError
         For an image without labels, labels without an image, or a malformed line.
     """
-    options = parse(DotaOptions, dataset.options, "options", complete=False)
+    options = parse(DotaOptions, dataset.options, "options")
     files = Files(source)
     pairs = _pairs(files)
     boxes = [
@@ -113,7 +105,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     read = functools.partial(
         read_patches, options=options, image_size=prepare.image_size, channels=dataset.channels
     )
-    return Listing(CLASSES, by_split(units), read, asdict(options))
+    return Listing(CLASSES, by_split(units), read, options.model_dump())
 
 
 def _pairs(files: Files) -> list[tuple[File, File]]:

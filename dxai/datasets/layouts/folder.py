@@ -12,9 +12,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from typing import Self
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from pydantic import Field, model_validator
+
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError, parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Unit
 from dxai.datasets.layouts import class_folders
 from dxai.datasets.layouts.class_folders import Files
@@ -30,32 +33,30 @@ ALIASES = {
 COLUMNS = ("path", "label", "split")
 
 
-@dataclass(frozen=True)
 class FolderOptions(HoldOutOptions):
-    """Options of the layout, beside those of `HoldOutOptions`.
+    """Options of the layout `folder`; images are held out where there is no validation folder."""
 
-    Attributes
-    ----------
-    validation : float
-        Share of each class's training images that is held out when there is no validation folder.
-    seed : int
-        Of that draw.
-    group : str or None
-        A regular expression searched in each image's path relative to `source`; what its brackets
-        capture is the image's group, and a group is held out as a whole. None: images are
-        independent.
-    classes : list of str or None
-        The class folders to use; None takes all.
-    """
+    validation: float = Field(
+        0.15,
+        gt=0,
+        lt=1,
+        description="Share of each class's training images that is held out for validation.",
+    )
+    group: str | None = Field(
+        None,
+        description="A regular expression whose captures in an image's path are its group.\n"
+        "It is searched in the path relative to `source`, and a group is held out as a whole. "
+        "null: images are independent.",
+    )
+    classes: list[str] | None = Field(
+        None, description="The class folders to use; null: all of them."
+    )
 
-    validation: float = 0.15
-    group: str | None = None
-    classes: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
         if self.group is not None:
             _check_pattern(self.group)
+        return self
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
@@ -69,7 +70,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     ParamsError
         For an unknown or impossible option.
     """
-    options = parse(FolderOptions, dataset.options, "options", complete=False)
+    options = parse(FolderOptions, dataset.options, "options")
     files = Files(source)
     if source.table is None:
         units, classes, dropped = _from_folders(files, options)
@@ -81,7 +82,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         classes,
         by_split(units),
         class_folders.reader(dataset, prepare),
-        asdict(options),
+        options.model_dump(),
         tuple(dropped),
         _notes(units),
     )

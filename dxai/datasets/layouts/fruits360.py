@@ -6,11 +6,13 @@ Class names are those of the release 2020.05.18; later releases, which number ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dxai.config.schema import DatasetParams, PrepareParams, parse
+from pydantic import Field
+
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import parse
 from dxai.datasets.base import Layout, Listing
 from dxai.datasets.layouts.class_folders import Files, train_and_test
 from dxai.datasets.samples import fruits360
@@ -34,17 +36,10 @@ COUNTS = {"peppers": (2478, 826), "tomatoes": (5103, 1707), "apples": (6404, 213
 """Training and test images of the release 2020.05.18 (Table 5)."""
 
 
-@dataclass(frozen=True)
 class Fruits360Options(HoldOutOptions):
-    """Options of the layout, beside those of `HoldOutOptions`.
+    """Options of the layout `fruits360`."""
 
-    Attributes
-    ----------
-    fruit : {'peppers', 'tomatoes', 'apples'}
-        Which classes.
-    """
-
-    fruit: Literal["peppers", "tomatoes", "apples"] = "peppers"
+    fruit: Literal["peppers", "tomatoes", "apples"] = Field("peppers", description="Which classes.")
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
@@ -55,7 +50,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     DataError
         For a class that the source lacks.
     """
-    options = parse(Fruits360Options, dataset.options, "options", complete=False)
+    options = parse(Fruits360Options, dataset.options, "options")
     classes = {label: (label, f"{label} 1") for label in SETS[options.fruit]}
     return train_and_test(Files(source), dataset, prepare, FOLDERS, classes, options)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 
 import numpy as np
+from pydantic import Field
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError, parse
 from dxai.datasets.base import DataError, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import EXTENSIONS, open_image, square
 from dxai.datasets.layouts.class_folders import Files, dropped_files
@@ -24,26 +25,15 @@ from dxai.utils import keyed_random
 CLASSES = ("clean", "noise")
 
 
-@dataclass(frozen=True)
 class NoiseOptions(SplitOptions):
-    """Options of the layout, beside those of `SplitOptions`.
+    """Options of the layout `noise`; the seed also draws which images get noise, and the noise."""
 
-    Attributes
-    ----------
-    sigma : float
-        Deviation of the noise as a share of the range (0.1: 25.5 of 255).
-    validation, test : float
-        Shares of the images.
-    seed : int
-        Of the split, of which images get noise, and of the noise.
-    """
-
-    sigma: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sigma <= 1:
-            raise ParamsError(f"sigma is {self.sigma}; it must lie in (0, 1]")
-        super().__post_init__()
+    sigma: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Deviation of the noise as a share of the range (0.1: 25.5 of 255).",
+    )
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
@@ -56,7 +46,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     ParamsError
         For an impossible option, or an encoding that would not keep the noise as it is.
     """
-    options = parse(NoiseOptions, dataset.options, "options", complete=False)
+    options = parse(NoiseOptions, dataset.options, "options")
     if dataset.encoding != "png":
         raise ParamsError("encoding: jpeg would change the noise; take png")
     found = [file for file in Files(source).all.values() if not file.name.startswith("truth/")]
@@ -80,7 +70,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         seed=options.seed,
     )
     dropped = tuple(dropped_files(others, "", ""))
-    return Listing(CLASSES, by_split(units), read, asdict(options), dropped)
+    return Listing(CLASSES, by_split(units), read, options.model_dump(), dropped)
 
 
 def read_noisy(

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams, parse
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError, parse
 from dxai.datasets.base import SPLITS, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.source import Source
 from dxai.datasets.splits import SplitOptions
@@ -24,41 +27,34 @@ SIDE = 512
 """Of each photograph, pixels."""
 
 
-@dataclass(frozen=True)
 class TexturesOptions(SplitOptions):
-    """Options of the layout, beside those of `SplitOptions`.
+    """Options of the layout `textures`.
 
-    Attributes
-    ----------
-    block : int
-        Side of a source block, pixels; what is left over at the photograph's edge is not used.
-    stride : int
-        Pixels between two training patches of a block.
-    validation, test : float
-        Shares of each photograph's blocks, at least one block each.
-    seed : int
-        Of the assignment of blocks to splits.
+    The shares are of each photograph's blocks, at least one block each.
     """
 
-    block: int = 64
-    stride: int = 8
-    validation: float = 0.2
+    block: int = Field(
+        64,
+        ge=1,
+        le=SIDE,
+        description="Side of a source block, pixels.\n"
+        "The remainder at the photograph's edge is not used.",
+    )
+    stride: int = Field(8, ge=1, description="Pixels between two training patches of a block.")
+    validation: float = Field(0.2, gt=0, description="Share that goes to the validation split.")
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.block <= SIDE:
-            raise ParamsError(f"block is {self.block}; valid are 1 to {SIDE}")
-        if self.stride < 1:
-            raise ParamsError(f"stride is {self.stride}; it must be at least 1")
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check_block(self) -> Self:
         if self.blocks < 3:
             raise ParamsError(
                 f"block {self.block} gives {self.blocks} block a photograph, three splits need 3; "
                 f"take at most {SIDE // 2}"
             )
+        return self
 
     @property
     def blocks(self) -> int:
-        """Blocks of a photograph."""
+        """Number of blocks of a photograph."""
         return (SIDE // self.block) ** 2
 
 
@@ -70,7 +66,7 @@ def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) 
     ParamsError
         For an unknown or impossible option, or an image size that does not fit a block.
     """
-    options = parse(TexturesOptions, dataset.options, "options", complete=False)
+    options = parse(TexturesOptions, dataset.options, "options")
     size = prepare.image_size
     if size > options.block:
         raise ParamsError(
@@ -87,7 +83,7 @@ def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) 
     )
     # Blocks of a split stay in the order of the photograph, which decides the order of the images.
     units.sort(key=lambda unit: -SPLITS.index(unit.split))
-    return Listing(PHOTOGRAPHS, units, read, asdict(options))
+    return Listing(PHOTOGRAPHS, units, read, options.model_dump())
 
 
 @functools.cache

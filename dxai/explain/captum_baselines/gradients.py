@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import captum.attr
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from dxai.config.schema import ParamsError, positive
+from dxai.config.settings import Settings
 from dxai.explain.base import BatchExplainer
 from dxai.utils import keyed_random
 
 
-@dataclass(frozen=True)
-class IntegratedGradientsSettings:
-    """Settings of `IntegratedGradients`.
+class IntegratedGradientsSettings(Settings):
+    """Settings of `IntegratedGradients`."""
 
-    Attributes
-    ----------
-    steps : int
-        Points of the Gauss-Legendre rule along the straight path.
-    """
-
-    steps: int = 50
-
-    def __post_init__(self) -> None:
-        positive(self, "steps")
+    steps: int = Field(
+        50, gt=0, description="Points of the Gauss-Legendre rule along the straight path."
+    )
 
 
 class IntegratedGradients(BatchExplainer):
@@ -49,25 +41,18 @@ class IntegratedGradients(BatchExplainer):
         )
 
 
-@dataclass(frozen=True)
-class GradientShapSettings:
-    """Settings of `GradientShap`.
+class GradientShapSettings(Settings):
+    """Settings of `GradientShap`."""
 
-    Attributes
-    ----------
-    samples : int
-        Random points of the path, each with noise of its own.
-    stdev : float
-        Standard deviation of the noise added to the image, in its units (Captum's default: 0).
-    """
-
-    samples: int = 25
-    stdev: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive(self, "samples")
-        if self.stdev < 0:
-            raise ParamsError(f"stdev is {self.stdev}; it must be 0 or more")
+    samples: int = Field(
+        25, gt=0, description="Random points of the path, each with noise of its own."
+    )
+    stdev: float = Field(
+        0.0,
+        ge=0,
+        description="Standard deviation of the noise added to the image, in its units "
+        "(Captum's default: 0).",
+    )
 
 
 class GradientShap(BatchExplainer):

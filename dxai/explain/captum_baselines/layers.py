@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import captum.attr
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from dxai.config.schema import choose, positive
+from dxai.config.settings import Settings, choose
 from dxai.explain.base import BatchExplainer
 from dxai.explain.model_surgery import frozen_copy, require_same, traced_copy
 from dxai.models.classifiers import default_layers
 from dxai.types import Unsupported
 
 
-@dataclass(frozen=True)
-class LayerSettings:
-    """Settings of `GradCam` and `GuidedGradCam`.
+class LayerSettings(Settings):
+    """Settings of `GradCam` and `GuidedGradCam`."""
 
-    Attributes
-    ----------
-    layer : str or None
-        Name of the layer (`model.get_submodule`), for example ``"layer3.1.conv2"``; None takes
-        `dxai.models.classifiers.default_layers`, which for an unknown network is its last
-        convolution.
-    """
-
-    layer: str | None = None
+    layer: str | None = Field(
+        None,
+        description="Name of the layer (`model.get_submodule`), for example `layer3.1.conv2`.\n"
+        "null: `dxai.models.classifiers.default_layers`, which for an unknown network is its last "
+        "convolution.",
+    )
 
 
 class LayerExplainer(BatchExplainer):
     """A method that reads one layer of the classifier, `self.layer`."""
 
-    Settings: ClassVar[type] = LayerSettings
+    Settings: ClassVar[type[Settings]] = LayerSettings
     role: ClassVar[str] = "gradcam"
 
     def prepare(self) -> None:
@@ -55,20 +51,15 @@ class GradCam(LayerExplainer):
         return resized(method.attribute(inputs, target=target), inputs, self.name)
 
 
-@dataclass(frozen=True)
 class InternalInfluenceSettings(LayerSettings):
-    """Settings of `InternalInfluence`: the layer (see `LayerSettings`), and
+    """Settings of `InternalInfluence`."""
 
-    Attributes
-    ----------
-    steps : int
-        Points of the Gauss-Legendre rule along the straight path from the zero image.
-    """
-
-    steps: int = 50
-
-    def __post_init__(self) -> None:
-        positive(self, "steps")
+    steps: int = Field(
+        50,
+        gt=0,
+        description="Points of the Gauss-Legendre rule along the straight path "
+        "from the zero image.",
+    )
 
 
 class InternalInfluence(LayerExplainer):

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import captum.attr
 import numpy as np
 import torch
 from captum._utils.models.linear_model import SkLearnRidge
+from pydantic import Field
 from skimage.segmentation import slic
 from torch import Tensor
 
-from dxai.config.schema import positive
+from dxai.config.settings import Settings
 from dxai.explain.base import BatchExplainer
 from dxai.utils import keyed_random
 
 
-@dataclass(frozen=True)
-class LimeSettings:
-    """Settings of `Lime`.
+class LimeSettings(Settings):
+    """Settings of `Lime`."""
 
-    Attributes
-    ----------
-    samples : int
-        Random sets of superpixels that are kept, the others being set to 0.
-    segments : int
-        Superpixels that SLIC aims at.
-    compactness : float
-        Of SLIC: the weight of nearness against likeness, for gray values in [0, 1]; colours are
-        compared in Lab, whose values span 100, and the weight grows with them.
-    """
-
-    samples: int = 1000
-    segments: int = 50
-    compactness: float = 0.1
-
-    def __post_init__(self) -> None:
-        positive(self, "samples", "segments", "compactness")
+    samples: int = Field(
+        1000,
+        gt=0,
+        description="Random sets of superpixels that are kept, the others being set to 0.",
+    )
+    segments: int = Field(50, gt=0, description="Number of superpixels that SLIC aims at.")
+    compactness: float = Field(
+        0.1,
+        gt=0,
+        description="Compactness of SLIC: the weight of nearness against likeness.\n"
+        "For gray values in [0, 1]; colours are compared in Lab, whose values span 100, and the "
+        "weight grows with them.",
+    )
 
 
 class Lime(BatchExplainer):

@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import captum.attr
 import torch
 import torch.nn.functional as F
 from captum.attr._utils.lrp_rules import EpsilonRule
+from pydantic import Field
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dxai.config.schema import positive
+from dxai.config.settings import Settings
 from dxai.explain.base import BatchExplainer
 from dxai.explain.model_surgery import add_module, require_same, traced_copy
 from dxai.types import Unsupported
@@ -86,20 +86,12 @@ SIZES: set[Any] = {getattr, "size", "dim", "numel", operator.getitem, operator.f
 """What computes with shapes, when applied to images or shapes."""
 
 
-@dataclass(frozen=True)
-class LRPSettings:
-    """Settings of `LRP`.
+class LRPSettings(Settings):
+    """Settings of `LRP`."""
 
-    Attributes
-    ----------
-    epsilon : float
-        Of the epsilon rule (Captum's default: 1e-9).
-    """
-
-    epsilon: float = 1e-9
-
-    def __post_init__(self) -> None:
-        positive(self, "epsilon")
+    epsilon: float = Field(
+        1e-9, gt=0, description="Epsilon of the epsilon rule (Captum's default: 1e-9)."
+    )
 
 
 class LRP(BatchExplainer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +96,7 @@ def build_report(params: Params, paths: Paths) -> str:
     template = _environment().get_template(TEMPLATE)
     return template.render(
         params=params,
-        settings=yaml.safe_dump(dataclasses.asdict(params), sort_keys=False, allow_unicode=True),
+        settings=yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True),
         matrix=make_matrix(cases, anchors),
         tables=_views(tables, paths, sections, anchors),
         stability=stability_chart(tables["table4"]),

@@ -14,7 +14,7 @@ import pytest
 
 from dxai import __version__
 from dxai.cli.main import main
-from dxai.config.schema import load_params
+from dxai.config.params_file import load_params
 
 PROJECT = Path(__file__).parents[3]
 HEAVY = ("torch", "numpy", "pandas", "matplotlib", "mlflow", "prefect", "dvc", "yaml", "PIL")
@@ -86,7 +86,7 @@ def test_use_rewrites_params_yaml(
     capsys.readouterr()
     assert main(["use", "quick", "--set", "decompose.steps=12", "--seeds", "4", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("run.decompose.steps: ") and line.endswith("12") for line in lines)
+    assert any(line.startswith("decompose.steps: ") and line.endswith("12") for line in lines)
     params = load_params()
     assert (params.decompose.steps, params.seeds) == (12, [4, 2])
     assert main(["use"]) == 0

@@ -1,8 +1,9 @@
-"""`dxai use`: the run block says what was asked for, and the rest of the file stays."""
+"""Profiles, and `dxai use`: the file says what was asked for."""
 
 from __future__ import annotations
 
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,33 +11,20 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dxai.config.profiles import select_profile
-from dxai.config.schema import ParamsError, load_params, profile_names
+from dxai.config.params_file import format_params, load_params, read_yaml
+from dxai.config.profiles import CATALOGUE, load_profile, profile_names, select_profile
+from dxai.config.settings import ParamsError
 
 PROJECT = Path(__file__).parents[3] / "params.yaml"
-PLAIN = """\
-# No anchor anywhere.
-profiles:
-  only: {}
-# above
-
-run: {}
-# below the block
-"""
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """The project's params file, on its first profile."""
+    """The project's params file, with the first profile."""
     path = tmp_path / "params.yaml"
     shutil.copy(PROJECT, path)
-    select_profile(path, profile_names(path)[0])
+    select_profile(path, profile_names()[0])
     return path
-
-
-def above(path: Path) -> str:
-    """The text before the run block."""
-    return path.read_text().partition("\nrun:")[0]
 
 
 def read(path: Path) -> dict:
@@ -46,19 +34,35 @@ def read(path: Path) -> dict:
     return YAML(typ="safe").load(path.read_text())
 
 
-@pytest.mark.parametrize("profile", profile_names(PROJECT))
-def test_every_profile_is_valid_and_run_as_it_stands(file: Path, profile: str) -> None:
-    before = above(file)
+@pytest.mark.parametrize("profile", profile_names())
+def test_every_profile_is_written_and_read_back(file: Path, profile: str) -> None:
     select_profile(file, profile)
-    document = read(file)
-    assert document["run"] == document["profiles"][profile]
+    assert read(file) == load_profile(profile)
     assert load_params(file).profile == profile
-    assert above(file) == before
 
 
-@pytest.mark.parametrize("profile", profile_names(PROJECT))
+def test_a_profile_is_merged_over_the_one_that_it_extends() -> None:
+    quick, full, smoke = (load_profile(name) for name in ("quick", "full", "smoke"))
+    assert full["decompose"] == quick["decompose"]
+    assert full["training"] == quick["training"] | {"cpus_per_worker": 1}
+    assert smoke["methods"]["naive"] == quick["methods"]["naive"] | {"iterations": 10}
+    assert smoke["repeat"] == {"classifiers": ["resnet18"], "seeds": [1]}  # a list is replaced
+
+
+def test_what_is_run_replaces_that_of_the_other_profile_and_comes_from_the_catalogue() -> None:
+    full, catalogue = load_profile("full"), read_yaml(CATALOGUE)
+    assert list(load_profile("smoke")["datasets"]) == ["textures"]
+    assert load_profile("quick")["joint"] == {}
+    assert full["datasets"]["brats"] == catalogue["datasets"]["brats"]
+    assert full["datasets"]["dota"] == catalogue["datasets"]["dota"] | {
+        "overrides": {"decompose": {"steps": 2500}}
+    }
+    assert full["joint"]["joint"] == catalogue["classifiers"]["joint"] | {"options": {"width": 16}}
+
+
+@pytest.mark.parametrize("profile", profile_names())
 def test_values_can_be_overridden_in_every_profile(file: Path, profile: str) -> None:
-    method = next(iter(read(file)["profiles"][profile]["methods"]))
+    method = next(iter(load_profile(profile)["methods"]))
     select_profile(file, profile, methods=[method, "ig"])
     select_profile(
         file,
@@ -74,9 +78,9 @@ def test_values_can_be_overridden_in_every_profile(file: Path, profile: str) -> 
     assert (params.decompose.steps, params.decompose.lr) == (300, 2e-5)
     assert (params.methods["ig"], params.evaluate.images) == ({"steps": 7}, 20)
     assert params.datasets["textures"].options["mark"] == [1, "a: b", {"c": None}]
-    expected = read(file)["profiles"][profile]
-    assert read(file)["run"]["prepare"] == expected["prepare"]
-    assert read(file)["run"]["decompose"] == expected["decompose"] | {"steps": 300, "lr": 2e-5}
+    expected = load_profile(profile)
+    assert read(file)["prepare"] == expected["prepare"]
+    assert read(file)["decompose"] == expected["decompose"] | {"steps": 300, "lr": 2e-5}
 
 
 def test_nothing_to_change_leaves_the_file_alone(file: Path) -> None:
@@ -92,13 +96,13 @@ def test_nothing_to_change_leaves_the_file_alone(file: Path) -> None:
 def test_going_back_restores_the_file_byte_for_byte(file: Path) -> None:
     text, profile = file.read_bytes(), load_params(file).profile
     changes = select_profile(file, seeds=[3, 1, 3], overrides={"evaluate.images": "9"})
-    assert "run.evaluate.images: " in "\n".join(changes)
+    assert "evaluate.images: " in "\n".join(changes)
     assert load_params(file).seeds == [3, 1]
     select_profile(file, profile)
     assert file.read_bytes() == text
 
 
-def test_names_come_from_the_run_then_the_profile_then_the_catalogue(file: Path) -> None:
+def test_names_come_from_the_file_then_the_profile_then_the_catalogue(file: Path) -> None:
     select_profile(file, "quick", overrides={"classifiers.resnet18.options.width": "12"})
     select_profile(file, classifiers=["simple", "resnet18"])
     params = load_params(file)
@@ -166,10 +170,12 @@ def test_what_is_repeated_may_be_named_at_once(file: Path) -> None:
         ({"overrides": {"stages.steps": "1"}}, ["stages", "decompose"]),
         ({"overrides": {"methods.ig.sample": "1"}}, ["sample", "steps"]),
         ({"overrides": {"decompose.steps": "many"}}, ["decompose.steps", "many"]),
-        ({"overrides": {"decompose.steps": "0"}}, ["steps", "above 0"]),
+        ({"overrides": {"decompose.steps": "0"}}, ["decompose.steps", "greater than 0"]),
         ({"overrides": {"decompose.steps": "[1"}}, ["decompose.steps", "YAML"]),
         ({"overrides": {"decompose.steps.x": "1"}}, ["decompose.steps"]),
         ({"overrides": {"profile": "paper"}}, ["profile"]),
+        ({"overrides": {"datasets.mine.source": "data/mine"}}, ["datasets", "mine", "textures"]),
+        ({"overrides": {"datasets.textures.chanels": "1"}}, ["datasets.textures", "channels"]),
     ],
 )
 def test_what_does_not_fit_is_named_and_changes_nothing(
@@ -187,24 +193,37 @@ def test_what_does_not_fit_is_named_and_changes_nothing(
 @pytest.mark.parametrize("source", ["s3://bucket/raw", "file:///a b/c", "~/raw: new, or {old}"])
 def test_a_url_can_be_read_by_dvc(file: Path, source: str) -> None:
     select_profile(file, datasets=["shapes"], overrides={"datasets.shapes.source": f"{source!r}"})
-    assert read(file)["run"]["datasets"]["shapes"]["source"] == source
+    assert read(file)["datasets"]["shapes"]["source"] == source
 
 
-def test_without_anchors_and_with_text_below(file: Path) -> None:
-    values = read(file)["run"]
-    document = yaml.safe_load(PLAIN)
-    document["profiles"]["only"] = values | {"profile": "only"}
-    text = yaml.safe_dump(document, sort_keys=False).replace("run: {}", "\n# above\nrun: {}\n# end")
-    file.write_text(text)
-    select_profile(file, "only", overrides={"decompose.steps": "8"})
-    assert load_params(file).decompose.steps == 8
-    assert file.read_text().endswith("# end\n") and "\n# above\nrun:\n" in file.read_text()
+def test_an_entry_of_ones_own_stays_and_can_be_named_with_a_profile(file: Path) -> None:
+    own = {"layout": "folder", "source": "data/mine"}
+    values = read(file)
+    values["datasets"] = {"mine": own, **values["datasets"]}
+    file.write_text(format_params(values))
+    select_profile(file, seeds=[7])
+    assert read(file)["datasets"]["mine"] == own
+    select_profile(file, "quick", datasets=["mine"])
+    assert read(file)["datasets"] == {"mine": own}
+    select_profile(file, overrides={"datasets.mine.overrides.decompose.steps": "9"})
+    assert load_params(file).decompose_for("mine", "resnet18").steps == 9
+
+
+def test_a_file_of_an_earlier_version_is_converted(file: Path) -> None:
+    values = read(file) | {"profile": "only"}
+    del values["profile"]
+    document = "profiles:\n  only: &only\n" + textwrap.indent(yaml.safe_dump(values), "    ")
+    file.write_text(document + "run:\n  <<: *only\n  profile: only\n  seeds: [4]\n")
+    with pytest.raises(ParamsError, match=r"layout of an earlier version .*`dxai use` rewrites"):
+        load_params(file)
+    assert select_profile(file) == ["params.yaml: converted to the present layout"]
+    assert read(file) == values | {"profile": "only", "seeds": [4]}
 
 
 def test_a_file_that_is_missing_or_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no such file"):
         select_profile(tmp_path / "params.yaml", "quick")
-    (tmp_path / "params.yaml").write_text("run: [")
+    (tmp_path / "params.yaml").write_text("seeds: [")
     with pytest.raises(ParamsError, match="not valid YAML"):
         select_profile(tmp_path / "params.yaml", "quick")
 
@@ -221,7 +240,7 @@ OVERRIDES = {
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=10
 )
-@given(st.fixed_dictionaries({}, optional=OVERRIDES), st.sampled_from(profile_names(PROJECT)))
+@given(st.fixed_dictionaries({}, optional=OVERRIDES), st.sampled_from(profile_names()))
 def test_any_values_read_back(file: Path, values: dict, profile: str) -> None:
     dumped = {key: yaml.safe_dump(value) for key, value in values.items()}
     select_profile(file, profile, overrides=dumped)

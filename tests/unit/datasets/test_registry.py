@@ -6,15 +6,16 @@ import json
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from dxai.config.schema import DatasetParams, Params, ParamsError, PrepareParams, load_params, parse
+from dxai.config.params_file import load_params, read_yaml
+from dxai.config.profiles import CATALOGUE as CATALOGUE_FILE
+from dxai.config.schema import DatasetParams, Params, PrepareParams
+from dxai.config.settings import ParamsError, parse
 from dxai.datasets import parallel_reader
 from dxai.datasets.base import SPLITS, DataError, Layout, Listing
 from dxai.datasets.images import decode
@@ -25,7 +26,7 @@ from dxai.datasets.source import Source, open_source
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
-CATALOGUE = yaml.safe_load((ROOT / "params.yaml").read_text())["catalogue"]["datasets"]
+CATALOGUE = read_yaml(CATALOGUE_FILE)["datasets"]
 SIZE = 32
 DRAWN = [name for name, layout in LAYOUTS.items() if layout.render_sample is not None]
 only_drawn = pytest.mark.parametrize("dataset", DRAWN, indirect=True)
@@ -64,7 +65,7 @@ def test_layout_is_complete(name: str) -> None:
     layout = LAYOUTS[name]
     assert not lacks(layout), f"layout {name} lacks {'; '.join(lacks(layout))}"
     assert (ROOT / f"dxai/datasets/layouts/{name}.py").exists()
-    assert CATALOGUE[entry(name)]["options"], f"{entry(name)}: params.yaml shows every option"
+    assert CATALOGUE[entry(name)]["options"], f"{entry(name)}: the catalogue shows every option"
 
 
 def test_incomplete_layout_is_noticed() -> None:
@@ -84,16 +85,16 @@ def test_incomplete_layout_is_noticed() -> None:
 @pytest.fixture(params=LAYOUTS)
 def dataset(request: pytest.FixtureRequest, drawn: Drawn) -> DatasetParams:
     """A small dataset of each layout, with the options of params.yaml."""
-    found = parse(DatasetParams, CATALOGUE[entry(request.param)], "made", complete=False)
+    found = parse(DatasetParams, CATALOGUE[entry(request.param)], "made")
     if LAYOUTS[request.param].render_sample is None:
         return found
-    return replace(found, source=str(drawn(request.param)))
+    return found.replace(source=str(drawn(request.param)))
 
 
 @pytest.fixture
 def params(dataset: DatasetParams) -> Params:
     shards = PrepareParams(image_size=SIZE, shard_mb=1)
-    return replace(load_params(ROOT / "params.yaml"), datasets={"mine": dataset}, prepare=shards)
+    return load_params(ROOT / "params.yaml").replace(datasets={"mine": dataset}, prepare=shards)
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +162,7 @@ def test_options_are_filled_in(dataset: DatasetParams) -> None:
     listing, _ = find(dataset)
     assert listing.options.items() >= dataset.options.items()
     assert listing.options.keys() == dataset.options.keys()
-    assert find(replace(dataset, options={}))[0].options.keys() == listing.options.keys()
+    assert find(dataset.replace(options={}))[0].options.keys() == listing.options.keys()
 
 
 @only_drawn
@@ -192,10 +193,10 @@ def test_listing_can_be_sent_to_another_process(dataset: DatasetParams) -> None:
 def test_unknown_option_is_named_with_the_valid_ones(
     dataset: DatasetParams, params: Params, tmp_path: Path
 ) -> None:
-    wrong = replace(dataset, options=dataset.options | {"sede": 3})
+    wrong = dataset.replace(options=dataset.options | {"sede": 3})
     with pytest.raises(ParamsError, match=r"dataset mine: .*unknown 'sede'; valid are .*\bseed\b"):
         prepare(
-            "mine", replace(params, datasets={"mine": wrong}), tmp_path / "out", tmp_path / "work"
+            "mine", params.replace(datasets={"mine": wrong}), tmp_path / "out", tmp_path / "work"
         )
     assert not (tmp_path / "out").exists()
 
@@ -253,9 +254,9 @@ def test_source_sample_is_the_drawn_folder(
 ) -> None:
     """It is drawn while it is prepared, and gone after; it is nobody's release."""
     capsys.readouterr()
-    sample = replace(dataset, source="sample", release="paper")
+    sample = dataset.replace(source="sample", release="paper")
     manifest = prepare(
-        "mine", replace(params, datasets={"mine": sample}), tmp_path / "out", tmp_path / "work", 1
+        "mine", params.replace(datasets={"mine": sample}), tmp_path / "out", tmp_path / "work", 1
     )
     assert json.loads((tmp_path / "out/manifest.json").read_text()) == manifest
     assert manifest["drawn"] is True
@@ -267,7 +268,7 @@ def test_source_sample_is_the_drawn_folder(
 
 def test_unknown_dataset_and_layout(tmp_path: Path) -> None:
     params = load_params(ROOT / "params.yaml")
-    params = replace(params, datasets={"mine": DatasetParams("zip", "x")})
+    params = params.replace(datasets={"mine": DatasetParams(layout="zip", source="x")})
     with pytest.raises(ParamsError, match=r"unknown 'yours'; valid are mine"):
         prepare("yours", params, tmp_path / "out", tmp_path / "work")
     message = f"dataset mine: layout: unknown 'zip'; valid are {', '.join(sorted(LAYOUTS))}"
@@ -278,8 +279,8 @@ def test_unknown_dataset_and_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", DRAWN)
 def test_errors_name_the_dataset(layout: str, tmp_path: Path) -> None:
     channels = CATALOGUE[entry(layout)]["channels"]
-    other = DatasetParams(layout, str(tmp_path / "nothing"), channels)
-    params = replace(load_params(ROOT / "params.yaml"), datasets={"mine": other})
+    other = DatasetParams(layout=layout, source=str(tmp_path / "nothing"), channels=channels)
+    params = load_params(ROOT / "params.yaml").replace(datasets={"mine": other})
     with pytest.raises(DataError, match=r"dataset mine: .*nothing: no such folder"):
         prepare("mine", params, tmp_path / "out", tmp_path / "work")
 
@@ -300,7 +301,7 @@ def test_counts_of_a_declared_release(
     dataset: DatasetParams, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Other counts than Table 5's: an error where the paper gives its release, else shown."""
-    paper = replace(params, datasets={"mine": replace(dataset, release="paper")})
+    paper = params.replace(datasets={"mine": dataset.replace(release="paper")})
     args = "mine", paper, tmp_path / "out", tmp_path / "work", 1
     if dataset.layout not in PAPER:
         manifest = prepare(*args)
@@ -334,10 +335,13 @@ def test_the_release_itself_is_taken(tmp_path: Path, capsys: pytest.CaptureFixtu
             folder.mkdir(parents=True)
             for i in range(number):
                 (folder / f"{i}_100.png").hardlink_to(pixel)
-    params = replace(
-        load_params(ROOT / "params.yaml"),
+    params = load_params(ROOT / "params.yaml").replace(
         prepare=PrepareParams(image_size=1),
-        datasets={"mine": DatasetParams("fruits360", str(tmp_path / "fruits"), release="paper")},
+        datasets={
+            "mine": DatasetParams(
+                layout="fruits360", source=str(tmp_path / "fruits"), release="paper"
+            )
+        },
     )
     args = "mine", params, tmp_path / "out", tmp_path / "work", 1
     prepare(*args)
@@ -353,7 +357,7 @@ def test_a_csv_file_is_for_the_layout_folder_only(layout: str, tmp_path: Path) -
     """Anything else would read the whole folder, whatever the file says."""
     (tmp_path / "images.csv").write_text("path,label,split\n")
     channels = 1 if layout == "brats" else 3
-    dataset = DatasetParams(layout, str(tmp_path / "images.csv"), channels)
-    params = replace(load_params(ROOT / "params.yaml"), datasets={"mine": dataset})
+    dataset = DatasetParams(layout=layout, source=str(tmp_path / "images.csv"), channels=channels)
+    params = load_params(ROOT / "params.yaml").replace(datasets={"mine": dataset})
     with pytest.raises(ParamsError, match=r"images\.csv: only the layout folder reads a CSV file"):
         prepare("mine", params, tmp_path / "out", tmp_path / "work")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
-from dxai.config.schema import load_params
 from dxai.datasets.prepare import prepare
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, shapes

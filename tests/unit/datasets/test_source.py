@@ -250,7 +250,7 @@ def test_a_table_and_its_folder_are_the_same_images(tmp_path: Path) -> None:
 
     def samples(text: str) -> dict[str, tuple[str, bytes]]:
         source = open_source(text)
-        dataset = DatasetParams("folder", text, 3, {})
+        dataset = DatasetParams(layout="folder", source=text, channels=3, options={})
         listing = LAYOUTS["folder"].find(source, dataset, PrepareParams(image_size=8))
         found = listing.samples(source.load)
         return {sample.id: (sample.label, np.asarray(sample.image).tobytes()) for sample in found}

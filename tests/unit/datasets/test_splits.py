@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxai.config.schema import ParamsError
+from dxai.config.settings import ParamsError, parse
 from dxai.datasets.base import Unit
 from dxai.datasets.splits import HoldOutOptions, SplitOptions, by_split, choose_groups, hold_out
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.2), (0.2, 0.0), (0.5, 0.5), (-0.1, 0.3)])
 def test_shares_that_leave_a_split_empty_are_refused(validation: float, test: float) -> None:
-    with pytest.raises(ParamsError, match="validation and test must be above 0"):
-        SplitOptions(validation, test)
+    with pytest.raises(ParamsError, match=r"must be greater than 0|test must be below 1"):
+        parse(SplitOptions, {"validation": validation, "test": test}, "options")
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
-    with pytest.raises(ParamsError, match=f"validation is {share}; it must be between 0 and 1"):
-        HoldOutOptions(share)
+    with pytest.raises(ParamsError, match=f"validation is {share}; it must be (greater|less) than"):
+        parse(HoldOutOptions, {"validation": share}, "options")
 
 
 def test_test_goes_first() -> None:

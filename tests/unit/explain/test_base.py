@@ -188,5 +188,5 @@ def test_unknown_names_list_the_valid_ones(build: Callable[[str], nn.Module]) ->
         build_explainer("random", classifier, {"a": 1})
     with pytest.raises(ValueError, match=r"methods\.lime\.samples is 'many'.*int"):
         build_explainer("lime", classifier, {"samples": "many"})
-    with pytest.raises(ValueError, match=r"methods\.lrp: epsilon is 0.* above 0"):
+    with pytest.raises(ValueError, match=r"methods\.lrp\.epsilon is 0.* greater than 0"):
         build_explainer("lrp", classifier, {"epsilon": 0})

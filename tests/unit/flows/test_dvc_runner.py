@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dxai.config.profiles import select_profile
-from dxai.config.schema import ParamsError
+from dxai.config.settings import ParamsError
 from flows.dvc_runner import Group, StageFailed, groups, lanes, prune_locks, reproduce
 
 PIPELINE = """

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dxai.config.schema import ParamsError
+from dxai.config.settings import ParamsError
 from infra import local
-from infra.supervisor import Stack
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,10 +37,10 @@ def test_of_an_error_only_its_message_is_shown(capsys: pytest.CaptureFixture[str
 
 
 def test_a_profile_is_checked_at_once() -> None:
-    assert local.flow_parameters(Stack(ROOT), None) == {}
-    assert local.flow_parameters(Stack(ROOT), "smoke") == {"profile": "smoke"}
+    assert local.flow_parameters(None) == {}
+    assert local.flow_parameters("smoke") == {"profile": "smoke"}
     with pytest.raises(ParamsError, match=r"tiny.*quick.*smoke"):
-        local.flow_parameters(Stack(ROOT), "tiny")
+        local.flow_parameters("tiny")
 
 
 def test_status_and_down_where_nothing_runs(

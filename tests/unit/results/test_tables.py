@@ -1,11 +1,11 @@
-import dataclasses
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from dxai.config.schema import METHODS, load_params
+from dxai.config.params_file import load_params
+from dxai.config.schema import METHODS
 from dxai.reporting.styles import STYLES
 from dxai.results import claims, methods, paper, tables
 from dxai.results.table_specs import SPECS
@@ -196,8 +196,8 @@ def test_table4_where_every_map_is_constant(tmp_path):
 
 def test_table5_counts_what_was_prepared(tmp_path):
     params = load_params(PROJECT / "params.yaml")
-    textures = dataclasses.replace(params.datasets["textures"], source="somewhere")
-    params = dataclasses.replace(params, datasets={"textures": textures})
+    textures = params.datasets["textures"].replace(source="somewhere")
+    params = params.replace(datasets={"textures": textures})
     folder = prepared_textures(tmp_path)
     (row,) = tables.table5([folder], params).to_dict("records")
     assert set(row) == set(SPECS["table5"].names)

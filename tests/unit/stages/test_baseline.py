@@ -5,7 +5,8 @@ import json
 import pytest
 
 from dxai.config.profiles import select_profile
-from dxai.config.schema import METHODS, ParamsError
+from dxai.config.schema import METHODS
+from dxai.config.settings import ParamsError
 from dxai.explain import registry
 from dxai.stages import baseline, classifier, tables
 from dxai.types import Unsupported

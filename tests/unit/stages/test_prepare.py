@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
+from dxai.config.params_file import format_params, read_yaml
 from dxai.datasets.sharded_dataset import ShardedDataset
 
 ROOT = Path(__file__).parents[3]
@@ -25,10 +25,10 @@ TEXTURES = {"layout": "textures", "source": "data/textures.md", "channels": 1}
 
 
 def write_params(folder: Path, datasets: dict[str, Any], **prepare: int) -> None:
-    run = yaml.safe_load((ROOT / "params.yaml").read_text())["run"]
-    run["datasets"] = datasets
-    run["prepare"] |= prepare
-    (folder / "params.yaml").write_text(yaml.safe_dump({"run": run}))
+    values = read_yaml(ROOT / "params.yaml")
+    values["datasets"] = datasets
+    values["prepare"] |= prepare
+    (folder / "params.yaml").write_text(format_params(values))
 
 
 def start(folder: Path, *names: str, **options: Any) -> subprocess.Popen[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -80,7 +79,7 @@ def rich(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
     whole = write_project(folder, rich=True)
     some = {name: whole.methods[name] for name in ("ig", "gradcam")}
     datasets = {"textures": whole.datasets["textures"]}
-    params = dataclasses.replace(whole, datasets=datasets, methods=some, joint={})
+    params = whole.replace(datasets=datasets, methods=some, joint={})
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/.work/mlflow.db"
     mlflow_store.log_benchmark(folder, params, "rich")
     os.environ.pop("MLFLOW_TRACKING_URI")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,14 @@ from dxai.results.metric_names import MetricValue as Value
 from dxai.tracking import reproduce
 from dxai.utils import dvc_files
 
-PARAMS = """run:
-  datasets:
-    drawn: {source: sample}
-    far: {source: "s3://bucket/x"}
-    fruit: {source: data/fruit}
-    listed: {source: data/own/list.csv}
-  classifiers:
-    mine: {arch: "own.nets:Net", weights: weights/mine.pt}
-    simple: {arch: simple, weights: null}
+PARAMS = """datasets:
+  drawn: {source: sample}
+  far: {source: "s3://bucket/x"}
+  fruit: {source: data/fruit}
+  listed: {source: data/own/list.csv}
+classifiers:
+  mine: {arch: "own.nets:Net", weights: weights/mine.pt}
+  simple: {arch: simple, weights: null}
 """
 
 
@@ -38,8 +38,11 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return root, folder
 
 
-def test_what_git_does_not_have_is_linked_once(folders: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("before", ["", "run:\n"], ids=["flat", "of an earlier version"])
+def test_what_git_does_not_have_is_linked_once(folders: tuple[Path, Path], before: str) -> None:
     root, folder = folders
+    if before:
+        (folder / "params.yaml").write_text(before + textwrap.indent(PARAMS, "  "))
     paths = [path for path, _ in reproduce._link_given(root, folder)]
     assert paths == ["data/fruit", "data/own", "weights/mine.pt", "own"]
     assert (folder / "data/own/list.csv").read_text() == "data/own/list.csv"

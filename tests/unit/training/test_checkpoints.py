@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import multiprocessing
 import resource
@@ -216,7 +215,7 @@ def test_leftovers_of_a_killed_process_do_no_harm(tmp_path: Path) -> None:
 def test_a_training_goes_on_from_the_one_before_to_the_same_numbers(tmp_path: Path) -> None:
     folder = prepared_textures(tmp_path, image_size=16)
     whole, history = test_decomposition.run(folder, Checkpoint(tmp_path / "a"))
-    four = dataclasses.replace(test_decomposition.SMALL, steps=4)
+    four = test_decomposition.SMALL.replace(steps=4)
     test_decomposition.run(folder, Checkpoint(tmp_path / "b"), four)
     cut(tmp_path / "b/step-000000004.pt")
     seen = test_decomposition.Seen()

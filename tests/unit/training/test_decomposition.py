@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -18,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
+from dxai.config.params_file import format_params, read_yaml
 from dxai.config.profiles import select_profile
 from dxai.config.schema import ClassifierParams, DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
@@ -188,7 +187,7 @@ def test_snapshots_survive_an_interruption_bit_for_bit(folder: Path, tmp_path: P
     first, second = (whole["snapshots"][step] for step in (1, 2))
     assert any(not torch.equal(first[name], second[name]) for name in first)
     assert all(value.device.type == "cpu" for value in first.values())
-    once, _ = run(folder, Checkpoint(tmp_path / "c"), dataclasses.replace(SMALL, steps=2))
+    once, _ = run(folder, Checkpoint(tmp_path / "c"), SMALL.replace(steps=2))
     assert all(torch.equal(v, second[k]) for k, v in once.average.state_dict().items())
 
 
@@ -292,7 +291,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images(
 
 
 def test_steps_that_are_too_long_stop_it_too(folder: Path, tmp_path: Path) -> None:
-    wild = dataclasses.replace(SMALL, lr=1e30, steps=50)
+    wild = SMALL.replace(lr=1e30, steps=50)
     with pytest.raises(NonFiniteError) as caught:
         run(folder, Checkpoint(tmp_path), wild)
     step = named_step(str(caught.value))
@@ -376,13 +375,13 @@ def project(folder: Path, root: Path, after: int) -> Path:
     }
     changed |= {"training.executor": "local"}
     select_profile(root / "params.yaml", "smoke", methods=["random"], overrides=changed)
-    params = yaml.safe_load((root / "params.yaml").read_text())["run"]
+    params = read_yaml(root / "params.yaml")
     options = {"after": after}
     params["classifiers"] = {
         "mine": {"arch": "mine:Overflows", "options": options, "weights": None}
     }
     params["repeat"]["classifiers"], params["ablations"]["classifiers"] = [], []
-    (root / "params.yaml").write_text(yaml.safe_dump({"run": params}))
+    (root / "params.yaml").write_text(format_params(params))
     (root / "mine.py").write_text(OVERFLOWS)
     return root
 
@@ -464,12 +463,11 @@ def test_a_signal_saves_between_two_steps_and_a_rerun_goes_on(folder: Path, tmp_
     """SIGTERM in the middle of a real process."""
     script = textwrap.dedent(
         f"""
-        import dataclasses
         from pathlib import Path
         from dxai.training.checkpoints import Checkpoint
         from dxai.training.events import Console, Stopped, StopRequest
         from tests.unit.training import test_decomposition as t
-        many = dataclasses.replace(t.SMALL, steps=100_000, checkpoint_every=100_000, log_every=1)
+        many = t.SMALL.replace(steps=100_000, checkpoint_every=100_000, log_every=1)
         with StopRequest() as stop:
             console = Console("t", Path({str(tmp_path)!r}), stop)
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import subprocess
@@ -35,7 +34,7 @@ from tests.unit.training import test_decomposition
 STEPS = 20
 CURVE, WINDOW, RUNS = 60, 20, 6
 """Steps of the loss curves, those of a window, and curves on each number of workers."""
-SMALL = dataclasses.replace(test_decomposition.SMALL, batch_size=8, branches=3, r1_every=1, r1=1.0)
+SMALL = test_decomposition.SMALL.replace(batch_size=8, branches=3, r1_every=1, r1=1.0)
 SETTINGS: dict[str, tuple[bool, dict[str, Any]]] = {
     "frozen": (False, {"alpha_per": "batch"}),
     "frozen, neutral": (
@@ -64,7 +63,7 @@ OTHERS = tuple(name for name in SETTINGS if name not in SOME)
 
 def networks_of(name: str) -> tuple[DecomposeParams, Networks]:
     joint, changed = SETTINGS[name]
-    params = dataclasses.replace(SMALL, **changed)
+    params = SMALL.replace(**changed)
     torch.manual_seed(0)
     frozen = None if joint else build_classifier("simple", 1, 3, 16, width=4)
     return params, build_networks(params, 1, 3, 16, frozen, seed=0)
@@ -242,7 +241,7 @@ def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"told": {}}
 
     def decompose(checkpoint: str, events: test_decomposition.Seen, **changed: Any) -> Any:
-        params = dataclasses.replace(SMALL, **changed)
+        params = SMALL.replace(**changed)
         _, networks = test_decomposition.start(folder, params)
         kept = Checkpoint(place / checkpoint)
         return train(
@@ -251,7 +250,7 @@ def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
 
     def classify(checkpoint: str, events: test_decomposition.Seen, **changed: Any) -> Any:
         params, network = (
-            dataclasses.replace(test_decomposition.LEARN, **changed),
+            test_decomposition.LEARN.replace(**changed),
             test_decomposition.network(),
         )
         kept = Checkpoint(place / checkpoint)

@@ -100,7 +100,7 @@ def test_draws_depend_on_seed_step_and_sample_alone():
 def test_alpha_is_one_vector_a_batch_or_one_an_image():
     y = torch.zeros(5, dtype=torch.long)
     assert draw_inputs(SMALL, 0, 0, y, 3).alpha.shape == (1, 2)
-    per_image = dataclasses.replace(SMALL, alpha_per="image")
+    per_image = SMALL.replace(alpha_per="image")
     alpha = draw_inputs(per_image, 0, 0, y, 3).alpha
     assert alpha.shape == (5, 2)
     assert ((alpha >= 0) & (alpha <= 1)).all()
@@ -117,7 +117,7 @@ def test_alpha_is_one_vector_a_batch_or_one_an_image():
     ],
 )
 def test_every_setting_trains_and_leaves_the_classifier_alone(changed):
-    params = dataclasses.replace(SMALL, **changed)
+    params = SMALL.replace(**changed)
     before = {k: v.clone() for k, v in networks(params).classifier.state_dict().items()}
     start = [p.clone() for p in networks(params).decomposer.parameters()]
     nets, terms = run(params, 3)
@@ -137,7 +137,7 @@ def test_joint_classifies_with_the_discriminators_own_heads():
     nets, terms = run(SMALL, 2, joint=True)
     assert nets.classifier is None
     assert terms["kld"] > 0  # cross-entropy on real images
-    single = dataclasses.replace(SMALL, discriminator_heads="single", lambda_kld=0.0)
+    single = SMALL.replace(discriminator_heads="single", lambda_kld=0.0)
     with pytest.raises(ValueError, match="discriminator_heads"):
         networks(single, joint=True)
 
@@ -159,7 +159,7 @@ def test_generator_update_leaves_no_gradient_in_the_discriminator():
     held = [p.grad.clone() for p in nets.discriminator.parameters()]
     # Those are of D's own update; weights would differ had G's pass added to them.
     again = networks()
-    lone = dataclasses.replace(SMALL, lambda_class=0.0, lambda_rec=0.0, lambda_dis_rec=0.0)
+    lone = SMALL.replace(lambda_class=0.0, lambda_rec=0.0, lambda_dis_rec=0.0)
     train_step(again, lone, x, y, draw_inputs(SMALL, 0, 0, y, 3), 0)
     for a, p in zip(held, again.discriminator.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad)
@@ -173,7 +173,7 @@ def test_same_seed_same_weights():
 
 
 def test_average_starts_from_a_copy_and_follows_its_closed_form():
-    params = dataclasses.replace(SMALL, ema=0.9)
+    params = SMALL.replace(ema=0.9)
     nets = networks(params)
     start = next(nets.decomposer.parameters()).detach().clone()
     torch.testing.assert_close(next(nets.average.parameters()), start)
@@ -192,7 +192,7 @@ def test_the_mapping_network_has_its_own_learning_rate():
 def test_gradients_of_one_shared_forward_equal_two_separate_ones():
     """The saving must not change the mathematics: G's gradient through the shared pass against
     autograd on a fresh graph of the same loss."""
-    params = dataclasses.replace(SMALL, lambda_adv=0.0, lambda_kld=0.0)
+    params = SMALL.replace(lambda_adv=0.0, lambda_kld=0.0)
     nets, reference = networks(params).decomposer, networks(params).decomposer
     x, y = batch()
     drawn = draw_inputs(params, 0, 0, y, 3)
@@ -212,7 +212,7 @@ def test_gradients_of_one_shared_forward_equal_two_separate_ones():
 
 @pytest.mark.parametrize("switched", ["one_pass", "real_once", "frozen", "NCHW", "all"])
 def test_savings_leave_losses_and_weights_as_they_are(switched):
-    params = dataclasses.replace(SMALL, lambda_neutral=1.0)
+    params = SMALL.replace(lambda_neutral=1.0)
     fast, slow = networks(params), networks(params)
     savings = ALL
     if switched in ("NCHW", "all"):
@@ -235,7 +235,7 @@ def test_savings_leave_losses_and_weights_as_they_are(switched):
 
 
 def test_bf16_changes_the_digits_and_leaves_r1_alone():
-    half = dataclasses.replace(SMALL, precision="bf16")
+    half = SMALL.replace(precision="bf16")
     exact, rounded = run(SMALL, 1)[1], run(half, 1)[1]
     assert torch.equal(rounded["r1"], exact["r1"])
     assert not torch.equal(rounded["rec"], exact["rec"])
@@ -248,14 +248,14 @@ def test_bf16_changes_the_digits_and_leaves_r1_alone():
 def test_compiling_without_a_compiler_says_so(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
-        networks(dataclasses.replace(SMALL, compile=True))
+        networks(SMALL.replace(compile=True))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 def test_a_compiled_generator_gives_the_same_losses():
-    plain, compiled = run(SMALL, 2)[1], run(dataclasses.replace(SMALL, compile=True), 2)[1]
+    plain, compiled = run(SMALL, 2)[1], run(SMALL.replace(compile=True), 2)[1]
     torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-5)
 
 

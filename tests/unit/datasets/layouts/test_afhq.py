@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing
 from dxai.datasets.layouts.afhq import find
 from dxai.datasets.source import open_source
@@ -21,7 +22,7 @@ AFHQ |= {"val/cat": 3, "val/dog": 4, "val/wild": 5}
 
 
 def listing(root: Path, **options: object) -> Listing:
-    dataset = DatasetParams("afhq", str(root), 3, options)
+    dataset = DatasetParams(layout="afhq", source=str(root), channels=3, options=options)
     return find(open_source(str(root)), dataset, PrepareParams(image_size=6))
 
 

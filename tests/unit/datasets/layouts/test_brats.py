@@ -11,7 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.brats import LITTLE, NARROW, find
 from dxai.datasets.source import open_source
@@ -23,7 +24,7 @@ Volumes = tuple[np.ndarray, np.ndarray]
 
 
 def listing(root: Path, size: int = 24, channels: int = 1, **options: object) -> Listing:
-    dataset = DatasetParams("brats", str(root), channels, options)
+    dataset = DatasetParams(layout="brats", source=str(root), channels=channels, options=options)
     return find(open_source(str(root)), dataset, PrepareParams(image_size=size))
 
 
@@ -494,8 +495,8 @@ def test_the_other_sequences_are_not_read(tmp_path: Path) -> None:
         ({"cross_section": 0.0}, "cross_section is 0.0"),
         ({"clip": [99.0, 1.0]}, "clip is [99.0, 1.0]"),
         ({"clip": [1.0]}, "clip is [1.0]"),
-        ({"split_by": "voxel"}, "split_by: unknown 'voxel'; valid are patient, slice"),
-        ({"test": 0.0}, "above 0"),
+        ({"split_by": "voxel"}, "split_by is 'voxel'; it must be 'patient' or 'slice'"),
+        ({"test": 0.0}, "greater than 0"),
         ({"tumor": 20}, "unknown 'tumor'; valid are clip, cross_section, min_tumour"),
     ],
 )

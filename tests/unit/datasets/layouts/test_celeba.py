@@ -21,7 +21,7 @@ PARTS = (0, 0, 0, 0, 1, 1, 2, 2)
 
 
 def listing(root: Path, **options: object) -> Listing:
-    dataset = DatasetParams("celeba", str(root), 3, options)
+    dataset = DatasetParams(layout="celeba", source=str(root), channels=3, options=options)
     return find(open_source(str(root)), dataset, PrepareParams(image_size=6))
 
 

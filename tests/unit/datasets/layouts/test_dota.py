@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.dota import Boxes, classify, coverage, find, parse_labels, patch_grid
 from dxai.datasets.source import open_source
@@ -21,7 +22,7 @@ HEAD = "imagesource:GoogleEarth\ngsd:0.146\n"
 
 
 def listing(root: Path, size: int = 16, channels: int = 3, **options: object) -> Listing:
-    dataset = DatasetParams("dota", str(root), channels, options)
+    dataset = DatasetParams(layout="dota", source=str(root), channels=channels, options=options)
     return find(open_source(str(root)), dataset, PrepareParams(image_size=size))
 
 
@@ -515,9 +516,9 @@ def test_too_few_images(tmp_path: Path) -> None:
         ({"coverage": 1.1}, "coverage is 1.1"),
         (
             {"small_images": "stretch"},
-            "options.small_images: unknown 'stretch'; valid are pad, skip",
+            "options.small_images is 'stretch'; it must be 'skip' or 'pad'",
         ),
-        ({"validation": 0.5, "test": 0.5}, "sum below 1"),
+        ({"validation": 0.5, "test": 0.5}, "must be below 1"),
         ({"strid": 1}, "unknown 'strid'; valid are coverage, difficult, patch"),
     ],
 )

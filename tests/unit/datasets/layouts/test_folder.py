@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.images import encode
 from dxai.datasets.layouts.folder import find
@@ -24,7 +25,7 @@ PIXEL = encode(np.zeros((1, 1), np.uint8))
 
 
 def listing(root: Path | str, size: int = 6, channels: int = 3, **options: object) -> Listing:
-    dataset = DatasetParams("folder", str(root), channels, options)
+    dataset = DatasetParams(layout="folder", source=str(root), channels=channels, options=options)
     return find(open_source(str(root)), dataset, PrepareParams(image_size=size))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Listing
 from dxai.datasets.layouts.fruits360 import LAYOUT, find
 from dxai.datasets.source import open_source
@@ -53,7 +54,9 @@ RELEASE = {
 
 
 def listing(root: Path, fruit: str, **options: object) -> Listing:
-    dataset = DatasetParams("fruits360", str(root), 3, {"fruit": fruit} | options)
+    dataset = DatasetParams(
+        layout="fruits360", source=str(root), channels=3, options={"fruit": fruit} | options
+    )
     return find(open_source(str(root)), dataset, PrepareParams(image_size=6))
 
 
@@ -113,5 +116,5 @@ def test_missing_class_is_named(tree: Tree, split: str) -> None:
 
 
 def test_unknown_fruit(tree: Tree) -> None:
-    with pytest.raises(ParamsError, match="fruit: unknown 'pears'; valid are apples, peppers, to"):
+    with pytest.raises(ParamsError, match="fruit is 'pears'; it must be 'peppers',"):
         listing(fruit_tree(tree, "peppers"), "pears")

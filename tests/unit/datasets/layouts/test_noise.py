@@ -12,7 +12,8 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.noise import find
 from dxai.datasets.source import open_source
@@ -21,7 +22,7 @@ Tree = Callable[..., Path]
 
 
 def listing(root: Path, size: int = 6, channels: int = 3, **options: object) -> Listing:
-    dataset = DatasetParams("noise", str(root), channels, options)
+    dataset = DatasetParams(layout="noise", source=str(root), channels=channels, options=options)
     return find(open_source(str(root)), dataset, PrepareParams(image_size=size))
 
 
@@ -137,7 +138,9 @@ def test_different_images_of_the_same_pixels_get_different_noise(gray: Path) -> 
 
 def test_jpeg_would_change_the_noise(tree: Tree) -> None:
     root = tree({"x": 30})
-    dataset = DatasetParams("noise", str(root), 3, {}, encoding="jpeg")
+    dataset = DatasetParams(
+        layout="noise", source=str(root), channels=3, options={}, encoding="jpeg"
+    )
     with pytest.raises(ParamsError, match="encoding: jpeg would change the noise"):
         find(open_source(str(root)), dataset, PrepareParams(image_size=6))
 
@@ -159,8 +162,8 @@ def test_too_few_images(tree: Tree) -> None:
     ("options", "message"),
     [
         ({"sigma": 0.0}, "sigma is 0.0"),
-        ({"sigma": 25.5}, "sigma is 25.5; it must lie in (0, 1]"),
-        ({"test": 0.9, "validation": 0.1}, "sum below 1"),
+        ({"sigma": 25.5}, "sigma is 25.5; it must be less than or equal to 1"),
+        ({"test": 0.9, "validation": 0.1}, "must be below 1"),
         ({"std": 0.1}, "unknown 'std'; valid are seed, sigma, test, validation"),
     ],
 )

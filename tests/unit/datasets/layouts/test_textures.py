@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import skimage.data
 
-from dxai.config.schema import DatasetParams, ParamsError, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import ParamsError
 from dxai.datasets.base import Listing, Sample
 from dxai.datasets.layouts.textures import PHOTOGRAPHS, find
 from tests.listings import no_files
 
 
 def listing(image_size: int = 32, channels: int = 1, **options: object) -> Listing:
-    dataset = DatasetParams("textures", "data/textures.md", channels, options)
+    dataset = DatasetParams(
+        layout="textures", source="data/textures.md", channels=channels, options=options
+    )
     return find(None, dataset, PrepareParams(image_size=image_size))
 
 
@@ -142,10 +145,10 @@ def test_image_larger_than_a_block_is_refused() -> None:
         ({"block": "64"}, "options.block is '64'"),
         ({"block": 0}, "block is 0"),
         ({"block": 300}, "three splits need 3"),
-        ({"block": 600}, "valid are 1 to 512"),
+        ({"block": 600}, "less than or equal to 512"),
         ({"stride": 0}, "stride is 0"),
-        ({"test": 0}, "above 0"),
-        ({"validation": 0.6, "test": 0.4}, "sum below 1"),
+        ({"test": 0}, "greater than 0"),
+        ({"validation": 0.6, "test": 0.4}, "must be below 1"),
     ],
 )
 def test_bad_options(options: dict[str, object], message: str) -> None:

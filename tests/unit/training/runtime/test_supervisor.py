@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 import shutil
@@ -35,7 +34,7 @@ from dxai.training.runtime.supervisor import (
 from tests.prepared import PROJECT, prepared_textures
 from tests.unit.training import test_decomposition
 
-SETTINGS = dataclasses.replace(test_decomposition.SMALL, lambda_class=0.5)
+SETTINGS = test_decomposition.SMALL.replace(lambda_class=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +62,11 @@ def params(root: Path, executor: Any = "local", **changed: Any) -> TrainingParam
 
 def decomposition(folder: Path, **changed: Any) -> DecompositionJob:
     """C = D, so that nothing but the data is needed."""
-    return DecompositionJob(str(folder), dataclasses.replace(SETTINGS, **changed), None, 0)
+    return DecompositionJob(str(folder), SETTINGS.replace(**changed), None, 0)
 
 
 def classifier(folder: Path) -> ClassifierJob:
-    spec = ClassifierSpec("simple", {"width": 4})
+    spec = ClassifierSpec(arch="simple", options={"width": 4})
     return ClassifierJob(str(folder), spec, test_decomposition.LEARN, 0)
 
 
@@ -150,7 +149,7 @@ def test_the_folder_is_that_of_the_start(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    here = dataclasses.replace(params(tmp_path), storage="kept")
+    here = params(tmp_path).replace(storage="kept")
     _, checkpoint = launch(decomposition(folder, steps=2), "t", "name", Path("work"), here)
     assert checkpoint.folder == tmp_path / "kept/name"
 
@@ -325,7 +324,7 @@ def test_numbers_that_go_wrong_end_both_workers(folder: Path, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_no_cluster_here_has_is_an_error(folder: Path, tmp_path: Path) -> None:
-    many = dataclasses.replace(params(tmp_path, "ray"), device="cuda", gpus_per_worker=64.0)
+    many = params(tmp_path, "ray").replace(device="cuda", gpus_per_worker=64.0)
     with pytest.raises(TrainingError) as caught:
         launch(decomposition(folder), "t", "x", tmp_path / "work", many)
     assert str(caught.value).startswith("the cluster has ")

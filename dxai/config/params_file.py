@@ -1,0 +1,161 @@
+"""params.yaml: reading, checking and writing it.
+
+The file is flat, and laid out as DVC's own YAML writer would lay it out, so that
+`dvc exp run -S decompose.steps=10` changes one line.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
+
+from dxai.config.schema import Params
+from dxai.config.settings import ParamsError, Settings, parse
+
+HEADER = """\
+# What `dvc repro` runs. `dxai use` writes this file and keeps its values, but no comments of yours;
+# values may be edited here as well. docs/settings.md describes every setting and its choices.
+"""
+COLUMN = 32
+"""Where comments begin."""
+WIDTH = 80
+"""DVC's writer folds longer lines."""
+LONGEST = 100
+AFTER_LISTS = ("repeat", "ablations")
+"""Blocks that follow a list: an empty line after a list is lost when DVC writes."""
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check a params file.
+
+    Raises
+    ------
+    ParamsError
+        For a file that is missing or not YAML, or a setting that is missing, unknown or invalid.
+    """
+    values = read_yaml(path)
+    if "run" in values:
+        raise ParamsError(
+            f"{path}: this is the layout of an earlier version (`run:`); `dxai use` rewrites it "
+            "with the same values"
+        )
+    try:
+        return check(values)
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a mapping as DVC reads it: 1e-4 is a number.
+
+    Raises
+    ------
+    ParamsError
+        For a file that is missing, not YAML, or no mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run in the project's folder") from None
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path} is not a mapping of settings; `dxai use quick` writes one")
+    return values
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value that a text stands for; raise a `ParamsError` if it is not YAML."""
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ParamsError(f"{where} is not valid YAML: {reason}") from None
+
+
+def check(values: dict[str, Any]) -> Params:
+    """Check the values of a whole file, in which every setting of a stage must be named."""
+    params = parse(Params, values, "")
+    for where, block in {"": params, **dict(params)}.items():
+        if isinstance(block, Settings):
+            missing = sorted(type(block).model_fields.keys() - block.model_fields_set)
+            if missing:
+                names = ", ".join(f"{where}.{name}".removeprefix(".") for name in missing)
+                raise ParamsError(f"missing {names}")
+    return params
+
+
+def format_params(values: Mapping[str, Any]) -> str:
+    """Lay out the values of a file, with the descriptions of their fields as comments."""
+    lines = _mapping(values, Params, "", commented=True)
+    text = HEADER + "".join(f"{line}\n" for line in lines)
+    yaml, stream = YAML(), io.StringIO()
+    yaml.dump(yaml.load(text), stream)
+    return stream.getvalue()
+
+
+def comment(kind: type[Settings], name: str) -> str:
+    """Return the comment beside a setting: the first line about it, and its choices."""
+    field = kind.model_fields[name]
+    text = (field.description or "").partition("\n")[0].removesuffix(".")
+    choices = [c for c in get_args(field.annotation) if isinstance(c, str)]
+    return f"{text}: {' | '.join(choices)}" if choices else text
+
+
+def _mapping(values: Mapping[str, Any], kind: Any, indent: str, commented: bool) -> Iterator[str]:
+    """The lines of a mapping: a class of settings, or names to entries of one kind."""
+    model = _is_model(kind)
+    first = True
+    for key in [name for name in kind.model_fields if name in values] if model else values:
+        value, line = values[key], f"{indent}{_flow(key)}:"
+        inner = kind.model_fields[key].annotation if model else (get_args(kind) or (None, None))[1]
+        below: Iterator[str] = iter(())
+        if isinstance(value, dict) and value and not _fits(value, inner, line):
+            below = _mapping(value, inner, indent + "  ", commented and (model or first))
+        elif isinstance(value, list) and value:  # DVC writes every list as a block
+            below = iter([f"{indent}- {_flow(item)}" for item in value])
+        else:
+            line += f" {_flow(value)}"
+        if not indent and isinstance(value, dict) and key not in AFTER_LISTS:
+            yield ""
+        text = f"{line:{COLUMN - 1}} # {comment(kind, key)}" if model and commented else line
+        yield text if len(text) <= LONGEST else line
+        yield from below
+        first = False
+
+
+def _fits(value: dict[str, Any], kind: Any, line: str) -> bool:
+    """Whether a mapping of plain values fits on a line."""
+    plain = all(
+        not isinstance(item, dict) and not (isinstance(item, str) and ":" in item)
+        for item in value.values()
+    )
+    named = get_origin(kind) is dict and get_args(kind)[1] is not Any
+    short = len(f"{line} {_flow(value)}") <= WIDTH
+    return plain and short and not named and not _is_model(kind)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Settings)
+
+
+def _flow(value: Any) -> str:
+    """A value on one line, as DVC's writer spells it."""
+    yaml, stream = YAML(), io.StringIO()
+    yaml.default_flow_style, yaml.width = True, 10**6
+    yaml.representer.add_representer(float, _represent_float)
+    yaml.dump(value, stream)
+    return stream.getvalue().removesuffix("...\n").strip()
+
+
+def _represent_float(representer: RoundTripRepresenter, value: float) -> ScalarNode:
+    """1.0e-06, not 1e-06, which PyYAML takes for text."""
+    text = representer.represent_float(value).value
+    text = text if "." in text else text.replace("e", ".0e")
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
