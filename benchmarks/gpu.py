@@ -34,7 +34,7 @@ PEAKS = {"H100": (67, 495, 989), "H200": (67, 495, 989), "A100": (19.5, 156, 312
 def main() -> None:
     """Print a row for each precision."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", help="a dataset of params.yaml's catalogue")
+    parser.add_argument("dataset", help="a dataset of the catalogue")
     parser.add_argument("--source", type=Path, help="its images (default: what params.yaml says)")
     parser.add_argument("--profile", default="standard")
     parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")

@@ -42,7 +42,7 @@ SHOWN = ("auc", "auc_low", "auc_high", "auc_energy", "auc_blur", "neutrality", "
 def main() -> None:
     """Print one JSON line for each method; nothing of the test images is looked at."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("dataset", help="of the catalogue of params.yaml")
+    parser.add_argument("dataset", help="of the catalogue")
     parser.add_argument("--profile", default="quick", help="settings (%(default)s)")
     parser.add_argument("--classifier", default="resnet18", help="(%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")

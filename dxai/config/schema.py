@@ -38,7 +38,7 @@ class DatasetParams(Settings):
 
     layout: str = Field(
         description="How the raw images are laid out.\n"
-        "A name from the tables of layouts below (`dxai.datasets.registry.LAYOUTS`).",
+        "One of afhq, brats, celeba, dota, folder, fruits360, noise, textures.",
     )
     source: str = Field(
         description="Folder, file or URL of the raw images; `sample`: a small drawn set.\n"

@@ -38,7 +38,7 @@ def entry(layout: str) -> str:
     if layout == "textures":
         return "textures-few"
     names = [name for name, found in CATALOGUE.items() if found["layout"] == layout]
-    assert names, f"layout {layout}: params.yaml has no dataset of it in catalogue.datasets"
+    assert names, f"layout {layout}: the catalogue has no dataset of it"
     return names[0]
 
 
