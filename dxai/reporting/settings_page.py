@@ -38,8 +38,8 @@ HEAD = f"""\
 # Settings
 
 Every setting of `params.yaml`, written by `{COMMAND}`
-from the classes that check them. The default is the paper's value; the columns beside it show where a
-profile has another one.
+from the classes that check them. The default is the paper's value; the columns beside it show
+where a profile has another one.
 
     dxai use quick --set decompose.steps=3000     # write params.yaml from a profile
     dvc exp run -S decompose.steps=10             # change one line of it, and run
