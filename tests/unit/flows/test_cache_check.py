@@ -1,4 +1,4 @@
-"""A flipped bit that DVC does not see, in what it made and in its cache."""
+"""Flipped bits in DVC's outputs and cache, which DVC itself does not notice."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(root: Path, *targets: str) -> list[str]:
 
 
 def flip(path: Path) -> None:
-    """Another byte, the same size and date, as a bad disk does it."""
+    """Change a byte but neither size nor date, as a bad disk does."""
     date, mode = path.stat().st_mtime_ns, path.stat().st_mode
     path.chmod(0o644)
     content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Groups of a small pipeline, and DVC really running it."""
+"""Groups of a small pipeline, and real runs of it by DVC."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def log_of(root: Path, *targets: str) -> list[str]:
 
 
 def assert_ended(pid: int) -> None:
-    """No such process, but perhaps what its parent has still to collect of it."""
+    """The process has ended; it may be a zombie that its parent has not reaped yet."""
     stat = Path(f"/proc/{pid}/stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 

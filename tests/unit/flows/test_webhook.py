@@ -1,4 +1,4 @@
-"""The message of a run's end, and a webhook that really gets it."""
+"""The message at the end of a run, and a real webhook that receives it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs that want one folder, in processes of their own."""
+"""Two runs competing for one folder, each in its own process."""
 
 from __future__ import annotations
 

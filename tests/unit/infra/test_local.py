@@ -1,4 +1,4 @@
-"""What the launcher prints and refuses, without the servers."""
+"""The launcher's output and refusals, without servers."""
 
 from __future__ import annotations
 

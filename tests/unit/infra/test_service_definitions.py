@@ -1,4 +1,4 @@
-"""What the programs of a cluster are given, without starting them."""
+"""Commands, environments and secrets of a cluster's services, without starting them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that are started, found again and ended, in place of the real ones."""
+"""Services started, found again and stopped, with small programs in place of the real ones."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ time.sleep(600)
 
 
 def python(name: str, code: str = PROGRAM, said: str = "hello", **rest: Any) -> Service:
-    """A service that is a Python program, healthy once it has said something."""
+    """A service that is a Python program, healthy once it has printed a text."""
     command = [sys.executable, "-c", code]
     healthy = functools.partial(supervisor.has_logged, name=name, text=said)
     return Service(name, lambda stack: command, healthy, grace=1.0, **rest)
 
 
 WORKER = python("worker")
-"""A program that waits, with a child that does too."""
+"""A program that waits, with a child that waits too."""
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_what_it_says_before_its_launcher_goes_on_counts(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Quick(subprocess.Popen):
-        """A program that is quicker than whoever starts it."""
+        """A program that prints before its launcher continues."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)

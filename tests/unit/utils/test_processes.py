@@ -62,7 +62,7 @@ for ignored in ("", "trap '' TERM INT;"):
 
 
 def members(session: int) -> dict[int, int]:
-    """Living processes of a session, and their groups, as `ps` tells."""
+    """Running processes of a session and their groups, according to `ps`."""
     said = subprocess.run(
         ["ps", "-e", "-o", "pid=,pgid=,sess=,stat="], capture_output=True, text=True, check=True
     )
