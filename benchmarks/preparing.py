@@ -243,7 +243,7 @@ def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]
 
     def look() -> None:
         while not ended.wait(0.1):
-            family = processes.session(process.pid)
+            family = processes.members(process.pid, os.getsid)
             peaks.append(sum(map(_memory, family)))
             for pid in family:
                 work[pid] = max(work.get(pid, 0.0), _work(pid))

@@ -197,7 +197,7 @@ def reproduce(
                 finished.result()
         finally:
             for process in started:
-                processes.end_group(process.pid, grace=GRACE, poll=process.poll)
+                processes.end_group(process.pid, grace=GRACE)
 
 
 def _environment() -> dict[str, str]:

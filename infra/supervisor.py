@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -308,12 +308,7 @@ def stop(stack: Stack, service: Service) -> bool:
     leader = found["pid"] if found else pid_files.orphaned_group(path, stack.prefect_home)
     if leader is None:
         return False
-
-    def reap() -> None:
-        with suppress(ChildProcessError):  # another launcher started it
-            os.waitpid(leader, os.WNOHANG)
-
-    processes.end_group(leader, service.signals, service.grace, reap)
+    processes.end_group(leader, service.signals, service.grace)
     path.unlink(missing_ok=True)
     return True
 

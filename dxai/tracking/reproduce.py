@@ -372,7 +372,7 @@ def _run(command: list[str], folder: Path, environment: Mapping[str, str], lock:
     try:
         return process.wait()
     finally:
-        processes.end_group(process.pid, grace=GRACE, poll=process.poll)
+        processes.end_group(process.pid, grace=GRACE)
 
 
 # ------------------------------------------------------------------------------------ comparing

@@ -75,7 +75,7 @@ def _start(folder: Path, command: Sequence[str], environment: dict[str, str]) ->
     assert process.stdout is not None
     first = process.stdout.readline()
     if not first:
-        processes.end_session(process.pid, process.poll)
+        processes.end_session(process.pid)
         raise ChildProcessError(f"{command[-1]} did not start; see {folder / LOG}")
     (folder / FIRST_LINE).write_text(first)
 

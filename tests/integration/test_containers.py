@@ -181,8 +181,8 @@ def stack() -> Iterator[Stack]:
     finally:
         for name in reversed(stack.running):
             process = stack.running[name]
-            processes.end_group(process.pid, poll=process.poll)
-            processes.end_session(process.pid, process.poll)
+            processes.end_group(process.pid)
+            processes.end_session(process.pid)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -228,7 +228,8 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
         pass
     finally:
         ours.close()
-        processes.end_session(process.pid, process.poll)
+        processes.end_session(process.pid)
+        process.wait()
 
 
 def _listen(link: Connection, hang_seconds: float, console: Console) -> None:

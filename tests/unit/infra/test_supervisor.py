@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dxai.utils.processes import group_alive
+from dxai.utils.processes import members
 from infra import supervisor
 from infra.supervisor import Service, ServiceError, Stack
 
@@ -59,7 +59,7 @@ def test_it_ends_with_its_children(stack: Stack) -> None:
     process = supervisor.start(stack, WORKER)
     assert process is not None
     assert supervisor.stop(stack, WORKER)
-    assert not group_alive(process.pid)
+    assert not members(process.pid, os.getpgid)
     assert supervisor.running(stack, "worker") is None
     assert not supervisor.stop(stack, WORKER)
 
@@ -102,7 +102,7 @@ def test_what_a_killed_service_left_is_found_and_ended(stack: Stack) -> None:
     assert supervisor.alive(stack, "worker")
     again = supervisor.start(stack, WORKER)
     assert again is not None
-    assert not group_alive(process.pid)
+    assert not members(process.pid, os.getpgid)
 
 
 def test_a_service_that_ends_while_starting_is_reported_with_its_words(stack: Stack) -> None:
@@ -134,7 +134,7 @@ def test_what_cannot_go_on_without_another_is_started_anew_with_it(stack: Stack)
     started: list[str] = []
     supervisor.start_all(stack, [head, node], started)
     assert started == ["prefect", "worker"]
-    assert not group_alive(before["pid"])
+    assert not members(before["pid"], os.getpgid)
 
 
 def test_health_is_that_of_this_start_and_not_of_the_one_before(stack: Stack) -> None:

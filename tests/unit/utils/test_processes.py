@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dxai.utils.processes import end_group, end_session, group_alive
+from dxai.utils.processes import end_group, end_session
 
 
 def start(code: str) -> subprocess.Popen[str]:
@@ -21,6 +21,15 @@ def start(code: str) -> subprocess.Popen[str]:
     return process
 
 
+def groups(leader: int) -> dict[int, int]:
+    """Running processes of a session or group, and their groups, according to `ps`."""
+    listed = subprocess.run(
+        ["ps", "-e", "-o", "pid=,pgid=,sess=,stat="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return {int(r[0]): int(r[1]) for r in rows if str(leader) in r[1:3] and r[3][0] != "Z"}
+
+
 IGNORE = "import signal, time\nfor s in ({}): signal.signal(s, signal.SIG_IGN)\n"
 WAIT = "print('ready', flush=True); time.sleep(600)"
 
@@ -31,23 +40,25 @@ WAIT = "print('ready', flush=True); time.sleep(600)"
 )
 def test_each_signal_is_tried_in_turn(ignored: str, code: int) -> None:
     with start(IGNORE.format(ignored) + WAIT) as process:
-        end_group(process.pid, grace=1.0, poll=process.poll)
+        end_group(process.pid, grace=1.0)
+        process.wait(10)
         assert process.returncode == code or (code == -2 and process.returncode == 1)
-    assert not group_alive(process.pid)
+    assert not groups(process.pid)
 
 
 def test_children_end_with_their_parent() -> None:
     parent = "import subprocess, sys, time\nsubprocess.Popen(['sleep', '600'])\n" + WAIT
     with start(parent) as process:
-        end_group(process.pid, poll=process.poll)
-    assert not group_alive(process.pid)
+        end_group(process.pid)
+        process.wait(10)
+    assert not groups(process.pid)
 
 
 def test_an_ended_group_costs_no_time() -> None:
     with start("print('ready')") as process:
         process.wait()
     began = time.monotonic()
-    end_group(process.pid, poll=process.poll)
+    end_group(process.pid)
     assert time.monotonic() - began < 1
 
 
@@ -61,15 +72,6 @@ for ignored in ("", "trap '' TERM INT;"):
 """
 
 
-def members(session: int) -> dict[int, int]:
-    """Running processes of a session and their groups, according to `ps`."""
-    said = subprocess.run(
-        ["ps", "-e", "-o", "pid=,pgid=,sess=,stat="], capture_output=True, text=True, check=True
-    )
-    rows = [line.split() for line in said.stdout.splitlines()]
-    return {int(r[0]): int(r[1]) for r in rows if int(r[2]) == session and r[3][0] != "Z"}
-
-
 @pytest.mark.parametrize("leader", ["lives", "has ended"])
 def test_a_session_ends_with_all_of_its_groups(leader: str) -> None:
     """Whatever its members ignore, and whether or not the first of them still runs."""
@@ -78,12 +80,12 @@ def test_a_session_ends_with_all_of_its_groups(leader: str) -> None:
     if leader == "has ended":
         process.wait(60)
     deadline = time.monotonic() + 60
-    while len(found := members(process.pid)) < 8:  # 2 of Python, 2 shells, 4 that sleep
+    while len(found := groups(process.pid)) < 8:  # 2 of Python, 2 shells, 4 that sleep
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
     assert len(set(found.values())) >= 4
-    end_session(process.pid, process.poll)
-    assert not members(process.pid)
+    end_session(process.pid)
+    assert not groups(process.pid)
     process.wait(10)
 
 
@@ -91,5 +93,5 @@ def test_an_ended_session_costs_no_time() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
     process.wait()
     began = time.monotonic()
-    end_session(process.pid, process.poll)
+    end_session(process.pid)
     assert time.monotonic() - began < 1
