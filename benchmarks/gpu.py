@@ -1,4 +1,4 @@
-"""The decomposition of a profile on a GPU: speed, memory and use of the card by precision.
+"""Measure the decomposition of a profile on a GPU: speed, memory and utilisation by precision.
 
 Run as `python -m benchmarks.gpu DATASET`; see benchmarks/README.md.
 """
@@ -35,11 +35,11 @@ def main() -> None:
     """Print a row for each precision."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help="a dataset of the catalogue")
-    parser.add_argument("--source", type=Path, help="its images (default: what params.yaml says)")
+    parser.add_argument("--source", type=Path, help="its images (default: its source)")
     parser.add_argument("--profile", default="standard")
     parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
-    parser.add_argument("--batch", type=int, help="images a step (default: the profile's)")
-    parser.add_argument("--steps", type=int, default=100, help="timed of each precision")
+    parser.add_argument("--batch", type=int, help="images per step (default: the profile's)")
+    parser.add_argument("--steps", type=int, default=100, help="steps to time for each precision")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
@@ -57,7 +57,7 @@ def main() -> None:
             dataset = dataset.replace(source=str(args.source.absolute()))
             params = params.replace(datasets={args.dataset: dataset})
         prepare(args.dataset, params, folder / "data", folder / "unfinished")
-        # C = D: no classifier has to be trained first.
+        # With C = D no classifier has to be trained first.
         settings = params.decompose_for(args.dataset, next(iter(params.classifiers)))
         settings = settings.replace(discriminator_heads="class")
         print(f"{card}, {args.size} px, batch {settings.batch_size}, profile {args.profile}")
@@ -68,7 +68,7 @@ def main() -> None:
 def measure(
     name: str, settings: DecomposeParams, data: Path, device: torch.device, card: str, steps: int
 ) -> None:
-    """Train some steps and print how that went."""
+    """Train some steps and print the measurements."""
     precision, tf32 = PRECISIONS[name]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     settings = settings.replace(precision=precision)
@@ -107,7 +107,7 @@ def measure(
 
 
 class Flops(TorchDispatchMode):
-    """Counts floating-point operations; torch's own counter does not bear R1's inner gradient."""
+    """Count floating-point operations; torch's own counter fails on R1's inner gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Flops(TorchDispatchMode):
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

@@ -1,4 +1,4 @@
-"""How fast explaining is, beside Captum's Integrated Gradients, and what a row of scores costs.
+"""Measure the speed of explaining, relative to Captum's Integrated Gradients, and of scoring.
 
 Run as `python -m benchmarks.speed`; see benchmarks/README.md. The whole evaluation:
 benchmarks/evaluation.py; training: benchmarks/step.py.
@@ -32,9 +32,9 @@ CLASSES = 3
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="medians are over this many")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     parser.add_argument("--size", type=int, default=32, help="side of the images, pixels")
-    parser.add_argument("--images", type=int, default=32, help="images explained and evaluated")
+    parser.add_argument("--images", type=int, default=32, help="images to explain and evaluate")
     args = parser.parse_args()
     params = load_params()
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def explaining(params: Params, classifier: nn.Module, batch: Batch, rounds: int) -> None:
-    """Images per second of every method, beside Captum's Integrated Gradients."""
+    """Print images per second of every method, and the ratio to Captum's Integrated Gradients."""
     explainers = {
         name: build_explainer(name, classifier, settings, 0)
         for name, settings in params.methods.items()
@@ -62,7 +62,7 @@ def explaining(params: Params, classifier: nn.Module, batch: Batch, rounds: int)
 
 
 def evaluating(params: Params, classifier: nn.Module, batch: Batch) -> None:
-    """Seconds of every curve of one row of the table, with guards and intervals."""
+    """Print the seconds of all curves of a table row, with guards and intervals."""
     settings = EvaluateParams(batch_size=params.evaluate.batch_size, bootstrap=2000)
     scorer = Scorer(classifier, classifier, [str(i) for i in range(CLASSES)], settings, 0)
 
@@ -78,7 +78,7 @@ def evaluating(params: Params, classifier: nn.Module, batch: Batch) -> None:
 
 
 def decomposition_job(params: Params, classifier: nn.Module, batch: Batch) -> Callable[[], object]:
-    """Explaining `batch` with an untrained decomposition."""
+    """Return a function that explains `batch` with an untrained decomposition."""
     explainer = DXAI(*small_decomposition(params, batch, ["a", "b", "c"]), classifier)
     return lambda: explainer.attribute(batch.images, batch.labels, batch.index)
 
@@ -86,7 +86,7 @@ def decomposition_job(params: Params, classifier: nn.Module, batch: Batch) -> Ca
 def small_decomposition(
     params: Params, batch: Batch, class_names: list[str]
 ) -> tuple[Decomposer, dict[str, Any]]:
-    """An untrained decomposer for images like those of `batch`, and its info."""
+    """Build an untrained decomposer for images like those of `batch`, and its info."""
     channels, size = batch.images.shape[1:3]
     classes = len(class_names)
     decomposer = Decomposer(channels, classes, size, **generator_settings(params.decompose))
@@ -95,7 +95,7 @@ def small_decomposition(
 
 
 def images(count: int, size: int) -> Batch:
-    """Images of noise."""
+    """Generate images of noise."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(count, 1, size, size, generator=generator) * 2 - 1
     names = [str(i) for i in range(count)]
@@ -108,7 +108,7 @@ def in_turns(
     clock: Callable[[], float] = time.perf_counter,
     warm_up: bool = True,
 ) -> dict[str, float]:
-    """Median seconds of each job, all jobs taken in turns, after one round to warm up."""
+    """Return the median seconds of each job; jobs take turns, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(rounds + warm_up):
         for name, job in jobs.items():

@@ -1,4 +1,4 @@
-"""What Ray costs, and what a second worker brings: steps in steady state, in turns.
+"""Measure the cost of Ray and the gain from a second worker, in steady state, in turns.
 
 Run as `python -m benchmarks.workers`; see benchmarks/README.md.
 """
@@ -30,15 +30,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     SAME: {"workers": 2},
     HALF: {"workers": 2},
 }
-"""One thread a worker."""
+"""Settings of each variant; every worker has one thread."""
 LOG_EVERY = 10
 
 
 def main() -> None:
     """Print images per second and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="medians are over this many")
-    parser.add_argument("--steps", type=int, default=150, help="of each training")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
+    parser.add_argument("--steps", type=int, default=150, help="steps of each training")
     args = parser.parse_args()
     params = load_params()
     (dataset,) = params.datasets
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def untrained(data: Path) -> bytes:
-    """A model file of the Simple network: what it has learnt does not matter."""
+    """Write a model file of the Simple network; its weights do not matter."""
     spec, settings = ClassifierSpec(arch="simple"), load_params().classifier
     train = ShardedDataset(data, "train")
     network, info = ClassifierJob(str(data), spec, settings, 0).network(train)
@@ -83,7 +83,7 @@ def untrained(data: Path) -> bytes:
 
 
 def step_seconds(history: list[dict[str, Any]]) -> float:
-    """Median seconds of a step over the later three quarters of a training."""
+    """Return the median seconds of a step over the last three quarters of a training."""
     later = history[len(history) // 4 :]
     spent = [b["seconds"] - a["seconds"] for a, b in itertools.pairwise(later)]
     return statistics.median(spent) / LOG_EVERY

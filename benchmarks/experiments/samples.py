@@ -1,4 +1,4 @@
-"""What a decomposition finds on the drawn samples, whose class-distinct part is known.
+"""Score decompositions of the generated samples, whose class-distinct part is known.
 
 Run as `python -m benchmarks.experiments.samples [DATASET ..]`; see benchmarks/README.md.
 """
@@ -39,12 +39,12 @@ SETS = ("afhq", "celeba", "noise", "dota", "brats", "peppers", "tomatoes", "appl
 
 
 def main() -> None:
-    """Print accuracy, and energy inside the masks or correlation with what was added, as JSON."""
+    """Print accuracy, and energy inside the masks or correlation with the difference, as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("datasets", nargs="*", metavar="DATASET", help=f"default: {' '.join(SETS)}")
     parser.add_argument("--profile", default="quick", help="settings (%(default)s)")
     parser.add_argument("--classifier", default="simple", help="architecture (%(default)s)")
-    parser.add_argument("--accuracy-only", action="store_true", help="train no decomposition")
+    parser.add_argument("--accuracy-only", action="store_true", help="do not train a decomposition")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write a figure of each set")
     args = parser.parse_args()
     for name in args.datasets or SETS:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def params_of(name: str, profile: str) -> Params:
-    """The settings of a profile for one dataset of the catalogue."""
+    """Return the settings of a profile for one dataset of the catalogue."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "params.yaml")
         path.write_text(Path("params.yaml").read_text())
@@ -73,7 +73,7 @@ def measure(
     decompose: bool = True,
     pictures: Path | None = None,
 ) -> dict[str, Any]:
-    """Prepare, train the classifier, and the decomposition, and score it on test images.
+    """Prepare a dataset, train classifier and decomposition, and score them on test images.
 
     Returns
     -------
@@ -128,15 +128,15 @@ def measure(
 
 
 def known_part(test: ShardedDataset) -> tuple[Batch, str, Tensor]:
-    """Test images of which is known what makes their class; how it is known; and what it is.
+    """Return the test images with ground truth, the kind of ground truth, and the ground truth.
 
-    That is a mask, (B, 1, H, W), or the image less the image without it, (B, C, H, W).
+    It is a mask, (B, 1, H, W), or the image minus the image without its class, (B, C, H, W).
     """
     kind = "mask" if test.having("mask") else "neutral"
     places = test.having(kind)
     if kind == "mask":
         return test.batch(places), kind, test.masks(places)
-    # Nothing was added to a clean image.
+    # A clean image has no added noise.
     places = [i for i in places if test.class_names[test.labels[i]] != "clean"]
     batch = test.batch(places)
     return batch, kind, batch.images - test.neutral(places)
@@ -144,13 +144,13 @@ def known_part(test: ShardedDataset) -> tuple[Batch, str, Tensor]:
 
 @torch.no_grad()
 def explain(decomposer: Decomposer, batch: Batch) -> Tensor:
-    """psi_distinct of the true classes, (B, C, H, W), each image under its own seeded latent."""
+    """Return psi_distinct of the true classes, (B, C, H, W), with a seeded latent per image."""
     latent = keyed_random.normal(0, "latent", 0, batch.index.tolist(), (decomposer.latent_dim,))
     return decomposer(batch.images, batch.labels, latent).distinct
 
 
 def figure(images: Tensor, known: Tensor, part: Tensor, shown: int = 10) -> Image.Image:
-    """Images, what makes their class, and what was found, one below the other; zero is gray."""
+    """Stack images, ground truth and psi_distinct vertically; zero is gray."""
     places = torch.linspace(0, len(images) - 1, min(shown, len(images))).long()
     if known.shape[1] == 1 and known.min() >= 0:
         known = 2 * known - 1  # a mask: black and white

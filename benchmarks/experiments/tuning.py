@@ -1,4 +1,4 @@
-"""Ours beside baselines on the validation images of one dataset, under settings to be tried.
+"""Score ours and baselines on the validation images of a dataset, with settings to try.
 
 Run as `python -m benchmarks.experiments.tuning DATASET [--set KEY=VALUE ..]`; see
 benchmarks/README.md.
@@ -40,7 +40,7 @@ SHOWN = ("auc", "auc_low", "auc_high", "auc_energy", "auc_blur", "neutrality", "
 
 
 def main() -> None:
-    """Print one JSON line for each method; nothing of the test images is looked at."""
+    """Print one JSON line per method, without using any test image."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("dataset", help="of the catalogue")
     parser.add_argument("--profile", default="quick", help="settings (%(default)s)")
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(%(default)s)")
     parser.add_argument("--baselines", nargs="*", default=["ig"], help="(%(default)s)")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="in `run`")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="data and classifiers, for reuse")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder to keep and reuse")
     parser.add_argument("--threads", type=int, default=1, help="(%(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -88,9 +88,9 @@ def results(
     Parameters
     ----------
     folder : Path
-        Has the prepared dataset as `data`; the classifier is kept in it for the next call.
+        Contains the prepared dataset as `data`; the classifier is kept there for the next call.
     baselines : sequence of str
-        Methods beside ours.
+        Methods to compare with ours.
 
     Yields
     ------
@@ -145,7 +145,7 @@ def explained(
     validation: ShardedDataset,
     folder: Path,
 ) -> nn.Module:
-    """The classifier, trained as the pipeline trains it, once a folder and settings."""
+    """Return the classifier, trained as in the pipeline, once per folder and settings."""
     settings = params.classifier_for(dataset)
     job = ClassifierJob(
         str(folder / "data"), params.classifier_spec(classifier), settings, settings.seed

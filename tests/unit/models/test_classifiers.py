@@ -19,19 +19,19 @@ from dxai.models.serialization import (
 )
 
 PROJECT = Path(__file__).parents[3]
-SMALL = {"resnet18": {"width": 4}, "simple": {"width": 4}, "discriminator": {"width": 4}}
+SMALL = {"width": 4}
 
 
 @pytest.mark.parametrize("arch", CLASSIFIERS)
 @pytest.mark.parametrize(("channels", "classes", "size"), [(1, 2, 16), (3, 5, 32), (3, 4, 128)])
 def test_every_classifier_returns_logits(arch, channels, classes, size):
-    network = build_classifier(arch, channels, classes, size, **SMALL[arch])
+    network = build_classifier(arch, channels, classes, size, **SMALL)
     assert network(torch.zeros(2, channels, size, size)).shape == (2, classes)
 
 
 @pytest.mark.parametrize("arch", CLASSIFIERS)
 def test_default_layers_exist_and_are_no_single_pixel(arch):
-    network = build_classifier(arch, 1, 3, 32, **SMALL[arch])
+    network = build_classifier(arch, 1, 3, 32, **SMALL)
     layers = default_layers(network)
     for name in (layers["gradcam"], layers["internal_influence"]):
         sides = []
