@@ -65,7 +65,7 @@ def explanation(
     class_names: Sequence[str],
     target: str,
 ) -> bytes:
-    """One explained image as PNG: its parts, and what the classifier makes of them.
+    """One explained image as PNG: its parts, and the classifier's probabilities of them.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ Measured values and those that the paper prints stand in separate columns and ar
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +108,15 @@ class Table:
     note: str
     columns: list[Heading]
     lines: list[Line]
+    generic: bool = False
+    """Whether it has no layout of its own."""
+
+    @property
+    def spans(self) -> list[tuple[str, int]]:
+        """Titles above columns, and how many columns each spans; empty without titles."""
+        groups = itertools.groupby(column.group for column in self.columns)
+        spans = [(group, len(list(of))) for group, of in groups]
+        return spans if any(group for group, _ in spans) else []
 
 
 # ------------------------------------------------------------------------------------ numbers
@@ -173,7 +183,7 @@ def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
         lines.append(Line(cells, "/".join(case), *case))
     for c in shown:
         columns.append(Heading(c.name, kind="value" if c.type in ("number", "count") else "text"))
-    return Table(spec.name, spec.title.rstrip("."), "Every row of the file.", columns, lines)
+    return Table(spec.name, spec.title.rstrip("."), "Every row of the file.", columns, lines, True)
 
 
 def table1(rows: list[Row], claims: list[Row]) -> Table:
@@ -191,7 +201,7 @@ def table1(rows: list[Row], claims: list[Row]) -> Table:
 
 
 def table2(rows: list[Row], claims: list[Row]) -> Table:
-    """The same for the deletion of pixels."""
+    """Table 1's layout for the deletion of pixels."""
     note = [
         "Area under accuracy / accuracy(x) while up to 20% of the pixels are deleted, not divided "
         "by that range: 0.2 is no effect. 95% intervals over independent groups; ours is the mean "
@@ -695,13 +705,13 @@ def _about(rows: Sequence[Row], title: str, key: str) -> list[str]:
         found: dict[str, dict[str, None]] = {}
         every: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
         for row in known:
-            place = " ".join(row[name] for name in names)
-            found.setdefault(place, {})[_shown(key, row[key])] = None
+            case = " ".join(row[name] for name in names)
+            found.setdefault(case, {})[_shown(key, row[key])] = None
             whole = (row.get("dataset", ""), row.get("classifier", ""))
-            every.setdefault(place, {}).setdefault(whole, {})[_shown(key, row[key])] = None
+            every.setdefault(case, {}).setdefault(whole, {})[_shown(key, row[key])] = None
         if all(len({tuple(v) for v in of.values()}) == 1 for of in every.values()):
             break
-    texts = [f"{place} {', '.join(values)}".strip() for place, values in found.items()]
+    texts = [f"{case} {', '.join(values)}".strip() for case, values in found.items()]
     return [f"{title}: {'; '.join(texts)}."]
 
 

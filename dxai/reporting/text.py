@@ -153,9 +153,6 @@ def markdown(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """A table for a document with `booktabs` and `graphicx`; the best values are bold."""
-    spans = [
-        (group, len(list(of))) for group, of in itertools.groupby(c.group for c in table.columns)
-    ]
     lines = [
         r"\begin{table}",
         rf"\caption{{{_latex(table.title)}. {_latex(table.note)}}}",
@@ -164,7 +161,7 @@ def latex(table: Table) -> str:
         rf"\begin{{tabular}}{{{''.join('l' if c.kind == 'text' else 'r' for c in table.columns)}}}",
         r"\toprule",
     ]
-    if any(group for group, _ in spans):
+    if spans := table.spans:
         heads = [rf"\multicolumn{{{size}}}{{c}}{{{_latex(group)}}}" for group, size in spans]
         lines.append(" & ".join(heads) + r" \\")
         ends = list(itertools.accumulate(size for _, size in spans))

@@ -1,10 +1,10 @@
-"""What two runs did otherwise: settings, data, code, and every cell of their tables.
+"""Differences between two runs: settings, data, code, and every cell of their tables.
 
 Whether a cell changed by more than noise is asked of the 95% intervals that both runs logged: with
 half widths h1 and h2, a difference is outside if it exceeds sqrt(h1^2 + h2^2). By chance 5% of all
 cells do, if the runs drew their test images independently, and fewer if they share them, as most
 runs do: the rule is cautious. The intervals are over images, not over trainings; what another seed
-alone would change has no part in them.
+alone would change is not in them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """What a run kept of itself.
+    """What MLflow keeps of a run.
 
     Attributes
     ----------
@@ -85,19 +85,19 @@ class CellChange:
 
     @property
     def difference(self) -> float | None:
-        """After less before."""
+        """After minus before."""
         return self.after.value - self.before.value if self.before and self.after else None
 
     @property
     def noise(self) -> float | None:
-        """What the difference has to exceed; None if an interval is missing."""
+        """The threshold of the difference; None if an interval is missing."""
         halves = [_half_width(cell) for cell in (self.before, self.after) if cell]
         known = [half for half in halves if half is not None]
         return math.hypot(*known) if len(known) == 2 else None
 
     @property
     def verdict(self) -> Verdict:
-        """What to think of the difference."""
+        """Whether the difference exceeds the noise."""
         if self.difference is None:
             return Verdict.BEFORE if self.before else Verdict.AFTER
         if self.difference == 0:
@@ -109,14 +109,14 @@ class CellChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, and what differs between them.
+    """Two runs and their differences.
 
     Attributes
     ----------
     before, after : LoggedRun
         The runs.
     params, data : list of Change
-        What differs, by name.
+        Differences, by name.
     cells : list of CellChange
         All cells, in the order of `Verdict`, then of the tables.
     """

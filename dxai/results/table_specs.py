@@ -11,6 +11,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 STAGES = {
@@ -101,16 +102,7 @@ def _columns(type: str, names: str) -> Iterable[Column]:
     return (Column(name, type) for name in names.split())
 
 
-def _text(names: str) -> Iterable[Column]:
-    return _columns("text", names)
-
-
-def _count(names: str) -> Iterable[Column]:
-    return _columns("count", names)
-
-
-def _number(names: str) -> Iterable[Column]:
-    return _columns("number", names)
+_text, _count, _number = (partial(_columns, type) for type in ("text", "count", "number"))
 
 
 def _interval(
@@ -235,7 +227,7 @@ _ALL = (
     ),
     TableSpec(
         "claims",
-        "What the paper claims of each table, with what was measured.",
+        "The paper's claims about each table, beside the measured values.",
         (
             *_count("table"), *_text("dataset classifier claim other sign"),
             *_interval("ours_value", "ours"), *_number("other_value"), *_interval("delta"),

@@ -10,7 +10,7 @@ BEST = "ours is below the best baseline"
 
 
 def verdict(low: float | None, high: float | None) -> str:
-    """What the 95% interval of a difference, ours minus the other, says of a claim.
+    """Judge a claim by the 95% interval of its difference, ours minus the other.
 
     A claim holds if the whole interval lies below 0 and is reversed if all of it lies above; these
     images do not decide it if the interval includes 0. Without an interval it is unknown.

@@ -1,4 +1,4 @@
-"""What the stages' files say of a run, as flat records: names, tags, numbers, curves, files.
+"""A run's result files as flat records: names, tags, numbers, curves, files.
 
 Nothing here knows who keeps the records (`dxai.tracking.mlflow_store` does); reading all of them
 before the first is kept means that a run with a missing result is refused whole.
@@ -108,7 +108,7 @@ def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
     root : Path
         The project's folder.
     params : Params
-        What was run; results of other runs that still lie about are left out.
+        Settings of the run; leftover results of other runs are ignored.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def _curves(row: Row) -> list[tuple[int, Numbers]]:
 
 
 def guards(rows: list[Row]) -> Numbers:
-    """What our rows of Table 1 have beside their AUC, seeds averaged."""
+    """The guards in our rows of Table 1, averaged over seeds."""
     found: dict[str, list[float]] = {}
     for row in rows:
         if row["method"] == OURS:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dxai.config.schema import DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.metrics import removal
 from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
 from dxai.training.checkpoints import all_finite
@@ -203,8 +204,7 @@ def _row(
     seed: int,
 ) -> dict[str, Any]:
     residual = _decompose(networks, shown, seed).residual
-    # Peak 2: images span [-1, 1].
-    psnr = float((10 * torch.log10(4 / residual.square().mean((1, 2, 3)))).mean())
+    psnr = float(removal.psnr(residual).mean())
     losses = {f"loss/{name}": value for name, value in means.items()}
     return {"step": step, "seconds": seconds, "psnr_db": psnr} | losses
 

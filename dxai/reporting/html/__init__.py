@@ -1,4 +1,4 @@
-"""The report of a run: what the stages wrote, as one self-contained HTML page."""
+"""The report of a run: its results as one self-contained HTML page."""
 
 from __future__ import annotations
 

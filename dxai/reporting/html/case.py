@@ -1,4 +1,4 @@
-"""Reading what the stages wrote, for the report: tables, summaries, histories, attributions."""
+"""Everything the stages wrote about one dataset and classifier, read for the report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dxai.utils.files import read_json
 
 
 def read_optional(path: Path) -> dict[str, Any]:
-    """A JSON file's mapping; an empty one if there is no such file."""
+    """Read a JSON file's mapping; empty if there is no such file."""
     return read_json(path) if path.is_file() else {}
 
 
@@ -48,7 +48,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As it is called on the page."""
+        """Its name on the page."""
         return f"{self.dataset} · {self.classifier}"
 
     @property
@@ -173,7 +173,7 @@ def _own_class(
 
 
 def read_images(folder: Path, method: str, sign: str) -> pd.DataFrame:
-    """What was measured of each image by one method; empty if there is no such file."""
+    """Measurements of each image by one method; empty if there is no such file."""
     path = folder / IMAGES
     if not path.is_file():
         return pd.DataFrame()

@@ -1,4 +1,4 @@
-"""Which charts the report has, each with a heading and a description in words."""
+"""The charts of the report, each with a heading and a description in words."""
 
 from __future__ import annotations
 

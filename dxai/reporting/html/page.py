@@ -1,4 +1,4 @@
-"""Putting the page together."""
+"""The page, put together from its parts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OPEN = 3
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of one dataset and classifier."""
+    """The section of one dataset and classifier."""
 
     name: str
     anchor: str
@@ -125,7 +125,7 @@ def _environment() -> jinja2.Environment:
 def _views(
     tables: Tables, paths: Paths, sections: list[Section], anchors: Anchors
 ) -> dict[str, View]:
-    """Name of a table to what the page shows of it; those without lines are left out."""
+    """The tables of the page by name; those without lines are left out."""
     panels = {section.anchor for section in sections if section.panels or section.curves.charts}
     leading = {
         case: f"{anchor}-curves" if anchor in panels else anchor for case, anchor in anchors.items()
@@ -177,7 +177,7 @@ def _section(case: Case, anchors: Anchors, params: Params, paths: Paths) -> Sect
 
 
 def _facts(case: Case, data: ShardedDataset) -> list[str]:
-    """What the numbers of a cell rest on."""
+    """The basis of a case's numbers: images, accuracy, steps, seeds."""
     row = next((r for r in case.rows if r["images"] is not None), None)
     size = f"{data.image_size}×{data.image_size} pixels"
     facts = [
@@ -216,6 +216,6 @@ def stage_times(params: Params, paths: Paths) -> list[tuple[str, float]]:
 
 
 def picture_uri(image: bytes) -> str:
-    """A PNG or WebP as the address of itself."""
+    """Encode a PNG or WebP as a data URI."""
     kind = "png" if image.startswith(b"\x89PNG") else "webp"
     return f"data:image/{kind};base64," + base64.b64encode(image).decode()

@@ -1,4 +1,4 @@
-"""Test images beside what methods make of them, as small pictures for a page."""
+"""Test images beside the maps of each method, as small pictures for a page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARTS = (("agnostic", "Class-agnostic", "ψ agnostic"), ("reconstruction", "Sum 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture, what is said under it, and in words what it shows."""
+    """One picture, its caption, and its description in words."""
 
     image: bytes
     caption: str
@@ -47,7 +47,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Panel:
-    """One test image: its parts, then what else is shown of it."""
+    """One test image: its parts, then further pictures."""
 
     title: str
     image_id: str
@@ -234,7 +234,7 @@ def _stability(folder: Path) -> dict[int, np.ndarray]:
 
 
 def _first_images(folder: Path) -> list[int]:
-    """Places in the test split of the images that `_stability` has maps of."""
+    """Indices in the test split of the images that `_stability` has maps of."""
     shown = _stability(folder)
     if not shown:
         return []
@@ -245,7 +245,7 @@ def _first_images(folder: Path) -> list[int]:
 def _pair(
     title: str, symbol: str, image: np.ndarray, part: np.ndarray, weight: np.ndarray
 ) -> list[Tile]:
-    """What a method removes, and where it looks."""
+    """The part that a method removes, and its weight over the image."""
     scale = image_tiles.scale_of(part)
     removed = f"{title}: what is removed, around mid-gray"
     return [

@@ -84,7 +84,7 @@ def lines(
     Parameters
     ----------
     words : str
-        What it shows, for those who cannot see it.
+        The description for screen readers.
     log : bool
         x is above 0 and on a logarithmic scale, with a tick at each of its values.
     """
@@ -136,7 +136,7 @@ def bars(
 
 
 def legend(series: Iterable[Series]) -> Markup:
-    """Which line is whose."""
+    """The legend of lines."""
     items = []
     for s in series:
         line = f'<path d="M1 7H27" {_stroke(s)}/>'
@@ -146,7 +146,7 @@ def legend(series: Iterable[Series]) -> Markup:
 
 
 def bar_legend(names: Sequence[str]) -> Markup:
-    """Which bar is whose."""
+    """The legend of bars."""
     boxes = (_filled("M1 2H27V12H1z", k) for k in range(len(names)))
     items = [
         _item(f'<svg viewBox="0 0 28 14">{box}</svg>', name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from dxai.reporting.table_layouts import (
     MEASURES,
     NONE,
     WORST,
-    Heading,
     Line,
     Number,
     Table,
@@ -118,7 +116,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """What the interval of the difference says."""
+        """The verdict of its difference."""
         return verdict(self.row["delta_low"], self.row["delta_high"])
 
     @property
@@ -286,55 +284,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Download:
-    """A file that the page carries."""
-
-    label: str
-    name: str
-    uri: str
-
-
-@dataclass(frozen=True)
 class View:
-    """A table as it is shown.
+    """A table of the page.
 
     Attributes
     ----------
-    spans : list of (str, int)
-        What stands above how many columns; empty if nothing does.
     lines : list of (str, list of Entry)
         Kind of the line, and its cells.
+    downloads : list of (str, str, str)
+        Label, file name and data URI of each file to save.
     """
 
-    anchor: str
-    title: str
-    note: str
-    spans: list[tuple[str, int]]
-    columns: list[Heading]
+    table: Table
     lines: list[tuple[str, list[Entry]]]
-    downloads: list[Download]
+    downloads: list[tuple[str, str, str]]
 
 
 def make_view(table: Table, path: Path, anchors: Anchors) -> View:
-    """A table with links and downloads.
-
-    Parameters
-    ----------
-    path : Path
-        The CSV file that it is made of.
-    """
-    spans = [(g, len(list(of))) for g, of in itertools.groupby(c.group for c in table.columns)]
+    """Add links, and files to save, to a table made of the CSV file `path`."""
+    tex, md = f"{table.name}.tex", f"{table.name}.md"
     return View(
-        anchor=table.name,
-        title=table.title,
-        note=table.note,
-        spans=spans if any(group for group, _ in spans) else [],
-        columns=table.columns,
-        lines=[(line.kind, list(_entries(table, line, anchors))) for line in table.lines],
-        downloads=[
-            Download("CSV", path.name, file_uri(_csv(path), "text/csv")),
-            Download("LaTeX", f"{table.name}.tex", file_uri(latex(table), "application/x-tex")),
-            Download("Markdown", f"{table.name}.md", file_uri(markdown(table), "text/markdown")),
+        table,
+        [(line.kind, list(_entries(table, line, anchors))) for line in table.lines],
+        [
+            ("CSV", path.name, file_uri(_csv(path), "text/csv")),
+            ("LaTeX", tex, file_uri(latex(table), "application/x-tex")),
+            ("Markdown", md, file_uri(markdown(table), "text/markdown")),
         ],
     )
 
@@ -356,7 +331,7 @@ def _entries(table: Table, line: Line, anchors: Anchors) -> Iterable[Entry]:
 
 
 def _csv(path: Path) -> str:
-    """The file itself; of the table of all images, those that are shown."""
+    """The file itself; the table of all images is cut to those shown."""
     if path.stem != "per_image":
         return path.read_text(encoding="utf-8")
     whole = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -373,7 +348,6 @@ class Mark:
     difference: str
     detail: str
     href: str
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -426,9 +400,9 @@ def _mark(claim: Row, anchor: str, doubts: str) -> Mark:
     detail = f"ours {ours(claim)}, {other} {claim['other_value']:.3f}; "
     detail += f"{claim['seeds']} {seeds}, {images}{doubts}"
     href = f"#{anchor}" if claim["table"] == 1 else f"#table{claim['table']}"
-    return Mark(SYMBOLS[words], words, str(difference(claim)), detail, href, words)
+    return Mark(SYMBOLS[words], words, str(difference(claim)), detail, href)
 
 
 def file_uri(text: str, kind: str) -> str:
-    """A text file as the address of itself, `kind` being its media type."""
+    """Encode a text file of the media type `kind` as a data URI."""
     return f"data:{kind};charset=utf-8;base64," + base64.b64encode(text.encode()).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.models.serialization import load_classifier, load_snapshots
+from dxai.reporting.html.charts import training_charts
 from dxai.stages import (
     baseline,
     classifier,
@@ -155,6 +157,17 @@ def test_a_network_without_three_layers_in_a_row_has_ours_alone(inside: Path) ->
     about = read_json(OUTCOMES / "simple/stability/stability.json")
     assert (about["seeds"], about["layers"]) == ([0, 3], [])
     assert about["steps"] == [*snapshot_steps(STEPS), STEPS]
+
+
+def test_the_report_draws_every_loss_that_a_training_logs(inside: Path) -> None:
+    folder = Path("artifacts/decompositions/textures/resnet18/0")
+    history = pd.read_csv(folder / "history.csv")
+    losses = {name for name in history if name.startswith("loss/") and "total" not in name}
+    drawn = set()
+    for chart in training_charts(Path("artifacts/classifiers/textures/resnet18"), {0: folder}):
+        drawn |= set(re.findall(r"</svg>([a-z_0-9]+)", str(chart.legend).replace(" ", "")))
+    assert {"adv_real", "adv_fake"} <= drawn
+    assert drawn >= {name.removeprefix("loss/") for name in losses if history[name].any()}
 
 
 @pytest.mark.slow

@@ -23,8 +23,8 @@ from dxai.explain.decomposition import DXAI
 from dxai.models.classifiers import build_classifier
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_classifier, save_classifier, save_decomposer
+from dxai.results.table_specs import SPECS
 from dxai.tracking import mlflow_store
-from dxai.tracking.run_records import LOGGED
 from dxai.utils.files import read_json, write_json
 from tests.fixtures import CLASSES, SIZE, STEPS, VARIANTS, write_results
 
@@ -203,7 +203,7 @@ def test_tables_and_report_are_artifacts_of_the_parent(
     files = {item.path for item in client.list_artifacts(run, "tables")}
     written = {path.name for path in (rich[0] / "results/tables").iterdir()}
     assert files == {f"tables/{name}" for name in written} and len(written) >= 11
-    for name in LOGGED:
+    for name in (spec.name for spec in SPECS.values() if spec.logged):
         logged = mlflow.load_table(f"{name}.json", run_ids=[run])
         rows = table(rich[0], name)
         assert list(logged.columns[: len(rows.columns)]) == list(rows.columns)

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,13 +25,14 @@ from dxai.config.schema import ClassifierParams, DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifiers import build_classifier
 from dxai.models.serialization import save_classifier
-from dxai.training import augment, batch_order
+from dxai.training import augment, batch_order, decomposition
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import best_epoch, train_classifier
 from dxai.training.decomposition import snapshot_steps, train
 from dxai.training.events import EventSink, Stopped
 from dxai.training.run import NonFiniteError, TrainingRun
 from dxai.training.step import Networks, build_networks
+from dxai.types import Decomposition
 from tests.prepared import PROJECT, prepared_textures
 
 SMALL = DecomposeParams(
@@ -520,3 +521,14 @@ def test_the_best_epoch_is_chosen_on_validation_images() -> None:
         for i, (a, b) in enumerate(rows)
     ]
     assert best_epoch(history) == 3
+
+
+def test_a_perfect_reconstruction_is_logged_as_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(2, 1, 8, 8)
+
+    def perfect(*_: Any) -> Decomposition:
+        return Decomposition(images, torch.stack([images, torch.zeros_like(images)], 1))
+
+    monkeypatch.setattr(decomposition, "_decompose", perfect)
+    row = decomposition._row(1, 0.0, {}, cast(Any, None), cast(Any, None), 0)
+    assert row["psnr_db"] == pytest.approx(120, abs=1e-3)
