@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra import service_definitions
+from infra import service_definitions, supervisor
 from tests import containers
-from tests.integration.conftest import ROOT, Project
+from tests.integration.conftest import ROOT, Project, wait_for
 from tests.manual import block, sections
+from tests.ray_jobs import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -112,12 +114,6 @@ def test_all_processes_on_one_machine(project: Project) -> None:
     assert project.local("status").stdout.count("stopped") == len(service_definitions.LOCAL)
 
 
-def test_what_happens_when_something_dies(project: Project) -> None:
-    shell(project, block("What happens when something dies"), **JSON_LOGS)
-    said = project.local("status").stdout
-    assert said.count("running, process") == len(service_definitions.CLUSTER)
-
-
 @pytest.fixture(scope="module")
 def repository(project: Project) -> Path:
     """Where the project's code comes from."""
@@ -143,6 +139,17 @@ def test_upgrade(project: Project, repository: Path) -> None:
     assert "mlflow: bringing its database from version 3.0.0" in said
     status = project.local("status").stdout
     assert status.count("running, process") == len(service_definitions.CLUSTER)
+
+
+def test_what_happens_when_something_dies(project: Project) -> None:
+    found = supervisor.running(supervisor.Stack(project.root, cluster=True), "mlflow")
+    assert found is not None
+    for pid in session(found["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: "stopped" in project.local("status").stdout)
+    shell(project, block("What happens when something dies"), **JSON_LOGS)
+    said = project.local("status").stdout
+    assert said.count("running, process") == len(service_definitions.CLUSTER)
 
 
 def logged_runs(project: Project) -> set[str]:
