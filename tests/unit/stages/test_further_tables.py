@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from dxai.stages import (
 )
 from dxai.training.decomposition import snapshot_steps
 from dxai.utils.files import read_json
+from tests.fixtures import write_results
 from tests.prepared import PROJECT, prepared_textures
 
 NAMES = ("simple", "resnet18")
@@ -195,3 +197,49 @@ def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside
     assert set(read_json(Path("results/metrics.json"))["claims"]) == {
         "table1", "table2", "table3", "table4",
     }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ fixtures
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The made-up results that tests of what comes later use."""
+    root = tmp_path_factory.mktemp("made")
+    write_results(root, rich=True)
+    return root
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"dxai-0/{file}" for file in ("images.parquet", "outcomes.parquet", "summary.json")),
+        *(f"dxai-0-by-simple/{file}" for file in ("outcomes.parquet", "cross.json")),
+        *(f"stability/{file}" for file in ("images.parquet", "stability.json")),
+    ],
+)
+def test_made_up_results_have_the_form_of_real_ones(inside: Path, made: Path, name: str) -> None:
+    path = OUTCOMES / "resnet18" / name
+    assert form(made / path) == form(path)
+
+
+@pytest.mark.parametrize(
+    "of", ["classifiers/textures/resnet18/explained", "decompositions/textures/resnet18/0"]
+)
+def test_made_up_metrics_are_among_the_real_ones(inside: Path, made: Path, of: str) -> None:
+    path = Path("artifacts", of, "metrics.json")
+    assert form(made / path).keys() <= form(path).keys()
+
+
+def form(path: Path) -> Any:
+    """Names of a file's content, and the kinds of its columns."""
+    if path.suffix == ".parquet":
+        return {name: dtype.kind for name, dtype in pd.read_parquet(path).dtypes.items()}
+    return names(read_json(path))
+
+
+def names(value: Any) -> Any:
+    """Keys of nested values; which curves there are depends on what can be scored."""
+    if isinstance(value, list):
+        return names(value[0]) if value else None
+    if not isinstance(value, dict):
+        return None
+    return {key: names(item) if key != "curves" else None for key, item in value.items()}
