@@ -220,13 +220,16 @@ def run_item(lines: Iterator[str]) -> None:
         if share is None or (share < 1 and time.monotonic() - shown < PROGRESS_SECONDS):
             continue
         shown = time.monotonic()
-        if artifact is None:
-            key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower())
-            artifact = create_progress_artifact(
-                100 * share, key=key, description=f"Progress of {stage}."
-            )
-        else:
-            update_progress_artifact(artifact, 100 * share)
+        try:
+            if artifact is None:
+                key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower())
+                artifact = create_progress_artifact(
+                    100 * share, key=key, description=f"Progress of {stage}."
+                )
+            else:
+                update_progress_artifact(artifact, 100 * share)
+        except Exception as error:  # the server or its database is down: the stage goes on
+            logger.warning(f"progress is not shown: {error}")
 
 
 @task(cache_policy=NO_CACHE)

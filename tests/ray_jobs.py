@@ -61,12 +61,16 @@ T = TypeVar("T")
 
 
 def wait_for(
-    ready: Callable[[], T], what: str, seconds: float = PATIENCE, pause: float = 0.02
+    ready: Callable[[], T],
+    what: str | Callable[[], str],
+    seconds: float = PATIENCE,
+    pause: float = 0.02,
 ) -> T:
-    """Wait until `ready` returns a true value, and return it."""
+    """Wait until `ready` returns a true value, and return it; else fail, saying `what`."""
     deadline = time.monotonic() + seconds
     while not (value := ready()):
-        assert time.monotonic() < deadline, f"never happened: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never happened: {what() if callable(what) else what}")
         time.sleep(pause)
     return value
 

@@ -72,11 +72,13 @@ class Cluster:
     def trains_on(self, why: str) -> None:
         """Wait for numbers of steps that were not made yet."""
         now = self.step()
-        wait_for(lambda: self.step() > now, f"training after {why}: {self.said()}", 240)
+        wait_for(lambda: self.step() > now, lambda: f"training after {why}: {self.said()}", 240)
 
     def trains_again(self, count: int) -> None:
         """Wait until the training has begun for the `count`th time, and goes on."""
-        wait_for(lambda: len(self.events("start")) >= count, f"start {count}: {self.said()}", 300)
+        wait_for(
+            lambda: len(self.events("start")) >= count, lambda: f"start {count}: {self.said()}", 300
+        )
         self.trains_on(f"start {count}")
 
     def ends(self, run: str) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class Cluster:
                 return None
             return found if found["type"] in FINAL else None
 
-        return wait_for(state, f"the end of run {run}: {self.said()}", 600, 0.5)
+        return wait_for(state, lambda: f"the end of run {run}: {self.said()}", 600, 0.5)
 
     def said(self) -> str:
         """The worker's log, which holds those of all runs, whatever the server missed of them."""

@@ -82,9 +82,9 @@ def train(data: Path, tmp_path: Path) -> Iterator[Callable[..., Training]]:
 
 def go_on(training: Training, count: int) -> None:
     """Wait until it has started for the `count`th time and made some steps since."""
-    wait_for(lambda: training.starts() >= count, f"start {count}: {training.said()}")
+    wait_for(lambda: training.starts() >= count, lambda: f"start {count}: {training.said()}")
     first = training.events("start")[-1]["step"]
-    wait_for(lambda: training.step() > first + 2, f"steps after {first}: {training.said()}")
+    wait_for(lambda: training.step() > first + 2, lambda: f"steps after {first}: {training.said()}")
 
 
 def kept(training: Training) -> set[int]:
@@ -296,16 +296,18 @@ def test_a_cluster_that_loses_a_machine_then_its_head_and_dvc_repro_after_it(
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_for(lambda: len(told("row")) > 8, f"steps: {text()}")
+        wait_for(lambda: len(told("row")) > 8, lambda: f"steps: {text()}")
         on_each = [
             [c for c in node.found.values() if "RayTrainWorker" in c] for node in (head, other)
         ]
         assert [len(workers) for workers in on_each] == [1, 1]
         other.kill()
-        wait_for(lambda: len(told("start")) > 1, f"a start after the loss of a machine: {text()}")
+        wait_for(
+            lambda: len(told("start")) > 1, lambda: f"a start after the loss of a machine: {text()}"
+        )
         start = told("start")[1]
         assert start["step"] > 0
-        wait_for(lambda: told("row")[-1]["step"] > start["step"] + 8, f"steps: {text()}")
+        wait_for(lambda: told("row")[-1]["step"] > start["step"] + 8, lambda: f"steps: {text()}")
         head.kill("raylet")
         assert first.wait(120) != 0, text()
         assert "nothing answers there" in text()
