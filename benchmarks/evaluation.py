@@ -106,10 +106,10 @@ class Case:
     @staticmethod
     def heat_and_part(explainer: Explainer, found: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map that ranks pixels, and psi_distinct, under the table's rule for signs."""
-        if explainer.kind == "part":
+        if explainer.kind == "distinct":
             return found, found
         sign = explainer.signs[0]
-        return removal.with_sign(found, sign), removal.part_from_heatmap(found, images, sign)
+        return removal.with_sign(found, sign), removal.distinct_from_heatmap(found, images, sign)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The values that travel between modules.
+"""The values passed between modules.
 
 Shapes are written with B images of a batch, n branches, C channels, H x W pixels and c classes.
 Images are float32 in [-1, 1] unless said otherwise.
@@ -13,12 +13,12 @@ from torch import Tensor
 
 
 class Unsupported(Exception):
-    """A method that cannot apply to this classifier; its text is the row's reason."""
+    """A method does not apply to this classifier; the text is the table's reason."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images of one split.
+    """Images of one split.
 
     Attributes
     ----------
@@ -27,12 +27,12 @@ class Batch:
     labels : Tensor
         (B,), int64 in [0, c).
     index : Tensor
-        (B,), int64: the place of each image in its split, which keys random draws.
+        (B,), int64: the index of each image in its split, which keys random draws.
     ids : list of str
-        The manifest's name of each image.
+        The image ids of the manifest.
     groups : list of str
-        What an image must not be separated from when resampling: the source block of a
-        photograph, a patient, an aerial image.
+        The unit of resampling to which each image belongs: the source block of a photograph, a
+        patient, an aerial image.
     """
 
     images: Tensor
@@ -51,7 +51,7 @@ class Decomposition:
     image : Tensor
         (B, C, H, W), the input x.
     psi : Tensor
-        (B, n, C, H, W), the branches; branch 0 is the class-distinct one.
+        (B, n, C, H, W), the branches; branch 0 is psi_distinct.
     """
 
     image: Tensor
@@ -59,7 +59,7 @@ class Decomposition:
 
     @property
     def distinct(self) -> Tensor:
-        """The class-distinct part, (B, C, H, W)."""
+        """psi_distinct, the class-distinct part, (B, C, H, W)."""
         return self.psi[:, 0]
 
     @property

@@ -25,7 +25,7 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
-from dxai.metrics.removal import part_from_heatmap
+from dxai.metrics.removal import distinct_from_heatmap
 from dxai.metrics.scorer import Scorer
 from dxai.models.serialization import freeze, load_classifier, save_classifier
 from dxai.training.checkpoints import Checkpoint
@@ -128,7 +128,7 @@ def results(
             for sign in explainer.signs:
                 part = found
                 if explainer.kind == "heatmap":
-                    part = part_from_heatmap(found, batch.images, sign)
+                    part = distinct_from_heatmap(found, batch.images, sign)
                 scorer.add(explainer.name, sign, batch, part)
         for sign in explainer.signs:
             row = scorer.row(explainer.name, sign, None)

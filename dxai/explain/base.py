@@ -1,9 +1,4 @@
-"""One contract for every explainer, and the registry of those beside ours.
-
-`EXPLAINERS` names the rows of Table 1 beside ours; `build_explainer` makes one of them for a
-classifier. The modules behind the names are imported when first used, so that a stage pays for
-Captum only if it runs it.
-"""
+"""The contract of every explainer, and the base class of those that wrap a classifier."""
 
 from __future__ import annotations
 
@@ -19,12 +14,12 @@ from dxai.explain.model_surgery import frozen_copy
 
 PIXELS = 2**20
 MOST_ROWS = 32
-"""The classifier sees at most MOST_ROWS images, or PIXELS pixels, at once: on a CPU an image costs
-least at about 32, whose features stay in its caches, and more from 64 on."""
+"""The classifier sees at most MOST_ROWS images or PIXELS pixels at once: on a CPU the cost per
+image is lowest at about 32, whose features fit the caches."""
 
 
 class Explainer(Protocol):
-    """What attributes a classifier's output to an image; our decomposition is one, too."""
+    """Attributes a classifier's output to an image; our decomposition is one of them."""
 
     @property
     def name(self) -> str:
@@ -33,17 +28,17 @@ class Explainer(Protocol):
 
     @property
     def kind(self) -> str:
-        """What `attribute` gives: "heatmap" or "part".
+        """The result of `attribute`: "heatmap" or "distinct".
 
-        A heatmap H is to become psi_distinct = w x with w = H / max|H|; a part is psi_distinct.
+        A heatmap H becomes psi_distinct = w x with w = H / max|H|; "distinct" is psi_distinct.
         """
         ...
 
     @property
     def signs(self) -> tuple[str, ...]:
-        """How H is used: "signed" as it is, or "relu" without its negative values.
+        """Rules for the sign of H: "signed" unchanged, or "relu" without negative values.
 
-        The first is the table's rule, others are printed beside it. A part has ("part",).
+        The first one is the table's, others are shown beside it. psi_distinct has ("part",).
         """
         ...
 
@@ -55,22 +50,22 @@ class Explainer(Protocol):
         inputs : Tensor
             (B, C, H, W), images in [-1, 1].
         target : Tensor
-            (B,), int64: the class that each image is explained for.
+            (B,), int64: the class to explain for each image.
         index : Tensor, optional
-            (B,), int64: the place of each image in its split, which keys random draws, so that an
-            image has the same map in any batch. Default: 0, 1 .. B - 1.
+            (B,), int64: the index of each image in its split, which keys random draws, so that
+            the map does not depend on the batch. Default: 0 .. B - 1.
 
         Returns
         -------
         Tensor
-            (B, 1 or C, H, W): signed, unscaled map, or the part, which has C channels.
+            (B, 1 or C, H, W): the signed, unscaled heatmap, or psi_distinct with C channels.
 
         Raises
         ------
         RuntimeError
-            If a value is not finite, or the method breaks.
+            If a value is not finite, or the method fails.
         Unsupported
-            If only the images show that the method cannot apply.
+            If the method turns out not to apply to these images.
         """
         ...
 
@@ -80,17 +75,17 @@ class NoSettings(Settings):
 
 
 class BatchExplainer(ABC):
-    """An explainer on a private copy of the classifier, working in pieces that fit in memory.
+    """An explainer with its own copy of the classifier, working in chunks that fit in memory.
 
-    Subclasses say how one piece is explained. At most `rows` images are in the classifier at once;
-    when memory runs out `rows` is halved, for good, and the piece is done again.
+    Subclasses explain one chunk of at most `rows` images. When memory runs out, `rows` is halved
+    permanently and the chunk is repeated.
 
     Parameters
     ----------
     classifier : nn.Module
         Returns logits (B, c). It is copied and never changed.
     settings : dict
-        The fields of the class's `Settings`; those that are not named keep their defaults.
+        Fields of the class's `Settings`; the others keep their defaults.
     seed : int
         Keys random draws.
 
@@ -103,7 +98,7 @@ class BatchExplainer(ABC):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Literal["heatmap", "part"]] = "heatmap"
+    kind: ClassVar[Literal["heatmap", "distinct"]] = "heatmap"
     signs: ClassVar[tuple[str, ...]] = ("signed", "relu")
     Settings: ClassVar[type[Settings]] = NoSettings
 
@@ -128,7 +123,7 @@ class BatchExplainer(ABC):
         maps: list[Tensor] = []
         done = 0
         with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-            # Captum warns of the hooks that it sets, on the copy, and of small internal batches.
+            # Captum warns about its hooks on the copy and about small internal batches.
             warnings.filterwarnings("ignore", module="captum")
             while done < len(inputs):
                 piece = slice(done, done + self.rows)
@@ -140,7 +135,7 @@ class BatchExplainer(ABC):
                     if self.rows == 1 or not out_of_memory(error):
                         raise
                     self.rows //= 2
-                except ValueError as error:  # no setting's: those were checked before
+                except ValueError as error:  # not from a setting: those were checked before
                     raise RuntimeError(f"{self.name}: {error}") from error
         result = torch.cat(maps)
         if not torch.isfinite(result).all():
@@ -150,7 +145,7 @@ class BatchExplainer(ABC):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; CPU and GPU allocators say it differently."""
+    """Whether an error means that memory ran out, on the CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(text in str(error).lower() for text in ("out of memory", "can't allocate memory"))

@@ -1,4 +1,4 @@
-"""Controls: what a method must beat to be more than noise."""
+"""Controls that a method must beat to be better than noise."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class RandomMap(BatchExplainer):
         return keyed_random.uniform(self.seed, "random-map", 0, index.tolist(), size).to(inputs)
 
 
-def shuffled(part: Tensor, index: Tensor, seed: int) -> Tensor:
+def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
     """Permute the pixels of each image, all channels of a pixel together.
 
     Parameters
     ----------
-    part : Tensor
-        (B, C, H, W), class-distinct parts.
+    distinct : Tensor
+        (B, C, H, W), psi_distinct.
     index : Tensor
-        (B,), the place of each image in its split; with `seed` it keys the permutation.
+        (B,), the index of each image in its split; with `seed` it keys the permutation.
     seed : int
         The run's seed.
 
@@ -41,39 +41,39 @@ def shuffled(part: Tensor, index: Tensor, seed: int) -> Tensor:
     Tensor
         (B, C, H, W): the same values, energy and histogram without any structure.
     """
-    flat = part.flatten(2)
+    flat = distinct.flatten(2)
     rows = [
         image[
             :, torch.from_numpy(keyed_random.generator(seed, "shuffled", 0, i).permutation(pixels))
         ]
         for image, i, pixels in zip(flat, index.tolist(), [flat.shape[2]] * len(flat), strict=True)
     ]
-    return torch.stack(rows).reshape(part.shape)
+    return torch.stack(rows).reshape(distinct.shape)
 
 
-def random_phase(part: Tensor, index: Tensor, seed: int) -> Tensor:
-    """Give each image random phases and keep its own amplitude spectrum, channel by channel.
+def random_phase(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
+    """Randomise the phases of each image, keeping the amplitude spectrum of each channel.
 
-    One field of phases, that of white noise, is added to all channels of an image (Galerne et al.
-    2011, "Random phase textures"), so that their relation stays; the mean keeps its sign.
+    The phases of one white noise image are added to all channels (Galerne et al. 2011, "Random
+    phase textures"), which keeps the relation between channels; the mean keeps its sign.
 
     Parameters
     ----------
-    part, index, seed
+    distinct, index, seed
         As in `shuffled`.
 
     Returns
     -------
     Tensor
-        (B, C, H, W), real: the same amplitude spectrum, thus the same energy.
+        (B, C, H, W), real, with the same amplitude spectrum and hence the same energy.
     """
-    size = part.shape[2:]
+    size = distinct.shape[2:]
     noise = [
         keyed_random.generator(seed, "random-phase", 0, i).normal(size=size) for i in index.tolist()
     ]
-    # The spectrum of real noise has the symmetry that keeps the result real.
+    # The spectrum of real noise is symmetric, which keeps the result real.
     spectrum = torch.fft.rfft2(torch.from_numpy(np.stack(noise)))[:, None]
     turn = spectrum / spectrum.abs()
     turn[..., 0, 0] = 1
-    turned = torch.fft.rfft2(part.double()) * turn.to(part.device)
-    return torch.fft.irfft2(turned, s=tuple(size)).to(part)
+    turned = torch.fft.rfft2(distinct.double()) * turn.to(distinct.device)
+    return torch.fft.irfft2(turned, s=tuple(size)).to(distinct)

@@ -1,4 +1,4 @@
-"""Explain by decomposition: the trained generator applied to images."""
+"""The explainer by decomposition: the trained generator applied to images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dxai.utils import keyed_random
 
 
 class DXAI:
-    """A trained decomposition and the classifier that it explains (Section 3 of the paper).
+    """A trained decomposition with the classifier it explains (Section 3 of the paper).
 
     Parameters
     ----------
     decomposer : Decomposer
         Averaged weights.
     info : dict
-        What the model file says: `class_names`, `image_size`, `channels`, `value_range`, ...
+        From the model file: `class_names`, `image_size`, `channels`, `value_range`, ...
     classifier : nn.Module
         Frozen, returns logits.
     seed : int
         Keys the latent of each image.
     latents : int
-        Styles drawn for an image, whose decompositions are averaged.
+        Number of styles per image, whose decompositions are averaged.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class DXAI:
     """
 
     name = "dxai"
-    kind = "part"
+    kind = "distinct"
     signs = ("part",)
 
     def __init__(
@@ -53,12 +53,12 @@ class DXAI:
 
     @classmethod
     def load(cls, path: Path | str, seed: int = 0, latents: int = 1) -> DXAI:
-        """Read a decomposition: its folder, or the model.pt in it.
+        """Load a decomposition from its folder or model.pt.
 
         Raises
         ------
         ModelError
-            If there is no such file, or it holds something else.
+            If there is no such file, or it contains something else.
         """
         decomposer, info, classifier, _ = load_decomposer(path)
         return cls(decomposer, info, classifier, seed, latents)
@@ -100,14 +100,14 @@ class DXAI:
 
     @torch.no_grad()
     def spread(self, images: Tensor, target: Tensor, index: Tensor, draws: int) -> Tensor:
-        """How far the class-distinct part depends on the latent z.
+        """Return how much psi_distinct depends on the latent z.
 
         Parameters
         ----------
         images, target, index : Tensor
             As in `explain`.
         draws : int
-            Latents drawn for each image.
+            Number of latents per image.
 
         Returns
         -------
@@ -117,8 +117,8 @@ class DXAI:
         total, squares = torch.zeros(()), torch.zeros(())
         for k in range(draws):
             found = self.decomposer(images, target, self.latent(index.tolist(), k))
-            part = found.distinct.double()
-            total, squares = total + part, squares + part.square()
+            distinct = found.distinct.double()
+            total, squares = total + distinct, squares + distinct.square()
         if not draws:
             return torch.zeros_like(images[:, :1])
         variance = (squares / draws - (total / draws).square()).clamp_min(0)
@@ -130,7 +130,7 @@ class DXAI:
         return keyed_random.normal(self.seed, "inference latent", draw, samples, size)
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
-        """The class-distinct part psi_1, (B, C, H, W), in the manner of Captum."""
+        """psi_distinct, (B, C, H, W); the signature is Captum's."""
         return self.explain(inputs, target, index).distinct
 
     def _check(self, images: Tensor, target: Tensor | None) -> None:

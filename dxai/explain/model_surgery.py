@@ -1,4 +1,4 @@
-"""Private copies of a classifier, prepared for methods that hook or rewrite it."""
+"""Copies of a classifier, prepared for methods that hook or rewrite it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 def frozen_copy(classifier: nn.Module) -> nn.Module:
     """A copy in eval mode, without weight gradients and without in-place activations.
 
-    An in-place activation overwrites the layer output that a hook has just kept.
+    An in-place activation would overwrite the layer output captured by a hook.
     """
     model = copy.deepcopy(classifier).requires_grad_(False)
     for module in model.modules():
@@ -30,11 +30,11 @@ def frozen_copy(classifier: nn.Module) -> nn.Module:
 
 
 def traced_copy(classifier: nn.Module) -> fx.GraphModule:
-    """A frozen copy as an explicit graph in which each call of a module is a module of its own.
+    """A frozen copy as an explicit graph in which each module is called exactly once.
 
-    Methods that change the backward pass see modules, and each of them once. So here activations
-    called as functions are modules, a module that is used twice is two, and an activation does not
-    share its input tensor, on which Captum puts its hooks, with others.
+    Methods that change the backward pass work on modules. So activations called as functions become
+    modules, a module used twice becomes two, and no activation shares its input tensor, on which
+    Captum sets hooks, with other nodes.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
     """
     try:
         model = fx.symbolic_trace(frozen_copy(classifier))
-    except Exception as error:  # a user's forward runs with proxies and may raise anything
+    except Exception as error:  # a user's forward, run with proxies, may raise anything
         raise Unsupported(f"torch.fx cannot trace the classifier: {error}") from None
     seen: set[Any] = set()
     for node in model.graph.nodes:
@@ -62,10 +62,10 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
 
 
 def require_same(copied: nn.Module, original: nn.Module, images: Tensor) -> None:
-    """Refuse a traced copy that computes something else than its original.
+    """Raise `Unsupported` if a traced copy computes something else than its original.
 
-    Tracing loses what a forward pass decides by the number of images, and the effect of an
-    in-place call whose result is not used.
+    Tracing loses decisions that depend on the number of images, and in-place calls whose result is
+    not used.
     """
     with torch.no_grad():
         found, expected = copied(images), original(images)
@@ -74,7 +74,7 @@ def require_same(copied: nn.Module, original: nn.Module, images: Tensor) -> None
 
 
 def add_module(model: fx.GraphModule, node: fx.Node, module: nn.Module) -> str:
-    """Give `model` a new module for the call `node`; returns its name."""
+    """Add a module to `model` for the call `node`; return its name."""
     name = f"{node.name}_module"
     while hasattr(model, name):
         name += "_"

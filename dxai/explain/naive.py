@@ -30,24 +30,26 @@ class Naive(BatchExplainer):
     """psi_agnostic starts as x and descends the KL divergence to the uniform distribution.
 
     psi_agnostic := psi_agnostic - dt grad D_KL, and psi_distinct = x - psi_agnostic (Appendix E).
-    The result is close to an adversarial perturbation. The target plays no role.
+    The result resembles an adversarial perturbation. The target is ignored.
     """
 
     name = "naive"
-    kind: ClassVar[Literal["heatmap", "part"]] = "part"
+    kind: ClassVar[Literal["heatmap", "distinct"]] = "distinct"
     signs: ClassVar[tuple[str, ...]] = ("part",)
     Settings = NaiveSettings
 
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
-        """The class-distinct part (B, C, H, W)."""
+        """psi_distinct (B, C, H, W)."""
         agnostic = inputs.clone()
         left = torch.arange(len(inputs), device=inputs.device)
         for _ in range(self.settings.iterations):
             images = agnostic[left].requires_grad_()
             divergence = divergence_from_uniform(self.model(images))
-            # Images do not mix in eval mode, so the sum's gradient is each image's own.
+            # Images are independent in eval mode, so this is the gradient of each image.
             (gradient,) = torch.autograd.grad(divergence.sum(), images)
-            going = ~(divergence < self.settings.tolerance)  # NaN goes on, to be found at the end
+            going = ~(
+                divergence < self.settings.tolerance
+            )  # NaN continues and is reported at the end
             left = left[going]
             if not len(left):
                 break

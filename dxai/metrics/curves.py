@@ -27,7 +27,7 @@ class Curve:
     correct : ndarray
         (N, L), bool.
     groups : sequence of str
-        (N,), what is resampled as one.
+        (N,), the units of resampling.
     """
 
     levels: np.ndarray
@@ -47,7 +47,7 @@ class Curve:
     def resampled(self, resamples: int, seed: int) -> np.ndarray:
         """Accuracy at each level in each bootstrap resample of the groups, (R, L).
 
-        Curves with the same groups and seed are resampled alike, so their differences are paired.
+        Curves with the same groups and seed share their resamples, so that differences are paired.
         """
         return resampled_means(self.correct, self.groups, resamples, seed)
 
@@ -55,9 +55,9 @@ class Curve:
 def resampled_means(
     values: np.ndarray, groups: Sequence[str], resamples: int, seed: int
 ) -> np.ndarray:
-    """Means of (N, L) values in each bootstrap resample of the groups, (R, L); NaN has no part.
+    """Means of (N, L) values in each bootstrap resample of the groups, (R, L).
 
-    The same groups and seed are resampled alike.
+    NaNs are ignored. The same groups and seed give the same resamples.
     """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     known = np.isfinite(values)
@@ -83,7 +83,7 @@ def area(levels: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray
-        (...), 1 where nothing is lost. NaN where accuracy(0) is 0.
+        (...), 1 if no accuracy is lost; NaN where accuracy(0) is 0.
     """
     first = accuracy[..., :1]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -110,12 +110,12 @@ def mean_areas(curves: Sequence[Curve], resamples: int, seed: int) -> np.ndarray
 def paired_difference(
     ours: Sequence[Curve], other: Sequence[Curve], resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """Mean area of ours less that of the other, and its 95% interval over the same groups.
+    """Mean area of ours minus that of the other method, and its paired 95% interval.
 
     Parameters
     ----------
     ours, other : sequence of Curve
-        One a seed (the other may have a single one); all over the same images.
+        One per seed (the other method may have just one), all over the same images.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Whether what was found is where, or what, is known to make the class."""
+"""Compare attributions with the known class-distinct region or difference."""
 
 from __future__ import annotations
 
@@ -10,58 +10,57 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of the class-distinct parts of a batch.
+class GroundTruth:
+    """The known class-distinct content of a batch; NaN for images where it is unknown.
 
     Attributes
     ----------
     masks : Tensor
-        (B, 1, H, W), in [0, 1]: which share of each pixel belongs to what makes the class; NaN
-        for an image of which it is not known.
+        (B, 1, H, W), in [0, 1]: the share of each pixel that is class-distinct.
     difference : Tensor
-        (B, C, H, W): the image less the image without what makes its class; NaN likewise.
+        (B, C, H, W): the image minus its neutral version, without what makes the class.
     """
 
     masks: Tensor
     difference: Tensor
 
 
-def localise(heat: Tensor, part: Tensor, known: Known) -> dict[str, Tensor]:
-    """Every measure of a batch, each (B,), NaN where it is not defined for an image.
+def localise(heat: Tensor, distinct: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
+    """Compute every measure for a batch, each (B,), NaN where undefined for an image.
 
     Parameters
     ----------
     heat : Tensor
-        (B, 1 or C, H, W): the map itself, or psi_distinct.
-    part : Tensor
+        (B, 1 or C, H, W): the heatmap, or psi_distinct.
+    distinct : Tensor
         (B, C, H, W): psi_distinct.
-    known : Known
+    truth : GroundTruth
 
     Returns
     -------
     dict
         `pointing`, `average_precision`, `energy_inside`, `mask_area` of the map against the mask
-        (which counts as known if it covers at least half of some pixel), and `correlation` of the
-        part with the known difference.
+        (known if it covers at least half of some pixel), and `correlation` of psi_distinct with
+        the known difference.
     """
-    missing = torch.full((len(part),), torch.nan, dtype=torch.float64)
-    inside = known.masks >= 0.5
+    missing = torch.full((len(distinct),), torch.nan, dtype=torch.float64)
+    inside = truth.masks >= 0.5
     there = inside.flatten(1).any(1)
-    differs = (known.difference.nan_to_num() != 0).flatten(1).any(1)
-    masks = known.masks.nan_to_num()
+    differs = (truth.difference.nan_to_num() != 0).flatten(1).any(1)
+    masks = truth.masks.nan_to_num()
     return {
         "pointing": torch.where(there, pointing(heat, inside), missing),
         "average_precision": torch.where(there, average_precision(heat, inside), missing),
         "energy_inside": torch.where(there, energy_inside(heat, masks), missing),
         "mask_area": torch.where(there, masks.double().mean((1, 2, 3)), missing),
         "correlation": torch.where(
-            differs, correlation(part, known.difference.nan_to_num()), missing
+            differs, correlation(distinct, truth.difference.nan_to_num()), missing
         ),
     }
 
 
 def pointing(heat: Tensor, inside: Tensor) -> Tensor:
-    """The pointing game (Zhang et al. 2018): 1 where the largest |heat| lies in the region: (B,).
+    """The pointing game (Zhang et al. 2018): 1 if the largest |heat| lies in the region; (B,).
 
     Parameters
     ----------
@@ -75,9 +74,9 @@ def pointing(heat: Tensor, inside: Tensor) -> Tensor:
 
 
 def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
-    """Area under precision against recall of the pixels in order of |heat|, without a threshold.
+    """Area under the precision-recall curve of the pixels ranked by |heat|.
 
-    Equal pixels come together, as in scikit-learn's ``average_precision_score``.
+    Ties are grouped, as in scikit-learn's ``average_precision_score``.
 
     Parameters
     ----------
@@ -101,12 +100,12 @@ def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
     return torch.tensor(found, dtype=torch.float64)
 
 
-def energy_inside(part: Tensor, masks: Tensor) -> Tensor:
-    """Share of the energy of a class-distinct part that lies in the known region.
+def energy_inside(distinct: Tensor, masks: Tensor) -> Tensor:
+    """Share of the energy of psi_distinct (or a heatmap) inside the known region.
 
     Parameters
     ----------
-    part : Tensor
+    distinct : Tensor
         (B, C, H, W), psi_distinct or a heatmap.
     masks : Tensor
         (B, 1, H, W), in [0, 1]: the share of each pixel that belongs to the region.
@@ -115,28 +114,28 @@ def energy_inside(part: Tensor, masks: Tensor) -> Tensor:
     -------
     Tensor
         (B,), in [0, 1]; higher is better. Chance is the mask's share of the area,
-        ``masks.mean((1, 2, 3))``. A part of zeros gives 0.
+        ``masks.mean((1, 2, 3))``. Zeros give 0.
     """
-    energy = part.double().square()
+    energy = distinct.double().square()
     total = energy.sum((1, 2, 3))
     inside = (energy * masks.double()).sum((1, 2, 3))
     return torch.where(total > 0, inside / total.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
 
 
-def correlation(part: Tensor, known: Tensor) -> Tensor:
-    """Pearson correlation, over all pixels and channels, with what is known to make the class.
+def correlation(distinct: Tensor, truth: Tensor) -> Tensor:
+    """Pearson correlation with the known difference, over all pixels and channels.
 
     Parameters
     ----------
-    part, known : Tensor
-        (B, C, H, W): psi_distinct, and the image less the image without what makes its class.
+    distinct, truth : Tensor
+        (B, C, H, W): psi_distinct, and the image minus its neutral version.
 
     Returns
     -------
     Tensor
-        (B,), in [-1, 1]; higher is better. A part without variance gives 0.
+        (B,), in [-1, 1]; higher is better. No variance gives 0.
     """
-    x, y = (values.double().flatten(1) for values in (part, known))
+    x, y = (values.double().flatten(1) for values in (distinct, truth))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     scale = x.norm(dim=1) * y.norm(dim=1)
     return torch.where(

@@ -1,7 +1,7 @@
-"""Score class-distinct parts: what each image is classified as while they are taken out.
+"""Score class-distinct parts by how images are classified while they are removed.
 
-One pass: every method's part of a batch is given once, and all curves are made of it. Outcomes are
-kept per image, so that tables, intervals and other normalisations need no recomputation.
+All curves are computed in a single pass over the batches. Outcomes are kept per image, so that
+tables, intervals and other normalisations need no recomputation.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from torch import Tensor, nn
 from dxai.config.schema import EvaluateParams
 from dxai.metrics import removal
 from dxai.metrics.curves import Curve, auc_interval
-from dxai.metrics.localisation import Known, localise
+from dxai.metrics.localisation import GroundTruth, localise
 from dxai.types import Batch
 
 CURVES = ("beta", "energy", "transfer", "blur", "deletion")
-"""Accuracy against beta; against removed energy; against beta by the twin; after a blur of psi;
-against the share of pixels that are deleted."""
-MEASURED = ("pointing", "average_precision", "energy_inside", "mask_area", "correlation")
-"""What is measured where it is known what makes the class (`dxai.metrics.localisation`)."""
+"""Accuracy against beta; against removed energy; against beta, by the twin; against beta, with psi
+blurred; against the share of deleted pixels."""
+LOCALISATION = ("pointing", "average_precision", "energy_inside", "mask_area", "correlation")
+"""Measures against the ground truth (`dxai.metrics.localisation`)."""
 
 
 class Scorer:
-    """Collects outcomes batch by batch.
+    """Collect outcomes batch by batch.
 
     Parameters
     ----------
     classifier, twin : nn.Module
-        The explained classifier, and one of the same architecture and another seed that was never
-        trained against (`auc_transfer`); a twin of None leaves that column empty.
+        The explained classifier, and one of the same architecture with another seed that was never
+        trained against (`auc_transfer`); without a twin that column is empty.
     class_names : list of str
     params : EvaluateParams
     seed : int
-        Of the bootstrap, and of what decides between equal pixels.
+        Of the bootstrap and of tie-breaking between equal pixels.
     curves : sequence of str
-        Which of `CURVES` are made.
+        Which of `CURVES` to compute.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Scorer:
         method: str,
         sign: str,
         batch: Batch,
-        part: Tensor,
+        distinct: Tensor,
         reconstruction: Tensor | None = None,
         heat: Tensor | None = None,
-        known: Known | None = None,
-        further: dict[str, Tensor] | None = None,
+        truth: GroundTruth | None = None,
+        extra: dict[str, Tensor] | None = None,
     ) -> None:
         """Score one batch.
 
@@ -79,32 +79,32 @@ class Scorer:
         method, sign : str
             Which row of the table.
         batch : Batch
-        part : Tensor
+        distinct : Tensor
             psi_distinct, (B, C, H, W).
         reconstruction : Tensor, optional
             x_hat, (B, C, H, W), for methods that have one.
         heat : Tensor, optional
-            (B, 1 or C, H, W): the map that the part was made of, after the rule for its sign;
-            default: the part itself. It ranks pixels, and is compared with what is known.
-        known : Known, optional
-            What is known of the class-distinct parts.
-        further : dict, optional
-            Other numbers of each image, name to (B,).
+            (B, 1 or C, H, W): the heatmap after the rule for its sign; default: psi_distinct. It
+            ranks pixels and is compared with the ground truth.
+        truth : GroundTruth, optional
+            Of the class-distinct parts.
+        extra : dict, optional
+            Further numbers per image: name to (B,).
         """
         x = batch.images
-        heat = part if heat is None else heat
+        heat = distinct if heat is None else heat
         makers: dict[str, Callable[[], tuple[nn.Module | None, Any, Tensor]]] = {
             "beta": lambda: (self.classifier, self.betas, without),
             "energy": lambda: (
                 self.classifier,
                 removal.ENERGIES,
-                removal.remove_energy(x, part, torch.tensor(removal.ENERGIES)),
+                removal.remove_energy(x, distinct, torch.tensor(removal.ENERGIES)),
             ),
             "transfer": lambda: (self.twin, self.betas, without),
             "blur": lambda: (
                 self.classifier,
                 self.betas,
-                removal.remove(x, removal.blur(part), self.betas),
+                removal.remove(x, removal.blur(distinct), self.betas),
             ),
             "deletion": lambda: (
                 self.classifier,
@@ -114,7 +114,7 @@ class Scorer:
                 ),
             ),
         }
-        without = removal.remove(x, part, self.betas)
+        without = removal.remove(x, distinct, self.betas)
         answers = {}
         for name in [name for name in CURVES if name in self.wanted]:
             network, levels, images = makers[name]()
@@ -124,30 +124,30 @@ class Scorer:
             self._frames.append(self._frame(method, sign, batch, name, levels, answers[name]))
         last = answers["beta"][-1]
         columns = {
-            "psnr_removed_db": removal.psnr(part),
-            "mean_abs_distinct": part.abs().mean((1, 2, 3)),
+            "psnr_removed_db": removal.psnr(distinct),
+            "mean_abs_distinct": distinct.abs().mean((1, 2, 3)),
             "neutrality": torch.special.entr(last).sum(1) / math.log(last.shape[1]),
-            **(further or {}),
+            **(extra or {}),
         }
         if reconstruction is not None:
             columns["psnr_db"] = removal.psnr(x - reconstruction)
-        if known is not None:
-            columns |= localise(heat, part, known)
+        if truth is not None:
+            columns |= localise(heat, distinct, truth)
         frame = pd.DataFrame({name: value.numpy() for name, value in columns.items()})
         named = {"id": batch.ids, "group": batch.groups, "label": batch.labels.numpy()}
         named |= {"index": batch.index.numpy(), "method": method, "sign": sign}
         self._images.append(pd.DataFrame(named).join(frame))
 
     def images(self) -> pd.DataFrame:
-        """One row an image, method and sign: what is not a matter of levels."""
+        """One row per image, method and sign: the numbers that do not depend on a level."""
         return pd.concat(self._images, ignore_index=True)
 
     def outcomes(self) -> pd.DataFrame:
-        """One row an image, method, sign, curve and level."""
+        """One row per image, method, sign, curve and level."""
         return pd.concat(self._frames, ignore_index=True)
 
     def row(self, method: str, sign: str, seconds_per_image: float | None) -> dict[str, Any]:
-        """The table's numbers for one method, with its curves and mean probabilities (Fig. 9)."""
+        """Numbers of one method for the tables, with curves and mean probabilities (Fig. 9)."""
         outcomes = self.outcomes()
         outcomes = outcomes[(outcomes["method"] == method) & (outcomes["sign"] == sign)]
         found = set(outcomes["curve"])
@@ -177,15 +177,15 @@ class Scorer:
             "mean_abs_distinct": float(means["mean_abs_distinct"]),
             "neutrality": float(means["neutrality"]),
             "uncertainty": _number(means.get("uncertainty")),
-            **{name: _number(means.get(name)) for name in MEASURED},
-            "known": int(images.reindex(columns=MEASURED).notna().any(axis=1).sum()),
+            **{name: _number(means.get(name)) for name in LOCALISATION},
+            "known": int(images.reindex(columns=LOCALISATION).notna().any(axis=1).sum()),
             "seconds_per_image": seconds_per_image,
-            "curves": {name: self._drawn(value) for name, value in curves.items()},
+            "curves": {name: self._curve_row(value) for name, value in curves.items()},
             "probabilities": self._class_means(outcomes),
         }
 
     def _deletion(self, curve: Curve | None) -> dict[str, float | None]:
-        """The area of Table 2 and its interval: not divided by the range, so at most 0.2."""
+        """The area of Table 2 and its interval; not divided by the range, so at most 0.2."""
         names = ("auc_deletion", "auc_deletion_low", "auc_deletion_high")
         if curve is None:
             return dict.fromkeys(names)
@@ -195,8 +195,8 @@ class Scorer:
     def _probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
         """Softmax output (L, B, c) for images (L, B, C, H, W), in bounded batches."""
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        parts = [network(part).softmax(1) for part in flat.split(self.params.batch_size)]
-        return torch.cat(parts).unflatten(0, images.shape[:2])
+        probabilities = [network(x).softmax(1) for x in flat.split(self.params.batch_size)]
+        return torch.cat(probabilities).unflatten(0, images.shape[:2])
 
     def _frame(
         self, method: str, sign: str, batch: Batch, curve: str, levels: Tensor, p: Tensor
@@ -212,7 +212,7 @@ class Scorer:
                 "method": method,
                 "sign": sign,
                 "curve": curve,
-                # Rounded so that 0.3 is 0.3 for whoever filters by it.
+                # Rounded, so that filtering by 0.3 finds 0.3.
                 "level": np.repeat(levels.double().numpy().round(6), size),
                 "prediction": flat.argmax(1),
             }
@@ -221,7 +221,7 @@ class Scorer:
             frame[f"p{k}"] = flat[:, k]
         return frame
 
-    def _drawn(self, value: Curve) -> dict[str, list[float]]:
+    def _curve_row(self, value: Curve) -> dict[str, list[float]]:
         samples = value.resampled(self.params.bootstrap, self.seed)
         low, high = np.percentile(samples, (2.5, 97.5), axis=0)
         return {
@@ -243,7 +243,7 @@ class Scorer:
 
 
 def curve(outcomes: pd.DataFrame, name: str) -> Curve:
-    """The curve `name` of one method and sign, from its outcomes; images in order of `index`."""
+    """Build the curve `name` of one method and sign from its outcomes, ordered by `index`."""
     rows = outcomes[outcomes["curve"] == name].sort_values(["index", "level"])
     levels = np.sort(rows["level"].unique())
     correct = (rows["prediction"] == rows["label"]).to_numpy().reshape(-1, len(levels))
@@ -251,7 +251,7 @@ def curve(outcomes: pd.DataFrame, name: str) -> Curve:
 
 
 def chosen_images(total: int, images: int) -> np.ndarray:
-    """Places of the test images that are scored: all, or `images` spread evenly over them."""
+    """Indices of the test images to score: all (0), or `images` spread evenly over the split."""
     if images <= 0 or images >= total:
         return np.arange(total)
     return np.linspace(0, total - 1, images).round().astype(int)

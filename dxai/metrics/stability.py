@@ -1,4 +1,4 @@
-"""How far several maps of one image agree (Table 4).
+"""Agreement between several maps of an image (Table 4).
 
 Shapes: S maps (seeds, or layers), N images, C channels, H x W pixels.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def deviation(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over pixels of the standard deviation over maps, as it is and relative to their range.
+    """Mean over pixels of the standard deviation over maps, absolute and relative to their range.
 
     Parameters
     ----------
@@ -19,8 +19,8 @@ def deviation(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     tuple of ndarray
-        Each (N,): the standard deviation (ddof 0), and the same divided by the image's largest
-        less its smallest value over all its maps; NaN for an image whose maps are constant.
+        Each (N,): the standard deviation (ddof 0), and the same divided by the range of the
+        image's values over all its maps; NaN if its maps are constant.
     """
     spread = pixel_deviation(maps).mean((1, 2, 3))
     values = maps.astype(np.float64)

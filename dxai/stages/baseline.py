@@ -13,7 +13,7 @@ from dxai.config.params_file import load_params
 from dxai.config.settings import choose
 from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
-from dxai.metrics.removal import part_from_heatmap, with_sign
+from dxai.metrics.removal import distinct_from_heatmap, with_sign
 from dxai.metrics.scorer import Scorer
 from dxai.paths import HERE
 from dxai.stages import run_stage, scoring
@@ -58,13 +58,13 @@ def _score(subject: scoring.Subject, explainer: Explainer) -> Scored:
         spent += time.perf_counter() - began
         maps.append(found.numpy())
         index.append(batch.index.numpy())
-        known = subject.known(batch)
+        truth = subject.truth(batch)
         for sign in explainer.signs:
-            heat = part = found
+            heat = distinct = found
             if explainer.kind == "heatmap":
                 heat = with_sign(found, sign)
-                part = part_from_heatmap(found, batch.images, sign)
-            scorer.add(explainer.name, sign, batch, part, heat=heat, known=known)
+                distinct = distinct_from_heatmap(found, batch.images, sign)
+            scorer.add(explainer.name, sign, batch, distinct, heat=heat, truth=truth)
     stored = {"index": np.concatenate(index), explainer.name: np.concatenate(maps)}
     each = spent / len(stored["index"])
     return [scorer.row(explainer.name, sign, each) for sign in explainer.signs], scorer, stored

@@ -46,8 +46,8 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
             batch,
             found.distinct,
             found.reconstruction,
-            known=subject.known(batch),
-            further={"uncertainty": spread.mean((1, 2, 3)) / size} if draws_of_z else None,
+            truth=subject.truth(batch),
+            extra={"uncertainty": spread.mean((1, 2, 3)) / size} if draws_of_z else None,
         )
         for name, control in CONTROLS.items():
             scorer.add(name, "part", batch, control(found.distinct, batch.index, subject.seed))

@@ -13,7 +13,7 @@ from torch import nn
 
 from dxai.config.schema import JOINT, Params
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.metrics.localisation import Known
+from dxai.metrics.localisation import GroundTruth
 from dxai.metrics.scorer import CURVES, Scorer, chosen_images
 from dxai.models.serialization import load_classifier, load_decomposer
 from dxai.paths import ATTRIBUTIONS, HERE, IMAGES, MODEL, OUTCOMES, SUMMARY
@@ -43,7 +43,7 @@ class Subject:
         evaluate, names = self.params.evaluate, self.data.class_names
         return Scorer(self.classifier, self.twin, names, evaluate, self.seed, curves)
 
-    def known(self, batch: Batch) -> Known:
+    def truth(self, batch: Batch) -> GroundTruth:
         """Return the known class-distinct parts of these images; NaN where unknown."""
         difference = torch.full_like(batch.images, torch.nan)
         masks = difference[:, :1].clone()
@@ -57,7 +57,7 @@ class Subject:
         if rows := having("neutral"):
             neutral = self.data.neutral([indices[row] for row in rows])
             difference[rows] = batch.images[rows] - neutral
-        return Known(masks, difference)
+        return GroundTruth(masks, difference)
 
     def batches(self, title: str) -> Iterator[Batch]:
         """Yield the chosen test images and show the progress."""

@@ -1,8 +1,7 @@
 """Random numbers keyed by (seed, purpose, step, sample).
 
-A draw is a function of its key alone: it depends neither on how a batch is split over workers, nor
-on what was drawn before, nor on whether the run was interrupted. The generator is Philox, which is
-counter-based, so that a key costs microseconds.
+A draw depends on its key alone: not on how a batch is split over workers, on earlier draws, or on
+interruptions. The generator is Philox, which is counter-based, so that a key costs microseconds.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    # Imported where it is used: processes that only read images do without its seconds and bytes.
+    # Not imported by processes that only read images: it takes seconds and memory.
     from torch import Tensor
 
 
 def generator(seed: int, purpose: str, step: int = 0, sample: int = 0) -> np.random.Generator:
-    """The generator of one key.
+    """Return the generator of one key.
 
     Parameters
     ----------
     seed : int
         The run's seed.
     purpose : str
-        What is drawn, for example ``"latent"``; two purposes never share numbers.
+        For example ``"latent"``; different purposes never share numbers.
     step, sample : int
-        The optimiser step (or epoch) and the place in the global batch (or in the split).
+        The optimiser step (or epoch) and the index in the global batch (or in the split).
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
     key = np.frombuffer(digest, dtype=np.uint64)

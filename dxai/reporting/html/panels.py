@@ -192,9 +192,9 @@ class Examples:
         if sign == "part":
             return self._part(title, index, heat, change)
         image, heatmap = self._image(index), torch.from_numpy(heat)[None]
-        part = removal.part_from_heatmap(heatmap, image[None], sign)[0].numpy()
+        part = removal.distinct_from_heatmap(heatmap, image[None], sign)[0].numpy()
         ones = torch.ones_like(heatmap)
-        weight = removal.part_from_heatmap(heatmap, ones, sign)[0].numpy()
+        weight = removal.distinct_from_heatmap(heatmap, ones, sign)[0].numpy()
         return Stack(title, _pair(title, "w·x", image.numpy(), part, weight), change)
 
     def _part(

@@ -42,7 +42,7 @@ def test_contract(method: str, classifier: nn.Module, images: Tensor, target: Te
     assert (explainer.kind, explainer.signs) in {
         ("heatmap", ("signed", "relu")),
         ("heatmap", ("relu",)),
-        ("part", ("part",)),
+        ("distinct", ("part",)),
     }
     assert map_.shape == images.shape
     assert map_.dtype == torch.float32 and not map_.requires_grad
@@ -59,7 +59,7 @@ def test_image_by_image_gives_the_same(
     together = explainer.attribute(images, target, index)
     parts = zip(images.split(1), target.split(1), index.split(1), strict=True)
     singly = torch.cat([explainer.attribute(*part) for part in parts])
-    rounding = 2e-7 if explainer.kind == "part" else 0.0  # of x - agnostic, values near 1
+    rounding = 2e-7 if explainer.kind == "distinct" else 0.0  # of x - agnostic, values near 1
     near = 1e-5 * float(together.abs().max()) + rounding
     torch.testing.assert_close(singly, together, rtol=1e-3, atol=near)
 

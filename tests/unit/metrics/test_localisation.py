@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from dxai.metrics.localisation import (
-    Known,
+    GroundTruth,
     average_precision,
     correlation,
     energy_inside,
@@ -90,7 +90,7 @@ def test_what_is_not_known_is_nan_and_nothing_else_is() -> None:
     difference = torch.full((4, 1, 4, 4), torch.nan)
     difference[0], difference[1] = 0, torch.arange(16.0).reshape(1, 4, 4)
     part = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    found = localise(part, part, Known(masks, difference))
+    found = localise(part, part, GroundTruth(masks, difference))
     finite = {name: value.isfinite().tolist() for name, value in found.items()}
     assert finite.pop("correlation") == [False, True, False, False]
     assert len(finite) == 4
@@ -104,6 +104,6 @@ def test_a_map_ranks_and_a_part_is_correlated() -> None:
     masks = torch.zeros(1, 1, 4, 4)
     masks[:, :, 0, 0] = 1
     difference = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    found = localise(masks, difference, Known(masks, difference))
+    found = localise(masks, difference, GroundTruth(masks, difference))
     assert found["pointing"] == found["average_precision"] == found["energy_inside"] == 1
     assert found["correlation"] == pytest.approx(1)

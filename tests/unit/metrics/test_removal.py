@@ -10,26 +10,26 @@ from dxai.metrics import removal
 def test_part_from_heatmap_is_equation_w_times_x():
     heatmap = torch.tensor([[[[2.0, -4.0], [0.0, 1.0]]]])
     x = torch.tensor([[[[1.0, 0.5], [0.3, -0.8]]]])
-    signed = removal.part_from_heatmap(heatmap, x, "signed")
+    signed = removal.distinct_from_heatmap(heatmap, x, "signed")
     torch.testing.assert_close(signed, torch.tensor([[[[0.5, -0.5], [0, -0.2]]]]))
-    relu = removal.part_from_heatmap(heatmap, x, "relu")
+    relu = removal.distinct_from_heatmap(heatmap, x, "relu")
     torch.testing.assert_close(relu, torch.tensor([[[[1.0, 0], [0, -0.4]]]]))
     with pytest.raises(ValueError, match="signed, relu"):
-        removal.part_from_heatmap(heatmap, x, "abs")
+        removal.distinct_from_heatmap(heatmap, x, "abs")
 
 
 def test_the_peak_is_over_all_channels_of_an_image_and_of_it_alone():
     heatmap, x = torch.zeros(2, 3, 2, 2), torch.ones(2, 3, 2, 2)
     heatmap[0, 0], heatmap[0, 2], heatmap[1, 1] = 1, 4, 0.5
-    part = removal.part_from_heatmap(heatmap, x, "relu")
+    part = removal.distinct_from_heatmap(heatmap, x, "relu")
     assert part[0, 0, 0, 0] == 0.25
     assert part[1, 1, 0, 0] == 1
 
 
 def test_a_zero_or_all_negative_heatmap_removes_nothing():
     x = torch.ones(1, 1, 2, 2)
-    assert removal.part_from_heatmap(torch.zeros(1, 1, 2, 2), x, "signed").abs().sum() == 0
-    assert removal.part_from_heatmap(-torch.ones(1, 1, 2, 2), x, "relu").abs().sum() == 0
+    assert removal.distinct_from_heatmap(torch.zeros(1, 1, 2, 2), x, "signed").abs().sum() == 0
+    assert removal.distinct_from_heatmap(-torch.ones(1, 1, 2, 2), x, "relu").abs().sum() == 0
 
 
 def test_remove_is_linear_and_not_clipped():

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from dxai.config.schema import EvaluateParams
-from dxai.metrics.localisation import Known
-from dxai.metrics.scorer import CURVES, MEASURED, Scorer, chosen_images, curve
+from dxai.metrics.localisation import GroundTruth
+from dxai.metrics.scorer import CURVES, LOCALISATION, Scorer, chosen_images, curve
 from dxai.types import Batch
 
 
@@ -164,22 +164,22 @@ def test_every_image_has_its_row():
     masks[2] = torch.nan
     difference = torch.full((3, 1, 4, 4), torch.nan)
     part = images.images * torch.tensor([1.0, 1, 0.5])[:, None, None, None]
-    further = {"uncertainty": torch.tensor([0.1, 0.2, 0.6])}
-    known = Known(masks, difference)
-    found.add("m", "part", images, part, images.images, known=known, further=further)
+    extra = {"uncertainty": torch.tensor([0.1, 0.2, 0.6])}
+    truth = GroundTruth(masks, difference)
+    found.add("m", "part", images, part, images.images, truth=truth, extra=extra)
     found.add("n", "relu", images, part)
     table = found.images()
     assert len(table) == 6
     named = ["id", "group", "label", "index", "method", "sign"]
     measured = ["psnr_removed_db", "mean_abs_distinct", "neutrality", "uncertainty", "psnr_db"]
-    assert list(table) == [*named, *measured, *MEASURED]
+    assert list(table) == [*named, *measured, *LOCALISATION]
     ours, other = table[table["method"] == "m"], table[table["method"] == "n"]
     assert ours["mean_abs_distinct"].tolist() == [0.5, 0.25, 0.375]
     assert ours["psnr_removed_db"][0] == pytest.approx(10 * math.log10(4 / 0.25), abs=1e-3)
     assert ours["psnr_db"].tolist() == pytest.approx([120] * 3, abs=1e-3)
     assert ours["neutrality"].tolist() == pytest.approx([1, 1, 0], abs=1e-6)
     assert ours["energy_inside"].tolist() == pytest.approx([0.5, np.nan, np.nan], nan_ok=True)
-    assert other[["uncertainty", "psnr_db", *MEASURED]].isna().all(axis=None)
+    assert other[["uncertainty", "psnr_db", *LOCALISATION]].isna().all(axis=None)
     row = found.row("m", "part", None)
     assert row["uncertainty"] == pytest.approx(0.3)
     assert (row["known"], row["energy_inside"], row["mask_area"]) == (1, 0.5, 0.5)

@@ -79,7 +79,7 @@ def test_what_goes_wrong_becomes_the_rows_reason(inside, monkeypatch, error, sta
     assert row == {"method": "random", "sign": "", "status": status, "reason": reason}
     baseline.main("textures", "simple", "ig")
     folders = [inside / f"results/outcomes/textures/simple/{m}" for m in ("random", "ig")]
-    table = tables.tables.table1(folders, tables.load_params().evaluate)
+    table = tables.tables.table1(folders, tables.load_params())
     assert table.set_index("method").loc["random", "status"] == status
     assert (table["status"] == "ok").sum() == 2
 
