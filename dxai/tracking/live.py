@@ -1,12 +1,13 @@
-"""Log a training to MLflow while it goes, from a process of its own.
+"""Log a running training to MLflow, from a process of its own.
 
-`python -m dxai.tracking.live FOLDER` reads what the training writes to FOLDER/events.jsonl, so that
-neither a slow nor a missing MLflow can hold the training up. It ends when its standard input does,
-after a word on how the training ended. A training that goes on later goes on in the same MLflow
-run.
+`python -m dxai.tracking.live FOLDER` reads the events that the training writes to
+FOLDER/events.jsonl, so neither a slow nor a missing MLflow can delay the training. It exits when
+its standard input closes; the last word there is the training's outcome. A resumed training
+continues the same MLflow run.
 
-What MLflow did not take stays in FOLDER, or, since the folder of a finished training goes, in
-.work/live. Whoever logs next sends it first; so does `python -m dxai.tracking.live`.
+Events that MLflow did not accept stay in FOLDER, or in .work/live once the training has finished
+and its folder is deleted. The next process that logs sends them first, and so does
+`python -m dxai.tracking.live`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Read when MLflow is imported: its own patience would outlast the training, and what is asked twice
-# may be done twice.
+# Read when MLflow is imported. Its own retries would outlast the training, and a repeated request
+# may take effect twice.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
@@ -32,42 +33,39 @@ from dxai.tracking.mlflow_store import Store, open_store
 from dxai.utils.files import locked, read_json, write_json
 
 EXPERIMENT = "dxai-training"
-"""Apart from `dxai`, whose runs are results."""
-EVERY = 5.0
-"""Seconds between two batches."""
+"""Separate from `dxai`, whose runs are results."""
+BATCH_SECONDS = 5.0
+"""Time between two batches."""
 OUTCOMES = ("FINISHED", "FAILED", "KILLED")
 
 
 class Follower:
-    """What of a training's events is in MLflow.
+    """Sends the events of one training to MLflow and remembers how far it got.
 
     Parameters
     ----------
     folder : Path
-        Of the training; keeps live.json, which says what of the events MLflow has.
+        Folder of the training. The progress is kept there, in live.json.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        known = read_json(folder / LIVE_STATE) if (folder / LIVE_STATE).exists() else {}
-        self.key: str = known.get("key", "")
-        self.run: str | None = known.get("run")
-        self.offset: int = known.get("offset", 0)
-        self.images: int = known.get("images", 0)
-        self.step: int = known.get("step", 0)
-        self.panel: int = known.get("panel", 0)
-        self.open: bool = known.get("open", False)
-        """Whether it runs, as far as MLflow knows."""
-        self.outcome: str | None = known.get("outcome")
-        """How the training ended, if MLflow has not been told yet."""
+        self.key, self.run = "", ""
+        self.offset = self.images = self.step = self.panel = 0
+        self.open = False
+        """Whether MLflow shows the run as running."""
+        self.outcome: str | None = None
+        """Outcome of the training that MLflow has not recorded yet."""
+        if (folder / LIVE_STATE).exists():
+            vars(self).update(read_json(folder / LIVE_STATE))
 
     def catch_up(self, outcome: str | None = None) -> None:
-        """Log what is new, in one batch; and, if given, how the training ended."""
+        """Log new events in one batch, and the training's outcome if given."""
         events, offset = self._new()
         self.outcome = outcome or self.outcome
-        if not events and None in (self.outcome, self.run):
+        if not events and not (self.outcome and self.run):
             return
-        # A training that went on from a checkpoint makes its last steps again.
+        # A training resumed from a checkpoint repeats its last steps.
         rows = {e["step"]: e for e in events if e["kind"] == "row" and e["step"] > self.step}
         panels = {e["step"]: Path(e["path"]) for e in events if e["kind"] == "panel"}
         with open_store(Path.cwd(), EXPERIMENT) as store:
@@ -75,17 +73,17 @@ class Follower:
             self.open = True
             for event in events:
                 self.images = event.get("images", self.images)
-            numbers = [(step, e["time"], self._numbers(e)) for step, e in rows.items()]
-            store.metrics(self.run, numbers)
+            numbers = [(step, self._numbers(e)) for step, e in rows.items()]
+            store.log_numbers(self.run, {}, numbers, {s: e["time"] for s, e in rows.items()})
             self.step = max([self.step, *rows])
             for step, path in sorted(panels.items()):
                 path = path if path.exists() else self.folder / PANELS / path.name
                 if step > self.panel and path.exists():
-                    store.panels(self.run, {step: path})
+                    store.log_panels(self.run, {step: path})
                     self.panel = step
                     self._keep()
             self.offset = offset
-            # "RUNNING" again, if it is one that was stopped and goes on.
+            # "RUNNING" again if the training was stopped and resumed.
             store.client.update_run(self.run, status=self.outcome or "RUNNING")
             if self.outcome:
                 store.client.set_terminated(self.run, self.outcome)
@@ -93,7 +91,7 @@ class Follower:
         self._keep()
 
     def _begin(self, store: Store, title: str) -> str:
-        """Open the run, or find the one that was opened when the answer was lost."""
+        """Open the run, or find it if it was opened and the answer was lost."""
         if self.key:
             found = store.client.search_runs([store.experiment], f"tags.follower = '{self.key}'")
             if found:
@@ -107,7 +105,7 @@ class Follower:
         write_json(self.folder / LIVE_STATE, {k: v for k, v in vars(self).items() if k != "folder"})
 
     def _new(self) -> tuple[list[dict[str, Any]], int]:
-        """Whole lines since the last time, and where they end."""
+        """Return the complete new lines and the offset of their end."""
         path = self.folder / EVENTS
         if not path.exists():
             return [], self.offset
@@ -123,25 +121,25 @@ class Follower:
         return numbers | {"images_per_second": rate}
 
     def leave(self, outcome: str) -> Path:
-        """Keep how the training ended, and all that MLflow may not take; returns where."""
+        """Save the outcome and unsent events; returns the folder that has them."""
         self.outcome = outcome
         if self.folder.exists():
             self._keep()
         if outcome != "FINISHED" or not (self.folder / EVENTS).exists():
             return self.folder
         self.key = self.key or secrets.token_hex(8)
-        place = HERE.unsent / f"{self.folder.name}-{self.key}"
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        unsent = HERE.unsent / f"{self.folder.name}-{self.key}"
+        shutil.rmtree(unsent, ignore_errors=True)
+        unsent.mkdir(parents=True)
         if (self.folder / PANELS).is_dir():
-            shutil.copytree(self.folder / PANELS, place / PANELS)
-        for name in (EVENTS, LIVE_STATE):  # the state last: without one nothing is left
-            shutil.copy(self.folder / name, place / name)
-        return place
+            shutil.copytree(self.folder / PANELS, unsent / PANELS)
+        for name in (EVENTS, LIVE_STATE):  # the state last: a folder without one is ignored
+            shutil.copy(self.folder / name, unsent / name)
+        return unsent
 
 
 def settle() -> int:
-    """Send what MLflow has not taken, of trainings that nobody follows; returns of how many."""
+    """Send unsent events of trainings that no process follows; returns the number of trainings."""
     count = 0
     states = [folder.glob(f"*/{LIVE_STATE}") for folder in (HERE.unsent, HERE.unfinished)]
     for state in sorted(itertools.chain(*states)):
@@ -156,24 +154,24 @@ def settle() -> int:
 
 
 def follow(folder: Path) -> None:
-    """Log until standard input ends."""
+    """Log a training until standard input ends."""
     ended = threading.Event()
     words: list[str] = []
-    told = False
+    reported = False
 
     def listen() -> None:
         words.extend(sys.stdin.read().split())
         ended.set()
 
     def attempt(call: Callable[[], object], last: bool = False) -> bool:
-        nonlocal told
+        nonlocal reported
         try:
             call()
-        except Exception as error:  # whatever MLflow and its store may raise
-            if not told or last:
+        except Exception as error:  # MLflow and its store raise many types
+            if not reported or last:
                 reason = " ".join(str(error).split())[:200]
-                print(f"MLflow takes no live numbers: {reason}", file=sys.stderr, flush=True)
-            told = True
+                print(f"MLflow accepts no live numbers: {reason}", file=sys.stderr, flush=True)
+            reported = True
             return False
         return True
 
@@ -182,18 +180,18 @@ def follow(folder: Path) -> None:
         if not alone:
             sys.exit(f"{folder}: another process logs this training")
         follower = Follower(folder)
-        follower.outcome = None  # it goes on
+        follower.outcome = None  # resumed
         attempt(settle)
-        while not ended.wait(EVERY):
+        while not ended.wait(BATCH_SECONDS):
             attempt(follower.catch_up)
         outcome = words[-1] if words and words[-1] in OUTCOMES else "KILLED"
-        place = follower.leave(outcome)
-        if attempt(lambda: Follower(place).catch_up(outcome), last=True) and place != folder:
-            shutil.rmtree(place)
+        unsent = follower.leave(outcome)
+        if attempt(lambda: Follower(unsent).catch_up(outcome), last=True) and unsent != folder:
+            shutil.rmtree(unsent)
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
         follow(Path(sys.argv[1]))
     elif count := settle():
-        print(f"MLflow has the live numbers of {count} trainings that it had missed")
+        print(f"sent the live numbers that MLflow had missed, of {count} trainings")

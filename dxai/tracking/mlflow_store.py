@@ -1,9 +1,9 @@
-"""A run in MLflow, made from the files that the stages wrote: the only home of `import mlflow`.
+"""Log results to MLflow and read them back: the only module that imports mlflow.
 
-One experiment; a parent run with the cells of all tables (`dxai.results.metric_names` names them),
-the claims and the tables themselves; a child for each training, evaluated method, ablation and cell
-of Table 3, tagged alike, so that they line up in searches and on the compare page. What DVC skipped
-is logged all the same, since the run's result rests on it.
+A benchmark is a parent run with the cells of all tables as metrics (`dxai.results.metric_names`
+names them), the claims and the tables themselves, and a child run for each training, evaluated
+method, ablation and cell of Table 3. All have the same tags, so that they line up in searches and
+on the compare page. Stages that DVC skipped are logged too, since the results rest on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-# Read when mlflow is imported; `1` would not be understood everywhere.
+# Read when mlflow is imported; not every version understands `1`.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -55,7 +55,7 @@ def track(root: Path | str = ".") -> str:
 def log_benchmark(
     root: Path, params: Params, parent_name: str, tags: dict[str, str] | None = None
 ) -> str:
-    """Log everything that `params` asked for and the stages made.
+    """Log everything that `params` selects and the stages computed.
 
     Parameters
     ----------
@@ -66,17 +66,17 @@ def log_benchmark(
     parent_name : str
         Name of the parent run.
     tags : dict, optional
-        Tags of the parent beside its own.
+        Further tags of the parent.
 
     Returns
     -------
     str
-        Id of the parent run; its children have it as the tag `benchmark`.
+        Id of the parent run, which its children have as the tag `benchmark`.
 
     Raises
     ------
     ValueError
-        If a result is missing; nothing is logged then.
+        If a result is missing; then nothing is logged.
     """
     root = Path(root).resolve()
     whole, parts = read_records(root, params)
@@ -91,7 +91,7 @@ def log_benchmark(
 
 
 def download_model(source: str) -> Path:
-    """The model.pt of a training run.
+    """Download the model.pt of a training run.
 
     Parameters
     ----------
@@ -117,13 +117,13 @@ def download_model(source: str) -> Path:
 
 
 def read_run(spec: str) -> LoggedRun:
-    """What a benchmark's parent run says of itself.
+    """Read a benchmark from its parent run.
 
     Parameters
     ----------
     spec : str
-        A run's name (the newest finished run of this name) or `latest`, with `~N` for the one N
-        before it; or a run's id, or four letters or more that only this id begins with.
+        A run's name (the newest finished run of that name) or `latest`, with `~N` for the N-th
+        before it; or a run's id, or at least four letters that only this id begins with.
 
     Raises
     ------
@@ -135,13 +135,23 @@ def read_run(spec: str) -> LoggedRun:
 
 
 def accepted_before(run: str) -> LoggedRun | None:
-    """What a run is to be judged by: a finished one of the same profile that is older.
+    """Find the run to compare a run with: an older finished one of the same profile.
 
-    That is the newest that the gate accepted, else the newest that it did not refuse; None if there
-    is none.
+    It is the newest that the gate accepted, else the newest that it did not refuse; None if there
+    is neither.
     """
     with open_store(Path.cwd()) as store:
-        found = store.accepted_before(store.client.get_run(run))
+        new = store.client.get_run(run)
+        older = [
+            other
+            for other in store.benchmarks()
+            if other.info.status == "FINISHED"
+            and other.data.tags.get("profile") == new.data.tags.get("profile", "")
+            and other.info.start_time < new.info.start_time
+            and other.data.tags.get("gate") != "refused"
+        ]
+        accepted = [other for other in older if other.data.tags.get("gate") == "accepted"]
+        found = next(iter(accepted or older), None)
         return store.logged(found) if found else None
 
 
@@ -152,15 +162,15 @@ def tag(run: str, tags: dict[str, str]) -> None:
 
 
 def where() -> str:
-    """The store, without a password that may be in its address."""
+    """Return the address of the store without its password."""
     uri = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", str(HERE.mlflow_database)))
     return uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()
 
 
 def page(run: str) -> str | None:
-    """Address of a run in MLflow's pages; None if no server is known that shows it.
+    """Return the address of a run's page in MLflow; None if no server is known.
 
-    The server is MLFLOW_TRACKING_URI, or what DXAI_MLFLOW_URL says where that is a database.
+    The server is DXAI_MLFLOW_URL, or else MLFLOW_TRACKING_URI if that is a server.
     """
     server = os.environ.get("DXAI_MLFLOW_URL") or where()
     if not server.startswith("http"):
@@ -170,12 +180,12 @@ def page(run: str) -> str | None:
 
 
 def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
-    """Copy what a run kept under these names, as far as it did, into a folder; returns its tags.
+    """Copy those artifacts of a run that it has into a folder; returns the run's tags.
 
     Raises
     ------
     ValueError
-        If the store does not give what it lists.
+        If the store does not have a file that it lists.
     """
     with open_store(Path.cwd()) as store:
         kept = {item.path for item in store.client.list_artifacts(run)}
@@ -190,7 +200,7 @@ def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Store:
-    """The experiment in an MLflow store."""
+    """One experiment in an MLflow store."""
 
     client: mlflow.MlflowClient
     uri: str
@@ -198,13 +208,13 @@ class Store:
     workspace: str
 
     def begin(self, name: str, tags: dict[str, str]) -> str:
-        """Open a run, which says whose it is; returns its id."""
+        """Open a run, tagged by the project's folder; returns its id."""
         tags = tags | {"workspace": self.workspace}
         return self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
 
     @contextlib.contextmanager
     def run(self, name: str, tags: dict[str, str], failed: bool = False) -> Iterator[str]:
-        """A run that is never left open: after an error it has FAILED, after a stop is KILLED."""
+        """Open a run and close it in any case: FAILED after an error, KILLED after a stop."""
         run = self.begin(name, tags)
         try:
             yield run
@@ -217,26 +227,26 @@ class Store:
         self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
 
     def fill(self, run: str, record: Record) -> None:
-        """Log what a record holds."""
-        self.numbers(run, record.params, [(0, record.numbers), *record.curves])
+        """Log a record."""
+        self.log_numbers(run, record.params, [(0, record.numbers), *record.curves])
         for path in record.files:
             self.client.log_artifact(run, str(path))
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as folder:
             for name, content in record.texts.items():
-                Path(place, name).write_bytes(content)
-                self.client.log_artifact(run, str(Path(place, name)))
-        for name, folder in record.folders.items():
-            self.client.log_artifacts(run, str(folder), name)
+                Path(folder, name).write_bytes(content)
+                self.client.log_artifact(run, str(Path(folder, name)))
+        for name, source in record.folders.items():
+            self.client.log_artifacts(run, str(source), name)
         for name, rows in record.tables.items():
             if rows:
                 columns = {column: [row[column] for row in rows] for column in rows[0]}
                 self.client.log_table(run, columns, f"{name}.json")
-        self.panels(run, record.panels)
+        self.log_panels(run, record.panels)
         if record.model:
-            self.model(run, *record.model)
+            self.log_model(run, *record.model)
 
     def find(self, spec: str) -> Run:
-        """The parent run that `spec` names; see `read_run`."""
+        """Find the parent run that `spec` names; see `read_run`."""
         runs = self.benchmarks()
         finished = [run for run in runs if run.info.status == "FINISHED"]
         name, _, back = spec.partition("~")
@@ -247,32 +257,18 @@ class Store:
         if len(known) == 1:
             return known[0]
         if known:
-            raise ValueError(f"{spec}: several runs begin so: {_listed(known)}")
+            raise ValueError(f"{spec}: several runs begin like this: {_listed(known)}")
         latest = f"the latest are {_listed(runs)}" if runs else "none is logged yet"
         raise ValueError(f"{spec}: no such run in MLflow ({self.uri}); {latest}")
 
-    def accepted_before(self, run: Run) -> Run | None:
-        """See the function of this name."""
-        profile = run.data.tags.get("profile", "")
-        older = [
-            other
-            for other in self.benchmarks()
-            if other.info.status == "FINISHED"
-            and other.data.tags.get("profile") == profile
-            and other.info.start_time < run.info.start_time
-            and other.data.tags.get("gate") != "refused"
-        ]
-        accepted = [other for other in older if other.data.tags.get("gate") == "accepted"]
-        return next(iter(accepted or older), None)
-
     def benchmarks(self) -> list[Run]:
-        """Every parent run, the newest first."""
+        """Return every parent run, the newest first."""
         return self.client.search_runs(
             [self.experiment], "tags.kind = 'benchmark'", order_by=["attributes.start_time DESC"]
         )
 
     def logged(self, run: Run) -> LoggedRun:
-        """What a benchmark's parent run says of itself."""
+        """Read a benchmark from its parent run."""
         tags = run.data.tags
         started = datetime.fromtimestamp(run.info.start_time / 1000)
         return LoggedRun(
@@ -299,20 +295,17 @@ class Store:
             raise ValueError(f"{run}: this run has no tables; `dxai track` logs what is here anew")
         return found
 
-    def metrics(self, run: str, rows: list[tuple[int, float, Numbers]]) -> None:
-        """Log numbers at steps and times; the same ones once more change nothing."""
-        self.numbers(run, {}, [(s, values) for s, _, values in rows], {s: t for s, t, _ in rows})
-
-    def numbers(
+    def log_numbers(
         self,
         run: str,
         params: dict[str, str],
         steps: list[tuple[int, Numbers]],
         times: dict[int, float] | None = None,
     ) -> None:
-        """Log settings and numbers at steps in as few calls as MLflow's limits allow.
+        """Log settings, and numbers by step, in as few calls as MLflow's limits allow.
 
-        A call takes 100 settings of 6,000 letters each, and with them up to 900 numbers.
+        A call takes 100 settings of 6,000 letters each and up to 900 numbers. Logging the same
+        numbers again with the same times changes nothing.
         """
         now = time.time()
         settings = [Param(key, value[:6000]) for key, value in params.items()]
@@ -332,8 +325,8 @@ class Store:
         """Set tags."""
         self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def panels(self, run: str, panels: dict[int, Path]) -> None:
-        """Log pictures by step, which MLflow shows with a slider."""
+    def log_panels(self, run: str, panels: dict[int, Path]) -> None:
+        """Log pictures by step; MLflow shows them with a slider."""
         if panels:
             from PIL import Image
 
@@ -341,11 +334,11 @@ class Store:
                 with Image.open(path) as image:
                     self.client.log_image(run, image, key="panel", step=step)
 
-    def model(self, run: str, kind: str, path: Path) -> None:
-        """Log a network, or point to the run that logged the very same file before.
+    def log_model(self, run: str, kind: str, path: Path) -> None:
+        """Log a network, or refer to the run that has logged the same file before.
 
-        The tag `model_of_run` names the run that has it, in two forms: `runs:/<id>/<kind>` for
-        MLflow's loaders, and the artifact `model.pt`, which `dxai explain` reads.
+        The tag `model_of_run` names the run that has it, as `runs:/<id>/<kind>` for MLflow's
+        loaders and as the artifact `model.pt` for `dxai explain`.
         """
         digest = sha256(path)
         same = f"tags.model_sha256 = '{digest}' and tags.model_logged = 'yes'"
@@ -360,11 +353,12 @@ class Store:
 
 @contextlib.contextmanager
 def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
-    """An experiment, made if need be, for one process at a time.
+    """Open an experiment, created if missing, for one process at a time.
 
-    The store is what MLFLOW_TRACKING_URI says, else .work/mlflow.db. Two processes that both make
-    a new database would break it; and a result of this folder that is found open here was left so
-    by a process that was killed, and is closed. Others may write to the same server.
+    The store is MLFLOW_TRACKING_URI, by default .work/mlflow.db. The lock is needed because two
+    processes that create the database together break it. It also means that a run of this folder
+    found open was left by a killed process; it is closed here. Other folders may write to the same
+    server.
     """
     paths = Paths(root.resolve())
     paths.work.mkdir(exist_ok=True)
@@ -374,7 +368,7 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     with FileLock(paths.mlflow_lock), _quiet():
         workspace = _workspace(paths.workspace)
         mlflow.set_tracking_uri(uri)
-        if not given:  # MLflow has just set it, which would decide for the next folder too
+        if not given:  # MLflow has just set it, and the next folder would use it
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         client = mlflow.MlflowClient(uri)
         if client.get_experiment_by_name(name) is None:
@@ -391,7 +385,7 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
 
 
 def _workspace(path: Path) -> str:
-    """A name that no other project's folder has, on this machine or another."""
+    """Return a name that is unique to this project's folder among all machines."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     with atomic(path) as temporary:
@@ -400,12 +394,12 @@ def _workspace(path: Path) -> str:
 
 
 def _listed(runs: list[Run]) -> str:
-    """The first five of these runs, as `<id> (<name>)`."""
+    """Name the first five of these runs as `<id> (<name>)`."""
     return ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
 
 
 def _load(kind: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a model.pt as images in, logits or branches out; and its info."""
+    """Load the network of a model.pt, from images to logits or branches, and its info."""
     if kind == "classifier":
         from dxai.models.serialization import load_classifier
 
@@ -419,7 +413,7 @@ def _load(kind: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def log_network(run: str, name: str, network: nn.Module, info: dict[str, Any]) -> None:
-    """Log a network that takes images, so that mlflow.pytorch and mlflow.pyfunc load it."""
+    """Log a network of images for mlflow.pytorch and mlflow.pyfunc."""
     import mlflow.pytorch
     import numpy as np
     import torch
@@ -432,7 +426,7 @@ def log_network(run: str, name: str, network: nn.Module, info: dict[str, Any]) -
         name=name,
         run_id=run,
         signature=ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), images)])),
-        # Named, or MLflow would load the model in a new process to find out.
+        # If not given, MLflow loads the model in a new process to find out.
         pip_requirements=[f"torch=={torch.__version__}", f"numpy=={np.__version__}"],
         serialization_format="pickle",  # a traced graph (pt2) keeps the batch size of its trace
         metadata={"class_names": info["class_names"]},
@@ -441,7 +435,7 @@ def log_network(run: str, name: str, network: nn.Module, info: dict[str, Any]) -
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MLflow's and Alembic's notes on migrations and pickles out of the log."""
+    """Keep notes of MLflow and Alembic on migrations and pickles out of the log."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -296,7 +296,7 @@ def test_the_beginning_of_two_ids_names_neither() -> None:
     store = mlflow_store.Store(client, "sqlite://", "1", "here")
     assert store.find("abcd1").info.run_name == "run-1"
     with pytest.raises(
-        ValueError, match=r"several runs begin so: abcd0 \(run-0\), abcd1 \(run-1\)"
+        ValueError, match=r"several runs begin like this: abcd0 \(run-0\), abcd1 \(run-1\)"
     ):
         store.find("abcd")
 

@@ -251,4 +251,4 @@ def test_a_dead_server_is_told_once_and_holds_nothing_up(
     _, told = process.communicate("FINISHED")
     assert time.monotonic() - began < 30
     assert process.returncode == 0
-    assert told.count("MLflow takes no live numbers") == 1
+    assert told.count("MLflow accepts no live numbers") == 1
