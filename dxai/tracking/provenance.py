@@ -1,4 +1,4 @@
-"""The code and the environment of a run: what is kept of them, and how both are had again."""
+"""Record the code and the environment of a run, and restore them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from dxai.paths import DVC_LOCK, PARAMS
 ENVIRONMENT = "environment.txt"
 PATCH = "code.patch"
 OWN = "dxai"
-"""This project, whose version is its commit."""
+"""This package; its version is the commit."""
 NOT_CODE = "data"
-"""The folder for raw images; what is new in it is the user's data."""
+"""The folder for raw images; new files in it are data."""
 KEPT = {PARAMS, DVC_LOCK}
-"""Files that a run keeps anyway."""
+"""Files that a run keeps in any case."""
 LARGEST = 1 << 20
-"""Bytes of a new file that may still be code."""
+"""Largest size in bytes of a new file that counts as code."""
 
 
 # ------------------------------------------------------------------------------------ code
 def version_tags(root: Path) -> dict[str, str]:
-    """Which code: the commit, whether files differ from it, dvc.lock's hash, and Python."""
+    """Return the commit, whether files differ from it, dvc.lock's hash, and Python's version."""
     tags = {"python": platform.python_version()}
     if (root / DVC_LOCK).exists():
         tags["dvc_lock"] = hashlib.sha256((root / DVC_LOCK).read_bytes()).hexdigest()
@@ -43,10 +43,11 @@ def version_tags(root: Path) -> dict[str, str]:
 
 
 def uncommitted(root: Path) -> tuple[bytes, list[str]]:
-    """How the files differ from the commit, and which new ones were left out.
+    """Return the difference of the files from the commit, and which new files it leaves out.
 
-    New files count if they are small and lie in a folder that the commit has, or are modules
-    beside those; never what git ignores, nor data. params.yaml and dvc.lock are kept as they are.
+    New files are included if they are small and lie in a folder that the commit has, or are
+    modules beside these folders; ignored files and data never are. params.yaml and dvc.lock are
+    kept separately.
 
     Parameters
     ----------
@@ -56,25 +57,25 @@ def uncommitted(root: Path) -> tuple[bytes, list[str]]:
     Returns
     -------
     patch : bytes
-        For `git apply`; empty where nothing differs, or where there is no repository.
+        For `git apply`; empty if nothing differs or there is no repository.
     left_out : list of str
-        New files, or the folders beside ours that they lie in.
+        New files, or their folders.
     """
     try:
         folders = set(_names(_git(root, "ls-tree", "-z", "-d", "--name-only", "HEAD")))
         objects = os.fsdecode(_git(root, "rev-parse", "--git-path", "objects").rstrip(b"\n"))
     except (OSError, subprocess.CalledProcessError):
         return b"", []
-    with tempfile.TemporaryDirectory() as place:
-        # An index and a place for objects of its own: the repository stays as it is.
+    with tempfile.TemporaryDirectory() as folder:
+        # A temporary index and object folder, so that the repository does not change.
         own = {
-            "GIT_INDEX_FILE": f"{place}/index",
-            "GIT_OBJECT_DIRECTORY": place,
+            "GIT_INDEX_FILE": f"{folder}/index",
+            "GIT_OBJECT_DIRECTORY": folder,
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": str((root / objects).resolve()),
             "GIT_LITERAL_PATHSPECS": "1",
         }
         _git(root, "read-tree", "HEAD", environment=own)
-        # New is what the commit has not, whether it was added since or not.
+        # New files are those that the commit lacks, staged or not.
         others = ("ls-files", "-z", "--others", "--exclude-standard")
         new = set(_names(_git(root, *others, environment=own))) - KEPT
         code = {name for name in new if _is_code(root, name, folders - {NOT_CODE})}
@@ -84,7 +85,7 @@ def uncommitted(root: Path) -> tuple[bytes, list[str]]:
             from_input = ("--pathspec-from-file=-", "--pathspec-file-nul")
             _git(root, "add", *from_input, environment=own, text=listing)
         own.pop("GIT_LITERAL_PATHSPECS")
-        # The plumbing, which no setting of the user's changes.
+        # A plumbing command, which ignores the user's git settings.
         as_is = ("diff-index", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv")
         without = [f":(exclude){name}" for name in sorted(KEPT)]
         patch = _git(root, *as_is, "--cached", "HEAD", "--", ".", *without, environment=own)
@@ -94,20 +95,20 @@ def uncommitted(root: Path) -> tuple[bytes, list[str]]:
 def _is_code(root: Path, name: str, folders: set[str]) -> bool:
     path = root / name
     if name.endswith("/") or not (path.is_symlink() or path.stat().st_size <= LARGEST):
-        return False  # a repository within, or too large
+        return False  # a nested repository, or too large
     top, _, rest = name.partition("/")
     return top in folders if rest else name.endswith(".py")
 
 
 def checkout(root: Path, commit: str, patch: Path | None, folder: Path) -> None:
-    """Make a clone of a project at a commit, with what was not committed then.
+    """Clone a project at a commit and apply the changes that were not committed then.
 
     Parameters
     ----------
     root : Path
         The project's folder; nothing in it changes.
     commit : str
-        Of the project.
+        Commit of the project.
     patch : Path or None
         From `uncommitted`.
     folder : Path
@@ -116,7 +117,7 @@ def checkout(root: Path, commit: str, patch: Path | None, folder: Path) -> None:
     Raises
     ------
     ValueError
-        If there is no such commit, or if the patch does not fit it.
+        If there is no such commit, or the patch does not apply.
     """
     try:
         if prefix := _git(root, "rev-parse", "--show-prefix").strip():
@@ -127,7 +128,7 @@ def checkout(root: Path, commit: str, patch: Path | None, folder: Path) -> None:
         _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
     except subprocess.CalledProcessError:
         raise ValueError(
-            f"commit {commit} is not in this repository; `git fetch` it from where it was made"
+            f"commit {commit} is not in this repository; `git fetch` it from one that has it"
         ) from None
     _git(root, "clone", "--quiet", "--local", "--no-checkout", str(root), str(folder))
     _git(folder, "checkout", "--quiet", "--detach", commit)
@@ -161,16 +162,16 @@ def _names(listing: bytes) -> list[str]:
 
 # ------------------------------------------------------------------------------------ environment
 def environment() -> str:
-    """Python in a comment, then `name==version` of everything that is installed; nothing else."""
+    """Return Python's version as a comment, then `name==version` of every installed package."""
     lines = [f"# Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
     lines += [f"{name}=={version}" for name, version in sorted(installed().items())]
     return "\n".join(lines) + "\n"
 
 
 def installed() -> dict[str, str]:
-    """Name to version of every installed package but this one."""
+    """Return the version of every installed package but this one, by name."""
     found: dict[str, str] = {}
-    for package in metadata.distributions():  # the first one of a name is what is imported
+    for package in metadata.distributions():  # the first one of a name is imported
         if package.name:
             found.setdefault(_plain(package.name), package.version)
     found.pop(OWN, None)
@@ -178,7 +179,7 @@ def installed() -> dict[str, str]:
 
 
 def read_environment(text: str) -> tuple[str, dict[str, str]]:
-    """Python's version, and name to version, from what `environment` wrote."""
+    """Parse the text of `environment` into Python's version and the packages' versions."""
     python = re.match(r"# Python (\S+)", text)
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     pins = dict(line.split("==", 1) for line in lines)
@@ -186,7 +187,7 @@ def read_environment(text: str) -> tuple[str, dict[str, str]]:
 
 
 def differing(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """What is wanted and found otherwise, or not at all; what is found beside it does not count."""
+    """Name wanted packages that are missing or have another version; others are ignored."""
     return [
         f"{name} {version} (here {found.get(name, 'missing')})"
         for name, version in wanted.items()
@@ -195,15 +196,15 @@ def differing(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 
 
 def make_environment(folder: Path, wanted: Mapping[str, str]) -> Path:
-    """Install what a project needs, in these versions, into its .venv.
+    """Install a project's dependencies in these versions into its .venv.
 
     Parameters
     ----------
     folder : Path
         A project's folder, with its pyproject.toml.
     wanted : mapping
-        Name to version. A label such as `+cpu` is left to the package index, which serves one of
-        them at most.
+        Name to version. A label such as `+cpu` is dropped, since a package index serves at most
+        one of them.
 
     Returns
     -------
@@ -213,32 +214,32 @@ def make_environment(folder: Path, wanted: Mapping[str, str]) -> Path:
     Raises
     ------
     ValueError
-        If it cannot be installed; pip has said why.
+        If a package cannot be installed; pip has printed the reason.
     """
-    place = folder / ".venv"
-    python, pins, done = place / "bin/python", place / "constraints.txt", place / "installed"
+    venv = folder / ".venv"
+    python, pins, done = venv / "bin/python", venv / "constraints.txt", venv / "installed"
     if not done.exists():
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
         try:
-            subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+            subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
             lines = [f"{name}=={pin.partition('+')[0]}\n" for name, pin in wanted.items()]
             pins.write_text("".join(lines))
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             needed = [*pip, "-c", str(pins), *project["dependencies"]]
             subprocess.run(needed, stdin=subprocess.DEVNULL, check=True)
         except subprocess.CalledProcessError:
-            raise ValueError(f"{place}: the run's versions could not be installed") from None
+            raise ValueError(f"{venv}: the run's versions could not be installed") from None
         done.touch()
     return python
 
 
 def installed_in(python: Path) -> dict[str, str]:
-    """The same as `installed`, of another environment."""
+    """Return `installed` of another environment."""
     pip = [str(python), "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
     listing = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
     return {_plain(package["name"]): package["version"] for package in json.loads(listing)}
 
 
 def _plain(name: str) -> str:
-    """A package's name as all its spellings are written."""
+    """Normalise the spelling of a package's name."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,7 +1,7 @@
-"""Computing a run of MLflow again, from what it kept: its commit, settings, data and environment.
+"""Compute an MLflow run again from its commit, settings, data and environment, and compare.
 
-All of it happens in a folder of its own, a clone at the run's commit with a DVC cache of its own,
-so that nothing is taken from what was computed before unless that is asked for.
+All of it happens in a clone at the run's commit with a DVC cache of its own, so earlier results are
+reused only on request.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from dxai.utils.files import atomic, atomic_folder, locked, read_json
 
 FILES = (PARAMS, DVC_LOCK, provenance.ENVIRONMENT, provenance.PATCH)
 GRACE = 60.0
-"""Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
+"""Seconds for DVC and its stage to end after Ctrl-C, and again after SIGTERM."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a stage wrote, in the run and again.
+    """An output of a stage in the run and in its repetition.
 
     Attributes
     ----------
     stage, path : str
         As in dvc.lock.
     before, after : str, optional
-        Hashes; None where it was not written.
+        Hashes; None if it was not written.
     files : tuple of str
-        Which files of a folder differ, as far as the run's are still known here.
+        Files of a folder that differ, if the cache here still lists those of the run.
     """
 
     stage: str
@@ -57,18 +57,18 @@ class Output:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run, and what came of computing it again.
+    """The comparison of a run with its repetition.
 
     Attributes
     ----------
     folder : Path
-        Where it was computed.
+        The clone.
     comparison : Comparison
-        The run before, what was computed after.
+        From the run to its repetition.
     outputs : list of Output
-        Of all stages; none if the run kept no dvc.lock.
+        Outputs of all stages; empty if the run has no dvc.lock.
     inputs : list of Output
-        Of no stage, and not as they were: data, or code that the run did not keep.
+        Changed inputs that no stage writes: data, or code that the run did not keep.
     """
 
     folder: Path
@@ -77,7 +77,7 @@ class Reproduction:
     inputs: list[Output]
 
     def differing(self, tolerance: float = 0.0) -> list[CellChange]:
-        """The cells that are not the same, or that only one side has."""
+        """Return the cells that differ by more than the tolerance, or that only one side has."""
         return [
             cell
             for cell in self.comparison.changed
@@ -92,29 +92,28 @@ def reproduce(
     from_cache: bool = False,
     say: Callable[[str], None] = print,
 ) -> Reproduction:
-    """Compute a run again, and compare; in the project's folder, in which nothing changes.
+    """Compute a run again and compare; nothing in the project's folder changes.
 
     Parameters
     ----------
     spec : str
         As for `mlflow_store.read_run`.
     folder : Path, optional
-        Where to; default: .work/reproduced/<id>. If the run was begun there, it goes on.
+        The clone; default: .work/reproduced/<id>. A repetition begun there is resumed.
     here : bool
-        Whether to use the present environment, whatever the run's was.
+        Whether to use the current environment even if the run's was another.
     from_cache : bool
-        Whether to take outputs from the project's cache, where it has them; their hashes are
-        checked.
+        Whether to reuse outputs from the project's cache after checking their hashes.
     say : callable
-        Gets a line for each thing that is done.
+        Called with a line of text at each step.
 
     Raises
     ------
     ValueError
-        If something is missing, or a stage fails; the message names it.
+        If something is missing or a stage fails; the message names it.
     """
     root, original = Path.cwd(), mlflow_store.read_run(spec)
-    # Without `..` in it: what lies in the folder is told by its path.
+    # Without `..`, so that `is_relative_to` tells what lies in the folder.
     folder = Path(os.path.abspath(folder or Paths(root).reproduced / original.id[:8]))
     say(f"run {original.id[:8]} ({original.name}, {original.started}) in {folder}")
     _prepare(root, folder, original, say)
@@ -131,16 +130,14 @@ def reproduce(
         kept = dvc_files.stages(Paths(folder).original / DVC_LOCK)
         if from_cache and kept and not (folder / DVC_LOCK).exists():
             for path in _restore(kept, cache, folder):
-                say(f"computed, since the cache does not have it, or not intact: {path}")
+                say(f"missing or damaged in the cache, so computed: {path}")
             shutil.copy(Paths(folder).original / DVC_LOCK, folder)
-        if from_cache:  # not a failure where something is missing: it is computed
+        if from_cache:  # what is missing is computed
             _run([*dvc, "checkout", "--quiet", "--allow-missing"], folder, environment, lock)
         failed = _run([*dvc, "repro"], folder, environment, lock)
         ran = dvc_files.stages(folder / DVC_LOCK)
         if failed and (from_cache or "tables" not in ran):
-            raise ValueError(
-                f"dvc repro failed in {folder}; what is finished is kept, the same command goes on"
-            )
+            raise ValueError(f"dvc repro failed in {folder}; run the same command again to resume")
         again = LoggedRun("", "again", cells=_cells(Paths(folder).tables))
         caches = (cache, folder / ".dvc/cache")
         return Reproduction(
@@ -153,65 +150,64 @@ def reproduce(
 
 # ------------------------------------------------------------------------------------ the folder
 def _prepare(root: Path, folder: Path, original: LoggedRun, say: Callable[[str], None]) -> None:
-    """Make the folder, unless this run has it already."""
+    """Make the clone unless it was begun before."""
     mark = Paths(folder).original / "run"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not mark.exists() or mark.read_text() != original.id:
             raise ValueError(f"{folder} holds something else; name another folder with --into")
-        say("begun before; it goes on")
+        say("begun before; resuming")
         return
     if original.commit is None:
-        raise ValueError(
-            f"run {original.id}: it was logged outside of git, so its code is not known"
-        )
-    with atomic_folder(folder) as place:
-        kept = place.with_name(f"{place.name}.original")
+        raise ValueError(f"run {original.id}: logged outside of git, so its code is not known")
+    with atomic_folder(folder) as clone:
+        kept = clone.with_name(f"{clone.name}.original")
         kept.mkdir(exist_ok=True)
         try:
             tags = mlflow_store.download(original.id, [*FILES, "tables"], kept)
             patch = kept / provenance.PATCH
-            provenance.checkout(root, original.commit, patch if patch.exists() else None, place)
+            provenance.checkout(root, original.commit, patch if patch.exists() else None, clone)
             (kept / "run").write_text(original.id)
-            (Paths(place).original).parent.mkdir(exist_ok=True)
-            kept.rename(Paths(place).original)
+            Paths(clone).work.mkdir(exist_ok=True)
+            kept.rename(Paths(clone).original)
         finally:
             shutil.rmtree(kept, ignore_errors=True)
-        if not (Paths(place).original / PARAMS).exists():
-            raise ValueError(f"run {original.id}: it kept no params.yaml")
-        shutil.copy(Paths(place).original / PARAMS, place)
-        (place / DVC_LOCK).unlink(missing_ok=True)
-        _say_code(original, place, tags, say)
+        kept = Paths(clone).original
+        if not (kept / PARAMS).exists():
+            raise ValueError(f"run {original.id}: it has no {PARAMS}")
+        shutil.copy(kept / PARAMS, clone)
+        Paths(clone).dvc_lock.unlink(missing_ok=True)
+        _say_code(original, kept, tags, say)
 
 
 def _say_code(
-    original: LoggedRun, place: Path, tags: Mapping[str, str], say: Callable[[str], None]
+    original: LoggedRun, kept: Path, tags: Mapping[str, str], say: Callable[[str], None]
 ) -> None:
-    patched = (Paths(place).original / provenance.PATCH).exists()
+    patched = (kept / provenance.PATCH).exists()
     say(f"code: commit {original.commit}{' and its uncommitted changes' if patched else ''}")
-    if original.dirty and not (Paths(place).original / provenance.ENVIRONMENT).exists():
-        say("warning: it had uncommitted changes, which runs did not keep when it was logged")
+    if original.dirty and not (kept / provenance.ENVIRONMENT).exists():
+        say("warning: the run had uncommitted changes, which it did not keep")
     if left_out := tags.get("git_left_out"):
-        say(f"note: files that were new then, and not kept as code: {left_out}")
+        say(f"note: new files that the run did not keep as code: {left_out}")
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[int]:
-    """For one process at a time; yields the lock, which DVC inherits: it may outlive us."""
+    """Lock the clone; yields the descriptor for DVC to inherit, as it may outlive this process."""
     with locked(Paths(folder).reproduce_lock) as lock:
         if lock is None:
             raise ValueError(f"{folder}: another process is computing there")
-        # Nobody runs DVC here, so locks that a killed one left are nobody's.
+        # No DVC is running here, so its locks were left by a killed one.
         (folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
         yield lock.fileno()
 
 
 def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
-    """Link what the run was given and git does not have: data, weights, a user's own modules.
+    """Link the inputs that are not in git: data, weights, a user's own modules.
 
     Raises
     ------
     ValueError
-        If any of it is nowhere; all that is missing is named.
+        If some are missing; the message names all of them.
     """
     params = _settings(folder)
     needed: dict[str, str] = {}
@@ -237,7 +233,7 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
         inside = Path(os.path.normpath(folder / path)).is_relative_to(folder)
         if inside and (root / path).exists():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).unlink(missing_ok=True)  # a link to where it was
+            (folder / path).unlink(missing_ok=True)  # a dangling link
             (folder / path).symlink_to((root / path).resolve())
             linked.append((path, what))
         elif path in needed:
@@ -266,22 +262,22 @@ def _separate_storage(
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
-    """Keep trainings from going on from the run's own checkpoints, where those lie elsewhere."""
+    """Keep trainings from resuming the run's own checkpoints in a storage outside the folder."""
     storage, own = _settings(folder).get("training", {}).get("storage", ""), f"reproduced-{run[:8]}"
     if not ("://" in storage or os.path.isabs(storage)) or storage.endswith(own):
         return
-    place = f"{storage.rstrip('/')}/{own}"
-    command = [str(python), "-m", "dxai", "use", "--set", f"training.storage={place}"]
+    separate = f"{storage.rstrip('/')}/{own}"
+    command = [str(python), "-m", "dxai", "use", "--set", f"training.storage={separate}"]
     subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
-    say(f"checkpoints: in {place}, since the run's own are in {storage}")
+    say(f"checkpoints: in {separate}, since the run's own are in {storage}")
 
 
 # ------------------------------------------------------------------------------------ environment
 def _python(folder: Path, here: bool, say: Callable[[str], None]) -> Path:
-    """A Python with the packages of the run: this one, or one that is made in the folder."""
+    """Return a Python with the packages of the run: this one, or a new one in the folder."""
     present, kept = Path(sys.executable), Paths(folder).original / provenance.ENVIRONMENT
     if not kept.exists():
-        say("warning: the run kept no versions of packages; the present ones are used")
+        say("warning: the run kept no versions of packages; using the current ones")
         return present
     version, wanted = provenance.read_environment(kept.read_text())
     found = provenance.installed()
@@ -294,17 +290,17 @@ def _python(folder: Path, here: bool, say: Callable[[str], None]) -> Path:
     say(f"packages: {len(others)} of {len(wanted)} differ from the run's: {', '.join(others)}")
     if here:
         return present
-    say(f"the run's versions are installed into {folder / '.venv'}; this takes some minutes")
+    say(f"installing the run's versions into {folder / '.venv'}; this takes some minutes")
     python = provenance.make_environment(folder, wanted)
     found = provenance.installed_in(python)
-    # What only the run's environment had, the project does not need.
+    # The project does not need packages that only the run's environment had.
     if others := provenance.differing({n: v for n, v in wanted.items() if n in found}, found):
         say(f"warning: not the run's versions even there: {', '.join(others)}")
     return python
 
 
 def _environment(folder: Path, python: Path) -> dict[str, str]:
-    """What DVC and the stages find in theirs; results stay in the folder, trainings too."""
+    """Return the environment of DVC and its stages; results and trainings stay in the folder."""
     kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "VIRTUAL_ENV")}
     return kept | {
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
@@ -316,7 +312,7 @@ def _environment(folder: Path, python: Path) -> dict[str, str]:
 
 # ------------------------------------------------------------------------------------ DVC
 def _cache(root: Path, dvc: list[str], environment: Mapping[str, str]) -> Path:
-    """Where the project's cache is."""
+    """Return the folder of the project's cache."""
     command = [*dvc, "cache", "dir"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -325,14 +321,14 @@ def _cache(root: Path, dvc: list[str], environment: Mapping[str, str]) -> Path:
 
 
 def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
-    """Copy the outputs of a dvc.lock from one cache to the folder's, if every file has its hash.
+    """Copy the outputs of a dvc.lock from a cache to the folder's, if every file has its hash.
 
-    DVC itself would delete what is damaged from the cache that it reads.
+    DVC itself would delete damaged files from the cache that it reads.
 
     Returns
     -------
     list of str
-        Outputs that are not there, or damaged.
+        Outputs that are missing or damaged.
     """
     lost = []
     for (_, path), digest in dvc_files.hashes(stages, "outs").items():
@@ -352,7 +348,7 @@ def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
 
 
 def _object(cache: Path, digest: str) -> bytes:
-    """A file of a cache; ValueError if it is not what its name says."""
+    """Read a file of a cache; ValueError if it does not have the hash in its name."""
     content = dvc_files.object_path(cache, digest).read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(".dir"):
         raise ValueError(f"{digest} is damaged")
@@ -360,7 +356,7 @@ def _object(cache: Path, digest: str) -> bytes:
 
 
 def _run(command: list[str], folder: Path, environment: Mapping[str, str], lock: int) -> int:
-    """Run a program to its end; if we are stopped, it stops first, in its own way."""
+    """Run a program; if this process is stopped, the program is stopped gracefully first."""
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -389,7 +385,7 @@ def _outputs(before: Mapping[str, Any], after: Mapping[str, Any], kind: str) -> 
 
 
 def _changed_inputs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Output]:
-    """Dependencies that no stage writes and that are not as they were, each of them once."""
+    """Return the changed dependencies that no stage writes, each of them once."""
     written = [dvc_files.hashes(stages, "outs") for stages in (before, after)]
     made = tuple({path for outs in written for _, path in outs})
     found: dict[str, Output] = {}
@@ -404,7 +400,7 @@ def _overlaps(path: Path, made: tuple[str, ...]) -> bool:
 
 
 def _with_files(output: Output, caches: tuple[Path, Path]) -> Output:
-    """The same, with the files of a folder that differ, if both caches have its list."""
+    """Add the files of a folder that differ, if both caches list its files."""
     if output.before == output.after:
         return output
     lists = []
@@ -418,17 +414,17 @@ def _with_files(output: Output, caches: tuple[Path, Path]) -> Output:
 
 
 def as_text(found: Reproduction, tolerance: float = 0.0) -> str:
-    """What was the same, and a table of what was not."""
+    """Format the comparison: a summary, and a table of the cells that differ."""
     lines = [""]
     for entry in found.inputs:
-        lines.append(f"warning: {entry.path}, which {entry.stage} reads, is not as it was")
+        lines.append(f"warning: {entry.path}, an input of {entry.stage}, has changed")
     others = [output for output in found.outputs if output.before != output.after]
     if found.outputs:
         same = len(found.outputs) - len(others)
         lines.append(f"Outputs: {same} of {len(found.outputs)} have the same bytes")
         lines += [f"  {output.stage}: {_about(output)}" for output in others]
     else:
-        lines.append("Outputs: the run kept no dvc.lock to compare with")
+        lines.append("Outputs: the run has no dvc.lock to compare with")
     cells, total = found.differing(tolerance), len(found.comparison.cells)
     lines.append(f"Cells: {total - len(cells)} of {total} are the same (tolerance {tolerance:g})")
     if cells:

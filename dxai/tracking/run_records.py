@@ -1,7 +1,7 @@
 """A run's result files as flat records: names, tags, numbers, curves, files.
 
-Nothing here knows who keeps the records (`dxai.tracking.mlflow_store` does); reading all of them
-before the first is kept means that a run with a missing result is refused whole.
+`dxai.tracking.mlflow_store` logs the records. It reads all of them before it logs the first, so a
+run with a missing result is not logged in part.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Record:
-    """One thing that was done.
+    """A run of the benchmark, a training or an evaluated method, as it is logged.
 
     Attributes
     ----------
@@ -65,25 +65,25 @@ class Record:
         `dataset`, `classifier`, `method`, `sign`, `seed`, `role`, `variant`, `scorer`, `profile`,
         `result`, as far as they apply.
     numbers : dict
-        Results, finite.
+        Finite results.
     curves : list of (int, dict)
-        Step, and numbers at that step.
+        Steps, and the numbers at each.
     params : dict
         Settings under dotted names.
     files : list of Path
-        To be kept as they are.
+        Files to keep as they are.
     texts : dict
         Name to content of further files.
     folders : dict
-        Likewise: name to folder.
+        Name to folder of files to keep.
     panels : dict
-        Step to picture.
+        Step to picture file.
     tables : dict
         Name of a table to its rows.
     model : tuple of str and Path, optional
         'classifier' or 'explainer', and its model.pt.
     failed : bool
-        Whether the thing broke.
+        Whether it ended with an error.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Record:
 
 
 def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
-    """The run as a whole, and each training and each evaluated method in it.
+    """Read the run as a whole, and each training and evaluated method in it.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def _ablation(
     changed: dict[str, str],
     tables: Tables,
 ) -> Record:
-    """Ours with something changed, and how far that is from ours as it is."""
+    """One variant of ours, and its difference from the unchanged one."""
     (row,) = (r for r in read_json(folder / SUMMARY)["rows"] if r["method"] == OURS)
     same = ("dataset", "classifier", "variant")
     tabled = [r for r in tables["ablations"] if all(str(r[key]) == tags[key] for key in same)]
@@ -242,14 +242,14 @@ def _ablation(
 
 
 def _cross(folder: Path, case: str, tags: dict[str, str]) -> Record:
-    """Ours for one classifier, scored by one of them."""
+    """Ours for one classifier, scored by another or the same."""
     row = read_json(folder / CROSS)["row"]
     tags = tags | {"kind": "cross", "method": OURS, "result": row["status"]}
     return Record(f"{case}/{folder.name}", tags, numbers(row), _curves(row))
 
 
 def _stability(case: str, tags: dict[str, str], tables: Tables) -> Record:
-    """The rows of Table 4, as curves over the training."""
+    """The rows of Table 4 as curves over the training."""
     here = [r for r in tables["table4"] if f"{r['dataset']}/{r['classifier']}" == case]
     curves = [
         (
@@ -279,9 +279,9 @@ def guards(rows: list[Row]) -> Numbers:
     found: dict[str, list[float]] = {}
     for row in rows:
         if row["method"] == OURS:
-            place = f"{plain(row['dataset'])}/{plain(row['classifier'])}"
+            case = f"{plain(row['dataset'])}/{plain(row['classifier'])}"
             for name, value in numbers({name: row[GUARDS[name]] for name in GUARDS}).items():
-                found.setdefault(f"{name}/{place}", []).append(value)
+                found.setdefault(f"{name}/{case}", []).append(value)
     return {name: fmean(values) for name, values in found.items()}
 
 
@@ -294,8 +294,8 @@ def deltas(claims: list[Row]) -> Numbers:
     for row in claims:
         best = row["table"] in (1, 2) and row["other"] in BASELINES
         other = "best_baseline" if best else re.sub(r"\W+", "_", row["other"])
-        place = f"table{row['table']}/{plain(row['dataset'])}/{plain(row['classifier'])}/{other}"
-        values = {f"{name}/{place}": row[name] for name in ("delta", "delta_low", "delta_high")}
+        claim = f"table{row['table']}/{plain(row['dataset'])}/{plain(row['classifier'])}/{other}"
+        values = {f"{name}/{claim}": row[name] for name in ("delta", "delta_low", "delta_high")}
         found |= numbers(values)
     return found
 

@@ -116,7 +116,7 @@ def test_outputs_are_compared_file_by_file(tmp_path: Path) -> None:
         tmp_path, compare(LoggedRun("", ""), LoggedRun("", "")), found, inputs
     )
     text = reproduce.as_text(result)
-    assert "data/fruit, which a reads, is not as it was" in text
+    assert "data/fruit, an input of a, has changed" in text
     assert "1 of 3 have the same bytes" in text
     assert "a: out/a differs in other" in text
     assert "c: out/c was written only in the run" in text
