@@ -414,7 +414,7 @@ class TestErrors:
         def stop(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr(mlflow_store.Store, "panels", stop)
+        monkeypatch.setattr(mlflow_store.Store, "log_panels", stop)
         with pytest.raises(error):
             mlflow_store.log_benchmark(root, params, "run")
         frame = mlflow.search_runs(experiment_names=["dxai"])
