@@ -104,7 +104,7 @@ def _of_column(spec: TableSpec, column: Column, rows: Iterable[Row]) -> list[Met
         if signs.setdefault(name, sign) != sign:
             name += f"-{sign}"
         if number(row.get(column.name)) is not None:
-            found.setdefault((name, row.get("step") or 0), []).append(row)
+            found.setdefault((name, int(number(row.get("step")) or 0)), []).append(row)
     return [
         MetricValue(
             name,

@@ -102,3 +102,8 @@ def test_which_way_a_cell_gets_worse(name: str, worse_if: str) -> None:
     assert worse(name, +0.1) == (worse_if == "higher")
     assert worse(name, -0.1) == (worse_if == "lower")
     assert not worse(name, 0.0)
+
+
+def test_a_step_is_whole_though_mlflow_keeps_it_as_a_float() -> None:
+    rows = [PLACE | {"method": "dxai", "step": s, "std": 0.5} for s in (7.0, math.nan)]
+    assert [repr(value.step) for value in metric_values({"table4": rows})] == ["7", "0"]
