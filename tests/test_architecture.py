@@ -13,10 +13,31 @@ import yaml
 
 from flows.dvc_runner import groups
 from infra import supervisor
+from tests.stage_dependencies import (
+    corrected,
+    derived,
+    differences,
+    has_code,
+    module_of,
+    modules,
+    needed,
+    stages,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [path for folder in ("dxai", "flows", "infra") for path in (ROOT / folder).rglob("*.py")]
-TESTS = list((ROOT / "tests").rglob("*.py"))
+
+LOADED = """
+import os, sys
+import pandas, pyarrow.parquet, scipy.stats, torch
+for stage in sys.argv[1:]:
+    if os.fork() == 0:
+        __import__(stage)
+        print(stage, *(name for name in sys.modules if name.split(".")[0] == "dxai"), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+"""Prints a line for each stage: its name and the modules of dxai that importing it loads."""
 
 
 def imports(path: Path) -> set[str]:
@@ -65,24 +86,19 @@ def test_annotations_are_postponed_except_where_prefect_reads_them() -> None:
 
 
 # ------------------------------------------------------------------------------------ the pipeline
-def pipeline() -> dict[str, dict[str, object]]:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    return {name: stage.get("do", stage) for name, stage in stages.items()}
-
-
 def test_groups_of_the_flow_are_the_stages_of_dvc() -> None:
     names = [group.name for group in groups(ROOT)]
-    assert set(names) <= set(pipeline())
+    assert set(names) <= set(stages())
     # A stage over an empty list of params.yaml has no items, and so is no group.
-    missing = set(pipeline()) - set(names)
+    missing = set(stages()) - set(names)
     may_be_empty = re.compile(r"\$\{(joint|repeat|ablations)\b")
-    assert all(may_be_empty.search(str(pipeline()[name]["matrix"])) for name in missing)
+    assert all(may_be_empty.search(str(stages()[name]["matrix"])) for name in missing)
     in_order = ["prepare", "classifier", "decompose", "ours", "cross", "tables", "report"]
     assert [name for name in names if name in in_order] == in_order
 
 
 def test_every_stage_runs_a_module_and_every_module_is_run() -> None:
-    commands = " ".join(str(stage["cmd"]) for stage in pipeline().values())
+    commands = " ".join(str(stage["cmd"]) for stage in stages().values())
     run = set(re.findall(r"python -m dxai\.stages\.(\w+)", commands))
     modules = {
         path.stem for path in (ROOT / "dxai/stages").glob("*.py") if "__main__" in path.read_text()
@@ -90,17 +106,45 @@ def test_every_stage_runs_a_module_and_every_module_is_run() -> None:
     assert run == modules
 
 
-def test_a_stage_depends_on_its_own_module() -> None:
-    for name, stage in pipeline().items():
-        module = re.search(r"dxai\.stages\.(\w+)", str(stage["cmd"]))
-        assert module is not None
-        assert f"dxai/stages/{module[1]}.py" in str(stage["deps"]), name
+def test_stages_depend_on_the_code_that_they_import() -> None:
+    assert not differences(), "`python -m tests.stage_dependencies --write` corrects dvc.yaml"
+
+
+def test_dependencies_hold_every_module_that_python_loads() -> None:
+    """Each stage is imported by a fork of a process that has loaded the libraries already."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *{module_of(stage) for stage in stages().values()}],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in done.stdout.splitlines():
+        stage, *loaded = line.split()
+        code = {path for name in loaded if has_code(path := modules()[name])}
+        assert len(code) > 5
+        assert code <= needed(stage), stage
+
+
+def test_files_beside_and_names_in_strings_are_dependencies() -> None:
+    names = {path.relative_to(ROOT / "dxai").as_posix() for path in needed("dxai.stages.report")}
+    assert {"reporting/html/page.html.jinja", "reporting/html/cell.html.jinja"} <= names
+    names = {path.relative_to(ROOT / "dxai").as_posix() for path in needed("dxai.stages.baseline")}
+    assert {"explain/captum_baselines/lrp.py", "explain/naive.py"} <= names
+
+
+def test_dependencies_are_written_after_the_data() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    wrong = re.sub(r"( +- dxai/)types\.py", r"\1typos.py", text)
+    assert wrong != text
+    lists = {name: derived(stage) for name, stage in stages().items()}
+    assert corrected(wrong, lists) == text
 
 
 def test_git_ignores_what_dvc_keeps() -> None:
     """Or DVC would edit .gitignore, and a run would leave the checkout changed."""
     paths = ["data/prepared/x", "artifacts/x/y", "results/x.csv", ".work/x", ".dvc/cache/x"]
-    for stage in pipeline().values():
+    for stage in stages().values():
         for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
             path = next(iter(out)) if isinstance(out, dict) else out
             paths.append(re.sub(r"\$\{[^}]*\}", "x", path))
