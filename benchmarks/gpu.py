@@ -22,7 +22,7 @@ from dxai.config.schema import DecomposeParams
 from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training import batch_order
-from dxai.training.jobs import DecompositionJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.training.step import draw_inputs, train_step
 
 PRECISIONS = {"float32": ("float32", False), "tf32": ("float32", True), "bf16": ("bf16", True)}

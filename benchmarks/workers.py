@@ -19,7 +19,8 @@ from dxai.config.schema import ClassifierSpec, TrainingParams
 from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.serialization import save_classifier
-from dxai.training.jobs import ClassifierJob, DecompositionJob
+from dxai.training.classifier import ClassifierJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.training.runtime.supervisor import launch
 
 PLAIN, ONE = "plain loop", "Ray, 1 worker"

@@ -25,7 +25,7 @@ import torch
 
 from dxai import stages
 from dxai.config.schema import TrainingParams
-from dxai.training.jobs import DecompositionJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.training.runtime.supervisor import launch
 from dxai.utils.files import read_json, write_json
 from tests.unit.training.test_decomposition import SMALL

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dxai.training.jobs import DecompositionJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.utils.files import write_json
 from tests import s3
 from tests.prepared import prepared_textures

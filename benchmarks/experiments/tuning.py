@@ -29,10 +29,9 @@ from dxai.metrics.removal import distinct_from_heatmap
 from dxai.metrics.scorer import Scorer
 from dxai.models.serialization import freeze, load_classifier, save_classifier
 from dxai.training.checkpoints import Checkpoint
-from dxai.training.classifier import score, train_classifier
+from dxai.training.classifier import ClassifierJob, score, train_classifier
 from dxai.training.decomposition import train
 from dxai.training.events import EventSink
-from dxai.training.jobs import ClassifierJob
 from dxai.training.run import TrainingRun
 from dxai.training.step import build_networks
 

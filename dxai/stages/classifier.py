@@ -16,8 +16,7 @@ from dxai.models.serialization import save_classifier
 from dxai.paths import HERE, HISTORY, METRICS, MODEL, ROLES
 from dxai.stages import run_stage
 from dxai.stages.training import trained
-from dxai.training.classifier import best_epoch, score
-from dxai.training.jobs import ClassifierJob
+from dxai.training.classifier import ClassifierJob, best_epoch, score
 from dxai.utils.files import atomic_folder, write_json
 
 COLUMNS = [

@@ -15,7 +15,7 @@ from dxai.models.serialization import freeze, load_classifier, save_decomposer, 
 from dxai.paths import HERE, HISTORY, METRICS, MODEL, PANELS, SNAPSHOTS
 from dxai.stages import run_stage
 from dxai.stages.training import trained
-from dxai.training.jobs import DecompositionJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.training.step import Networks, generator_settings
 from dxai.utils.files import atomic_folder, sha256, write_json
 

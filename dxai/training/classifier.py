@@ -6,19 +6,22 @@ import copy
 import math
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.config.schema import ClassifierParams
+from dxai.config.schema import ClassifierParams, ClassifierSpec
 from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.models.blocks import channels_last
+from dxai.models.classifiers import build_classifier
 from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
-from dxai.training.checkpoints import all_finite
+from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
-from dxai.training.events import Stopped
+from dxai.training.events import EventSink, Stopped
 from dxai.training.run import TrainingRun
 from dxai.types import Batch
 from dxai.utils import keyed_random
@@ -190,3 +193,49 @@ def _is_over(history: list[dict[str, Any]], params: ClassifierParams) -> bool:
 
 def _note(history: list[dict[str, Any]]) -> str:
     return f"validation accuracy {history[-1]['validation_accuracy']:.3f}" if history else ""
+
+
+@dataclass(frozen=True)
+class ClassifierJob:
+    """Training of a classifier."""
+
+    data: str
+    spec: ClassifierSpec
+    settings: ClassifierParams
+    seed: int
+
+    @property
+    def user_package(self) -> str | None:
+        """The package of a classifier written as `module:Class`."""
+        return self.spec.arch.split(":")[0].split(".")[0] if ":" in self.spec.arch else None
+
+    def network(self, data: ShardedDataset) -> tuple[nn.Module, dict[str, Any]]:
+        """Build the network, with the spec's weights if any; also return what rebuilds it."""
+        options = dict(self.spec.options)
+        network_range = [float(v) for v in options.pop("value_range", (-1.0, 1.0))]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(initial_seed(self.seed))
+            network = build_classifier(
+                self.spec.arch,
+                data.channels,
+                len(data.class_names),
+                data.image_size,
+                weights=self.spec.weights,
+                value_range=network_range,
+                **options,
+            )
+        return channels_last(network), {
+            "arch": self.spec.arch,
+            "options": options,
+            "channels": data.channels,
+            "image_size": data.image_size,
+            "value_range": [-1.0, 1.0],
+            "network_range": network_range,
+        }
+
+    def run(
+        self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
+    ) -> None:
+        """Train; see `train_classifier`."""
+        run = TrainingRun.open(self.data, self.seed, checkpoint, events, group)
+        train_classifier(self.network(run.data)[0].to(device), self.settings, run)

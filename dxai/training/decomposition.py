@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from torch import Tensor
 from dxai.config.schema import DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics import removal
+from dxai.models.serialization import load_classifier
 from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
-from dxai.training.checkpoints import all_finite
+from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.distributed import ProcessGroup
-from dxai.training.events import Stopped
+from dxai.training.events import EventSink, Stopped
 from dxai.training.run import TrainingRun
-from dxai.training.step import Networks, draw_inputs, train_step
+from dxai.training.step import Networks, build_networks, draw_inputs, train_step
 from dxai.types import Batch, Decomposition
 from dxai.utils import keyed_random
 
@@ -237,3 +239,35 @@ def panel(decomposition: Decomposition, enlarge: int = 2) -> bytes:
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class DecompositionJob:
+    """Training of a decomposition.
+
+    `classifier` is the model file of the classifier to be explained; None means C = D.
+    """
+
+    data: str
+    settings: DecomposeParams
+    classifier: bytes | None
+    seed: int
+
+    @property
+    def user_package(self) -> str | None:
+        return None
+
+    def networks(self, data: ShardedDataset, device: torch.device | str = "cpu") -> Networks:
+        """Build the untrained networks."""
+        frozen = None
+        if self.classifier is not None:
+            frozen, _ = load_classifier(io.BytesIO(self.classifier))
+        shape = (data.channels, len(data.class_names), data.image_size)
+        return build_networks(self.settings, *shape, frozen, self.seed, device)
+
+    def run(
+        self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
+    ) -> None:
+        """Train; see `train`."""
+        run = TrainingRun.open(self.data, self.seed, checkpoint, events, group)
+        train(self.networks(run.data, device), self.settings, run)

@@ -21,7 +21,7 @@ from dxai.datasets.base import DataError
 from dxai.datasets.remote_cache import publish
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training.checkpoints import Checkpoint, CheckpointError
-from dxai.training.jobs import DecompositionJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.training.runtime.supervisor import launch
 from dxai.utils import storage
 from dxai.utils.storage import StorageError

@@ -17,7 +17,7 @@ import pytest
 
 from dxai.models.serialization import load_decomposer
 from dxai.training.checkpoints import Checkpoint
-from dxai.training.jobs import DecompositionJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.utils import shared_process
 from tests import s3
 from tests.integration.conftest import Project
@@ -236,7 +236,7 @@ import sys, torch
 from pathlib import Path
 from dxai.config.params_file import load_params
 from dxai.training.checkpoints import Checkpoint
-from dxai.training.jobs import DecompositionJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.training.runtime.supervisor import prepare_torch
 from dxai.training.events import EventSink
 from dxai.training.distributed import ProcessGroup

@@ -28,7 +28,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dxai.training.distributed import ProcessGroup
 from dxai.training.events import EventSink, Stopped
-from dxai.training.jobs import ClassifierJob
 from dxai.training.runtime.supervisor import Task, choose_device, prepare_torch
 from dxai.utils.storage import open_url
 
@@ -283,8 +282,8 @@ def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
 def modules(task: Task | None) -> list[str]:
     """The packages to send to a cluster: this one, and that of a user's classifier."""
     found = [str(Path(__file__).parents[2])]
-    if task is not None and isinstance(task.job, ClassifierJob) and ":" in task.job.spec.arch:
-        spec = importlib.util.find_spec(task.job.spec.arch.split(":")[0].split(".")[0])
+    if task is not None and task.job.user_package is not None:
+        spec = importlib.util.find_spec(task.job.user_package)
         if spec is not None and spec.submodule_search_locations:
             found += list(spec.submodule_search_locations)
         elif spec is not None and spec.origin:

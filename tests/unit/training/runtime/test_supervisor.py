@@ -21,8 +21,9 @@ import torch
 
 from dxai.config.schema import ClassifierSpec, TrainingParams
 from dxai.training.checkpoints import Checkpoint
+from dxai.training.classifier import ClassifierJob
+from dxai.training.decomposition import DecompositionJob
 from dxai.training.events import Console, Stopped, StopRequest
-from dxai.training.jobs import ClassifierJob, DecompositionJob
 from dxai.training.runtime import supervisor as module
 from dxai.training.runtime.supervisor import (
     TrainingError,
