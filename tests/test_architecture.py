@@ -128,7 +128,7 @@ def test_dependencies_hold_every_module_that_python_loads() -> None:
 
 def test_files_beside_and_names_in_strings_are_dependencies() -> None:
     names = {path.relative_to(ROOT / "dxai").as_posix() for path in needed("dxai.stages.report")}
-    assert {"reporting/html/page.html.jinja", "reporting/html/cell.html.jinja"} <= names
+    assert {"reporting/html/page.html.jinja", "reporting/html/style.css.jinja"} <= names
     names = {path.relative_to(ROOT / "dxai").as_posix() for path in needed("dxai.stages.baseline")}
     assert {"explain/captum_baselines/lrp.py", "explain/naive.py"} <= names
 
