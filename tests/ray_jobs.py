@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from dxai import stages
 from dxai.config.schema import TrainingParams
+from dxai.stages import run_stage
 from dxai.training.decomposition import DecompositionJob
 from dxai.training.runtime.supervisor import launch
 from dxai.utils.files import read_json, write_json
@@ -406,4 +406,4 @@ def main(file: str) -> None:
 
 
 if __name__ == "__main__":
-    stages.run_stage(main, "file")
+    run_stage(main)

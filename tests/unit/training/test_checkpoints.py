@@ -246,6 +246,7 @@ def save_for_ever(folder: Path, tell: Any) -> None:
         checkpoint.save(state(step, 200_000), step, score=-step)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_last_one_that_was_saved(tmp_path: Path) -> None:
     """Thirty or more: what `save` came back from is there, or the one that was being written."""
     rng = np.random.default_rng(0)
