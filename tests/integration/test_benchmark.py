@@ -390,7 +390,8 @@ def test_what_is_killed_is_reported_and_leaves_nothing(busy: Project, victim: st
 def test_make_down_ends_a_run_too(busy: Project) -> None:
     with at_work(busy) as process:
         assert busy.local("down").returncode == 0
-        assert not busy.processes().keys() - {process.pid}
+        # A stage ends at the next line that it cannot print.
+        wait_for(lambda: not busy.processes().keys() - {process.pid}, 20)
         process.communicate(timeout=60)
     assert process.returncode == 1
 
