@@ -1,6 +1,6 @@
 """docs/settings.md, made from the descriptions of the settings.
 
-`python -m dxai.reporting.settings_page` writes it.
+`python docs/settings_page.py` writes it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from dxai.datasets.splits import HoldOutOptions
 from dxai.explain import naive
 from dxai.explain.captum_baselines import gradients, layers, lime, lrp
 
-PAGE = Path("docs/settings.md")
-COMMAND = "python -m dxai.reporting.settings_page"
+PAGE = Path(__file__).with_name("settings.md")
+COMMAND = "python docs/settings_page.py"
 HEAD = f"""\
 # Settings
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from docs import settings_page
 from dxai.config.schema import Params
 from dxai.config.settings import Settings
 from dxai.datasets.registry import LAYOUTS
 from dxai.explain.registry import EXPLAINERS
-from dxai.reporting import settings_page
-
-ROOT = Path(__file__).parents[3]
 
 
 def names(tables: dict[str, type[Settings]]) -> set[str]:
@@ -18,7 +14,7 @@ def names(tables: dict[str, type[Settings]]) -> set[str]:
 
 
 def test_the_page_is_what_its_command_writes() -> None:
-    written = (ROOT / settings_page.PAGE).read_text()
+    written = settings_page.PAGE.read_text()
     assert written == settings_page.settings_page(), f"run {settings_page.COMMAND}"
 
 
