@@ -96,6 +96,9 @@ def test_every_layout_from_an_object_store_gives_the_same_bytes(
     dataset = parse(DatasetParams, DRAWN[layout] | {"release": None}, layout)
     draw = LAYOUTS[layout].render_sample
     assert draw is not None
+    drawn = sys.modules[draw.__module__]
+    if hasattr(drawn, "COUNTS"):  # each image costs a request
+        monkeypatch.setattr(drawn, "COUNTS", tenth(drawn.COUNTS))
     draw(tmp_path / "raw", dataset.options)
     url = rclone.upload(tmp_path / "raw", rclone.bucket(), "raw")
     s3.use(monkeypatch, rclone.endpoint)
@@ -103,6 +106,15 @@ def test_every_layout_from_an_object_store_gives_the_same_bytes(
     there = run(dataset.replace(source=url), tmp_path / "there")
     assert there == here
     assert {"manifest.json", "card.html", "test-00000.parquet"} < here.keys()
+
+
+def tenth(counts: Any) -> Any:
+    """A tenth of each number of images, and at least eight."""
+    if isinstance(counts, dict):
+        return {name: tenth(count) for name, count in counts.items()}
+    if isinstance(counts, tuple):
+        return tuple(map(tenth, counts))
+    return max(8, counts // 10)
 
 
 def photographs(folder: Path, sizes: dict[str, int], count: int) -> None:
