@@ -29,15 +29,7 @@ def environment(work: Path) -> dict[str, str]:
 
 
 def create(work: Path, store: str) -> None:
-    """Create the files that are missing.
-
-    Parameters
-    ----------
-    work : Path
-        The folder .work.
-    store : str
-        HOST:PORT of the S3 store, for its clients.
-    """
+    """Create the files that are missing; `store` is HOST:PORT of the S3 store, for its clients."""
     folder = work / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

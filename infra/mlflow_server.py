@@ -26,26 +26,14 @@ def database(stack: Stack) -> str:
 
 
 def prepare(stack: Stack) -> None:
-    """Check that the database driver is installed, and upgrade the database.
-
-    Raises
-    ------
-    ServiceError
-        If either fails.
-    """
+    """Check that the database driver is installed, and upgrade the database."""
     if stack.cluster and importlib.util.find_spec("psycopg") is None:
         raise ServiceError("MLflow on PostgreSQL needs psycopg: `pip install -e '.[cluster]'`")
     upgrade(stack)
 
 
 def upgrade(stack: Stack) -> None:
-    """Upgrade a database written by an older MLflow, which the installed one refuses to use.
-
-    Raises
-    ------
-    ServiceError
-        If MLflow fails to; the text is MLflow's.
-    """
+    """Upgrade a database written by an older MLflow, which the installed one refuses to use."""
     stamp, version = stack.work / "mlflow-version", metadata.version("mlflow")
     before = stamp.read_text() if stamp.exists() else version
     if before != version:

@@ -23,12 +23,7 @@ def program(name: str, version: str = "*") -> str:
     """Return the path of one of PostgreSQL's programs; Debian keeps the server's out of PATH.
 
     If several major versions are installed, it is of the newest, or of `version` if that is among
-    them.
-
-    Raises
-    ------
-    ServiceError
-        If it is not installed.
+    them; if none is, that is a `ServiceError`.
     """
     for wanted in (version, "*"):
         found = Path("/usr/lib/postgresql").glob(f"{wanted}/bin/{name}")
@@ -47,9 +42,8 @@ def user() -> str | None:
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
-    for name in USERS:
-        if name in known:
-            return name
+    if found := next((name for name in USERS if name in known), None):
+        return found
     raise ServiceError(
         f"PostgreSQL does not run as root, and there is no user {' or '.join(USERS)}"
     )
@@ -63,11 +57,8 @@ def folder(stack: Stack) -> Path:
 def prepare(stack: Stack) -> None:
     """Create the databases unless they exist.
 
-    Raises
-    ------
-    ServiceError
-        If PostgreSQL is not installed, may not enter the folder, or is not of the version that
-        wrote it.
+    Raises `ServiceError` if PostgreSQL is not installed, may not enter the folder, or is not of the
+    version that wrote it.
     """
     home = folder(stack)
     data, unfinished, password = home / "data", home / "unfinished", home / "password"

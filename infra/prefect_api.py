@@ -31,25 +31,14 @@ class ApiError(RuntimeError):
 
 @dataclass
 class PrefectApi:
-    """The REST API of a Prefect server.
-
-    Attributes
-    ----------
-    url : str
-        Its address, ending in `/api`.
-    """
+    """The REST API of a Prefect server, at an address that ends in `/api`."""
 
     url: str
 
     def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         """Send a request, by default a POST if it has a body and a GET otherwise.
 
-        Raises
-        ------
-        ApiError
-            If the server refuses it.
-        OSError
-            If the server does not answer.
+        Raises `ApiError` if the server refuses it, `OSError` if it does not answer.
         """
         request = urllib.request.Request(
             f"{self.url}/{path}",
@@ -127,15 +116,7 @@ class PrefectApi:
 
 
 class LogReader:
-    """The growing log of one run.
-
-    Parameters
-    ----------
-    api : PrefectApi
-        The server that has it.
-    run : str
-        Id of the run.
-    """
+    """The growing log of the run with this id."""
 
     page = 200
     overlap = timedelta(seconds=10)

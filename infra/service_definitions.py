@@ -23,8 +23,8 @@ from infra.supervisor import (
     Service,
     ServiceError,
     Stack,
-    alive,
     answers,
+    group,
     has_logged,
     listens,
     python_module,
@@ -154,13 +154,10 @@ FOR_A_RUN = ("prefect", "worker")
 def find_stack(root: Path, cluster: bool = False) -> Stack:
     """Return the stack of a project folder: a cluster if requested, or if one runs there.
 
-    Raises
-    ------
-    ServiceError
-        If a cluster is requested where the services of one user run.
+    Raises `ServiceError` if a cluster is requested where the services of one user run.
     """
     local = Stack(root)
-    cluster_runs = any(alive(local, name) for name in CLUSTER if name not in LOCAL)
+    cluster_runs = any(group(local, name) for name in CLUSTER if name not in LOCAL)
     others = [name for name in LOCAL if running(local, name)]
     if cluster and others and not cluster_runs:
         raise ServiceError(

@@ -1,10 +1,14 @@
 """Start, find and stop the services of `infra.service_definitions` on this machine.
 
-Each writes to .work/logs/<name>.log and locks .work/pids/<name>.
+Each writes to .work/logs/<name>.log. While it runs it locks .work/pids/<name>, which has its
+process id, its port and where its log begins. A file that is not locked belongs to a service that
+has ended, even if another program has been given its process id since.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import logging
 import os
 import pwd
@@ -15,14 +19,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import psutil
 
 from dxai.paths import Paths
 from dxai.utils import files, processes
-from infra import credentials, pid_files
+from infra import credentials
 
 logger = logging.getLogger(__name__)
 
@@ -198,23 +204,41 @@ def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def running(stack: Stack, name: str) -> dict[str, int] | None:
     """Return `pid`, `port` and `log` (where its log begins) of a running service, else None."""
-    return pid_files.read(stack.pid_file(name))
+    path = stack.pid_file(name)
+    with suppress(FileNotFoundError), path.open() as file:
+        try:
+            # Shared: two readers must not take each other for the service.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            for _ in range(100):
+                if text := file.read():
+                    return json.loads(text)
+                time.sleep(0.01)  # locked, and about to be written
+            raise OSError(f"{path} is locked, but empty") from None
+    return None
 
 
-def alive(stack: Stack, name: str) -> bool:
-    """Whether a service or any process that it started still runs."""
-    return bool(
-        running(stack, name) or pid_files.orphaned_group(stack.pid_file(name), stack.prefect_home)
-    )
+def group(stack: Stack, name: str) -> int | None:
+    """Return the process group of a service, or what is left of it after its end, else None."""
+    if found := running(stack, name):
+        return found["pid"]
+    try:
+        leader = json.loads(stack.pid_file(name).read_text())["pid"]
+    except (OSError, ValueError):
+        return None
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):  # it has just ended, or is another user's
+            # The system may have given the group's id to another program since.
+            home = os.getpgid(process.pid) == leader and process.environ().get("PREFECT_HOME")
+            if home == str(stack.prefect_home):
+                return leader
+    return None
 
 
 def start(stack: Stack, service: Service) -> subprocess.Popen[bytes] | None:
     """Start a service after ending what a killed one left; None if it runs already.
 
-    Raises
-    ------
-    ServiceError
-        If its port is taken, or something that it needs is not installed.
+    Raises `ServiceError` if its port is taken, or something that it needs is not installed.
     """
     name = service.name
     if running(stack, name):
@@ -236,8 +260,8 @@ def start(stack: Stack, service: Service) -> subprocess.Popen[bytes] | None:
     with files.locked(stack.pid_file(name)) as file, stack.log(name).open("ab") as output:
         if file is None:  # another launcher was quicker
             return None
-        file.truncate(0)
         log_start = output.tell()  # before the program can write to it
+        file.truncate(0)
         process = subprocess.Popen(
             command,
             cwd=stack.root,
@@ -249,24 +273,15 @@ def start(stack: Stack, service: Service) -> subprocess.Popen[bytes] | None:
             start_new_session=True,
             **identity(user),
         )
-        pid_files.write(file, process.pid, port, log_start)
+        _note(file, process.pid, port, log_start)
     return process
 
 
 def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> None:
     """Start services, each as soon as those it needs are healthy; returns when all are healthy.
 
-    Parameters
-    ----------
-    stack : Stack
-    services : iterable of Service
-    started : list of str
-        Extended by the names of those that did not run before.
-
-    Raises
-    ------
-    ServiceError
-        If a service ends or does not become healthy in time; the text has its last lines.
+    `started` is extended by the names of those that did not run before. Raises `ServiceError`, with
+    its last lines, if a service ends or does not become healthy in time.
     """
     waiting = {service.name: service for service in services}
     by_name = dict(waiting)
@@ -303,32 +318,29 @@ def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> 
 
 def stop(stack: Stack, service: Service) -> bool:
     """Stop a service and every process that it started; False if none was running."""
-    path = stack.pid_file(service.name)
-    found = running(stack, service.name)
-    leader = found["pid"] if found else pid_files.orphaned_group(path, stack.prefect_home)
-    if leader is None:
+    if (leader := group(stack, service.name)) is None:
         return False
     processes.end_group(leader, service.signals, service.grace)
-    path.unlink(missing_ok=True)
+    stack.pid_file(service.name).unlink(missing_ok=True)
     return True
 
 
 @contextmanager
 def exclusive(stack: Stack, name: str) -> Iterator[None]:
-    """Let only one command of this name run in the folder at a time.
-
-    Raises
-    ------
-    ServiceError
-        If another process runs it; the text names that process.
-    """
+    """Let only one command of this name run in the folder; `ServiceError` names another process."""
     with files.locked(stack.pid_file(name)) as file:
         if file is None:
             other = running(stack, name) or {"pid": 0}
             raise ServiceError(f"another {name} runs in this folder: process {other['pid']}")
         file.truncate(0)
-        pid_files.write(file, os.getpid())
+        _note(file, os.getpid())
         yield
+
+
+def _note(file: IO[str], pid: int, port: int = 0, log: int = 0) -> None:
+    """Fill a locked, empty file."""
+    file.write(json.dumps({"pid": pid, "port": port, "log": log}))
+    file.flush()
 
 
 def identity(user: str | None) -> dict[str, Any]:
@@ -364,14 +376,14 @@ def has_logged(stack: Stack, name: str, text: str) -> bool:
 
 def check(stack: Stack, name: str) -> None:
     """Raise `ServiceError`, with its last lines, if a service has ended."""
-    if not alive(stack, name):
+    if group(stack, name) is None:
         raise ServiceError(f"{name} has ended:\n{last_lines(stack, name)}")
 
 
-def last_lines(stack: Stack, name: str, lines: int = 15) -> str:
+def last_lines(stack: Stack, name: str) -> str:
     """Return the end of a service's log."""
     text = _read_log(stack, name)
-    return "\n".join([*text.splitlines()[-lines:], f"(the whole log: {stack.log(name)})"])
+    return "\n".join([*text.splitlines()[-15:], f"(the whole log: {stack.log(name)})"])
 
 
 def _read_log(stack: Stack, name: str, start: int = 0) -> str:

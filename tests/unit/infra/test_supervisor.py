@@ -99,7 +99,7 @@ def test_what_a_killed_service_left_is_found_and_ended(stack: Stack) -> None:
     process.kill()
     process.wait()
     assert supervisor.running(stack, "worker") is None
-    assert supervisor.alive(stack, "worker")
+    assert supervisor.group(stack, "worker")
     again = supervisor.start(stack, WORKER)
     assert again is not None
     assert not members(process.pid, os.getpgid)
