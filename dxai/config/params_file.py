@@ -87,7 +87,7 @@ def check(values: dict[str, Any]) -> Params:
             missing = sorted(type(block).model_fields.keys() - block.model_fields_set)
             if missing:
                 names = ", ".join(f"{where}.{name}".removeprefix(".") for name in missing)
-                raise ParamsError(f"missing {names}")
+                raise ParamsError(f"missing {names}; `dxai use PROFILE` writes every setting")
     return params
 
 

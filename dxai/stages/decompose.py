@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import Any
 
@@ -48,7 +49,8 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
                 "image_size": data.image_size,
                 **generator_settings(settings),
             },
-            "training": settings.model_dump(),
+            # Strings of its own, or pickle writes equal ones that pydantic shares as references.
+            "training": {name: json.loads(json.dumps(value)) for name, value in settings},
             "class_names": data.class_names,
             "channels": data.channels,
             "image_size": data.image_size,
