@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,40 +25,19 @@ SHOWN = 16
 """Images of a class on its contact sheet."""
 TILE = 64
 """Side of an image on a contact sheet, pixels; a larger image gets up to twice that."""
+GAP = 2
+"""Pixels between two images on a contact sheet."""
 MOST_SIZES = 12
 """Sizes of image files that are shown by themselves."""
 
 
-@dataclass(frozen=True)
-class About:
-    """What the layout knows of the source.
-
-    Attributes
-    ----------
-    origin, licence : str
-        Where the images come from, and on what terms.
-    paper : (int, int) or None
-        The paper's numbers of training (validation included) and test images (Table 5).
-    """
-
-    origin: str
-    licence: str
-    paper: tuple[int, int] | None = None
-
-
-def write(path: Path, manifest: dict[str, Any], statistics: Statistics, about: About) -> None:
+def write(
+    path: Path, manifest: dict[str, Any], statistics: Statistics, about: dict[str, Any]
+) -> None:
     """Write the card of the dataset whose shards lie beside `path`.
 
-    Parameters
-    ----------
-    path : Path
-        The page.
-    manifest : dict
-        As written to manifest.json.
-    statistics : Statistics
-        What was counted.
-    about : About
-        What is not in the images.
+    `about` is what the images do not tell: ``origin``, ``licence``, and as ``paper`` the paper's
+    numbers of training (validation included) and test images (Table 5).
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dxai.datasets", "."), autoescape=True, trim_blocks=True
@@ -83,8 +60,8 @@ def write(path: Path, manifest: dict[str, Any], statistics: Statistics, about: A
             for name, histogram in statistics.intensity.items()
         },
         sheets={
-            name: _data_uri(contact_sheet(path.parent, manifest["shards"], classes.index(name)))
-            for name in classes
+            name: base64.b64encode(contact_sheet(path.parent, manifest["shards"], label)).decode()
+            for label, name in enumerate(classes)
         },
     )
     with atomic(path) as temporary:
@@ -101,53 +78,35 @@ def contact_sheet(folder: Path, shards: Mapping[str, Sequence[str]], label: int)
     shards : mapping
         Split to names of its shards, from the manifest.
     label : int
-        Place of the class in the manifest's ``class_names``.
+        Index of the class in the manifest's ``class_names``.
     """
     index = pq.read_table(
         folder / index_name("train"), columns=["label", "shard", "row_group"], use_threads=False
     )
-    labels = index["label"].to_numpy()
-    places = (labels == label).nonzero()[0]
-    chosen = places[np.linspace(0, len(places) - 1, min(SHOWN, len(places))).astype(int)]
+    indices = (index["label"].to_numpy() == label).nonzero()[0]
+    chosen = indices[np.linspace(0, len(indices) - 1, min(SHOWN, len(indices))).astype(int)]
     groups = np.stack([index["shard"].to_numpy(), index["row_group"].to_numpy()], 1)
     tiles = []
-    for place in chosen:
-        shard, group = groups[place]
-        first = int((groups == groups[place]).all(1).argmax())
+    for i in chosen:
+        shard, group = groups[i]
+        first = int((groups == groups[i]).all(1).argmax())
         with pq.ParquetFile(folder / shards["train"][shard]) as file:
             column = file.read_row_group(int(group), ["image"], use_threads=False)["image"]
-        tiles.append(_tile(images.decode(column[int(place) - first].as_py())))
-    return _png(_grid(tiles))
+        tiles.append(_tile(images.decode(column[int(i) - first].as_py())))
+    side, across = tiles[0].width + GAP, min(8, len(tiles))
+    size = (across * side - GAP, math.ceil(len(tiles) / across) * side - GAP)
+    sheet = Image.new("RGB", size, "white")
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, (i % across * side, i // across * side))
+    return images.encode(np.asarray(sheet), level=1)
 
 
-def _tile(image: np.ndarray) -> np.ndarray:
+def _tile(image: np.ndarray) -> Image.Image:
     """An image enlarged by a whole number, or reduced, to about the size of a tile, in RGB."""
     side = image.shape[0]
     wanted = side * max(1, TILE // side) if side < 2 * TILE else 2 * TILE
     method = Image.Resampling.NEAREST if wanted > side else Image.Resampling.BICUBIC
-    picture = Image.fromarray(image).convert("RGB").resize((wanted, wanted), method)
-    return np.asarray(picture)
-
-
-def _grid(tiles: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
-    side, across = tiles[0].shape[0], min(8, len(tiles))
-    down = math.ceil(len(tiles) / across)
-    step = side + gap
-    sheet = np.full((down * step - gap, across * step - gap, 3), 255, np.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = i // across * step, i % across * step
-        sheet[top : top + side, left : left + side] = tile
-    return sheet
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return Image.fromarray(image).convert("RGB").resize((wanted, wanted), method)
 
 
 def _before(statistics: Statistics) -> dict[str, dict[str, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,16 +123,13 @@ def _target(
 
 def _code() -> str:
     """A digest of this package: what another version of it left unfinished is not continued."""
-    found = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+    return digest([path.read_text() for path in sorted(Path(__file__).parent.rglob("*.py"))])
 
 
 def _report(name: str, manifest: dict[str, Any]) -> None:
     for row in manifest["dropped"]:
-        place = " ".join(filter(None, (row["split"], row["class"])))
-        print(f"prepare {name}: left out {row['images']} ({row['rule']}) {place}".rstrip())
+        where = f"{row['split']} {row['class']}".strip()
+        print(f"prepare {name}: left out {row['images']} ({row['rule']}) {where}".rstrip())
     twins = manifest["duplicates"]
     if twins["across"]:
         one, other = twins["examples"][0]

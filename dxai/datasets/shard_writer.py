@@ -309,7 +309,7 @@ def _finish(target: Target, listing: Listing, statistics: Statistics) -> dict[st
         "bytes": {name: (folder / name).stat().st_size for name in names},
     }
     write_json(folder / MANIFEST, manifest)
-    about = card.About(target.origin, target.licence, target.paper)
+    about = {"origin": target.origin, "licence": target.licence, "paper": target.paper}
     card.write(folder / CARD, manifest, statistics, about)
     return manifest
 

@@ -46,6 +46,15 @@ def by_split(units: Iterable[Unit]) -> list[Unit]:
     return sorted(units, key=lambda unit: (order[unit.split], unit.label, unit.key))
 
 
+def draw_splits(total: int, test: int, validation: int, seed: int, purpose: str) -> list[str]:
+    """Return the split of each of `total` items; those not drawn for test or validation train."""
+    splits = ["train"] * total
+    order = keyed_random.permutation(seed, purpose, 0, total)
+    for rank, i in enumerate(order[: test + validation]):
+        splits[i] = "test" if rank < test else "validation"
+    return splits
+
+
 def hold_out(units: Sequence[Unit], classes: Sequence[str], share: float, seed: int) -> list[Unit]:
     """Move whole groups of train to validation.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,30 +18,26 @@ MOST_ROWS = 32
 image is lowest at about 32, whose features fit the caches."""
 
 
-class Explainer(Protocol):
-    """Attributes a classifier's output to an image; our decomposition is one of them."""
+class Explainer(ABC):
+    """Attributes a classifier's output to an image; our decomposition is one of them.
 
-    @property
-    def name(self) -> str:
-        """As in `methods` of params.yaml."""
-        ...
+    Attributes
+    ----------
+    name : str
+        As in `methods` of params.yaml.
+    kind : {"heatmap", "distinct"}
+        The result of `attribute`. A heatmap H becomes psi_distinct = w x with w = H / max|H|;
+        "distinct" is psi_distinct.
+    signs : tuple of str
+        Rules for the sign of H: "signed" unchanged, or "relu" without negative values. The first
+        one is the table's, others are shown beside it. psi_distinct has ("part",).
+    """
 
-    @property
-    def kind(self) -> str:
-        """The result of `attribute`: "heatmap" or "distinct".
+    name: ClassVar[str]
+    kind: ClassVar[Literal["heatmap", "distinct"]] = "heatmap"
+    signs: ClassVar[tuple[str, ...]] = ("signed", "relu")
 
-        A heatmap H becomes psi_distinct = w x with w = H / max|H|; "distinct" is psi_distinct.
-        """
-        ...
-
-    @property
-    def signs(self) -> tuple[str, ...]:
-        """Rules for the sign of H: "signed" unchanged, or "relu" without negative values.
-
-        The first one is the table's, others are shown beside it. psi_distinct has ("part",).
-        """
-        ...
-
+    @abstractmethod
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         """Attribute the logits of `target`.
 
@@ -67,14 +63,9 @@ class Explainer(Protocol):
         Unsupported
             If the method turns out not to apply to these images.
         """
-        ...
 
 
-class NoSettings(Settings):
-    """A method without settings."""
-
-
-class BatchExplainer(ABC):
+class BatchExplainer(Explainer):
     """An explainer with its own copy of the classifier, working in chunks that fit in memory.
 
     Subclasses explain one chunk of at most `rows` images. When memory runs out, `rows` is halved
@@ -97,10 +88,7 @@ class BatchExplainer(ABC):
         If the method cannot apply to this classifier.
     """
 
-    name: ClassVar[str]
-    kind: ClassVar[Literal["heatmap", "distinct"]] = "heatmap"
-    signs: ClassVar[tuple[str, ...]] = ("signed", "relu")
-    Settings: ClassVar[type[Settings]] = NoSettings
+    Settings: ClassVar[type[Settings]] = Settings
 
     def __init__(self, classifier: nn.Module, settings: dict[str, Any], seed: int) -> None:
         self.settings: Any = parse(self.Settings, settings, f"methods.{self.name}")
@@ -109,7 +97,7 @@ class BatchExplainer(ABC):
         self.rows = 0
         self.prepare()
 
-    def prepare(self) -> None:  # noqa: B027 (optional for subclasses)
+    def prepare(self) -> None:
         """Set up what the method needs besides `self.model`."""
 
     @abstractmethod
@@ -117,7 +105,6 @@ class BatchExplainer(ABC):
         """Explain at most `rows` images; like `attribute`, gradients on."""
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
-        """Attribute the logits of `target`; see `Explainer.attribute`."""
         index = torch.arange(len(inputs)) if index is None else index.cpu()
         self.rows = self.rows or max(1, min(MOST_ROWS, PIXELS // inputs[0, 0].numel()))
         maps: list[Tensor] = []

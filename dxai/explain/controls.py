@@ -41,14 +41,11 @@ def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
     Tensor
         (B, C, H, W): the same values, energy and histogram without any structure.
     """
-    flat = distinct.flatten(2)
-    rows = [
-        image[
-            :, torch.from_numpy(keyed_random.generator(seed, "shuffled", 0, i).permutation(pixels))
-        ]
-        for image, i, pixels in zip(flat, index.tolist(), [flat.shape[2]] * len(flat), strict=True)
-    ]
-    return torch.stack(rows).reshape(distinct.shape)
+    images = []
+    for image, i in zip(distinct.flatten(2), index.tolist(), strict=True):
+        order = keyed_random.generator(seed, "shuffled", 0, i).permutation(image.shape[1])
+        images.append(image[:, torch.from_numpy(order)])
+    return torch.stack(images).reshape(distinct.shape)
 
 
 def random_phase(distinct: Tensor, index: Tensor, seed: int) -> Tensor:

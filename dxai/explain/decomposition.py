@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dxai.explain.base import Explainer
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_decomposer
 from dxai.types import Decomposition
 from dxai.utils import keyed_random
 
 
-class DXAI:
+class DXAI(Explainer):
     """A trained decomposition with the classifier it explains (Section 3 of the paper).
 
     Parameters
@@ -38,7 +39,7 @@ class DXAI:
 
     name = "dxai"
     kind = "distinct"
-    signs = ("part",)
+    signs: ClassVar[tuple[str, ...]] = ("part",)
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class DXAI:
                 f"images have shape {tuple(images.shape)}; this model takes "
                 f"(B, {channels}, {size}, {size})"
             )
-        low, high = images.amin(), images.amax()
+        low, high = images.aminmax()
         if low < -1.001 or high > 1.001:
             raise ValueError(
                 f"images span [{low:.3g}, {high:.3g}]; this model takes values in [-1, 1]"

@@ -47,9 +47,8 @@ class Naive(BatchExplainer):
             divergence = divergence_from_uniform(self.model(images))
             # Images are independent in eval mode, so this is the gradient of each image.
             (gradient,) = torch.autograd.grad(divergence.sum(), images)
-            going = ~(
-                divergence < self.settings.tolerance
-            )  # NaN continues and is reported at the end
+            # NaN continues and is reported at the end.
+            going = ~(divergence < self.settings.tolerance)
             left = left[going]
             if not len(left):
                 break

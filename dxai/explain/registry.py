@@ -6,7 +6,6 @@ Their modules are imported on first use, so that a stage imports Captum only if 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -14,29 +13,18 @@ from torch import nn
 from dxai.config.settings import choose
 from dxai.explain.base import Explainer
 
-Factory = Callable[[nn.Module, dict[str, Any], int], Explainer]
-
-
-def _lazy(module: str, name: str) -> Factory:
-    def build(classifier: nn.Module, settings: dict[str, Any], seed: int) -> Explainer:
-        kind = getattr(importlib.import_module(f"dxai.explain.{module}"), name)
-        return kind(classifier, settings, seed)
-
-    return build
-
-
-EXPLAINERS: dict[str, Factory] = {
-    "lrp": _lazy("captum_baselines.lrp", "LRP"),
-    "ig": _lazy("captum_baselines.gradients", "IntegratedGradients"),
-    "gradient_shap": _lazy("captum_baselines.gradients", "GradientShap"),
-    "internal_influence": _lazy("captum_baselines.layers", "InternalInfluence"),
-    "guided_gradcam": _lazy("captum_baselines.layers", "GuidedGradCam"),
-    "gradcam": _lazy("captum_baselines.layers", "GradCam"),
-    "lime": _lazy("captum_baselines.lime", "Lime"),
-    "random": _lazy("controls", "RandomMap"),
-    "naive": _lazy("naive", "Naive"),
+EXPLAINERS = {
+    "lrp": ("captum_baselines.lrp", "LRP"),
+    "ig": ("captum_baselines.gradients", "IntegratedGradients"),
+    "gradient_shap": ("captum_baselines.gradients", "GradientShap"),
+    "internal_influence": ("captum_baselines.layers", "InternalInfluence"),
+    "guided_gradcam": ("captum_baselines.layers", "GuidedGradCam"),
+    "gradcam": ("captum_baselines.layers", "GradCam"),
+    "lime": ("captum_baselines.lime", "Lime"),
+    "random": ("controls", "RandomMap"),
+    "naive": ("naive", "Naive"),
 }
-"""Method name to a function (classifier, settings, seed) -> explainer."""
+"""Method name to module and class, a `BatchExplainer`."""
 
 
 def build_explainer(
@@ -62,4 +50,6 @@ def build_explainer(
     Unsupported
         If the method cannot apply to this classifier; its text says why.
     """
-    return EXPLAINERS[choose("method", name, EXPLAINERS)](classifier, settings or {}, seed)
+    module, kind = EXPLAINERS[choose("method", name, EXPLAINERS)]
+    found = getattr(importlib.import_module(f"dxai.explain.{module}"), kind)
+    return found(classifier, settings or {}, seed)

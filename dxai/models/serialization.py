@@ -19,8 +19,6 @@ from dxai.models.decomposer import Decomposer
 from dxai.paths import MODEL, SNAPSHOTS
 from dxai.utils.files import atomic
 
-"""Beside a decomposition's model.pt: its averaged weights at earlier steps of training."""
-
 
 class ModelError(ValueError):
     """A model file that cannot be used; the message names the file and says why."""

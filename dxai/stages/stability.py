@@ -90,7 +90,7 @@ def layered(subject: scoring.Subject, method: str, layers: list[str]) -> np.ndar
     return np.stack(found)
 
 
-def _attributions(subject: scoring.Subject, explainer: DXAI | Explainer, what: str) -> Tensor:
+def _attributions(subject: scoring.Subject, explainer: Explainer, what: str) -> Tensor:
     title = f"stability {subject.dataset} {subject.name} {what}"
     parts = [
         explainer.attribute(batch.images, batch.labels, batch.index)

@@ -26,7 +26,7 @@ from dxai.datasets.images import resize
 from dxai.datasets.layouts.class_folders import Files
 from dxai.datasets.samples import brats
 from dxai.datasets.source import Source
-from dxai.datasets.splits import SplitOptions, by_split
+from dxai.datasets.splits import SplitOptions, by_split, draw_splits
 from dxai.utils import keyed_random
 
 CLASSES = ("healthy", "tumour")
@@ -97,8 +97,8 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     if options.split_by == "patient":
         splits = _assign(patients, options, source.name)
     units = [
-        Unit(case, splits[_patient(case)], files, "", _patient(case), (place,))
-        for place, (case, files) in enumerate(sorted(cases.items()))
+        Unit(case, splits[_patient(case)], files, "", _patient(case), (i,))
+        for i, (case, files) in enumerate(sorted(cases.items()))
     ]
     read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
     return Listing(CLASSES, by_split(units), read, options.model_dump())
@@ -137,16 +137,12 @@ def _patient(case: str) -> str:
 
 
 def _assign(patients: list[str], options: BratsOptions, where: str) -> dict[str, str]:
-    order = keyed_random.permutation(options.seed, "brats/patients", 0, len(patients))
-    test = max(1, round(options.test * len(patients)))
-    held = test + max(1, round(options.validation * len(patients)))
-    if held >= len(patients):
-        raise DataError(f"{where}: {len(patients)} patients are too few for three splits")
-    ranks = {patients[place]: rank for rank, place in enumerate(order)}
-    return {
-        patient: "test" if rank < test else "validation" if rank < held else "train"
-        for patient, rank in ranks.items()
-    }
+    total = len(patients)
+    test, validation = (max(1, round(p * total)) for p in (options.test, options.validation))
+    if test + validation >= total:
+        raise DataError(f"{where}: {total} patients are too few for three splits")
+    splits = draw_splits(total, test, validation, options.seed, "brats/patients")
+    return dict(zip(patients, splits, strict=True))
 
 
 def read_slices(
@@ -229,8 +225,8 @@ def _upright(axial: np.ndarray) -> np.ndarray:
     return square
 
 
-def _slice_split(options: BratsOptions, place: int, z: int) -> str:
-    drawn = keyed_random.generator(options.seed, "brats/slices", place, z).random()
+def _slice_split(options: BratsOptions, case: int, z: int) -> str:
+    drawn = keyed_random.generator(options.seed, "brats/slices", case, z).random()
     test, held = options.test, options.test + options.validation
     return SPLITS[2] if drawn < test else SPLITS[1] if drawn < held else SPLITS[0]
 

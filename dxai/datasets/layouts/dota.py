@@ -25,8 +25,7 @@ from dxai.datasets.images import EXTENSIONS, open_image, resize
 from dxai.datasets.layouts.class_folders import Files
 from dxai.datasets.samples import dota
 from dxai.datasets.source import Source, suffix
-from dxai.datasets.splits import SplitOptions, by_split
-from dxai.utils import keyed_random
+from dxai.datasets.splits import SplitOptions, by_split, draw_splits
 
 CLASSES = ("cars", "none")
 CAR, VEHICLES = "small-vehicle", ("small-vehicle", "large-vehicle")
@@ -276,17 +275,14 @@ def _mask(boxes: Boxes, patch: Sequence[int]) -> np.ndarray:
     return np.asarray(mask)
 
 
-def _assign(with_cars: Sequence[bool], options: DotaOptions) -> list[str]:
+def _assign(with_cars: list[bool], options: DotaOptions) -> list[str]:
     """The split of each image, drawn among images with cars and among those without apart."""
-    splits = ["train"] * len(with_cars)
+    drawn = {}
     for kind in (True, False):
-        places = [i for i, has in enumerate(with_cars) if has is kind]
-        order = keyed_random.permutation(options.seed, f"dota/{kind}", 0, len(places))
-        test = round(options.test * len(places))
-        held = test + round(options.validation * len(places))
-        for rank, place in enumerate(order[:held]):
-            splits[places[place]] = "test" if rank < test else "validation"
-    return splits
+        total = with_cars.count(kind)
+        test, validation = (round(p * total) for p in (options.test, options.validation))
+        drawn[kind] = iter(draw_splits(total, test, validation, options.seed, f"dota/{kind}"))
+    return [next(drawn[kind]) for kind in with_cars]
 
 
 LAYOUT = Layout(

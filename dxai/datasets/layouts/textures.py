@@ -8,8 +8,8 @@ overlap (every `stride` pixels within a block); validation and test patches do n
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -19,8 +19,7 @@ from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError, parse
 from dxai.datasets.base import SPLITS, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.source import Source
-from dxai.datasets.splits import SplitOptions
-from dxai.utils import keyed_random
+from dxai.datasets.splits import SplitOptions, draw_splits
 
 PHOTOGRAPHS = ("brick", "grass", "gravel")
 SIDE = 512
@@ -73,13 +72,15 @@ def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) 
             f"image_size {size} does not fit a block of {options.block} pixels; "
             f"raise options.block (up to {SIDE // 2}) or lower prepare.image_size"
         )
-    blocks = [block for name in PHOTOGRAPHS for block in _blocks(name, options)]
+    across = SIDE // options.block
     units = [
-        Unit(block.group, block.split, (), block.photograph, block.group, (block,))
-        for block in blocks
+        Unit(group, split, (), name, group, divmod(i, across))
+        for name in PHOTOGRAPHS
+        for i, split in enumerate(_assign(name, options))
+        for group in ["{}/block-{}-{}".format(name, *divmod(i, across))]
     ]
     read = functools.partial(
-        read_block, size=size, stride=options.stride, channels=dataset.channels
+        read_block, options=options, image_size=size, channels=dataset.channels
     )
     # Blocks of a split stay in the order of the photograph, which decides the order of the images.
     units.sort(key=lambda unit: -SPLITS.index(unit.split))
@@ -94,63 +95,36 @@ def photograph(name: str) -> np.ndarray:
     return np.asarray(getattr(skimage.data, name)())
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A square of a photograph: its split, its place in rows and columns of blocks, its side."""
-
-    photograph: str
-    split: str
-    row: int
-    column: int
-    side: int
-
-    @property
-    def group(self) -> str:
-        """Its name."""
-        return f"{self.photograph}/block-{self.row}-{self.column}"
-
-
-def _blocks(photograph: str, options: TexturesOptions) -> Iterator[_Block]:
-    across = SIDE // options.block
-    for place, split in enumerate(_assign(photograph, options)):
-        yield _Block(photograph, split, *divmod(place, across), options.block)
-
-
 def _assign(photograph: str, options: TexturesOptions) -> list[str]:
     """The split of each block, row by row."""
     total = options.blocks
     test = min(max(1, round(total * options.test)), total - 2)
     validation = min(max(1, round(total * options.validation)), total - test - 1)
-    order = keyed_random.permutation(options.seed, f"textures/{photograph}", 0, total)
-    splits = ["train"] * total
-    for place in order[:test]:
-        splits[place] = "test"
-    for place in order[test : test + validation]:
-        splits[place] = "validation"
-    return splits
+    return draw_splits(total, test, validation, options.seed, f"textures/{photograph}")
 
 
-def read_block(unit: Unit, load: Load, size: int, stride: int, channels: int) -> Iterator[Sample]:
+def read_block(
+    unit: Unit, load: Load, options: TexturesOptions, image_size: int, channels: int
+) -> Iterator[Sample]:
     """The patches of a block: every `stride` pixels in train, side by side elsewhere."""
-    (block,) = unit.about
-    step = stride if unit.split == "train" else size
-    offsets = range(0, block.side - size + 1, step)
-    for y in offsets:
-        for x in offsets:
-            top, left = block.row * block.side + y, block.column * block.side + x
-            pixels = photograph(block.photograph)[top : top + size, left : left + size]
-            if channels == 3:
-                pixels = np.repeat(pixels[..., None], 3, axis=2)
-            yield Sample(
-                image=np.ascontiguousarray(pixels),
-                split=unit.split,
-                label=unit.label,
-                id=f"{unit.group}/y{top:03d}-x{left:03d}",
-                group=unit.group,
-                source=f"{block.photograph}.png rows {top}-{top + size - 1}, "
-                f"columns {left}-{left + size - 1}",
-                size=(SIDE, SIDE),
-            )
+    row, column = unit.about
+    step = options.stride if unit.split == "train" else image_size
+    offsets = range(0, options.block - image_size + 1, step)
+    for y, x in itertools.product(offsets, offsets):
+        top, left = row * options.block + y, column * options.block + x
+        bottom, right = top + image_size, left + image_size
+        pixels = photograph(unit.label)[top:bottom, left:right]
+        if channels == 3:
+            pixels = np.repeat(pixels[..., None], 3, axis=2)
+        yield Sample(
+            np.ascontiguousarray(pixels),
+            unit.split,
+            unit.label,
+            f"{unit.group}/y{top:03d}-x{left:03d}",
+            unit.group,
+            f"{unit.label}.png rows {top}-{bottom - 1}, columns {left}-{right - 1}",
+            size=(SIDE, SIDE),
+        )
 
 
 LAYOUT = Layout(

@@ -7,7 +7,7 @@ import pytest
 from dxai.config.profiles import select_profile
 from dxai.config.schema import METHODS
 from dxai.config.settings import ParamsError
-from dxai.explain import registry
+from dxai.explain import controls
 from dxai.stages import baseline, classifier, tables
 from dxai.types import Unsupported
 from dxai.utils.files import read_json
@@ -73,7 +73,7 @@ def test_what_goes_wrong_becomes_the_rows_reason(inside, monkeypatch, error, sta
     def broken(*_):
         raise error
 
-    monkeypatch.setitem(registry.EXPLAINERS, "random", broken)
+    monkeypatch.setattr(controls, "RandomMap", broken)
     baseline.main("textures", "simple", "random")
     (row,) = rows(inside, "random")
     assert row == {"method": "random", "sign": "", "status": status, "reason": reason}
