@@ -35,6 +35,11 @@ LABELS = {
 RowType = TypeVar("RowType", bound=Mapping[str, Any])
 
 
+def rank(method: str) -> int:
+    """Where a method stands in `ORDER`; an unknown one comes last."""
+    return ORDER.index(method) if method in ORDER else len(ORDER)
+
+
 def label(method: str) -> str:
     """The full name of a method; an unknown one goes by the name it has."""
     return LABELS.get(method, method)

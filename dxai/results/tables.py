@@ -35,7 +35,7 @@ from dxai.paths import (
 from dxai.results import paper
 from dxai.results.claims import by_case, curves, make_frame, read_curve, read_maps, summary_rows
 from dxai.results.io import Row
-from dxai.results.methods import CONTROLS, ORDER, OURS, best_baseline, succeeded
+from dxai.results.methods import CONTROLS, OURS, best_baseline, rank, succeeded
 from dxai.utils.files import read_json
 
 AS_IT_IS = "as it is"
@@ -365,10 +365,7 @@ def _row(summary: Row, row: Row) -> Row:
 
 def _sorted(name: str, rows: Iterable[Row]) -> pd.DataFrame:
     """The rows in the order of the methods, each method's own sign rule still first."""
-    order = {method: k for k, method in enumerate(ORDER)}
-
-    def key(row: Row) -> tuple[str, str, int, int]:
-        method = order.get(row["method"], len(order))
-        return row["dataset"], row["classifier"], method, row["seed"]
-
-    return make_frame(name, sorted(rows, key=key))
+    return make_frame(
+        name,
+        sorted(rows, key=lambda r: (r["dataset"], r["classifier"], rank(r["method"]), r["seed"])),
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,14 @@ from dxai.paths import METRICS, ROLES, SUMMARY, Paths, ours_name
 from dxai.reporting.html import svg
 from dxai.reporting.html.case import Case, read_cases, read_optional, scored_images
 from dxai.reporting.html.charts import (
-    Chart,
-    Charts,
     bar_charts,
     curve_charts,
     stability_chart,
     training_charts,
 )
-from dxai.reporting.html.panels import Examples, Panel, deviations
+from dxai.reporting.html.panels import Examples, deviations
 from dxai.reporting.html.tables import (
     Anchors,
-    Claim,
-    Group,
-    Means,
     View,
     localised,
     make_claim,
@@ -38,7 +32,7 @@ from dxai.reporting.html.tables import (
     make_view,
     uncertain,
 )
-from dxai.reporting.table_layouts import MEASURES, Table, all_tables, fixed, per_class, signed
+from dxai.reporting.table_layouts import MEASURES, all_tables, fixed, per_class, signed
 from dxai.results import paper
 from dxai.results.io import Tables, read_tables
 from dxai.utils.progress import clock
@@ -46,31 +40,6 @@ from dxai.utils.progress import clock
 TEMPLATE = "page.html.jinja"
 OPEN = 3
 """Up to so many sections of a dataset and classifier have their details open."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """The section of one dataset and classifier."""
-
-    name: str
-    anchor: str
-    facts: list[str]
-    claim: Claim | None
-    groups: list[Group]
-    printed: bool
-    axis: tuple[float, float]
-    curves: Charts
-    bars: Charts
-    panels: list[Panel]
-    naive: list[Panel]
-    uncertainty: list[Panel]
-    uncertain: list[Means]
-    localised: list[Means]
-    classes: Table | None
-    worst: list[Panel]
-    variants: list[Panel]
-    deviations: list[Panel]
-    training: list[Chart]
 
 
 def build_report(params: Params, paths: Paths) -> str:
@@ -122,11 +91,9 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _views(
-    tables: Tables, paths: Paths, sections: list[Section], anchors: Anchors
-) -> dict[str, View]:
+def _views(tables: Tables, paths: Paths, sections: list[View], anchors: Anchors) -> dict[str, View]:
     """The tables of the page by name; those without lines are left out."""
-    panels = {section.anchor for section in sections if section.panels or section.curves.charts}
+    panels = {s["anchor"] for s in sections if s["panels"] or s["curves"].charts}
     leading = {
         case: f"{anchor}-curves" if anchor in panels else anchor for case, anchor in anchors.items()
     }
@@ -144,7 +111,7 @@ def _axis(values: list[float]) -> tuple[float, float]:
     return min(math.floor(min(values) * 10), high - 1) / 10, high / 10
 
 
-def _section(case: Case, anchors: Anchors, params: Params, paths: Paths) -> Section:
+def _section(case: Case, anchors: Anchors, params: Params, paths: Paths) -> View:
     data = ShardedDataset(paths.dataset(case.dataset), "test")
     seed, best = case.seeds[0], case.best_baseline()
     ends = [row[k] for row in case.rows for k in ("auc", "auc_low", "auc_high")]
@@ -153,27 +120,27 @@ def _section(case: Case, anchors: Anchors, params: Params, paths: Paths) -> Sect
     seeds = {seed: paths.decomposition(*names, seed) for seed in case.seeds}
     examples = Examples(case, data)
     ablated = case.tables["ablations"]
-    return Section(
-        name=case.name,
-        anchor=anchors[case.dataset, case.classifier],
-        facts=_facts(case, data),
-        claim=make_claim(case),
-        groups=make_groups(case, params),
-        printed=case.dataset in paper.TABLE1,
-        axis=_axis(known),
-        curves=curve_charts(case, seed, best["method"] if best else None),
-        bars=bar_charts(case, seed),
-        panels=examples.methods(),
-        naive=examples.naive(),
-        uncertainty=examples.uncertainty(),
-        uncertain=uncertain(case, data.class_names, params.evaluate),
-        localised=localised(case, params.evaluate),
-        classes=per_class(case.tables["per_class"]) if case.tables["per_class"] else None,
-        worst=examples.worst(),
-        variants=examples.variants(ablated) if ablated else [],
-        deviations=deviations(case, data),
-        training=training_charts(paths.classifier(*names, "explained"), seeds),
-    )
+    return {
+        "name": case.name,
+        "anchor": anchors[case.dataset, case.classifier],
+        "facts": _facts(case, data),
+        "claim": make_claim(case),
+        "groups": make_groups(case, params),
+        "printed": case.dataset in paper.TABLE1,
+        "axis": _axis(known),
+        "curves": curve_charts(case, seed, best["method"] if best else None),
+        "bars": bar_charts(case, seed),
+        "panels": examples.methods(),
+        "naive": examples.naive(),
+        "uncertainty": examples.uncertainty(),
+        "uncertain": uncertain(case, data.class_names, params.evaluate),
+        "localised": localised(case, params.evaluate),
+        "classes": per_class(case.tables["per_class"]) if case.tables["per_class"] else None,
+        "worst": examples.worst(),
+        "variants": examples.variants(ablated) if ablated else [],
+        "deviations": deviations(case, data),
+        "training": training_charts(paths.classifier(*names, "explained"), seeds),
+    }
 
 
 def _facts(case: Case, data: ShardedDataset) -> list[str]:

@@ -1,12 +1,15 @@
-"""Tables, claims and means of the page: links behind their numbers, and files to save."""
+"""Tables, claims and means of the page: links behind their numbers, and files to save.
+
+Templates read mappings (`View`).
+"""
 
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,8 +33,20 @@ from dxai.reporting.table_layouts import (
 from dxai.reporting.text import latex, markdown
 from dxai.results import paper
 from dxai.results.io import Row
-from dxai.results.methods import BASELINES, CONTROLS, ORDER, OURS, OUTSIDE, best_baseline, label
+from dxai.results.methods import (
+    BASELINES,
+    CONTROLS,
+    ORDER,
+    OURS,
+    OUTSIDE,
+    best_baseline,
+    label,
+    rank,
+)
 from dxai.results.verdicts import BEST, HOLDS, REVERSED, UNDECIDED, UNKNOWN, verdict
+
+View = dict[str, Any]
+"""What a template shows, by name."""
 
 # ------------------------------------------------------------------------------------ one case
 GUARDS = {"auc_energy": "equal energy", "auc_transfer": "transfer", "auc_blur": "blur"}
@@ -39,213 +54,110 @@ AREAS = ("auc", *GUARDS)
 """Columns that are contested: the lowest value of ours and the baselines is the best."""
 
 
-@dataclass(frozen=True)
-class MethodLine:
-    """One line of the table.
-
-    Attributes
-    ----------
-    values : dict
-        The line of table1.csv.
-    label, settings : str
-        The method's name, and what it was run with.
-    best : set of str
-        Columns in which no other row of the claim is lower.
-    paper : str
-        The paper's AUC on its set of this name.
-    """
-
-    values: Row
-    label: str
-    settings: str
-    best: frozenset[str]
-    paper: str
-
-    def __getitem__(self, key: str) -> Any:
-        return self.values.get(key)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows that are read together."""
-
-    title: str
-    kind: str
-    rows: list[MethodLine]
-
-
-@dataclass(frozen=True)
-class Check:
-    """Whether a guard or a control agrees that ours explains more than it destroys."""
-
-    name: str
-    ours: float
-    other: float
-    against: str
-
-    @property
-    def agrees(self) -> bool:
-        """Lower is better."""
-        return self.ours < self.other
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The claim of Table 1 on one dataset and classifier.
-
-    Attributes
-    ----------
-    row : dict
-        Its row of claims.csv.
-    checks : list of Check
-        Guards and controls.
-    """
-
-    row: Row
-    checks: list[Check]
-
-    @property
-    def ours(self) -> Number:
-        """The AUC of ours with its interval, the mean over seeds."""
-        return ours(self.row)
-
-    @property
-    def best(self) -> str:
-        """The baseline with the lowest AUC."""
-        return against(self.row)
-
-    @property
-    def verdict(self) -> str:
-        """The verdict of its difference."""
-        return verdict(self.row["delta_low"], self.row["delta_high"])
-
-    @property
-    def doubts(self) -> int:
-        """How many guards and controls do not agree."""
-        return sum(not check.agrees for check in self.checks)
-
-
-def make_claim(case: Case) -> Claim | None:
-    """The claim of Table 1; None unless ours and a baseline were scored."""
+def make_claim(case: Case) -> View | None:
+    """The claim of Table 1 with its guards; None unless ours and a baseline were scored."""
     found = (c for c in case.tables["claims"] if c["table"] == 1 and c["claim"] == BEST)
     row = next(found, None)
-    return None if row is None else Claim(row, _checks(case))
+    if row is None:
+        return None
+    checks = [
+        {"name": name, "ours": own, "other": other, "against": rival, "agrees": own < other}
+        for name, own, other, rival in _checks(case)
+    ]
+    return {
+        "row": row,
+        "ours": ours(row),
+        "best": against(row),
+        "verdict": verdict(row["delta_low"], row["delta_high"]),
+        "checks": checks,
+        "doubts": sum(not check["agrees"] for check in checks),
+    }
 
 
-def _with_sign(case: Case, row: Row) -> str:
-    """The name of a row's method, with the sign rule if it is not the method's own."""
-    name = label(row["method"])
-    return name if row["sign"] == case.primary(row["method"]) else f"{name}, {row['sign']}"
-
-
-def _checks(case: Case) -> list[Check]:
+def _checks(case: Case) -> Iterator[tuple[str, float, float, str]]:
+    """Each guard and control: its name, the areas of ours and of the other, the other's name."""
     ours = case.ours()
-    checks = []
     for column, name in GUARDS.items():
         best = best_baseline(case.rows, column)
-        own = [row for row in ours if row[column] is not None]
+        own = [row[column] for row in ours if row[column] is not None]
         if best is not None and own:
-            checks.append(Check(name, _mean(own, column), best[column], _with_sign(case, best)))
-    control = [r for r in case.rows if r["method"] == "random_phase" and r["auc"] is not None]
-    if control:
-        own_auc, name = _mean(ours, "auc"), label("random_phase")
-        checks.append(Check("random phases", own_auc, _mean(control, "auc"), name))
-    return checks
+            rule = "" if best["sign"] == case.primary(best["method"]) else f", {best['sign']}"
+            yield name, fmean(own), best[column], label(best["method"]) + rule
+    control = CONTROLS[-1]
+    areas = [r["auc"] for r in case.rows if r["method"] == control and r["auc"] is not None]
+    if areas:
+        yield "random phases", fmean(row["auc"] for row in ours), fmean(areas), label(control)
 
 
-def _mean(rows: list[Row], column: str) -> float:
-    return math.fsum(row[column] for row in rows) / len(rows)
-
-
-def make_groups(case: Case, params: Params) -> list[Group]:
-    """The rows in the order of the page; groups without rows are left out."""
-    order = {method: k for k, method in enumerate(ORDER)}
-    rows = sorted(case.rows, key=lambda r: (order.get(r["method"], len(order)), r["seed"] or 0))
-    lowest = _lowest([r for r in case.rows if r["method"] in (OURS, *BASELINES)])
-
-    def group(title: str, kind: str, methods: tuple[str, ...], primary: bool = True) -> Group:
+def make_groups(case: Case, params: Params) -> list[View]:
+    """The rows that are read together, in the order of the page; no group is empty."""
+    rows = sorted(case.rows, key=lambda row: (rank(row["method"]), row["seed"] or 0))
+    contested = [row for row in rows if row["method"] in (OURS, *BASELINES)]
+    known = {c: [row[c] for row in contested if row[c] is not None] for c in AREAS}
+    lowest = {column: min(values) for column, values in known.items() if values}
+    groups: list[View] = []
+    for title, kind, methods in (
+        ("Ours", "ours", (OURS,)),
+        ("Baselines", "baseline", BASELINES),
+        ("The same baselines, ReLU for all (the paper's H ≥ 0)", "other", BASELINES),
+        ("Naive optimisation and controls: shown, outside the claim", "outside", OUTSIDE),
+    ):
+        own_rule = kind != "other"
+        best = {} if kind == "outside" else lowest
         chosen = [
-            r
-            for r in rows
-            if r["method"] in methods and (r["sign"] == case.primary(r["method"])) == primary
+            _method_line(row, params, best)
+            for row in rows
+            if row["method"] in methods and (row["sign"] == case.primary(row["method"])) == own_rule
         ]
-        best = lowest if kind != "outside" else {}
-        return Group(title, kind, [_method_line(r, params, best) for r in chosen])
-
-    groups = [
-        group("Ours", "ours", (OURS,)),
-        group("Baselines", "baseline", BASELINES),
-        group("The same baselines, ReLU for all (the paper's H ≥ 0)", "other", BASELINES, False),
-        group("Naive optimisation and controls: shown, outside the claim", "outside", OUTSIDE),
-    ]
-    return [g for g in groups if g.rows]
+        if chosen:
+            groups.append({"title": title, "kind": kind, "rows": chosen})
+    return groups
 
 
-def _lowest(rows: list[Row]) -> dict[str, float]:
-    """The lowest value of each contested column."""
-    values = {c: [row[c] for row in rows if row[c] is not None] for c in AREAS}
-    return {column: min(found) for column, found in values.items() if found}
-
-
-def _method_line(values: Row, params: Params, lowest: dict[str, float]) -> MethodLine:
-    method = values["method"]
-    printed = paper.TABLE1.get(values["dataset"], {}).get(method)
-    return MethodLine(
-        values=values,
-        label=label(method),
-        settings=_settings(values, params),
-        best=frozenset(c for c, low in lowest.items() if values[c] == low),
-        paper=fixed(printed),
-    )
-
-
-def _settings(values: Row, params: Params) -> str:
-    """The budget behind a row, for example `samples 100, segments 30`."""
-    if values["steps"] is not None:
-        return f"{values['steps']:,.0f} steps"
-    chosen = params.methods.get(values["method"], {})
-    return ", ".join(f"{key} {value}" for key, value in chosen.items() if value is not None)
+def _method_line(row: Row, params: Params, lowest: Mapping[str, float]) -> View:
+    """A row of Table 1 with its budget (`samples 100, segments 30`) and its best columns."""
+    method = row["method"]
+    settings = {k: v for k, v in params.methods.get(method, {}).items() if v is not None}
+    budget = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return row | {
+        "label": label(method),
+        "settings": budget if row["steps"] is None else f"{row['steps']:,.0f} steps",
+        "best": {column for column, low in lowest.items() if row[column] == low},
+        "paper": fixed(paper.TABLE1.get(row["dataset"], {}).get(method)),
+    }
 
 
 # ------------------------------------------------------------------------------------ means
-CHANCE = "mask_area"
-
-
-@dataclass(frozen=True)
-class Means:
-    """One line: its name, how many images it rests on, and a number per column."""
-
-    name: str
-    images: int
-    values: list[Number]
-    ours: bool = False
-
-
-def localised(case: Case, params: EvaluateParams) -> list[Means]:
+def localised(case: Case, params: EvaluateParams) -> list[View]:
     """How well each method marks what is known to make the class, in the columns `MEASURES`."""
     lines = []
     for method in ORDER:
-        sign, folder = case.primary(method), _folder(case, method)
-        images = pd.DataFrame() if sign is None else read_images(case.folder / folder, method, sign)
-        if CHANCE not in images or not images[list(MEASURES)].notna().any(axis=None):
-            continue
-        values = mean_intervals(images, list(MEASURES), params)
+        sign = case.primary(method)
+        folder = case.first if method == OURS else case.folder / method
+        images = pd.DataFrame() if sign is None else read_images(folder, method, sign)
+        images = images.reindex(columns=["group", *MEASURES])
         known = int(images[list(MEASURES)].notna().any(axis=1).sum())
-        lines.append(Means(label(method), known, values, method == OURS))
+        if known:
+            numbers = mean_intervals(images, list(MEASURES), params)
+            lines.append(_means(label(method), known, numbers, method == OURS))
     return lines
 
 
-def uncertain(case: Case, class_names: Sequence[str], params: EvaluateParams) -> list[Means]:
+def uncertain(case: Case, class_names: Sequence[str], params: EvaluateParams) -> list[View]:
     """Uncertainty over z of the images of each class, and of all of them."""
     images = read_images(case.first, OURS, "part")
     if "uncertainty" not in images or not images["uncertainty"].notna().any():
         return []
     parts = [(name, images[images["label"] == k]) for k, name in enumerate(class_names)]
     return [
-        Means(name, len(part), mean_intervals(part, ["uncertainty"], params))
+        _means(name, len(part), mean_intervals(part, ["uncertainty"], params))
         for name, part in [*parts, ("all", images)]
         if len(part)
     ]
+
+
+def _means(name: str, images: int, numbers: list[Number], ours: bool = False) -> View:
+    return {"name": name, "images": images, "numbers": numbers, "ours": ours}
 
 
 def mean_intervals(
@@ -262,72 +174,40 @@ def mean_intervals(
     return found
 
 
-def _folder(case: Case, method: str) -> str:
-    return case.first.name if method == OURS else method
-
-
 # ------------------------------------------------------------------------------------ all cases
 Anchors = Mapping[tuple[str, str], str]
 """Dataset and classifier to the id of their section."""
 SYMBOLS = {HOLDS: "✓", REVERSED: "✗", UNDECIDED: "○", UNKNOWN: "–"}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One cell of a table: a number, its interval, and where it leads."""
-
-    text: str
-    interval: str
-    href: str
-    kind: str
-    best: bool
-
-
-@dataclass(frozen=True)
-class View:
-    """A table of the page.
-
-    Attributes
-    ----------
-    lines : list of (str, list of Entry)
-        Kind of the line, and its cells.
-    downloads : list of (str, str, str)
-        Label, file name and data URI of each file to save.
-    """
-
-    table: Table
-    lines: list[tuple[str, list[Entry]]]
-    downloads: list[tuple[str, str, str]]
-
-
 def make_view(table: Table, path: Path, anchors: Anchors) -> View:
     """Add links, and files to save, to a table made of the CSV file `path`."""
-    tex, md = f"{table.name}.tex", f"{table.name}.md"
-    return View(
-        table,
-        [(line.kind, list(_entries(table, line, anchors))) for line in table.lines],
-        [
-            ("CSV", path.name, file_uri(_csv(path), "text/csv")),
-            ("LaTeX", tex, file_uri(latex(table), "application/x-tex")),
-            ("Markdown", md, file_uri(markdown(table), "text/markdown")),
-        ],
+    files = (
+        ("CSV", path.name, "text/csv", _csv(path)),
+        ("LaTeX", f"{table.name}.tex", "application/x-tex", latex(table)),
+        ("Markdown", f"{table.name}.md", "text/markdown", markdown(table)),
     )
+    return {
+        "table": table,
+        "lines": [(line.kind, list(_entries(table, line, anchors))) for line in table.lines],
+        "downloads": [(name, file, file_uri(text, kind)) for name, file, kind, text in files],
+    }
 
 
-def _entries(table: Table, line: Line, anchors: Anchors) -> Iterable[Entry]:
+def _entries(table: Table, line: Line, anchors: Anchors) -> Iterator[View]:
     """The cells of a line; in a table of the paper every number leads somewhere, else the line."""
     each = table.name.startswith("table")
     for k, (column, cell) in enumerate(zip(table.columns, line.cells, strict=True)):
         dataset = column.dataset or line.dataset
         anchor = anchors.get((dataset, column.classifier or line.classifier))
         leads = column.kind == "value" and str(cell) != NONE if each else k == 0
-        yield Entry(
-            text=cell.text if isinstance(cell, Number) else cell,
-            interval=cell.interval if isinstance(cell, Number) else "",
-            href=f"#{anchor}" if leads and anchor else "",
-            kind=column.kind,
-            best=k in line.best,
-        )
+        yield {
+            "text": cell.text if isinstance(cell, Number) else cell,
+            "interval": cell.interval if isinstance(cell, Number) else "",
+            "href": f"#{anchor}" if leads and anchor else "",
+            "kind": column.kind,
+            "best": k in line.best,
+        }
 
 
 def _csv(path: Path) -> str:
@@ -339,68 +219,39 @@ def _csv(path: Path) -> str:
     return str(shown.to_csv(index=False))
 
 
-@dataclass(frozen=True)
-class Mark:
-    """One claim in the matrix."""
-
-    symbol: str
-    words: str
-    difference: str
-    detail: str
-    href: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Claims in columns, datasets and classifiers in lines."""
-
-    heads: list[tuple[int, str]]
-    lines: list[tuple[str, str, list[list[Mark]]]]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many claims have which verdict."""
-        marks = [mark.words for _, _, cells in self.lines for cell in cells for mark in cell]
-        return {words: marks.count(words) for words in SYMBOLS if words in marks}
-
-
-def make_matrix(cases: list[Case], anchors: Anchors) -> Matrix:
-    """Every claim of the run at a glance."""
+def make_matrix(cases: list[Case], anchors: Anchors) -> View:
+    """Every claim of the run: claims in columns, datasets and classifiers in lines."""
     claims = [claim for case in cases for claim in case.tables["claims"]]
-    found_keys = dict.fromkeys((c["table"], c["claim"]) for c in claims)
-    keys = sorted(found_keys, key=lambda key: key[0])
+    heads = sorted({(c["table"], c["claim"]): None for c in claims}, key=lambda head: head[0])
+    verdicts = Counter(verdict(c["delta_low"], c["delta_high"]) for c in claims)
     lines = []
     for case in cases:
-        anchor, found = anchors[case.dataset, case.classifier], case.tables["claims"]
-        doubts = _doubts(make_claim(case))
-        marks = [
-            [
-                _mark(c, anchor, doubts if key == (1, BEST) else "")
-                for c in found
-                if (c["table"], c["claim"]) == key
-            ]
-            for key in keys
-        ]
-        lines.append((case.name, anchor, marks))
-    return Matrix(keys, lines)
+        anchor = anchors[case.dataset, case.classifier]
+        marks: dict[Any, list[View]] = {head: [] for head in heads}
+        found = make_claim(case)
+        doubts = f"; {found['doubts']} of {len(found['checks'])} guards disagree" if found else ""
+        for claim in case.tables["claims"]:
+            head = claim["table"], claim["claim"]
+            doubted = head == (1, BEST) and found and found["doubts"]
+            marks[head].append(_mark(claim, anchor, doubts if doubted else ""))
+        lines.append((case.name, anchor, list(marks.values())))
+    counts = {words: verdicts[words] for words in SYMBOLS if verdicts[words]}
+    return {"heads": heads, "lines": lines, "counts": counts}
 
 
-def _doubts(claim: Claim | None) -> str:
-    """How many guards do not agree with Table 1."""
-    if claim is None or not claim.doubts:
-        return ""
-    return f"; {claim.doubts} of {len(claim.checks)} guards disagree"
-
-
-def _mark(claim: Row, anchor: str, doubts: str) -> Mark:
+def _mark(claim: Row, anchor: str, doubts: str) -> View:
     words = verdict(claim["delta_low"], claim["delta_high"])
     other = "its control" if claim["other"] == CONTROLS[-1] else against(claim)
     seeds = "seed" if claim["seeds"] == 1 else "seeds"
     images = f"{claim['images']} images in {claim['groups']} groups"
-    detail = f"ours {ours(claim)}, {other} {claim['other_value']:.3f}; "
-    detail += f"{claim['seeds']} {seeds}, {images}{doubts}"
-    href = f"#{anchor}" if claim["table"] == 1 else f"#table{claim['table']}"
-    return Mark(SYMBOLS[words], words, str(difference(claim)), detail, href)
+    return {
+        "symbol": SYMBOLS[words],
+        "words": words,
+        "difference": str(difference(claim)),
+        "detail": f"ours {ours(claim)}, {other} {claim['other_value']:.3f}; "
+        f"{claim['seeds']} {seeds}, {images}{doubts}",
+        "href": f"#{anchor}" if claim["table"] == 1 else f"#table{claim['table']}",
+    }
 
 
 def file_uri(text: str, kind: str) -> str:
