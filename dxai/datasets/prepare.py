@@ -15,6 +15,7 @@ from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.datasets.source import SAMPLE, LocalSource, Source, expand, open_source
 from dxai.utils.files import digest
+from dxai.utils.storage import StorageError
 
 
 def prepare(
@@ -59,7 +60,7 @@ def prepare(
         _report(name, manifest)
         _check_release(dataset, layout, listing, manifest, Path(out))
         return manifest
-    except (DataError, ParamsError) as error:
+    except (DataError, ParamsError, StorageError) as error:
         raise type(error)(f"dataset {name}: {error}") from error
 
 
