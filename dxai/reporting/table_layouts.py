@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dxai.config.schema import JOINT
 from dxai.results import paper
 from dxai.results.io import Row, Tables
-from dxai.results.methods import BASELINES, NAIVE, ORDER, OURS, label
+from dxai.results.methods import BASELINES, NAIVE, ORDER, OURS, label, rank
 from dxai.results.table_specs import SPECS, TableSpec
 from dxai.results.verdicts import BEST, verdict
 
@@ -131,20 +131,23 @@ def signed(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−") if text.startswith(("-", NONE)) else f"+{text}"
 
 
-def measured(row: Row, name: str, bounds: str = "") -> Number:
+BOUNDS = {c.name: c.bounds for spec in SPECS.values() for c in spec.columns if c.bounds}
+
+
+def measured(row: Row, name: str) -> Number:
     """A column of a row with its interval."""
-    bounds = bounds or name
+    bounds = BOUNDS.get(name, name)
     return Number(row[name], row.get(f"{bounds}_low"), row.get(f"{bounds}_high"))
 
 
 def difference(claim: Row) -> Number:
     """Ours minus the other, with the interval of this paired difference."""
-    return Number(claim["delta"], claim["delta_low"], claim["delta_high"], signed=True)
+    return replace(measured(claim, "delta"), signed=True)
 
 
 def ours(claim: Row) -> Number:
     """Our side of a claim: the mean over seeds, with its interval."""
-    return measured(claim, "ours_value", "ours")
+    return measured(claim, "ours_value")
 
 
 # ------------------------------------------------------------------------------------ tables
@@ -170,34 +173,32 @@ def all_tables(tables: Tables) -> dict[str, list[Table]]:
 def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
     """The rows of a table without a layout of its own, each number beside its interval."""
     ends = {f"{c.bounds}_{end}" for c in spec.columns if c.bounds for end in ("low", "high")}
-    shown = [column for column in spec.columns if column.name not in ends]
-    lines, columns = [], []
+    shown = {c.name: c.type for c in spec.columns if c.name not in ends}
+    digits = {"number": 3, "count": 0}
+    columns = [Heading(n, kind="value" if type in digits else "text") for n, type in shown.items()]
+    lines = []
     for row in rows:
-        cells: list[Cell] = []
-        for c in shown:
-            low, high = (row.get(f"{c.bounds}_{end}") for end in ("low", "high"))
-            digits = 3 if c.type == "number" else 0
-            is_number = c.type in ("number", "count")
-            cells.append(Number(row[c.name], low, high, digits) if is_number else str(row[c.name]))
+        cells = [
+            replace(measured(row, n), digits=digits[type]) if type in digits else str(row[n])
+            for n, type in shown.items()
+        ]
         case = row.get("dataset", ""), row.get("classifier", "")
         lines.append(Line(cells, "/".join(case), *case))
-    for c in shown:
-        columns.append(Heading(c.name, kind="value" if c.type in ("number", "count") else "text"))
     return Table(spec.name, spec.title.rstrip("."), "Every row of the file.", columns, lines, True)
 
 
 def table1(rows: list[Row], claims: list[Row]) -> Table:
     """Methods in lines, datasets in columns; C = D, with which the paper's compare, first."""
+    printed = {(d, m): v for d, methods in paper.TABLE1.items() for m, v in methods.items()}
+    rows = [row | {"paper": printed.get((row["dataset"], row["method"]))} for row in rows]
     note = [
         "Area under accuracy(x − β ψ_distinct) / accuracy(x) for β from 0 to 1, with its 95% "
         "interval over independent groups; ours is the mean over seeds, controls are of the first.",
         *_behind(rows, claims, 1),
         f"{PAPERS}, and, it seems, of C = D.",
     ]
-    printed = {(d, m): v for d, methods in paper.TABLE1.items() for m, v in methods.items()}
-    scored = [row | {"paper": printed.get((row["dataset"], row["method"]))} for row in rows]
     title = "Table 1: AUC ↓ while the class-distinct part is removed"
-    return _areas("table1", title, " ".join(note), scored, _best_claims(claims, 1), "auc")
+    return _table("table1", title, note, *_areas(rows, _best_claims(claims, 1), "auc"))
 
 
 def table2(rows: list[Row], claims: list[Row]) -> Table:
@@ -209,18 +210,15 @@ def table2(rows: list[Row], claims: list[Row]) -> Table:
         *_behind(rows, claims, 2),
         f"{PAPERS}.",
     ]
-    scored = [{"status": "ok"} | row for row in rows]
+    rows = [{"status": "ok"} | row for row in rows]
     title = "Table 2: area ↓ while pixels are deleted"
-    found = _best_claims(claims, 2)
-    return _areas("table2", title, " ".join(note), scored, found, "auc_deletion")
+    return _table("table2", title, note, *_areas(rows, _best_claims(claims, 2), "auc_deletion"))
 
 
 def table3(rows: list[Row], claims: list[Row]) -> Table:
     """Lines: the classifier that was explained; columns: the one that scores."""
     scorers = _classifiers(row["scorer"] for row in rows)
-    lines = _pivot(
-        rows, ("dataset", "trained"), "scorer", scorers, lambda r: measured(r, "auc"), "paper"
-    )
+    lines = _pivot(rows, ("dataset", "trained"), "scorer", scorers, "auc", "paper")
     columns = [
         *_texts("Dataset", "Trained for"),
         *(Heading(name, "scored by") for name in scorers),
@@ -230,22 +228,20 @@ def table3(rows: list[Row], claims: list[Row]) -> Table:
     note = [
         "AUC of the decomposition of one classifier, scored by each and divided by the accuracy "
         "of the one that scores; the mean over seeds. The diagonal should be the lowest.",
-        *_about(rows, "Profile", "profile"),
-        *_about(trained, "Steps", "steps"),
-        *_about(trained, "Number of seeds", "seeds"),
-        _images([claim for claim in claims if claim["table"] == 3]),
+        *_about(rows, profile="Profile"),
+        *_about(trained, steps="Steps", seeds="Number of seeds"),
+        *_images([claim for claim in claims if claim["table"] == 3]),
         f"{PAPERS}.",
     ]
     lines = [replace(line, kind=line.dataset) for line in lines]
-    title = "Table 3: AUC ↓ across classifiers"
-    return _without_empty(Table("table3", title, " ".join(filter(None, note)), columns, lines))
+    return _table("table3", "Table 3: AUC ↓ across classifiers", note, columns, lines)
 
 
 def table4(rows: list[Row]) -> Table:
     """Datasets in lines, steps in columns."""
     own = [row for row in rows if row["method"] == OURS]
     steps = sorted({row["step"] for row in own})
-    lines = _pivot(own, CASE, "step", steps, lambda r: measured(r, "std"), "paper")
+    lines = _pivot(own, CASE, "step", steps, "std", "paper")
     columns = [
         *_texts("Dataset", "Classifier"),
         *(Heading(f"{step:,}", "after so many steps") for step in steps),
@@ -254,67 +250,50 @@ def table4(rows: list[Row]) -> Table:
     note = [
         "Standard deviation of ψ_distinct over seeds of the decomposition, mean over pixels and "
         "images, with its 95% interval over groups: one frozen classifier, the same z.",
-        *_about(own, "Profile", "profile"),
-        *_about(own, "Number of seeds", "seeds"),
-        *_about(own, "Images", "images"),
+        *_about(own, profile="Profile", seeds="Number of seeds", images="Images"),
         f"{PAPERS}.",
     ]
     title = "Table 4: deviation ↓ over seeds as training goes on"
-    return _without_empty(Table("table4", title, " ".join(note), columns, lines))
+    return _table("table4", title, note, columns, lines)
 
 
 def table4_normalised(rows: list[Row]) -> Table:
     """The same relative to each image's range, after all steps, beside layer-based maps."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     last = {(*_case(row), row["method"]): row for row in rows}  # the last step comes last
-    found = _pivot(
-        last.values(),
-        CASE,
-        "method",
-        methods,
-        lambda row: measured(row, "normalised"),
-        "paper_normalised",
-    )
     lines = []
-    for line in found:
+    for line in _pivot(last.values(), CASE, "method", methods, "normalised", "paper_normalised"):
         of = [last.get((line.dataset, line.classifier, method)) for method in methods]
         constant = ", ".join(str(row["constant"]) for row in of if row)
         lines.append(replace(line, cells=[*line.cells, constant]))
-    labels = [label(method) for method in methods]
     columns = [
         *_texts("Dataset", "Classifier"),
-        *(Heading(name, "measured") for name in labels),
-        *(Heading(name, "paper", "paper") for name in labels),
+        *(Heading(label(method), "measured") for method in methods),
+        *(Heading(label(method), "paper", "paper") for method in methods),
         *_texts("Constant maps"),
     ]
     note = [
         "The deviation divided by each image's range: ours over seeds after all steps, the others "
         "over three layers in a row. Images whose maps are constant are left out; they are "
         "counted in the last column, in the order of the methods.",
-        *_about(rows, "Profile", "profile"),
-        *_about(rows, "Number of seeds of ours", "seeds"),
-        *_about(rows, "Images", "images"),
+        *_about(rows, profile="Profile", seeds="Number of seeds of ours", images="Images"),
         f"{PAPERS}.",
     ]
     title = "Table 4, normalised: deviation ↓ relative to the range"
-    return _without_empty(Table("table4-normalised", title, " ".join(note), columns, lines))
+    return _table("table4-normalised", title, note, columns, lines)
 
 
 def table5(rows: list[Row]) -> Table:
     """Numbers of images."""
     numbers = {
-        "classes": "Classes",
-        "train": "Training",
-        "validation": "Validation",
-        "test": "Test",
-        "groups_test": "Test groups",
-        "paper_train": "training",
-        "paper_test": "test",
+        "classes": Heading("Classes"),
+        "train": Heading("Training"),
+        "validation": Heading("Validation"),
+        "test": Heading("Test"),
+        "groups_test": Heading("Test groups"),
+        "paper_train": Heading("training", "paper", "paper"),
+        "paper_test": Heading("test", "paper", "paper"),
     }
-    columns = _texts("Dataset", "Source")
-    for key, name in numbers.items():
-        printed = key.startswith("paper")
-        columns.append(Heading(name, *(("paper", "paper") if printed else ("", "value"))))
     lines = [
         Line([row["dataset"], row["source"], *(Number(row[k], digits=0) for k in numbers)])
         for row in rows
@@ -324,36 +303,27 @@ def table5(rows: list[Row]) -> Table:
         "images are resampled. The paper's training images include validation; a drawn set is "
         "smaller on purpose."
     )
-    return _without_empty(Table("table5", "Table 5: images of each set", note, columns, lines))
+    columns = [*_texts("Dataset", "Source"), *numbers.values()]
+    return _table("table5", "Table 5: images of each set", [note], columns, lines)
 
 
 def table6(rows: list[Row]) -> Table:
     """Datasets in lines, classifiers in columns."""
     names = list(dict.fromkeys(row["classifier"] for row in rows))
-    lines = _pivot(
-        rows,
-        ("dataset",),
-        "classifier",
-        names,
-        lambda row: measured(row, "test_accuracy", "accuracy"),
-        "paper",
-    )
+    lines = _pivot(rows, ("dataset",), "classifier", names, "test_accuracy", "paper")
     joint = {"discriminator": JOINT}
     columns = [
         *_texts("Dataset"),
         *(Heading(name, "measured", classifier=joint.get(name, name)) for name in names),
-        *(Heading(name, "paper", "paper", classifier=joint.get(name, name)) for name in names),
+        *(Heading(name, "paper", "paper") for name in names),
     ]
     note = [
         "Share of test images, with Wilson's 95% interval; chosen on validation images. "
         "`discriminator` is a discriminator trained as a classifier alone, the twin of C = D.",
-        *_about(rows, "Profile", "profile"),
-        *_about(rows, "Seeds", "seed"),
-        *_about(rows, "Test images", "images"),
+        *_about(rows, profile="Profile", seed="Seeds", images="Test images"),
         f"{PAPERS.replace(' and after 300,000 steps', '')}.",
     ]
-    title = "Table 6: test accuracy ↑ of the classifiers"
-    return _without_empty(Table("table6", title, " ".join(note), columns, lines))
+    return _table("table6", "Table 6: test accuracy ↑ of the classifiers", note, columns, lines)
 
 
 def ablations(rows: list[Row]) -> Table:
@@ -365,29 +335,15 @@ def ablations(rows: list[Row]) -> Table:
     digits |= {"neutrality": 2}
     lines = []
     for row in rows:
-        cells: list[Cell] = [
-            *_case(row),
-            in_words(row["variant"]),
-            measured(row, "auc"),
-            difference(row),
-        ]
-        cells += [Number(row[name], digits=n) for name, n in digits.items()]
-        lines.append(_line_of(row, cells))
+        variant = row["variant"].replace("_", " ")
+        numbers = [Number(row[name], digits=n) for name, n in digits.items()]
+        lines.append(_line(row, variant, measured(row, "auc"), difference(row), *numbers))
     note = [
         "Figs. 6, 12 and 14 of the paper. 95% intervals over independent groups, of the "
         "difference paired by image.",
-        *_about(rows, "Profile", "profile"),
-        *_about(rows, "Steps", "steps"),
-        *_about(rows, "Seed", "seed"),
-        *_about(rows, "Images", "images"),
+        *_about(rows, profile="Profile", steps="Steps", seed="Seed", images="Images"),
     ]
-    title = "Ablations: what each part is good for"
-    return Table("ablations", title, " ".join(note), columns, lines)
-
-
-def in_words(variant: str) -> str:
-    """The name of an ablation in words."""
-    return variant.replace("_", " ")
+    return _table("ablations", "Ablations: what each part is good for", note, columns, lines)
 
 
 MEASURES = {
@@ -407,19 +363,18 @@ def localisation(rows: list[Row]) -> Table:
     lines = []
     for row in rows:
         sign = "" if row["sign"] == "part" else f", {row['sign']}"
-        name = label(row["method"]) + sign
-        name += f", seed {row['seed']}" if row["method"] == OURS else ""
+        seed = f", seed {row['seed']}" if row["method"] == OURS else ""
         numbers = [Number(row["known"], digits=0), *(Number(row[key]) for key in MEASURES)]
-        lines.append(_line_of(row, [*_case(row), name, *numbers]))
+        lines.append(_line(row, label(row["method"]) + sign + seed, *numbers))
     note = [
         "Means over the images of which it is known what makes the class. Pointing: the largest "
         "value lies inside; chance for it, for average precision and for the energy inside is the "
         "share of the image that the region covers. Correlation: of the class-distinct part with "
         "what was added to the image.",
-        *_about(rows, "Images scored", "images"),
+        *_about(rows, images="Images scored"),
     ]
     title = "Localisation: does it mark what makes the class?"
-    return Table("localisation", title, " ".join(note), columns, lines)
+    return _table("localisation", title, note, columns, lines)
 
 
 def per_class(rows: list[Row]) -> Table:
@@ -428,53 +383,47 @@ def per_class(rows: list[Row]) -> Table:
     key = (*CASE, "class")
     first = {tuple(row[name] for name in key): row for row in reversed(rows)}
     lines = []
-    for line in _pivot(rows, key, "method", methods, lambda row: measured(row, "auc")):
+    for line in _pivot(rows, key, "method", methods, "auc"):
         row = first[tuple(line.cells[:3])]
-        about = [Number(row["images"], digits=0), Number(row["accuracy"])]
-        lines.append(_line_of(row, [*line.cells[:3], *about, *line.cells[3:]]))
+        about = Number(row["images"], digits=0), Number(row["accuracy"])
+        lines.append(_line(row, row["class"], *about, *line.cells[3:]))
     columns = _texts("Dataset", "Classifier", "Class")
     columns += _values("Images", "Accuracy", *map(label, methods))
     note = (
         "AUC ↓ with its 95% interval over independent groups; each method under its own rule for "
         "the sign, ours of the first seed. A dash: no image of the class was classified rightly."
     )
-    return Table("per-class", "Table 1 for each class alone", note, columns, lines)
+    return _table("per-class", "Table 1 for each class alone", [note], columns, lines)
 
 
 def per_image(rows: list[Row]) -> Table:
-    """The worst explained images of each dataset and classifier."""
+    """The worst explained images of each dataset and classifier, which come first in the file."""
     columns = _texts("Dataset", "Classifier", "Image", "Class")
     columns += [*_values("Ours ↓", "Best baseline ↓"), *_texts("which")]
     columns += _values("p before", "p after", "Uncertainty over z")
+    cases = itertools.groupby(rows, _case)
     lines = []
-    for row in worst(rows):
+    for row in [row for _, of in cases for row in itertools.islice(of, WORST)]:
+        areas = Number(row["ours"]), Number(row["baseline"])
         best = label(row["best_baseline"]) if row["best_baseline"] else NONE
-        cells = [*_case(row), row["id"], row["class"], Number(row["ours"]), Number(row["baseline"])]
-        cells += [best, *(Number(row[key]) for key in ("before", "after", "uncertainty"))]
-        lines.append(_line_of(row, cells))
+        numbers = [Number(row[key]) for key in ("before", "after", "uncertainty")]
+        lines.append(_line(row, row["id"], row["class"], *areas, best, *numbers))
     note = (
         f"The {WORST} images of each dataset and classifier with the largest area under the "
         "probability of their own class, mean over seeds; p: that probability before and after "
         "the class-distinct part is removed."
     )
-    return Table("per-image", "The worst explained images", note, columns, lines)
-
-
-def worst(rows: list[Row]) -> list[Row]:
-    """The first `WORST` of each dataset and classifier: per_image.csv has the worst first."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        found.setdefault(_case(row), []).append(row)
-    return [row for of in found.values() for row in of[:WORST]]
+    return _table("per-image", "The worst explained images", [note], columns, lines)
 
 
 def seconds(rows: list[Row]) -> Table:
     """How long each method takes for an image."""
     methods = [m for m in (OURS, *BASELINES, NAIVE) if any(r["method"] == m for r in rows)]
-    lines = _pivot(rows, CASE, "method", methods, lambda row: _time(row["seconds_per_image"]))
+    shown = [row | {"seconds": _time(row["seconds_per_image"])} for row in rows]
+    lines = _pivot(shown, CASE, "method", methods, "seconds")
     columns = [*_texts("Dataset", "Classifier"), *_values(*map(label, methods))]
     note = ["The attribution alone, in batches, of the first seed.", *_behind(rows, [], 1)]
-    return Table("seconds", "Seconds per image ↓", " ".join(note), columns, lines)
+    return _table("seconds", "Seconds per image ↓", note, columns, lines)
 
 
 def _time(value: float | None) -> str:
@@ -498,15 +447,15 @@ def claimed(claims: list[Row]) -> Table:
         "whole 95% interval lies below 0, is reversed if it lies above, else these images do not "
         "decide it."
     )
-    return Table("claims", "What the paper claims, tested on this run", note, columns, lines)
+    return _table("claims", "What the paper claims, tested on this run", [note], columns, lines)
 
 
 def against(claim: Row) -> str:
     """The method, or the classifier, that a claim compares ours with."""
     if claim["table"] == 3:
         return claim["other"]
-    signed_rule = f", {claim['sign']}" if claim["table"] in (1, 2) else ""
-    return label(claim["other"]) + ("" if signed_rule == ", part" else signed_rule)
+    ruled = claim["table"] in (1, 2) and claim["sign"] != "part"
+    return label(claim["other"]) + (f", {claim['sign']}" if ruled else "")
 
 
 # ------------------------------------------------------------------------------------ parts
@@ -525,8 +474,29 @@ def _values(*names: str) -> list[Heading]:
     return [Heading(name) for name in names]
 
 
-def _line_of(row: Row, cells: list[Cell]) -> Line:
-    return Line(cells, "/".join(_case(row)), *_case(row))
+def _line(row: Row, *cells: Cell) -> Line:
+    """A line of one dataset and classifier, which its cells begin with."""
+    return Line([*_case(row), *cells], "/".join(_case(row)), *_case(row))
+
+
+def _table(
+    name: str, title: str, note: Sequence[str], columns: list[Heading], lines: list[Line]
+) -> Table:
+    """A table without those of the paper's columns in which it prints nothing for any line."""
+    kept = [
+        k
+        for k, column in enumerate(columns)
+        if column.kind != "paper" or any(str(line.cells[k]) != NONE for line in lines)
+    ]
+    shown = [
+        replace(
+            line,
+            cells=[line.cells[k] for k in kept],
+            best=frozenset(new for new, old in enumerate(kept) if old in line.best),
+        )
+        for line in lines
+    ]
+    return Table(name, title, " ".join(note), [columns[k] for k in kept], shown)
 
 
 def _pivot(
@@ -534,7 +504,7 @@ def _pivot(
     key: Sequence[str],
     across: str,
     names: Sequence[Any],
-    cell: Callable[[Row], Cell],
+    value: str,
     printed: str = "",
 ) -> list[Line]:
     """Rows with the same `key` as one line with a cell for each of `names`; the first row counts.
@@ -543,6 +513,8 @@ def _pivot(
     ----------
     across : str
         Column that holds one of `names`.
+    value : str
+        Column with the cells: text, or numbers that are shown with their intervals.
     printed : str
         Column with the paper's values, which follow in cells of their own.
     """
@@ -551,18 +523,19 @@ def _pivot(
         found.setdefault(tuple(row[name] for name in key), {}).setdefault(row[across], row)
     lines = []
     for values, members in found.items():
-        chosen = [members.get(name) for name in names]
-        cells: list[Cell] = [cell(row) if row else NONE for row in chosen]
-        if printed:
-            cells += [Number(row[printed]) if row else NONE for row in chosen]
+        cells: list[Cell] = []
+        for column in filter(None, (value, printed)):
+            for member in map(members.get, names):
+                text = NONE if member is None else member[column]
+                cells.append(text if isinstance(text, str) else measured(member or {}, column))
         classifier = values[1] if len(values) > 1 else ""
         lines.append(Line([*values, *cells], "", values[0], classifier))
     return lines
 
 
 def _areas(
-    name: str, title: str, note: str, rows: list[Row], claims: dict[Any, Row], column: str
-) -> Table:
+    rows: list[Row], claims: dict[Any, Row], column: str
+) -> tuple[list[Heading], list[Line]]:
     """Methods in lines; a column for each classifier and dataset, and the paper's beside the first.
 
     Parameters
@@ -570,95 +543,63 @@ def _areas(
     claims : dict
         Dataset and classifier to the claim that holds the mean of ours over seeds.
     """
-    cells: dict[Any, dict[tuple[str, str], Row]] = {}
+    found: dict[Any, dict[tuple[str, str], tuple[Cell, Number]]] = {}
     own: dict[Any, str] = {}
     for row in rows:  # the first seed, and each method's own rule for the sign, come first
-        first = own.setdefault((*_case(row), row["method"]), row["sign"])
-        rule = "" if row["sign"] == first else row["sign"]
-        cells.setdefault(_case(row), {}).setdefault((row["method"], rule), row)
-    order = _classifiers(classifier for _, classifier in cells)
-    datasets = list(dict.fromkeys(dataset for dataset, _ in cells))
-    columns, cases, told = _texts("Method"), [], set()
-    for classifier in order:
+        case, method, sign = _case(row), row["method"], row["sign"]
+        rule = "" if own.setdefault((*case, method), sign) == sign else sign
+        area: Cell = measured(row, column)
+        if row["status"] != "ok":
+            area = str(row["status"])
+        elif method == OURS and case in claims:
+            area = ours(claims[case])
+        printed = Number(None if rule else row["paper"])
+        found.setdefault(case, {}).setdefault((method, rule), (area, printed))
+    columns, cases = _texts("Method"), []
+    for classifier in _classifiers(classifier for _, classifier in found):
         group = f"{classifier} (C = D)" if classifier == JOINT else classifier
-        for dataset in (d for d in datasets if (d, classifier) in cells):
-            columns.append(Heading(dataset, group, "value", dataset, classifier))
-            cases.append(((dataset, classifier), False))
-            if dataset not in told and any(
-                r.get("paper") is not None for r in cells[dataset, classifier].values()
-            ):
-                columns.append(Heading("paper", group, "paper", dataset, classifier))
-                cases.append(((dataset, classifier), True))
-            told.add(dataset)
-    lines, lowest = [], _lowest(cells, claims, column)
-    for method, sign in _kinds(cells):
-        kind = _kind(method, sign)
-        shown: list[Cell] = []
-        best: list[int] = []
-        for case, printed in cases:
-            cell = cells[case].get((method, sign))
-            if printed:
-                shown.append(Number(cell["paper"]) if cell and not sign else NONE)
-                continue
-            area = _area(cell, claims.get(case) if method == OURS else None, column)
-            shown.append(area)
-            if kind != "outside" and _value(area) is not None and _value(area) == lowest.get(case):
-                best.append(len(shown))
-        name_of = label(method) + (f", {sign}" if sign else "")
-        lines.append(Line([name_of, *shown], kind, best=frozenset(best)))
-    return Table(name, title, note, columns, lines)
-
-
-def _area(row: Row | None, claim: Row | None, column: str) -> Cell:
-    """An area; why there is none."""
-    if row is None:
-        return NONE
-    if row["status"] != "ok":
-        return str(row["status"])
-    return measured(row, column) if claim is None else ours(claim)
-
-
-def _value(cell: Cell) -> float | None:
-    return cell.value if isinstance(cell, Number) else None
-
-
-def _kinds(cells: dict[Any, dict[tuple[str, str], Row]]) -> list[tuple[str, str]]:
-    """Methods, and a sign rule that is not their own, in the order of the lines."""
-    found = {key for of in cells.values() for key in of}
-    kinds = ("ours", "baseline", "other", "outside")
-    return sorted(found, key=lambda key: (kinds.index(_kind(*key)), ORDER.index(key[0])))
-
-
-def _kind(method: str, sign: str) -> str:
-    if method == OURS:
-        return "ours"
-    if method not in BASELINES:
-        return "outside"
-    return "other" if sign else "baseline"
-
-
-def _lowest(
-    cells: dict[Any, dict[tuple[str, str], Row]], claims: dict[Any, Row], column: str
-) -> dict[Any, float]:
-    """The lowest value of ours and the baselines of each dataset and classifier."""
+        for case in (case for case in found if case[1] == classifier):
+            columns.append(Heading(case[0], group, "value", *case))
+            columns.append(Heading("paper", group, "paper", *case))
+            cases.append(case)
     lowest = {}
-    for case, found in cells.items():
-        areas = [
-            _value(_area(row, claims.get(case) if method == OURS else None, column))
-            for (method, _), row in found.items()
-            if method in (OURS, *BASELINES)
+    for case, areas in found.items():
+        known = [
+            area.value
+            for (method, _), (area, _) in areas.items()
+            if method in (OURS, *BASELINES) and isinstance(area, Number) and area.value is not None
         ]
-        if known := [area for area in areas if area is not None]:
-            lowest[case] = min(known)
-    return lowest
+        lowest[case] = min(known, default=None)
+    first = {case[0]: case for case in reversed(cases)}
+    lines = []
+    for method, rule in sorted({k for of in found.values() for k in of}, key=_line_order):
+        kind = _kind(method, rule)
+        cells: list[Cell] = [label(method) + (f", {rule}" if rule else "")]
+        best = []
+        for case in cases:
+            area, printed = found[case].get((method, rule), (NONE, Number(None)))
+            low = lowest[case]
+            if kind != "outside" and isinstance(area, Number) and low is not None:
+                best += [len(cells)] if area.value == low else []
+            cells += [area, printed if first[case[0]] == case else NONE]
+        lines.append(Line(cells, kind, best=frozenset(best)))
+    return columns, lines
+
+
+def _line_order(line: tuple[str, str]) -> tuple[int, int]:
+    return ("ours", "baseline", "other", "outside").index(_kind(*line)), rank(line[0])
+
+
+def _kind(method: str, rule: str) -> str:
+    """Whose line it is; `other` is a baseline with a sign rule that is not its own."""
+    if method not in BASELINES:
+        return "ours" if method == OURS else "outside"
+    return "other" if rule else "baseline"
 
 
 def _best_claims(claims: list[Row], table: int) -> dict[Any, Row]:
-    return {
-        _case(claim): claim
-        for claim in claims
-        if claim["table"] == table and claim["claim"] == BEST
-    }
+    chosen = [c for c in claims if c["table"] == table and c["claim"] == BEST]
+    return {_case(claim): claim for claim in chosen}
 
 
 def _classifiers(names: Iterable[str]) -> list[str]:
@@ -666,54 +607,42 @@ def _classifiers(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda name: name != JOINT)
 
 
-def _without_empty(table: Table) -> Table:
-    """Leave out columns in which the paper prints nothing for any line."""
-    kept = [
-        k
-        for k, column in enumerate(table.columns)
-        if column.kind != "paper" or any(str(line.cells[k]) != NONE for line in table.lines)
-    ]
-    lines = [
-        Line([line.cells[k] for k in kept], line.kind, line.dataset, line.classifier)
-        for line in table.lines
-    ]
-    columns = [table.columns[k] for k in kept]
-    return Table(table.name, table.title, table.note, columns, lines)
-
-
 # ------------------------------------------------------------------------------------ notes
 def _behind(rows: list[Row], claims: list[Row], table: int) -> list[str]:
     """Profile, steps, seeds, images and groups behind a table of methods."""
-    found = [claim for claim in claims if claim["table"] == table and claim["claim"] == BEST]
+    found = list(_best_claims(claims, table).values())
     own = [row for row in rows if row["method"] == OURS]
-    images = [_images(found)] if found else _about(rows, "Images", "images")
-    about = [*_about(rows, "Profile", "profile"), *_about(own, "Steps of ours", "steps")]
-    return [*about, *_about(own, "Seeds of ours", "seed"), *images]
+    return [
+        *_about(rows, profile="Profile"),
+        *_about(own, steps="Steps of ours", seed="Seeds of ours"),
+        *(_images(found) if found else _about(rows, images="Images")),
+    ]
 
 
-def _images(claims: list[Row]) -> str:
+def _images(claims: list[Row]) -> list[str]:
     shown = [claim | {"shown": f"{claim['images']} ({claim['groups']})"} for claim in claims]
-    return " ".join(_about(shown, "Images (independent groups)", "shown"))
+    return _about(shown, shown="Images (independent groups)")
 
 
-def _about(rows: Sequence[Row], title: str, key: str) -> list[str]:
-    """A column's values as a sentence: once if they are all the same, else by what differs."""
-    known = [row for row in rows if row.get(key) is not None and row.get(key) != ""]
-    if not known:
-        return []
-    for names in ((), ("dataset",), ("classifier",), ("dataset", "classifier")):
-        found: dict[str, dict[str, None]] = {}
-        every: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
-        for row in known:
-            case = " ".join(row[name] for name in names)
-            found.setdefault(case, {})[_shown(key, row[key])] = None
-            whole = (row.get("dataset", ""), row.get("classifier", ""))
-            every.setdefault(case, {}).setdefault(whole, {})[_shown(key, row[key])] = None
-        if all(len({tuple(v) for v in of.values()}) == 1 for of in every.values()):
-            break
-    texts = [f"{case} {', '.join(values)}".strip() for case, values in found.items()]
-    return [f"{title}: {'; '.join(texts)}."]
-
-
-def _shown(key: str, value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
+def _about(rows: Sequence[Row], **titles: str) -> list[str]:
+    """Columns and their titles as sentences: a value once if all agree, else by what differs."""
+    sentences = []
+    for key, title in titles.items():
+        known = [row for row in rows if row.get(key) is not None and row.get(key) != ""]
+        if not known:
+            continue
+        for names in ((), ("dataset",), ("classifier",), CASE):
+            found: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
+            for row in known:
+                about = " ".join(row[name] for name in names)
+                case = (row.get("dataset", ""), row.get("classifier", ""))
+                value = row[key]
+                text = f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
+                found.setdefault(about, {}).setdefault(case, {})[text] = None
+            if all(len({tuple(texts) for texts in of.values()}) == 1 for of in found.values()):
+                break
+        texts = [
+            f"{about} {', '.join(next(iter(of.values())))}".strip() for about, of in found.items()
+        ]
+        sentences.append(f"{title}: {'; '.join(texts)}.")
+    return sentences

@@ -16,7 +16,7 @@ from dxai.paths import MAPS, STABILITY_NAME, ours_name
 from dxai.reporting import image_tiles
 from dxai.reporting.html.case import Case, Maps, scored_images
 from dxai.reporting.html.charts import CLASSES
-from dxai.reporting.table_layouts import WORST, fixed, in_words
+from dxai.reporting.table_layouts import WORST, fixed
 from dxai.results.claims import read_maps
 from dxai.results.io import Row
 from dxai.results.methods import NAIVE, ORDER, OURS, label
@@ -145,7 +145,7 @@ class Examples:
                 note = f"AUC {fixed(row['auc'])}, PSNR {fixed(row['psnr_db'], 1)} dB"
                 change = self.maps.change(name, OURS, "part", index)
                 if stacked:
-                    title = in_words(row["variant"]).capitalize()
+                    title = row["variant"].replace("_", " ").capitalize()
                     stacks.append(Stack(title, stacked, f"{change} · {note}", not k))
             panels.append(self._panel(index, *stacks))
         return panels if any(len(panel.stacks) > 1 for panel in panels) else []
