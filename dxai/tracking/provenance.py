@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from dxai.paths import DVC_LOCK, PARAMS
 
@@ -22,6 +23,8 @@ ENVIRONMENT = "environment.txt"
 PATCH = "code.patch"
 OWN = "dxai"
 """This package; its version is the commit."""
+STAGES_EXTRA = "pipeline"
+"""The extra that has what `dvc repro` needs."""
 NOT_CODE = "data"
 """The folder for raw images; new files in it are data."""
 KEPT = {PARAMS, DVC_LOCK}
@@ -225,12 +228,22 @@ def make_environment(folder: Path, wanted: Mapping[str, str]) -> Path:
             lines = [f"{name}=={pin.partition('+')[0]}\n" for name, pin in wanted.items()]
             pins.write_text("".join(lines))
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            needed = [*pip, "-c", str(pins), *project["dependencies"]]
+            needed = [*pip, "-c", str(pins), *_requirements(project)]
             subprocess.run(needed, stdin=subprocess.DEVNULL, check=True)
         except subprocess.CalledProcessError:
             raise ValueError(f"{venv}: the run's versions could not be installed") from None
         done.touch()
     return python
+
+
+def _requirements(project: Mapping[str, Any]) -> list[str]:
+    """Return what the stages and DVC need; an earlier version of this project has no extras."""
+    extras = project.get("optional-dependencies", {})
+    found = [*project["dependencies"], *extras.get(STAGES_EXTRA, [])]
+    for line in found:  # grows: an extra may name further ones, as `dxai[data,..]`
+        if own := re.fullmatch(rf"{OWN}\[(.+)\]", line):
+            found += [more for name in own[1].split(",") for more in extras[name.strip()]]
+    return [line for line in found if not line.startswith(f"{OWN}[")]
 
 
 def installed_in(python: Path) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -126,3 +128,16 @@ def test_an_environment_has_the_versions_of_the_run(
     (project / ".venv/installed").unlink()
     with pytest.raises(ValueError, match="could not be installed"):
         provenance.make_environment(project, {"leaf": "9.0"})
+
+
+def test_an_environment_has_what_the_stages_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy("pyproject.toml", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    commands: list[list[str]] = []
+    monkeypatch.setattr(provenance.subprocess, "run", lambda command, **_: commands.append(command))
+    provenance.make_environment(tmp_path, {})
+    names = {re.split(r"[\[<>=]", requirement)[0] for requirement in commands[-1]}
+    assert names >= {"torch", "dvc", "mlflow", "ray", "ruamel.yaml", "pyarrow", "captum"}
+    assert "dxai" not in names  # the stages run the code of the clone
