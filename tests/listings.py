@@ -41,6 +41,14 @@ def read_noise(unit: Unit, load: Load, size: int, channels: int) -> Iterator[Sam
         )
 
 
+def samples_of(listing: Listing, load: Load) -> Iterator[Sample]:
+    """Read every sample of a listing, one by one in this process."""
+    for unit in listing.units:
+        for found in listing.read(unit, load):
+            if isinstance(found, Sample):
+                yield found
+
+
 def no_files(file: object) -> bytes:
     """Fail: the `load` of a listing without files."""
     raise AssertionError("nothing to load")

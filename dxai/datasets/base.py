@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,13 +157,6 @@ class Listing:
     options: dict[str, Any] = field(default_factory=dict)
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
-
-    def samples(self, load: Load) -> Iterator[Sample]:
-        """Every sample, read one by one in this process."""
-        for unit in self.units:
-            for found in self.read(unit, load):
-                if isinstance(found, Sample):
-                    yield found
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import jinja2
 import numpy as np
 import pyarrow.parquet as pq
-from markupsafe import Markup
 from PIL import Image
 
 from dxai.datasets import images
@@ -55,10 +54,7 @@ def write(
         balance={name: sum(counts[split][name] for split in SPLITS) for name in classes},
         measured=(totals["train"] + totals["validation"], totals["test"]),
         sizes=_common_sizes(statistics.sizes),
-        intensity={
-            name: _bars({f"{8 * i}-{8 * i + 7}": int(n) for i, n in enumerate(histogram)})
-            for name, histogram in statistics.intensity.items()
-        },
+        intensity={name: counts.tolist() for name, counts in statistics.intensity.items()},
         sheets={
             name: base64.b64encode(contact_sheet(path.parent, manifest["shards"], label)).decode()
             for label, name in enumerate(classes)
@@ -71,14 +67,7 @@ def write(
 def contact_sheet(folder: Path, shards: Mapping[str, Sequence[str]], label: int) -> bytes:
     """Training images of a class, evenly over the split, as one PNG.
 
-    Parameters
-    ----------
-    folder : Path
-        A prepared dataset.
-    shards : mapping
-        Split to names of its shards, from the manifest.
-    label : int
-        Index of the class in the manifest's ``class_names``.
+    `folder` is a prepared dataset, and `shards` (split to names) is from its manifest.
     """
     index = pq.read_table(
         folder / index_name("train"), columns=["label", "shard", "row_group"], use_threads=False
@@ -124,19 +113,3 @@ def _common_sizes(sizes: Counter[str]) -> dict[str, int]:
     common = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:MOST_SIZES])
     rest = sum(sizes.values()) - sum(common.values())
     return common | ({f"{len(sizes) - len(common)} others": rest} if rest else {})
-
-
-def _bars(values: Mapping[str, int]) -> Markup:
-    """A histogram as a picture; each bar says what it stands for."""
-    most = max(values.values(), default=0) or 1
-    width, height = 100 / max(len(values), 1), 40
-    bars = [
-        Markup(
-            '<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}">'
-            "<title>{}: {}</title></rect>"
-        ).format(i * width, height * (1 - n / most), 0.9 * width, height * n / most, name, n)
-        for i, (name, n) in enumerate(values.items())
-    ]
-    return Markup(
-        '<svg viewBox="0 0 100 {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
-    ).format(height, f"{len(values)} bars, the highest {most}", Markup("").join(bars))

@@ -68,14 +68,7 @@ def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
 def open_image(data: bytes, name: Path | str, channels: int) -> Image.Image:
     """The content of an image file, upright and in 8 bits, as `read_image` describes.
 
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    name : path
-        For the message of the error.
-    channels : {1, 3}
-        Gray or RGB.
+    `name` is the file's, for the message of an error.
     """
     try:
         with Image.open(io.BytesIO(data)) as file:
@@ -91,14 +84,15 @@ def square(image: Image.Image, size: int, is_mask: bool = False) -> np.ndarray:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
-    return np.asarray(image if side == size else _resize(image, size, is_mask))
+    return resize(np.asarray(image), size, is_mask)
 
 
 def resize(image: np.ndarray, size: int, is_mask: bool = False) -> np.ndarray:
     """A square uint8 image at `size` x `size` pixels; a mask gives the covered share."""
     if image.shape[0] == size:
         return image
-    return np.asarray(_resize(Image.fromarray(image), size, is_mask))
+    method = Image.Resampling.BOX if is_mask else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize((size, size), method))
 
 
 def encode(image: np.ndarray, encoding: str = "png", level: int = 6) -> bytes:
@@ -135,8 +129,3 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("32-bit integer pixels have no defined range")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
-def _resize(image: Image.Image, size: int, is_mask: bool) -> Image.Image:
-    method = Image.Resampling.BOX if is_mask else Image.Resampling.BICUBIC
-    return image.resize((size, size), method)

@@ -51,16 +51,9 @@ class Reading:
 
 
 class Reader:
-    """Reads units of a listing from its source.
+    """Reads units of a listing, which are not kept here, from its source.
 
-    Parameters
-    ----------
-    listing : Listing
-        Its units are not kept.
-    source : Source or None
-        None if the listing loads no files.
-    encoding : {'png', 'jpeg'}
-        Of the images; masks and neutral images are always PNG.
+    `encoding` is that of the images; masks and neutral images are always PNG.
     """
 
     def __init__(self, listing: Listing, source: Source | None, encoding: str) -> None:

@@ -25,10 +25,8 @@ def prepare(
 
     Parameters
     ----------
-    name : str
-        One of `params.datasets`.
-    params : Params
-        The run's settings.
+    name, params
+        One of `params.datasets`, and the run's settings.
     out : path
         The folder to write; it appears, or changes, only when every image was read.
     work : path

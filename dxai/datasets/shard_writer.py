@@ -50,8 +50,8 @@ class Target:
         A shard is closed when it holds this much.
     duplicates : {'report', 'drop', 'refuse'}
         What happens to a file that another split has too.
-    origin, licence, paper : str, str, (int, int) or None
-        For the data card: where images come from, on what terms, the paper's counts.
+    origin, licence, paper
+        For the data card.
     """
 
     out: Path
@@ -67,18 +67,7 @@ class Target:
 def write_dataset(
     target: Target, listing: Listing, source: Source | None, workers: int = 0
 ) -> dict[str, Any]:
-    """Read every unit of a listing into shards; `target.out` appears only when complete.
-
-    Parameters
-    ----------
-    target : Target
-        What is written.
-    listing : Listing
-        What a layout found.
-    source : Source or None
-        Where it found it.
-    workers : int
-        Processes that read; 0 takes one a core. The result does not depend on it.
+    """Read every unit of a listing into shards, in `workers` processes as `read_all` does.
 
     Returns
     -------
@@ -133,19 +122,15 @@ class _SplitWriter:
         self.folder, self.split, self.shard_bytes = folder, split, shard_bytes
         self.names = [path.name for path in sorted(folder.glob(f"{split}-[0-9]*.parquet"))]
         self.finished = sum(pq.read_metadata(folder / name).num_rows for name in self.names)
-        self._seen = 0
+        self.seen = 0
         self._rows: list[dict[str, Any]] = []
         self._file: pq.ParquetWriter | None = None
         self._bytes = 0
 
-    def skip(self, rows: int) -> None:
-        """Pass over rows that are in finished shards."""
-        self._seen += rows
-
     def add(self, row: dict[str, Any]) -> bool:
         """Take the next row; returns whether a shard is now full, to be closed."""
-        self._seen += 1
-        if self._seen <= self.finished:
+        self.seen += 1
+        if self.seen <= self.finished:
             return False
         self._rows.append(row)
         self._bytes += sum(len(row[name] or b"") for name in ("image", "mask", "neutral"))
@@ -263,7 +248,7 @@ def _resume(journal: Path, writers: dict[str, _SplitWriter], statistics: Statist
                 if any(rows[split] > writers[split].finished for split in here):
                     break
                 for split, count in here.items():
-                    writers[split].skip(count)
+                    writers[split].seen += count
                 statistics.add(facts)
                 done, end = done + 1, end + len(line)
         os.truncate(journal, end)

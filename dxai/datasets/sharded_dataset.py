@@ -19,7 +19,6 @@ from dxai.datasets.base import SPLITS, DataError
 from dxai.datasets.remote_cache import Folder, open_folder
 from dxai.paths import MANIFEST, index_name
 from dxai.types import Batch, to_unit_range
-from dxai.utils.files import sha256
 from dxai.utils.storage import StorageError
 
 
@@ -27,7 +26,8 @@ class ShardedDataset:
     """One split of a prepared dataset.
 
     Labels, ids and groups are kept; images stay encoded, and at most `cache_bytes` of them are
-    held, those used last. Of a remote dataset each shard is fetched when it is first needed.
+    held, those used last. Of a remote dataset each shard is fetched when it is first needed, and
+    compared with its hash; damage on this disk is found by Parquet's checksums when it is read.
 
     Parameters
     ----------
@@ -37,10 +37,6 @@ class ShardedDataset:
     split : {'train', 'validation', 'test'}
     cache_bytes : int
         Bound of the encoded images in memory; one row group is always held.
-    verify : bool
-        Read every shard once and compare it with its hash in the manifest. Without it, damage is
-        still found by Parquet's own checksums, when the damaged part is read; what comes from a
-        remote folder is always compared.
 
     Attributes
     ----------
@@ -68,9 +64,7 @@ class ShardedDataset:
     torch.Size([2, 1, 32, 32])
     """
 
-    def __init__(
-        self, folder: Path | str, split: str, cache_bytes: int = 1 << 30, verify: bool = False
-    ) -> None:
+    def __init__(self, folder: Path | str, split: str, cache_bytes: int = 1 << 30) -> None:
         self.split, self.cache_bytes = split, cache_bytes
         if split not in SPLITS:
             raise DataError(f"unknown split {split!r}; valid are {', '.join(SPLITS)}")
@@ -80,20 +74,12 @@ class ShardedDataset:
         self.channels: int = self.manifest["channels"]
         self.image_size: int = self.manifest["image_size"]
         self._shards: list[str] = self.manifest["shards"][split]
-        if verify:
-            self._verify()
         self._open()
         size = sum(self.manifest["bytes"][name] for name in self._shards)
         self.resident = size <= cache_bytes
         self.window = max(1, cache_bytes // 2 * len(self._row_groups) // max(size, 1))
         self._cache: OrderedDict[int, pa.Table] = OrderedDict()
         self._cached = 0
-
-    def _verify(self) -> None:
-        for name in (*self._shards, index_name(self.split)):
-            path = self.folder.path(name)
-            if sha256(path) != self.manifest["files"][name]:
-                raise DataError(f"{path}: its content is not what the manifest's hash says")
 
     def _open(self) -> None:
         """Read the index: all columns but the pictures, and where each row group starts."""

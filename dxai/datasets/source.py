@@ -33,9 +33,9 @@ class Source:
         Folders in which `files` found nothing; an object store has none.
     """
 
-    name: str
-    table: str | None
-    empty: list[str]
+    def __init__(self, name: str, table: str | None = None) -> None:
+        self.name, self.table = name, table
+        self.empty: list[str] = []
 
     def files(self) -> list[File]:
         """Every file that is not hidden, sorted by name.
@@ -132,18 +132,11 @@ def is_hidden(name: str) -> bool:
 
 
 class LocalSource(Source):
-    """A folder on this machine.
-
-    Parameters
-    ----------
-    root : Path
-        The folder; links inside it may point to other places inside it only.
-    table : str, optional
-        A CSV file in it.
-    """
+    """A folder on this machine; links inside it may point to other files inside it only."""
 
     def __init__(self, root: Path, table: str | None = None) -> None:
-        self.root, self.name, self.table, self.empty = root, str(root), table, []
+        super().__init__(str(root), table)
+        self.root = root
 
     def files(self) -> list[File]:
         if not os.path.isdir(self.root):
@@ -192,29 +185,20 @@ class LocalSource(Source):
                     raise DataError(f"{entry.path}: neither a file nor a folder")
                 yield name, state
                 continue
-            place = target or above[-1] / entry.name
-            if place in above:
+            real = target or above[-1] / entry.name
+            if real in above:
                 raise DataError(f"{entry.path}: a link to a folder that holds it")
-            yield from self._walk(home, name, (*above, place))
+            yield from self._walk(home, name, (*above, real))
 
 
 class RemoteSource(Source):
-    """A prefix of an object store, or of any other file system of fsspec.
-
-    Parameters
-    ----------
-    url : str
-        For example ``s3://bucket/prefix``.
-    table : str, optional
-        A CSV file in it.
-    """
+    """A prefix of an object store (``s3://bucket/prefix``), or of another fsspec file system."""
 
     def __init__(self, url: str, table: str | None = None) -> None:
-        self.url, self.table, self.empty = url.rstrip("/"), table, []
-        self.name = self.url
+        super().__init__(url.rstrip("/"), table)
 
     def files(self) -> list[File]:
-        system, root = open_url(self.url)
+        system, root = open_url(self.name)
         listed: dict[str, Any] = with_retries(
             lambda: system.find(root, detail=True), f"{self.name}: cannot be listed"
         )
@@ -233,7 +217,7 @@ class RemoteSource(Source):
         return sorted(found, key=lambda file: file.name)
 
     def load(self, file: File) -> bytes:
-        system, root = open_url(self.url)
+        system, root = open_url(self.name)
         path, where = f"{root}/{file.name}", f"{self.name}/{file.name}"
         what = f"{where}: cannot be read"
         data = with_retries(lambda: system.cat_file(path), what)

@@ -7,19 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from dxai.datasets.base import SPLITS, Dropped, Listing
+from dxai.datasets.base import SPLITS, Listing
 
 MOST_NAMED = 20
 """Duplicates that are named; the rest are only counted."""
 
 
 class Statistics:
-    """Sums over the facts of all units, in their order.
-
-    Parameters
-    ----------
-    listing : Listing
-        For its classes and what it dropped itself.
+    """Sums over the facts of all units, in their order, and over what the listing left out.
 
     Attributes
     ----------
@@ -47,7 +42,7 @@ class Statistics:
         self.shards: dict[str, list[str]] = {}
         self._first: dict[str, tuple[str, str]] = {}
         for one in listing.dropped:
-            self._drop(one)
+            self.dropped[one.rule, one.split, one.label] += one.count
 
     @property
     def images(self) -> int:
@@ -64,7 +59,7 @@ class Statistics:
             for label, count in counts.items():
                 self.counts[split][label] += count
         for rule, count, split, label in facts["dropped"]:
-            self._drop(Dropped(rule, count, split, label))
+            self.dropped[rule, split, label] += count
         self.sizes.update(facts["sizes"])
         for label, histogram in facts["intensity"].items():
             values = np.asarray(histogram, np.int64)
@@ -77,9 +72,6 @@ class Statistics:
             {"rule": rule, "split": split, "class": label, "images": count}
             for (rule, split, label), count in sorted(self.dropped.items())
         ]
-
-    def _drop(self, one: Dropped) -> None:
-        self.dropped[one.rule, one.split, one.label] += one.count
 
     def _note_duplicate(self, facts: dict[str, Any]) -> None:
         if not facts["digest"]:

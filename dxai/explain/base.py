@@ -119,7 +119,7 @@ class BatchExplainer(Explainer):
                     maps.append(self.explain(images, target[piece].clone(), index[piece]).detach())
                     done += len(images)
                 except (RuntimeError, MemoryError) as error:
-                    if self.rows == 1 or not out_of_memory(error):
+                    if self.rows == 1 or not _out_of_memory(error):
                         raise
                     self.rows //= 2
                 except ValueError as error:  # not from a setting: those were checked before
@@ -131,7 +131,7 @@ class BatchExplainer(Explainer):
         return result
 
 
-def out_of_memory(error: BaseException) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on the CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

@@ -27,19 +27,8 @@ class RandomMap(BatchExplainer):
 def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
     """Permute the pixels of each image, all channels of a pixel together.
 
-    Parameters
-    ----------
-    distinct : Tensor
-        (B, C, H, W), psi_distinct.
-    index : Tensor
-        (B,), the index of each image in its split; with `seed` it keys the permutation.
-    seed : int
-        The run's seed.
-
-    Returns
-    -------
-    Tensor
-        (B, C, H, W): the same values, energy and histogram without any structure.
+    From psi_distinct, (B, C, H, W), this makes the same values, energy and histogram without any
+    structure. The index (B,) of each image in its split and `seed` key the permutation.
     """
     images = []
     for image, i in zip(distinct.flatten(2), index.tolist(), strict=True):
@@ -54,15 +43,7 @@ def random_phase(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
     The phases of one white noise image are added to all channels (Galerne et al. 2011, "Random
     phase textures"), which keeps the relation between channels; the mean keeps its sign.
 
-    Parameters
-    ----------
-    distinct, index, seed
-        As in `shuffled`.
-
-    Returns
-    -------
-    Tensor
-        (B, C, H, W), real, with the same amplitude spectrum and hence the same energy.
+    Parameters and shapes are those of `shuffled`; energy, too, stays the same.
     """
     size = distinct.shape[2:]
     noise = [

@@ -103,17 +103,10 @@ class DXAI(Explainer):
     def spread(self, images: Tensor, target: Tensor, index: Tensor, draws: int) -> Tensor:
         """Return how much psi_distinct depends on the latent z.
 
-        Parameters
-        ----------
-        images, target, index : Tensor
-            As in `explain`.
-        draws : int
-            Number of latents per image.
-
         Returns
         -------
         Tensor
-            (B, 1, H, W): standard deviation (ddof 0) over the draws, mean over channels.
+            (B, 1, H, W): standard deviation (ddof 0) over `draws` latents, mean over channels.
         """
         total, squares = torch.zeros(()), torch.zeros(())
         for k in range(draws):

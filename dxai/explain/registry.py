@@ -32,16 +32,8 @@ def build_explainer(
 ) -> Explainer:
     """Make the explainer `name` for `classifier`.
 
-    Parameters
-    ----------
-    name : str
-        A key of `EXPLAINERS`.
-    classifier : nn.Module
-        Maps images (B, C, H, W) in [-1, 1] to logits (B, c); it is copied and never changed.
-    settings : dict, optional
-        Of the method, as in `run.methods`; what is not named keeps its default.
-    seed : int
-        Keys random draws.
+    `classifier` maps images (B, C, H, W) in [-1, 1] to logits (B, c); the other parameters are
+    those of `BatchExplainer`.
 
     Raises
     ------

@@ -233,10 +233,9 @@ def rescaled(network: nn.Module, value_range: Sequence[float]) -> nn.Module:
 
 def load_weights(network: nn.Module, path: str | Path, what: str) -> None:
     """Load a state dict file strictly and safely, or raise a ValueError that names the file."""
+    path = _existing(path)
     try:
-        state = torch.load(_existing(path), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own
         raise ValueError(f"{path}: not a weights file that loads safely: {error}") from None
     try:

@@ -15,14 +15,8 @@ from dxai.types import Decomposition
 class Decomposer(nn.Module):
     """The trained network that decomposes images.
 
-    Parameters
-    ----------
-    channels, classes, image_size : int
-        Of the images and labels.
-    latent_dim, mapping_width : int
-        Size of z and of the hidden layers of `MappingNetwork`.
-    generator
-        Options of `Generator`.
+    `latent_dim` and `mapping_width` are the sizes of z and of the hidden layers of
+    `MappingNetwork`; `generator` has the options of `Generator`.
     """
 
     def __init__(

@@ -128,14 +128,8 @@ class Generator(nn.Module):
 class MappingNetwork(nn.Module):
     """Map a latent and a class to one style vector per AdaIN block.
 
-    Parameters
-    ----------
-    latent_dim, width, style_dim : int
-        Size of z, of the hidden layers, and of a style vector.
-    classes : int
-        Heads.
-    styles : int
-        K, AdaIN blocks of the generator.
+    There is a head for each class, and a style of size `style_dim` for each of the `styles` (K)
+    AdaIN blocks; `width` is that of the hidden layers.
     """
 
     def __init__(

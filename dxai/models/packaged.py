@@ -11,14 +11,7 @@ from dxai.models.decomposer import Decomposer
 class PackagedExplainer(nn.Module):
     """Images in, branches for each one's predicted class out.
 
-    Parameters
-    ----------
-    decomposer : Decomposer
-        The trained decomposition.
-    classifier : nn.Module
-        The network that it explains; returns logits.
-    latent : Tensor
-        (latent_dim,), the z that every image is given.
+    `latent`, (latent_dim,), is the z that every image is given.
     """
 
     latent: Tensor

@@ -27,15 +27,8 @@ class ModelError(ValueError):
 def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) -> None:
     """Write a classifier.
 
-    Parameters
-    ----------
-    path : path
-        Where to.
-    network : nn.Module
-        As built by `build_classifier`.
-    info : dict
-        `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`, `profile`, and
-        whatever else should be known of it.
+    `info` holds `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`,
+    `profile`, and whatever else should be known of the network.
     """
     write_tensors(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
 
@@ -43,10 +36,7 @@ def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) 
 def load_classifier(path: Path | str | IO[bytes]) -> tuple[nn.Module, dict[str, Any]]:
     """Read a classifier: the network, frozen and in eval mode, and its info.
 
-    Parameters
-    ----------
-    path : path or file
-        A model file, its folder, or an open file.
+    `path` is a model file, its folder, or an open file.
 
     Raises
     ------
@@ -65,17 +55,8 @@ def save_decomposer(
 ) -> None:
     """Write a decomposition together with the classifier that it explains.
 
-    Parameters
-    ----------
-    path : path
-        Where to.
-    decomposer : Decomposer
-        The averaged weights.
-    info : dict
-        `settings` (constructor arguments of `Decomposer`), `seed`, `steps`, `profile`,
-        `class_names`, ...
-    classifier, classifier_info
-        As for `save_classifier`.
+    `decomposer` has the averaged weights; `info` holds `settings` (constructor arguments of
+    `Decomposer`), `seed`, `steps`, `profile`, `class_names`, ...
     """
     write_tensors(
         path,
@@ -110,11 +91,6 @@ def load_decomposer(
 
 def load_snapshots(folder: Path | str) -> Iterator[tuple[int, Decomposer]]:
     """A decomposition at each step of its training that was kept, the last one last.
-
-    Parameters
-    ----------
-    folder : path
-        Of the decomposition.
 
     Raises
     ------

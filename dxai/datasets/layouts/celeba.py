@@ -7,7 +7,7 @@ set), or the original release: `img_align_celeba/`, `list_attr_celeba.txt` and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from dxai.config.schema import DatasetParams, PrepareParams
@@ -36,22 +36,18 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     """
     options = parse(HoldOutOptions, dataset.options, "options")
     files = Files(source)
-    places: dict[str, File] = {}
-    for name, file in files.all.items():
-        base = PurePosixPath(name).name
-        if base in (ATTRIBUTES, PARTITION) and places.setdefault(base, file) is not file:
-            raise DataError(f"{source.name}: {name} and {places[base].name} have the same name")
-    if ATTRIBUTES not in places and PARTITION not in places:
+    tables = _named(files, lambda path: path.name in (ATTRIBUTES, PARTITION))
+    if ATTRIBUTES not in tables and PARTITION not in tables:
         return train_and_test(files, dataset, prepare, FOLDERS, CLASSES, options)
     for name in (ATTRIBUTES, PARTITION):
-        if name not in places:
+        if name not in tables:
             raise DataError(f"{source.name}: no {name}")
-    labels = dict(_attributes(source, places[ATTRIBUTES]))
-    partition = dict(_partition(source, places[PARTITION]))
+    labels = dict(_attributes(source, tables[ATTRIBUTES]))
+    partition = dict(_partition(source, tables[PARTITION]))
     if labels.keys() != partition.keys():
         odd = min(labels.keys() ^ partition.keys())
         raise DataError(f"{source.name}: {odd} stands in one of {ATTRIBUTES} and {PARTITION} only")
-    images = _images(files)
+    images = _named(files, _is_image)
     missing = sorted(labels.keys() - images.keys())
     if missing:
         raise DataError(f"{source.name}: {missing[0]} of {ATTRIBUTES} does not exist")
@@ -68,18 +64,18 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     )
 
 
-def _images(files: Files) -> dict[str, File]:
-    """Name to file of the images outside `truth/`."""
+def _named(files: Files, wanted: Callable[[PurePosixPath], bool]) -> dict[str, File]:
+    """The wanted files by their last name, which no two may share."""
     found: dict[str, File] = {}
     for name, file in files.all.items():
         path = PurePosixPath(name)
-        if path.suffix.lower() in (".jpg", ".png") and path.parts[0] != "truth":
-            if path.name in found:
-                raise DataError(
-                    f"{files.source.name}: {name} and {found[path.name].name} have the same name"
-                )
-            found[path.name] = file
+        if wanted(path) and (other := found.setdefault(path.name, file)) is not file:
+            raise DataError(f"{files.source.name}: {name} and {other.name} have the same name")
     return found
+
+
+def _is_image(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in (".jpg", ".png") and path.parts[0] != "truth"
 
 
 def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
@@ -90,7 +86,7 @@ def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
     names = lines[1].split()
     if ATTRIBUTE not in names:
         raise DataError(f"{where}, line 2: no attribute {ATTRIBUTE}")
-    place = names.index(ATTRIBUTE)
+    column = names.index(ATTRIBUTE)
     rows = [(number, line.split()) for number, line in enumerate(lines[2:], 3) if line.strip()]
     if len(rows) != int(lines[0]):
         raise DataError(f"{where}: {len(rows)} images, but line 1 says {lines[0].strip()}")
@@ -103,7 +99,7 @@ def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
         if row[0] in seen:
             raise DataError(f"{where}, line {number}: {row[0]} for the second time")
         seen.add(row[0])
-        yield row[0], "male" if row[1 + place] == "1" else "female"
+        yield row[0], "male" if row[1 + column] == "1" else "female"
 
 
 def _partition(source: Source, file: File) -> Iterator[tuple[str, str]]:

@@ -25,13 +25,7 @@ Aliases = Mapping[str, Sequence[str]]
 
 
 class Files:
-    """The files of a source by their folders.
-
-    Parameters
-    ----------
-    source : Source
-        Is listed once.
-    """
+    """The files of a source, which is listed once, by their folders."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -171,18 +165,7 @@ def train_and_test(
 ) -> Listing:
     """List `<split>/<class>/` folders of train and test; validation is held out of train.
 
-    Parameters
-    ----------
-    files : Files
-        Of the source.
-    dataset, prepare : DatasetParams, PrepareParams
-        As a layout is given them.
-    aliases : mapping
-        Split to the names of its folder.
-    classes : mapping
-        Class to the names that its folder may have; other folders are not looked at.
-    options : HoldOutOptions
-        Also what the manifest shows.
+    `classes` maps a class to the names that its folder may have; others are not looked at.
     """
     splits = find_splits(files, aliases)
     units: list[Unit] = []

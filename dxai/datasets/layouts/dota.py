@@ -88,14 +88,10 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     options = parse(DotaOptions, dataset.options, "options")
     files = Files(source)
     pairs = _pairs(files)
-    boxes = [
-        parse_labels(
-            source.load(label).decode("utf-8-sig", "replace"),
-            f"{source.name}/{label.name}",
-            options.difficult,
-        )
-        for _, label in pairs
-    ]
+    boxes = []
+    for _, label in pairs:
+        text = source.load(label).decode("utf-8-sig", "replace")
+        boxes.append(parse_labels(text, f"{source.name}/{label.name}", options.difficult))
     splits = _assign([bool(found.is_car.any()) for found in boxes], options)
     units = [
         Unit(image.name, split, (image,), "", image.name, (found,))
@@ -129,21 +125,12 @@ def _pairs(files: Files) -> list[tuple[File, File]]:
 
 
 def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
-    """The boxes that a label file describes.
-
-    Parameters
-    ----------
-    text : str
-        Its content.
-    where : str
-        Its name, for the message of an error.
-    difficult : bool
-        Whether boxes marked difficult count as cars.
+    """The boxes that a label file describes; `difficult`: those marked so may be cars.
 
     Raises
     ------
     DataError
-        Naming the line that is neither a header nor a box.
+        Naming the file, `where`, and the line that is neither a header nor a box.
     """
     corners, cars, vehicles = [], [], []
     for number, line in enumerate(text.splitlines(), 1):

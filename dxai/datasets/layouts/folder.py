@@ -54,8 +54,14 @@ class FolderOptions(HoldOutOptions):
 
     @model_validator(mode="after")
     def _check_group(self) -> Self:
-        if self.group is not None:
-            _check_pattern(self.group)
+        try:
+            captures = self.group is None or re.compile(self.group).groups
+        except re.error as error:
+            raise ParamsError(f"group {self.group!r} is no regular expression: {error}") from None
+        if not captures:
+            raise ParamsError(
+                f"group {self.group!r} captures nothing; put brackets around the group"
+            )
         return self
 
 
@@ -173,15 +179,6 @@ def _canonical(split: str, place: str) -> str:
             return name
     valid = ", ".join(name for aliases in ALIASES.values() for name in aliases)
     raise DataError(f"{place}: unknown split {split!r}; valid are {valid}")
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ParamsError(f"group {pattern!r} is no regular expression: {error}") from None
-    if not groups:
-        raise ParamsError(f"group {pattern!r} captures nothing; put brackets around the group")
 
 
 def _group(path: str, pattern: str | None) -> str:

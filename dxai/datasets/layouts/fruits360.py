@@ -21,17 +21,9 @@ from dxai.datasets.splits import HoldOutOptions
 
 FOLDERS = {"train": ("training", "train"), "test": ("test",)}
 SETS = {
-    "peppers": ("Pepper Green", "Pepper Orange", "Pepper Red", "Pepper Yellow"),
-    "tomatoes": (
-        "Tomato 1", "Tomato 2", "Tomato 3", "Tomato 4", "Tomato Cherry Red", "Tomato Heart",
-        "Tomato Maroon", "Tomato Yellow", "Tomato not Ripened",
-    ),
-    "apples": (
-        "Apple Braeburn", "Apple Crimson Snow", "Apple Golden 1", "Apple Golden 2",
-        "Apple Golden 3", "Apple Granny Smith", "Apple Pink Lady", "Apple Red 1", "Apple Red 2",
-        "Apple Red 3", "Apple Red Delicious", "Apple Red Yellow 1", "Apple Red Yellow 2",
-    ),
-}  # fmt: skip
+    fruit: tuple(name for name in fruits360.COLOURS if name.startswith(word))
+    for fruit, word in (("peppers", "Pepper"), ("tomatoes", "Tomato"), ("apples", "Apple"))
+}
 COUNTS = {"peppers": (2478, 826), "tomatoes": (5103, 1707), "apples": (6404, 2134)}
 """Training and test images of the release 2020.05.18 (Table 5)."""
 

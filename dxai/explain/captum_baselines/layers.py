@@ -35,8 +35,17 @@ class LayerExplainer(BatchExplainer):
     role: ClassVar[str] = "gradcam"
 
     def prepare(self) -> None:
-        """Find the layer."""
-        self.layer = find_layer(self.model, self.settings.layer, self.role, self.name)
+        """Find the layer that the settings name, or the default one for `role`."""
+        name = self.settings.layer
+        if name is None:
+            name = default_layers(self.model)[self.role]
+        if name is None:
+            raise Unsupported("the classifier has no convolution whose map could be read")
+        layers = dict(self.model.named_modules())
+        if name == "" or name not in layers:
+            convolutions = [n for n, module in layers.items() if isinstance(module, nn.Conv2d)]
+            choose(f"methods.{self.name}.layer", name, convolutions)
+        self.layer = layers[name]
 
 
 class GradCam(LayerExplainer):
@@ -133,27 +142,6 @@ def guide_leaky(model: nn.Module) -> int:
         if isinstance(module, nn.LeakyReLU):
             model.set_submodule(name, _LeakyReLU(module.negative_slope))
     return sum(isinstance(module, nn.ReLU) for module in model.modules())
-
-
-def find_layer(model: nn.Module, name: str | None, role: str, method: str) -> nn.Module:
-    """The layer called `name`, or the default one for `role`.
-
-    Raises
-    ------
-    ParamsError
-        If the network has no such layer; names its convolutions.
-    Unsupported
-        If none was named and the network has no convolution.
-    """
-    if name is None:
-        name = default_layers(model)[role]
-        if name is None:
-            raise Unsupported("the classifier has no convolution whose map could be read")
-    layers = dict(model.named_modules())
-    if name == "" or name not in layers:
-        convolutions = [n for n, module in layers.items() if isinstance(module, nn.Conv2d)]
-        choose(f"methods.{method}.layer", name, convolutions)
-    return layers[name]
 
 
 def resized(map_: Tensor, inputs: Tensor, method: str) -> Tensor:

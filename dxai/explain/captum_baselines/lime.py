@@ -76,16 +76,7 @@ class Lime(BatchExplainer):
 
 
 def segment(image: Tensor, segments: int, compactness: float) -> Tensor:
-    """Superpixels by SLIC (Achanta et al. 2012).
-
-    Parameters
-    ----------
-    image : Tensor
-        (C, H, W) in [-1, 1].
-    segments : int
-        How many to aim at.
-    compactness : float
-        See `LimeSettings`.
+    """Superpixels of an image, (C, H, W) in [-1, 1], by SLIC (Achanta et al. 2012).
 
     Returns
     -------

@@ -23,6 +23,7 @@ from dxai.datasets.prepare import prepare
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import Source, open_source
+from tests.listings import samples_of
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
@@ -169,7 +170,7 @@ def test_options_are_filled_in(dataset: DatasetParams) -> None:
 def test_drawn_truth_reaches_the_samples(dataset: DatasetParams) -> None:
     """Of every drawn set some images come with what makes their class."""
     listing, source = find(dataset)
-    samples = list(listing.samples(load_of(source)))
+    samples = list(samples_of(listing, load_of(source)))
     masks = [s.mask for s in samples if s.mask is not None]
     neutral = [s for s in samples if s.neutral is not None]
     assert masks or neutral, f"layout {dataset.layout}: what makes the class is not drawn"
@@ -219,10 +220,10 @@ def test_prepared_anew_or_by_two_processes_is_the_same_bytes(
 
 def test_prepared_images_are_those_of_the_listing(dataset: DatasetParams, prepared: Path) -> None:
     listing, source = find(dataset)
-    samples = list(listing.samples(load_of(source)))
+    samples = list(samples_of(listing, load_of(source)))
     for split in SPLITS:
         wanted = [sample for sample in samples if sample.split == split]
-        found = ShardedDataset(prepared, split, verify=True)
+        found = ShardedDataset(prepared, split)
         assert found.ids == [sample.id for sample in wanted]
         assert found.groups == [sample.group for sample in wanted]
         assert [found.class_names[i] for i in found.labels] == [s.label for s in wanted]

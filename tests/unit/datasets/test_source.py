@@ -28,6 +28,7 @@ from dxai.datasets.source import (
     open_source,
 )
 from dxai.utils.storage import StorageError
+from tests.listings import samples_of
 
 
 def write(root: Path, *names: str) -> None:
@@ -237,7 +238,7 @@ def test_a_table_lies_in_its_folder(text: str, root: str, table: str | None) -> 
 def test_a_table_on_an_object_store() -> None:
     source = open_source("s3://bucket/pets/all.csv")
     assert isinstance(source, RemoteSource)
-    assert (source.url, source.table) == ("s3://bucket/pets", "all.csv")
+    assert (source.name, source.table) == ("s3://bucket/pets", "all.csv")
 
 
 def test_a_table_and_its_folder_are_the_same_images(tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def test_a_table_and_its_folder_are_the_same_images(tmp_path: Path) -> None:
         source = open_source(text)
         dataset = DatasetParams(layout="folder", source=text, channels=3, options={})
         listing = LAYOUTS["folder"].find(source, dataset, PrepareParams(image_size=8))
-        found = listing.samples(source.load)
+        found = samples_of(listing, source.load)
         return {sample.id: (sample.label, np.asarray(sample.image).tobytes()) for sample in found}
 
     assert samples(f"{tmp_path}/all.csv") == samples(str(tmp_path))

@@ -15,6 +15,7 @@ from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing
 from dxai.datasets.layouts.afhq import find
 from dxai.datasets.source import open_source
+from tests.listings import samples_of
 
 Tree = Callable[..., Path]
 AFHQ = {f"train/{k}": n for k, n in (("cat", 20), ("dog", 10), ("wild", 30))}
@@ -50,7 +51,7 @@ def test_val_is_the_test_set_and_validation_is_held_out(tree: Tree) -> None:
 
 def test_pixels_are_those_of_the_files(tree: Tree) -> None:
     root = tree(AFHQ, ".jpg")
-    for sample in listing(root).samples(open_source(str(root)).load):
+    for sample in samples_of(listing(root), open_source(str(root)).load):
         with Image.open(root / sample.id) as image:
             np.testing.assert_array_equal(sample.image, np.asarray(image))
         assert sample.label == Path(sample.id).parent.name

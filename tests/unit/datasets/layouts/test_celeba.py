@@ -13,6 +13,7 @@ from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.datasets.base import DataError, Dropped, Listing
 from dxai.datasets.layouts.celeba import find
 from dxai.datasets.source import open_source
+from tests.listings import samples_of
 
 Tree = Callable[..., Path]
 NAMES = "Bald Male Young"
@@ -48,7 +49,7 @@ ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 
 def test_attribute_male_and_partition_decide(celeba: Path) -> None:
     """Male 1 is male; partition 0 is train, 1 validation, 2 test."""
-    samples = list(listing(celeba).samples(open_source(str(celeba)).load))
+    samples = list(samples_of(listing(celeba), open_source(str(celeba)).load))
     assert len(samples) == 8
     for sample in samples:
         i = int(Path(sample.id).stem)

@@ -17,6 +17,7 @@ from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.dota import Boxes, classify, coverage, find, parse_labels, patch_grid
 from dxai.datasets.source import open_source
+from tests.listings import samples_of
 
 HEAD = "imagesource:GoogleEarth\ngsd:0.146\n"
 
@@ -475,7 +476,7 @@ def test_small_images(tree: Path) -> None:
 
 def test_gray_patches(tree: Path) -> None:
     found = listing(tree, channels=1, patch=16)
-    sample = next(found.samples(open_source(str(tree)).load))
+    sample = next(samples_of(found, open_source(str(tree)).load))
     assert sample.image.shape == (16, 16)
 
 

@@ -19,6 +19,7 @@ from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.images import encode
 from dxai.datasets.layouts.folder import find
 from dxai.datasets.source import open_source
+from tests.listings import samples_of
 
 Tree = Callable[..., Path]
 PIXEL = encode(np.zeros((1, 1), np.uint8))
@@ -30,7 +31,7 @@ def listing(root: Path | str, size: int = 6, channels: int = 3, **options: objec
 
 
 def samples(root: Path | str, **settings: object) -> list[Sample]:
-    return list(listing(root, **settings).samples(open_source(str(root)).load))
+    return list(samples_of(listing(root, **settings), open_source(str(root)).load))
 
 
 def counts(found: Listing) -> dict[tuple[str, str], int]:

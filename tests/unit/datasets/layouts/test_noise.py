@@ -17,6 +17,7 @@ from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.layouts.noise import find
 from dxai.datasets.source import open_source
+from tests.listings import samples_of
 
 Tree = Callable[..., Path]
 
@@ -27,7 +28,7 @@ def listing(root: Path, size: int = 6, channels: int = 3, **options: object) -> 
 
 
 def samples(root: Path, **settings: object) -> list[Sample]:
-    return list(listing(root, **settings).samples(open_source(str(root)).load))
+    return list(samples_of(listing(root, **settings), open_source(str(root)).load))
 
 
 @pytest.fixture(scope="module")

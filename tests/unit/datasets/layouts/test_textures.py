@@ -11,7 +11,7 @@ from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError
 from dxai.datasets.base import Listing, Sample
 from dxai.datasets.layouts.textures import PHOTOGRAPHS, find
-from tests.listings import no_files
+from tests.listings import no_files, samples_of
 
 
 def listing(image_size: int = 32, channels: int = 1, **options: object) -> Listing:
@@ -22,7 +22,7 @@ def listing(image_size: int = 32, channels: int = 1, **options: object) -> Listi
 
 
 def samples(image_size: int = 32, channels: int = 1, **options: object) -> list[Sample]:
-    return list(listing(image_size, channels, **options).samples(no_files))
+    return list(samples_of(listing(image_size, channels, **options), no_files))
 
 
 def box(sample: Sample) -> tuple[str, slice, slice]:
@@ -122,7 +122,7 @@ def test_every_split_gets_a_block(share: float) -> None:
 
 
 def test_colour_channels_repeat_the_gray(defaults: list[Sample]) -> None:
-    sample = next(listing(channels=3).samples(no_files))
+    sample = next(samples_of(listing(channels=3), no_files))
     assert sample.image.shape == (32, 32, 3)
     for channel in range(3):
         np.testing.assert_array_equal(sample.image[..., channel], defaults[0].image)
