@@ -6,9 +6,8 @@ data is never read as mathematics.
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -46,14 +45,7 @@ SETTINGS: dict[Any, Any] = {
     "ytick.color": BLACK,
 }
 HATCHES = ("", "//", "--", "xx", "\\\\", "++", "||")
-"""Looks of the first, second ... series; colours and hatches do not repeat together."""
-
-
-@contextlib.contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
-    """A figure of the given size in inches, under this module's settings."""
-    with matplotlib.rc_context(SETTINGS):
-        yield Figure(figsize=(width, height), layout="constrained")
+"""Looks of the first, second .. series, beside its colour."""
 
 
 def explanation(
@@ -80,7 +72,8 @@ def explanation(
     """
     scale = image_tiles.scale_of(distinct)
     small = image_tiles.scale_of(residual)
-    with drawing(8.6, 4.6) as figure:
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(8.6, 4.6), layout="constrained")
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1]).flat
         shown = upper.subplots(1, 4, width_ratios=[1, 1, 1, 0.5])
         _show(shown[0], image_tiles.picture(image), "input")
@@ -90,7 +83,9 @@ def explanation(
         _show(shown[3], image_tiles.signed(residual, small), "residual")
         shown[3].set_xlabel(f"±{small:.2g}")
         _bars(lower.add_subplot(), probabilities, class_names)
-        return _png(figure, dpi=120)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+        return buffer.getvalue()
 
 
 def _bars(
@@ -101,23 +96,18 @@ def _bars(
     width = 0.84 / len(values)
     for k, (name, row) in enumerate(zip(probabilities, values, strict=True)):
         at = np.arange(len(shown)) + (k - (len(values) - 1) / 2) * width
-        bars = axes.bar(at, row[shown], width, label=name, **_bar(k))
+        look: dict[str, Any] = {
+            "color": COLOURS[k],
+            "hatch": HATCHES[k],
+            "edgecolor": "white",
+            "linewidth": 0.6,
+        }
+        bars = axes.bar(at, row[shown], width, label=name, **look)
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
     axes.set_xticks(range(len(shown)), [_text(class_names[i], 18) for i in shown])
     axes.set(ylabel="probability", ylim=(0, 1.12), yticks=[0, 0.5, 1])
     axes.grid(False, axis="x")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _bar(k: int) -> dict[str, Any]:
-    """The look of the bars of one series."""
-    hatch = HATCHES[(k + k // len(HATCHES)) % len(HATCHES)]
-    return {
-        "color": COLOURS[k % len(COLOURS)],
-        "hatch": hatch,
-        "edgecolor": "white",
-        "linewidth": 0.6,
-    }
 
 
 def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
@@ -129,14 +119,8 @@ def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
         spine.set_visible(False)
 
 
-def _text(name: str, longest: int = 48) -> str:
+def _text(name: str, longest: int) -> str:
     """A name from data as a label: short, no control characters, not left out for a leading `_`."""
     shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
     shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     return "\u200b" + shown if shown.startswith("_") else shown
-
-
-def _png(figure: Figure, dpi: int) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()

@@ -42,11 +42,10 @@ def as_text(found: Comparison, everything: bool = False) -> str:
     """
     lines = [f"before  {_about(found.before)}", f"after   {_about(found.after)}", ""]
     lines.append(f"Code: {_code(found)}")
-    data, settings = _union(found, "data"), _union(found, "params")
-    lines.append(f"Data: {_share(len(found.data), data)}")
+    lines.append(f"Data: {_share(found, 'data')}")
     for change in found.data:
         lines += _wrapped(change, digits=HASH)
-    lines.append(f"Parameters: {_share(len(found.params), settings)}")
+    lines.append(f"Parameters: {_share(found, 'params')}")
     for change in found.params:
         lines += _wrapped(change)
     lines.append(f"Cells: {_counts(found)}")
@@ -122,16 +121,12 @@ def _code(found: Comparison) -> str:
     return f"{text}; with uncommitted changes {' and '.join(dirty)}"
 
 
-def _union(found: Comparison, name: str) -> int:
-    return len({*getattr(found.before, name), *getattr(found.after, name)})
-
-
-def _share(changed: int, of: int) -> str:
-    return (
-        f"{changed} of {of} differ{'' if changed != 1 else 's'}"
-        if changed
-        else f"all {of} the same"
-    )
+def _share(found: Comparison, name: str) -> str:
+    """How many of the settings, or of the datasets, of both runs differ."""
+    changed = len(getattr(found, name))
+    of = len({*getattr(found.before, name), *getattr(found.after, name)})
+    differ = "differs" if changed == 1 else "differ"
+    return f"{changed} of {of} {differ}" if changed else f"all {of} the same"
 
 
 def _counts(found: Comparison) -> str:

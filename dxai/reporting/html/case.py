@@ -131,12 +131,12 @@ class Maps:
         self._found: dict[str, dict[str, np.ndarray]] = {}
         self._probabilities: dict[tuple[str, str, str], dict[int, tuple[float, float]]] = {}
 
-    def of(self, name: str, key: str, at: list[int]) -> np.ndarray | None:
-        """One array of the folder `name` for these images, float32; None unless it has all."""
+    def of(self, name: str, key: str, index: int) -> np.ndarray | None:
+        """An image's array `key` in the folder `name`, float32; None unless it has all images."""
         if name not in self._found:
             self._found[name] = _read_maps(self.folder / name, self.at)
         maps = self._found[name].get(key)
-        return None if maps is None else maps[np.searchsorted(self.at, at)]
+        return None if maps is None else maps[self.at.index(index)]
 
     def change(self, name: str, method: str, sign: str, index: int) -> str:
         """How an image's probability of its own class goes from beta = 0 to beta = 1."""

@@ -13,7 +13,7 @@ from dxai.paths import HISTORY, ours_name
 from dxai.reporting.html import svg
 from dxai.reporting.html.case import Case
 from dxai.results.io import Row, read_history
-from dxai.results.methods import ORDER, OURS, label
+from dxai.results.methods import OURS, label, rank
 
 CURVE_TITLES = {
     "beta": ("Accuracy against β", "β, the share of ψ_distinct that is removed"),
@@ -59,7 +59,7 @@ def curve_charts(case: Case, seed: int, best: str | None) -> Charts:
         found = case.curves(name, seed)
         if not found:
             continue
-        order = [*(m for m in ORDER if m in found), *(m for m in found if m not in ORDER)]
+        order = sorted(found, key=rank)
         series = [_curve(method, found[method], method in (OURS, best)) for method in order]
         shared |= {s.name: s for s in series}
         ends = ", ".join(f"{label(m)} {found[m]['accuracy'][-1]:.2f}" for m in order)
@@ -112,16 +112,15 @@ def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[C
     history = _columns(classifier / HISTORY)
     charts = _history(history, "Classifier: accuracy", "epoch", columns, "accuracy")
     histories = {s: _columns(f / HISTORY) for s, f in decompositions.items()}
+    seed, history = next(iter(histories.items()))
+    suffix = f", seed {seed}" if len(histories) > 1 else ""
     for title, losses in LOSSES.items():
-        for seed, history in list(histories.items())[:1]:
-            suffix = f", seed {seed}" if len(histories) > 1 else ""
-            charts += _history(history, title + suffix, "step", losses, "loss")
+        charts += _history(history, title + suffix, "step", losses, "loss")
     psnr = {f"seed {s}": h["psnr_db"] for s, h in histories.items() if _logged(h.get("psnr_db"))}
-    steps = next((h["step"] for h in histories.values() if "step" in h), None)
-    alike = {n: v for n, v in psnr.items() if steps is not None and len(v) == len(steps)}
-    if steps is not None and alike:
-        title = "PSNR of x̂ on validation images"
-        charts.append(_chart(title, steps, alike, "step", "dB"))
+    steps = next((h["step"] for h in histories.values() if "step" in h), np.zeros(0))
+    alike = {name: values for name, values in psnr.items() if len(values) == len(steps)}
+    if alike:
+        charts.append(_chart("PSNR of x̂ on validation images", steps, alike, "step", "dB"))
     return charts
 
 
@@ -144,13 +143,13 @@ def stability_chart(rows: list[Row]) -> Chart | None:
     series = []
     for k, (name, of) in enumerate(found.items()):
         by = {row["step"]: row for row in of}
-        columns = {
-            key: [_number(by[s][key]) if s in by else np.nan for s in steps]
+        values, low, high = (
+            np.array([by.get(step, {}).get(key) for step in steps], float)
             for key in ("std", "std_low", "std_high")
-        }
-        line = svg.nth_series(name, k, columns["std"], marked=True)
-        if np.isfinite([*columns["std_low"], *columns["std_high"]]).all():
-            line = replace(line, low=columns["std_low"], high=columns["std_high"])
+        )
+        line = svg.nth_series(name, k, values, marked=True)
+        if np.isfinite([*low, *high]).all():
+            line = replace(line, low=low, high=high)
         series.append(line)
     title = "Deviation over seeds against the training step"
     ends = ", ".join(f"{s.name} {s.values[0]:.3f} to {s.values[-1]:.3f}" for s in series)
@@ -161,14 +160,14 @@ def stability_chart(rows: list[Row]) -> Chart | None:
     return Chart(title, drawn, svg.legend(series))
 
 
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
 def _history(
     history: dict[str, np.ndarray], title: str, x: str, columns: tuple[str, ...], ylabel: str
 ) -> list[Chart]:
-    found = {_plain(name): history[name] for name in columns if _logged(history.get(name))}
+    found = {
+        name.removeprefix("loss/").removesuffix("_accuracy"): history[name]
+        for name in columns
+        if _logged(history.get(name))
+    }
     if x not in history or not found:
         return []
     return [_chart(title, history[x], found, x, ylabel)]
@@ -182,7 +181,8 @@ def _chart(
         svg.nth_series(name, k, svg.thinned(values), marked=len(steps) <= 15)
         for k, (name, values) in enumerate(found.items())
     ]
-    ends = ", ".join(f"{name} {_last(values):.3g}" for name, values in found.items())
+    last = {name: values[np.isfinite(values)][-1] for name, values in found.items()}
+    ends = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
     drawn = svg.lines(steps, series, xlabel, ylabel, f"{title}. At the end: {ends}")
     return Chart(title, drawn, svg.legend(series))
 
@@ -190,11 +190,3 @@ def _chart(
 def _logged(values: np.ndarray | None) -> bool:
     """Whether a column says anything: a loss whose weight is 0 does not."""
     return values is not None and bool(np.any(np.nan_to_num(values) != 0))
-
-
-def _last(values: np.ndarray) -> float:
-    return float(values[np.isfinite(values)][-1])
-
-
-def _plain(column: str) -> str:
-    return column.removeprefix("loss/").removesuffix("_accuracy")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -78,7 +77,7 @@ class Examples:
         return [
             self._panel(
                 index,
-                self._input(index),
+                _input(self._image(index)),
                 *self._parts(index),
                 *(self._of(m, m, index) for m in ORDER if m != OURS),
             )
@@ -89,27 +88,29 @@ class Examples:
         """Fig. 11: what the naive optimisation calls agnostic and distinct, beside ours."""
         panels = []
         for index in self.at[:2]:
-            part = self._map(NAIVE, NAIVE, index)
-            if part is None or self._map(self.case.first.name, OURS, index) is None:
+            part = self.maps.of(NAIVE, NAIVE, index)
+            if part is None or self.maps.of(self.case.first.name, OURS, index) is None:
                 return []
             image = self._image(index).numpy()
             rest = _tile(image_tiles.picture(image - part), "x − ψ", "naive, agnostic")
             distinct = self._of(NAIVE, NAIVE, index, "Naive: distinct")
             naive = Stack("Naive: agnostic", [rest]), distinct
-            panels.append(self._panel(index, self._input(index), *naive, *self._parts(index)[:2]))
+            panels.append(
+                self._panel(index, _input(self._image(index)), *naive, *self._parts(index)[:2])
+            )
         return panels
 
     def uncertainty(self) -> list[Panel]:
         """How far the class-distinct part depends on z."""
         panels = []
         for index in self.at:
-            spread = self._map(self.case.first.name, "spread", index)
+            spread = self.maps.of(self.case.first.name, "spread", index)
             if spread is None:
                 return []
             scale = image_tiles.scale_of(spread)
             tile = _tile(image_tiles.magnitude(spread, scale), f"0 to {scale:.2g}", "deviation")
             distinct = self._parts(index, overlaid=False)[1:2]
-            stacks = self._input(index), *distinct, Stack("Deviation over z", [tile])
+            stacks = _input(self._image(index)), *distinct, Stack("Deviation over z", [tile])
             panels.append(self._panel(index, *stacks))
         return panels
 
@@ -124,7 +125,9 @@ class Examples:
             other = [self._of(best, best, index)] if best else []
             title = f"{row['class']}: area {fixed(row['ours'])}"
             title += f", {label(best)} {fixed(row['baseline'])}" if best else ""
-            panels.append(self._panel(index, self._input(index), *parts, *other, title=title))
+            panels.append(
+                self._panel(index, _input(self._image(index)), *parts, *other, title=title)
+            )
         return panels
 
     def variants(self, rows: Sequence[Row]) -> list[Panel]:
@@ -137,7 +140,7 @@ class Examples:
         """
         panels = []
         for index in self.at:
-            stacks = [self._input(index)]
+            stacks = [_input(self._image(index))]
             for k, row in enumerate(rows):
                 name = ours_name(row["variant"]) if k else self.case.first.name
                 parts = self._parts(index, name)
@@ -157,22 +160,15 @@ class Examples:
     def _image(self, index: int) -> Tensor:
         return self.data.batch([index]).images[0]
 
-    def _map(self, name: str, key: str, index: int) -> np.ndarray | None:
-        found = self.maps.of(name, key, [index])
-        return None if found is None else found[0]
-
-    def _input(self, index: int) -> Stack:
-        return _input(self._image(index))
-
     def _parts(self, index: int, name: str | None = None, overlaid: bool = True) -> list[Stack]:
         """Class-agnostic, class-distinct, and their sum; nothing if they were not kept."""
         name = name or self.case.first.name
-        distinct = self._map(name, OURS, index)
+        distinct = self.maps.of(name, OURS, index)
         if distinct is None:
             return []
         stacks = []
         for key, title, symbol in PARTS:
-            part = self._map(name, key, index)
+            part = self.maps.of(name, key, index)
             if part is not None:
                 stacks.append(
                     Stack(title, [_tile(image_tiles.picture(part), symbol, title)], ours=True)
@@ -185,7 +181,7 @@ class Examples:
 
     def _of(self, method: str, name: str, index: int, title: str = "") -> Stack | None:
         """A method's map, or nothing if it has none."""
-        sign, heat = self.case.primary(method), self._map(name, method, index)
+        sign, heat = self.case.primary(method), self.maps.of(name, method, index)
         if heat is None or sign is None:
             return None
         title, change = title or label(method), self.maps.change(name, method, sign, index)
@@ -207,39 +203,24 @@ class Examples:
 def deviations(case: Case, data: ShardedDataset) -> list[Panel]:
     """Table 4: where seeds disagree, step by step, each image on one scale."""
     folder = case.folder / STABILITY_NAME
-    shown = _stability(folder)
+    if not (folder / MAPS).is_file():
+        return []
+    with np.load(folder / MAPS) as file:
+        by_step = {int(name.removeprefix("step-")): file[name] for name in file.files}
+    shown = min(DEVIATIONS, len(next(iter(by_step.values()))))
     panels = []
-    for row, index in enumerate(_first_images(folder)):
+    for row, index in enumerate(read_maps(folder)["index"].drop_duplicates()[:shown].tolist()):
         stacks = [_input(data.batch([index]).images[0])]
-        scale = max(image_tiles.scale_of(maps[row].mean(0)) for maps in shown.values())
-        for step, maps in shown.items():
-            pixels, caption = (
-                image_tiles.magnitude(maps[row], scale),
-                f"mean {maps[row].mean():.3f}",
+        scale = max(image_tiles.scale_of(maps[row].mean(0)) for maps in by_step.values())
+        for step, maps in sorted(by_step.items()):
+            pixels = image_tiles.magnitude(maps[row], scale)
+            alt = f"deviation over seeds after {step:,} steps"
+            stacks.append(
+                Stack(f"{step:,} steps", [_tile(pixels, f"mean {maps[row].mean():.3f}", alt)])
             )
-            tile = _tile(pixels, caption, f"deviation over seeds after {step:,} steps")
-            stacks.append(Stack(f"{step:,} steps", [tile]))
         title = f"{data.class_names[int(data.labels[index])]}, white {scale:.2g}"
         panels.append(Panel(title, data.ids[index], stacks))
     return panels
-
-
-def _stability(folder: Path) -> dict[int, np.ndarray]:
-    """Step to the deviations (N, C, H, W) of some images."""
-    if not (folder / MAPS).is_file():
-        return {}
-    with np.load(folder / MAPS) as file:
-        found = {int(name.removeprefix("step-")): file[name] for name in file.files}
-    return dict(sorted(found.items()))
-
-
-def _first_images(folder: Path) -> list[int]:
-    """Indices in the test split of the images that `_stability` has maps of."""
-    shown = _stability(folder)
-    if not shown:
-        return []
-    index = read_maps(folder)["index"].drop_duplicates()
-    return [int(i) for i in index[: min(DEVIATIONS, len(next(iter(shown.values()))))]]
 
 
 def _pair(

@@ -7,10 +7,12 @@ a marker, a dash or a hatching of its own. Names from data are escaped.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup, escape
 
 from dxai.reporting.styles import BLACK, COLOURS, style
@@ -50,8 +52,8 @@ class Series:
     marker: str = ""
     dash: str = ""
     width: float = 1.3
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    low: Sequence[float] | np.ndarray | None = None
+    high: Sequence[float] | np.ndarray | None = None
 
 
 def of_method(method: str, values: Sequence[float], **bounds: Sequence[float]) -> Series:
@@ -137,22 +139,22 @@ def bars(
 
 def legend(series: Iterable[Series]) -> Markup:
     """The legend of lines."""
-    items = []
-    for s in series:
-        line = f'<path d="M1 7H27" {_stroke(s)}/>'
-        mark = _marks([14.0], [7.0], s)
-        items.append(_item(f'<svg viewBox="0 0 28 14">{line}{mark}</svg>', s.name))
-    return Markup(f'<ul class="legend">{"".join(items)}</ul>')
+    return _legend(
+        (f'<path d="M1 7H27" {_stroke(s)}/>{_marks([14.0], [7.0], s)}', s.name) for s in series
+    )
 
 
 def bar_legend(names: Sequence[str]) -> Markup:
     """The legend of bars."""
-    boxes = (_filled("M1 2H27V12H1z", k) for k in range(len(names)))
-    items = [
-        _item(f'<svg viewBox="0 0 28 14">{box}</svg>', name)
-        for box, name in zip(boxes, names, strict=True)
-    ]
-    return Markup(f'<ul class="legend">{"".join(items)}</ul>')
+    return _legend((_filled("M1 2H27V12H1z", k), name) for k, name in enumerate(names))
+
+
+def _legend(items: Iterable[tuple[str, str]]) -> Markup:
+    shown = "".join(
+        f'<li><svg viewBox="0 0 28 14">{picture}</svg>{escape(name)}</li>'
+        for picture, name in items
+    )
+    return Markup(f'<ul class="legend">{shown}</ul>')
 
 
 def hatchings() -> Markup:
@@ -190,27 +192,16 @@ def number(value: float) -> str:
 
 def thinned(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """At most `MOST_POINTS` means of equal runs of neighbours."""
-    numbers = np.asarray(values, dtype=float)
+    numbers = pd.Series(np.asarray(values, float)).replace([np.inf, -np.inf], np.nan)
     run = math.ceil(len(numbers) / MOST_POINTS) or 1
-    if run == 1:
-        return numbers
-    padded = np.full(math.ceil(len(numbers) / run) * run, np.nan)
-    padded[: len(numbers)] = numbers
-    rows = padded.reshape(-1, run)
-    counts = np.isfinite(rows).sum(1)
-    sums = np.where(np.isfinite(rows), rows, 0).sum(1)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return numbers.groupby(np.arange(len(numbers)) // run).mean().to_numpy()
 
 
-class _scale:
+def _scale(low: float, high: float, first: float, last: float) -> Callable[[Any], np.ndarray]:
     """A linear map of [low, high] to pixels."""
-
-    def __init__(self, low: float, high: float, first: float, last: float) -> None:
-        span = high - low or 1.0
-        self.slope, self.start = (last - first) / span, first - low * (last - first) / span
-
-    def __call__(self, values: Sequence[float] | np.ndarray | float) -> np.ndarray:
-        return np.asarray(values, float) * self.slope + self.start
+    span = high - low or 1.0
+    slope, start = (last - first) / span, first - low * (last - first) / span
+    return lambda values: np.asarray(values, float) * slope + start
 
 
 def _svg(parts: list[str], xlabel: str, ylabel: str, words: str) -> Markup:
@@ -243,7 +234,7 @@ def _axes(across: list[tuple[float, str]], up: list[tuple[float, str]]) -> str:
     return f'<path d="{grid}" class="grid"/>{frame}{"".join(texts)}'
 
 
-def _line(x: np.ndarray, up: _scale, series: Series) -> str:
+def _line(x: np.ndarray, up: Callable[[Any], np.ndarray], series: Series) -> str:
     y = up(series.values)
     known = np.isfinite(y)
     runs = np.split(np.arange(len(y)), np.flatnonzero(~known))
@@ -263,7 +254,7 @@ def _marks(x: Iterable[float], y: Iterable[float], series: Series) -> str:
     return f'<path d="{path}" fill="{ink}" stroke="{ink}"/>'
 
 
-def _band(x: np.ndarray, up: _scale, series: Series) -> str:
+def _band(x: np.ndarray, up: Callable[[Any], np.ndarray], series: Series) -> str:
     assert series.low is not None and series.high is not None
     edges = [(x, up(series.high)), (x[::-1], up(series.low)[::-1])]
     points = [f"{a:.1f} {b:.1f}" for xs, ys in edges for a, b in zip(xs, ys, strict=True)]
@@ -284,7 +275,3 @@ def _stroke(series: Series) -> str:
 def _ink(colour: str) -> str:
     """Black is the page's ink, which is white in the dark."""
     return "currentColor" if colour == BLACK else colour
-
-
-def _item(picture: str, name: str) -> str:
-    return f"<li>{picture}{escape(name)}</li>"
