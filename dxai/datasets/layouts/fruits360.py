@@ -49,7 +49,8 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
 
 def render_sample(folder: Path, options: dict[str, Any]) -> None:
     """Fruit whose colour is the class."""
-    fruits360.render_sample(folder, classes=SETS[str(options.get("fruit", "peppers"))])
+    fruit = parse(Fruits360Options, options, "options").fruit
+    fruits360.render_sample(folder, classes=SETS[fruit])
 
 
 LAYOUT = Layout(

@@ -118,3 +118,9 @@ def test_missing_class_is_named(tree: Tree, split: str) -> None:
 def test_unknown_fruit(tree: Tree) -> None:
     with pytest.raises(ParamsError, match="fruit is 'pears'; it must be 'peppers',"):
         listing(fruit_tree(tree, "peppers"), "pears")
+
+
+def test_a_sample_of_an_unknown_fruit_is_refused_with_the_valid_ones(tmp_path):
+    with pytest.raises(ParamsError, match=r"options.fruit is 'kiwi'; .*peppers.*tomatoes.*apples"):
+        LAYOUT.render_sample(tmp_path, {"fruit": "kiwi"})
+    assert not list(tmp_path.iterdir())
