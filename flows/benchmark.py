@@ -294,10 +294,8 @@ def track() -> str:
 def check_for_regression(run: str, gate: bool) -> None:
     """Publish what changed since the last accepted run of this profile.
 
-    Raises
-    ------
-    GateFailed
-        If `gate` is set and a score of the decomposition or an accuracy got significantly worse.
+    With `gate`, raises `GateFailed` if a score of the decomposition or an accuracy got
+    significantly worse.
     """
     from dxai.reporting.text_comparison import as_markdown
     from dxai.results.comparison import compare

@@ -14,12 +14,8 @@ def check(log: Callable[[str], None], cache: Path, root: Path | str = ".") -> li
     """Hash every object of DVC's cache and every output, and remove those that are damaged.
 
     DVC rehashes a file only if its size or date has changed. It restores a removed one from its
-    cache, or reruns the stage.
-
-    Returns
-    -------
-    list of str
-        Paths of the damaged objects and outputs, each also passed to `log`.
+    cache, or reruns the stage. Returns the paths of the damaged objects and outputs, each also
+    passed to `log`.
     """
     root = Path(root)
     damaged = []

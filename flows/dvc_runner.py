@@ -36,18 +36,12 @@ _NOISE = re.compile(
 
 @dataclass(frozen=True)
 class Group:
-    """The items of one stage of dvc.yaml, for example `classifier@textures-resnet18-explained`.
-
-    Attributes
-    ----------
-    name : str
-        The part of the items' names before the `@`.
-    targets : tuple of str
-        Names of the items, as `dvc repro` takes them, each after those it depends on.
-    """
+    """The items of one stage of dvc.yaml, for example `classifier@textures-resnet18-explained`."""
 
     name: str
+    """The part of the items' names before the `@`."""
     targets: tuple[str, ...]
+    """Names of the items, as `dvc repro` takes them, each after those it depends on."""
 
 
 Watch = Callable[[str, Iterator[str]], None]
@@ -56,16 +50,11 @@ the stage failed."""
 
 
 class StageFailed(RuntimeError):
-    """A stage ended with an error; the text names the stage and repeats its error line.
-
-    Attributes
-    ----------
-    by_input : bool
-        Whether the stage blamed its input (`error: ...`), so that trying again cannot help.
-    """
+    """A stage ended with an error; the text names the stage and repeats its error line."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"stage {stage} failed: {reason}")
+        # The stage blamed its input, so that trying again cannot help.
         self.by_input = reason.startswith("error:")
 
 
@@ -128,11 +117,6 @@ def lanes(cores: int | None = None) -> int:
     """How many items of a stage run at once: DXAI_LANES, else as many as this machine can train.
 
     The variable is for a cluster, which can train more at once than this machine.
-
-    Raises
-    ------
-    ParamsError
-        If DXAI_LANES is not a positive integer.
     """
     if given := os.environ.get(LANES):
         if not (given.isascii() and given.isdigit() and int(given) > 0):
@@ -160,12 +144,8 @@ def reproduce(
 
     Targets may run several `at_once`, each with its share of the threads; the first that fails ends
     the others, which keep what they have finished. Every DVC and its stage form a process group of
-    their own, which has ended when this returns or raises, whatever the reason.
-
-    Raises
-    ------
-    StageFailed
-        If DVC ends with an error.
+    their own, which has ended when this returns or raises, whatever the reason. Raises
+    `StageFailed` if DVC ends with an error.
     """
     targets = list(targets)
     for pid in prune_locks(root):
@@ -247,10 +227,7 @@ def _pass_on(lines: Iterator[tuple[str, str]], log: Callable[[str], None], watch
 def _lines(process: subprocess.Popen[str], names: str) -> Iterator[tuple[str, str]]:
     """Yield each line that DVC prints with the stage that was running, "" before the first.
 
-    Raises
-    ------
-    StageFailed
-        After the last line, if DVC ended with an error.
+    Raises `StageFailed` after the last line, if DVC ended with an error.
     """
     stage, recent = "", deque[str](maxlen=1000)
     assert process.stdout is not None

@@ -20,23 +20,11 @@ TRIES, PAUSE, TIMEOUT = 3, 2.0, 10.0
 def message(
     run: str, url: str, state: str, reason: str, table: Path | None, changed: str
 ) -> dict[str, Any]:
-    """Build the body of the request.
+    """Build the body of the request: `text` for chat programs, the other fields for others.
 
-    Parameters
-    ----------
-    run, url : str
-        The run's name, and the address of its page.
-    state, reason : str
-        Its final state, and that state's message.
-    table : Path, optional
-        Table 1 of this run.
-    changed : str
-        Differences from the last accepted run, as Markdown.
-
-    Returns
-    -------
-    dict
-        `text` for chat programs; `run`, `url`, `state`, `reason`, `table1`, `changed` for others.
+    `url` is the address of the run's page, `state` its final state and `reason` that state's
+    message, `table` the file of Table 1, and `changed` the differences from the last accepted run,
+    as Markdown.
     """
     rows: list[Row] = []
     parts = [f"dxai: run {run} {state}" + (f": {reason}" if reason else ""), url]

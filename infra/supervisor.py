@@ -60,18 +60,11 @@ def python_module(*arguments: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Stack:
-    """The services of one project folder.
-
-    Attributes
-    ----------
-    root : Path
-        The project's folder, absolute.
-    cluster : bool
-        Whether these are the services of a cluster, on PostgreSQL, or those of one user, on SQLite.
-    """
+    """The services of one project folder, whose path is absolute."""
 
     root: Path
     cluster: bool = False
+    """Services of a cluster, on PostgreSQL, instead of those of one user, on SQLite."""
 
     @property
     def work(self) -> Path:
@@ -152,41 +145,24 @@ class Stack:
 
 @dataclass(frozen=True)
 class Service:
-    """A program that runs until it is stopped.
-
-    Attributes
-    ----------
-    name : str
-        Name of its log and pid file, and of its entry in `PORTS` if it has a port.
-    command : callable
-        Returns its command line.
-    healthy : callable
-        Whether it is ready for work; called repeatedly after a start.
-    needs : tuple of str
-        Services that must be healthy before it starts.
-    outlives : tuple of str
-        Services that depend on this very process, and are stopped before it is replaced.
-    prepare : callable
-        Called before each start.
-    environment : callable
-        Returns its environment.
-    user : callable
-        Returns the user it runs as, None for the current one.
-    signals : sequence of Signals
-        How it is stopped: each is sent if the one before was not enough.
-    grace : float
-        Seconds after each signal.
-    """
+    """A program that runs until it is stopped."""
 
     name: str
+    """Name of its log and pid file, and of its entry in `PORTS` if it has a port."""
     command: Callable[[Stack], list[str]]
     healthy: Callable[[Stack], bool]
+    """Whether it is ready for work; called repeatedly after a start."""
     needs: tuple[str, ...] = ()
+    """Services that must be healthy before it starts."""
     outlives: tuple[str, ...] = ()
+    """Services that depend on this very process, and are stopped before it is replaced."""
     prepare: Callable[[Stack], None] = lambda stack: None
+    """Called before each start."""
     environment: Callable[[Stack], dict[str, str]] = Stack.environment
     user: Callable[[], str | None] = lambda: None
+    """Returns the user it runs as, None for the current one."""
     signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL)
+    """How it is stopped: each is sent `grace` seconds after the one before if that did not do."""
     grace: float = 15.0
 
 

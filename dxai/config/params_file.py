@@ -35,10 +35,8 @@ AFTER_LISTS = ("repeat", "ablations")
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check a params file.
 
-    Raises
-    ------
-    ParamsError
-        For a file that is missing or not YAML, or a setting that is missing, unknown or invalid.
+    Raises `ParamsError` for a file that is missing or not YAML, or a setting that is missing,
+    unknown or invalid.
     """
     values = read_yaml(path)
     if "run" in values:
@@ -55,10 +53,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a mapping as DVC reads it: 1e-4 is a number.
 
-    Raises
-    ------
-    ParamsError
-        For a file that is missing, not YAML, or no mapping.
+    Raises `ParamsError` for a file that is missing, not YAML, or no mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

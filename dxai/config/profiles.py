@@ -29,13 +29,7 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str) -> dict[str, Any]:
-    """Return the values of a profile, ready for params.yaml.
-
-    Raises
-    ------
-    ParamsError
-        For an unknown name, naming the valid ones.
-    """
+    """Return the values of a profile, ready for params.yaml."""
     own = read_yaml(PROFILES / f"{choose('profile', name, profile_names())}.yaml")
     values = load_profile(own.pop("extends")) if "extends" in own else _papers_values()
     catalogue = read_yaml(CATALOGUE)
@@ -54,32 +48,16 @@ def select_profile(
     seeds: Sequence[int] | None = None,
     overrides: dict[str, str] | None = None,
 ) -> list[str]:
-    """Make a params file say what is asked for.
+    """Make a params file say what is asked for; the layout of an earlier version is converted.
 
-    Parameters
-    ----------
-    path : Path or str
-        The params file; one in the layout of an earlier version is converted.
-    profile : str, optional
-        Start from this profile; None starts from the values of the file.
-    datasets, classifiers, methods : sequence of str, optional
-        What to run over, in this order: names from the start, its profile, the catalogue or the
-        file.
-    seeds : sequence of int, optional
-        Seeds of the decomposition.
-    overrides : dict of str to str, optional
-        Dotted key to value as YAML, ``{"decompose.steps": "300"}``.
+    It starts from a profile, or from the values of the file. `datasets`, `classifiers` and
+    `methods` are run over in this order, their names being those of the start, its profile, the
+    catalogue or the file. `overrides` maps a dotted key to a value as YAML,
+    ``{"decompose.steps": "300"}``.
 
-    Returns
-    -------
-    list of str
-        One line for each value that changed; empty, and the file untouched, if none did.
-
-    Raises
-    ------
-    ParamsError
-        For an unknown name or key, naming the valid ones, or a value that does not fit. The file
-        is then as it was: the result is checked before it replaces the old one.
+    Returns one line for each value that changed; if none did, the file is untouched. Raises
+    `ParamsError` for an unknown name or key, naming the valid ones, or a value that does not fit.
+    The file is then as it was: the result is checked before it replaces the old one.
     """
     path = Path(path).resolve()
     before = read_yaml(path)

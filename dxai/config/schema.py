@@ -7,7 +7,8 @@ it; the profiles (`dxai.config.profiles`) say where they differ from the paper.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import product
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -38,11 +39,11 @@ class DatasetParams(Settings):
 
     layout: str = Field(
         description="How the raw images are laid out.\n"
-        "One of afhq, brats, celeba, dota, folder, fruits360, noise, textures.",
+        "One of afhq, brats, celeba, dota, folder, fruits360, noise, textures."
     )
     source: str = Field(
         description="Folder, file or URL of the raw images; `sample`: a small drawn set.\n"
-        "URLs are those of fsspec (`s3://bucket/prefix`); `~` and `$NAME` are expanded.",
+        "URLs are those of fsspec (`s3://bucket/prefix`); `~` and `$NAME` are expanded."
     )
     channels: int = Field(3, description="1 (gray) or 3 (RGB).")
     options: dict[str, Any] = Field({}, description="Options of the layout.")
@@ -77,7 +78,7 @@ class ClassifierSpec(Settings):
     arch: str = Field(
         description="Architecture, or `package.module:name` of your own torch module.\n"
         "A key of `dxai.models.classifiers.CLASSIFIERS`, `joint` (C = D), or the import path of a "
-        "`torch.nn.Module` or of a function that returns one.",
+        "`torch.nn.Module` or of a function that returns one."
     )
     options: dict[str, Any] = Field({}, description="Keyword arguments of the constructor.")
     weights: str | None = Field(
@@ -138,9 +139,7 @@ class ClassifierParams(Settings):
     )
     batch_size: int = Field(32, gt=0, description="Images per step.")
     lr: float = Field(
-        1e-4,
-        gt=0,
-        description="Learning rate of AdamW; it falls to zero along a cosine.",
+        1e-4, gt=0, description="Learning rate of AdamW; it falls to zero along a cosine."
     )
     weight_decay: float = Field(1e-4, description="Weight decay of AdamW.")
     flip: bool = Field(True, description="Mirror half of the training images.")
@@ -159,8 +158,7 @@ class ClassifierParams(Settings):
         "mid-gray, as removing w x does.",
     )
     seed: int = Field(
-        0,
-        description="Seed of weights, order and augmentation; the twin has another.",
+        0, description="Seed of weights, order and augmentation; the twin has another."
     )
 
 
@@ -174,9 +172,7 @@ class DecomposeParams(Settings):
         5, ge=2, description="Branches n of Eq. 3; the first is the class-distinct one."
     )
     branch_width: int = Field(
-        7,
-        gt=0,
-        description="Channels of a branch at full resolution; doubled at each halving.",
+        7, gt=0, description="Channels of a branch at full resolution; doubled at each halving."
     )
     branch_max_width: int = Field(64, gt=0, description="Maximum number of channels of a branch.")
     coarsest: int = Field(16, gt=0, description="Side of the coarsest feature map, pixels.")
@@ -223,14 +219,11 @@ class DecomposeParams(Settings):
         "image", description="Over what the mask of Eq. 12 is normalised."
     )
     lambda_neutral: float = Field(
-        0.0,
-        description="Weight of the cross-entropy of C(x - psi_1) to uniform (Def. 1).",
+        0.0, description="Weight of the cross-entropy of C(x - psi_1) to uniform (Def. 1)."
     )
     r1: float = Field(1.0, description="Weight of the R1 penalty.")
     r1_every: int = Field(
-        1,
-        gt=0,
-        description="Steps between two R1 penalties, each rescaled by this number.",
+        1, gt=0, description="Steps between two R1 penalties, each rescaled by this number."
     )
     lr: float = Field(1e-4, gt=0, description="Learning rate of Adam.")
     lr_mapping: float = Field(1e-6, description="Learning rate of the mapping network.")
@@ -296,11 +289,7 @@ class TrainingParams(Settings):
         "the workers then read the data as well.",
     )
     keep: int = Field(2, gt=0, description="Checkpoints kept in addition to the best one.")
-    failures: int = Field(
-        3,
-        ge=0,
-        description="Restarts after a worker or the cluster was lost.",
-    )
+    failures: int = Field(3, ge=0, description="Restarts after a worker or the cluster was lost.")
     hang_seconds: float = Field(
         300.0, gt=0, description="Silence after which a training is ended and started again."
     )
@@ -352,7 +341,7 @@ class Params(Settings):
     classifiers: dict[str, ClassifierSpec] = Field(description="The networks to be explained.")
     joint: dict[str, ClassifierSpec] = Field(
         description="Classifiers that are the decomposition's own discriminator (C = D).\n"
-        "The stage `decompose` trains them, so their baselines depend on it.",
+        "The stage `decompose` trains them, so their baselines depend on it."
     )
     methods: dict[str, dict[str, Any]] = Field(
         description="Baselines in Table 1, each with its own settings."
@@ -383,25 +372,27 @@ class Params(Settings):
                 if (spec.arch == JOINT) is not is_joint:
                     proper = "joint" if spec.arch == JOINT else "classifiers"
                     raise ParamsError(f"{where}.{name} has arch {spec.arch}; put it in {proper}")
-        for method in self.methods:
-            choose("methods", method, METHODS)
-        for name in self.repeat.classifiers:
-            choose("repeat.classifiers", name, self.classifiers)
+        for where, names, valid in (
+            ("methods", self.methods, METHODS),
+            ("repeat.classifiers", self.repeat.classifiers, self.classifiers),
+            ("ablations.datasets", self.ablations.datasets, self.datasets),
+            ("ablations.classifiers", self.ablations.classifiers, self.classifiers),
+        ):
+            for name in names:
+                choose(where, name, valid)
         if twice := set(self.seeds) & set(self.repeat.seeds):
             raise ParamsError(f"repeat.seeds has {min(twice)}, which seeds has already")
-        for name in self.ablations.datasets:
-            choose("ablations.datasets", name, self.datasets)
-        for name in self.ablations.classifiers:
-            choose("ablations.classifiers", name, self.classifiers)
         for name in self.ablations.variants:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ParamsError(
                     f"ablations.variants has {name!r}; it takes letters, digits and _, "
                     "and starts with a letter"
                 )
+        cases: list[tuple[str, str | None]] = [(name, None) for name in self.explained]
+        cases += product(self.ablations.classifiers, self.ablations.variants)
         for name in self.datasets:
             sizes = [self.classifier_for(name).batch_size]
-            sizes += [self.decompose_for(name, c, v).batch_size for c, v in self._decompositions()]
+            sizes += [self.decompose_for(name, *case).batch_size for case in cases]
             for size in sizes:
                 if size % self.training.workers:
                     raise ParamsError(
@@ -426,13 +417,7 @@ class Params(Settings):
     def decompose_for(
         self, dataset: str, classifier: str, variant: str | None = None
     ) -> DecomposeParams:
-        """Return how a decomposition is trained, with all overrides applied.
-
-        Raises
-        ------
-        ParamsError
-            For an unknown name, naming the valid ones.
-        """
+        """Return how a decomposition is trained, with all overrides applied."""
         spec = self.classifier_spec(classifier)
         further = [(f"classifiers.{classifier}.overrides.decompose", spec.overrides)]
         if variant is not None:
@@ -459,13 +444,6 @@ class Params(Settings):
         if name.isdigit():
             return self.decompose_for(dataset, classifier), int(name)
         return self.decompose_for(dataset, classifier, name), self.seeds[0]
-
-    def _decompositions(self) -> Iterator[tuple[str, str | None]]:
-        for classifier in self.explained:
-            yield classifier, None
-        for classifier in self.ablations.classifiers:
-            for variant in self.ablations.variants:
-                yield classifier, variant
 
     def _overridden(
         self,

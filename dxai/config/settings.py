@@ -42,21 +42,10 @@ class Settings(BaseModel):
 
 
 def parse(kind: type[M], values: Any, where: str) -> M:
-    """Make settings from a mapping that was read.
+    """Make settings from a mapping that was read; fields that are left out keep their defaults.
 
-    Parameters
-    ----------
-    kind : type
-        A subclass of `Settings`.
-    values : mapping
-        Field to value; fields that are left out keep their defaults.
-    where : str
-        The dotted name of the mapping, for messages; empty for a whole file.
-
-    Raises
-    ------
-    ParamsError
-        For an unknown or missing key, or a value of the wrong type or out of range.
+    `where` is the dotted name of the mapping, for messages; empty for a whole file. Raises
+    `ParamsError` for an unknown or missing key, or a value of the wrong type or out of range.
     """
     try:
         return kind.model_validate(values)

@@ -26,26 +26,9 @@ def trained(
 ) -> Iterator[tuple[dict[str, Any], Path]]:
     """Train, and delete the checkpoint after a block that ends without error.
 
-    Parameters
-    ----------
-    job : Job
-        The training.
-    title : str
-        Names it to people.
-    data : Path
-        Folder of the dataset.
-    decisive : list
-        Values that decide the result beside the data, each with a `repr` of its own. A checkpoint
-        of a training with other data or values is not resumed.
-    params : TrainingParams
-        Where and how it runs.
-
-    Yields
-    ------
-    dict
-        The job's final state.
-    Path
-        Folder with its pictures and events.
+    `decisive` are the values that decide the result beside the dataset in the folder `data`, each
+    with a `repr` of its own: a checkpoint of a training with other data or values is not resumed.
+    Yields the job's final state, and the folder with its pictures and events.
     """
     fingerprint = digest([(data / MANIFEST).read_text(), *map(repr, decisive)])
     name = training_name(title, fingerprint)

@@ -40,13 +40,7 @@ OUTCOMES = ("FINISHED", "FAILED", "KILLED")
 
 
 class Follower:
-    """Sends the events of one training to MLflow and remembers how far it got.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the training. The progress is kept there, in live.json.
-    """
+    """Sends the events of the training in a folder to MLflow; live.json there says how far."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

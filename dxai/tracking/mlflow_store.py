@@ -45,38 +45,23 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "dxai"
 
+for _logger in ("mlflow", "alembic"):  # whose notes on migrations and pickles nobody needs
+    logging.getLogger(_logger).setLevel(logging.ERROR)
 
-def track(root: Path | str = ".") -> str:
-    """Log the results in a project's folder; returns the id of the parent run."""
-    params = load_params(Paths(Path(root)).params)
-    return log_benchmark(Path(root), params, params.profile)
+
+def track() -> str:
+    """Log the results in the working directory; returns the id of the parent run."""
+    params = load_params()
+    return log_benchmark(Path.cwd(), params, params.profile)
 
 
 def log_benchmark(
     root: Path, params: Params, parent_name: str, tags: dict[str, str] | None = None
 ) -> str:
-    """Log everything that `params` selects and the stages computed.
+    """Log everything that `params` selects and the stages computed; `tags` are the parent's.
 
-    Parameters
-    ----------
-    root : Path
-        The project's folder.
-    params : Params
-        The settings that the results were made with.
-    parent_name : str
-        Name of the parent run.
-    tags : dict, optional
-        Further tags of the parent.
-
-    Returns
-    -------
-    str
-        Id of the parent run, which its children have as the tag `benchmark`.
-
-    Raises
-    ------
-    ValueError
-        If a result is missing; then nothing is logged.
+    Returns the id of the parent run, which its children have as the tag `benchmark`. Raises
+    `ValueError` if a result is missing; then nothing is logged.
     """
     root = Path(root).resolve()
     whole, parts = read_records(root, params)
@@ -91,17 +76,9 @@ def log_benchmark(
 
 
 def download_model(source: str) -> Path:
-    """Download the model.pt of a training run.
+    """Download a training run's model.pt, named by `<id>`, `runs:/<id>` or `runs:/<id>/<file>`.
 
-    Parameters
-    ----------
-    source : str
-        A run's id, `runs:/<id>`, or `runs:/<id>/<file>`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such run, or no such file in it.
+    Raises `ValueError` if there is no such run, or no such file in it.
     """
     run, _, file = source.removeprefix("runs:/").partition("/")
     with open_store(Path.cwd()) as store:
@@ -119,16 +96,9 @@ def download_model(source: str) -> Path:
 def read_run(spec: str) -> LoggedRun:
     """Read a benchmark from its parent run.
 
-    Parameters
-    ----------
-    spec : str
-        A run's name (the newest finished run of that name) or `latest`, with `~N` for the N-th
-        before it; or a run's id, or at least four letters that only this id begins with.
-
-    Raises
-    ------
-    ValueError
-        If there is no such run, or no table in it.
+    `spec` is a run's name (the newest finished run of that name) or `latest`, with `~N` for the
+    N-th before it; or a run's id, or at least four letters that only this id begins with. Raises
+    `ValueError` if there is no such run, or no table in it.
     """
     with open_store(Path.cwd()) as store:
         return store.logged(store.find(spec))
@@ -182,10 +152,7 @@ def page(run: str) -> str | None:
 def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
     """Copy those artifacts of a run that it has into a folder; returns the run's tags.
 
-    Raises
-    ------
-    ValueError
-        If the store does not have a file that it lists.
+    Raises `ValueError` if the store does not have a file that it lists.
     """
     with open_store(Path.cwd()) as store:
         kept = {item.path for item in store.client.list_artifacts(run)}
@@ -365,7 +332,7 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     given = os.environ.get("MLFLOW_TRACKING_URI")
     uri = given or f"sqlite:///{paths.mlflow_database}"
     local = uri.startswith("sqlite:")
-    with FileLock(paths.mlflow_lock), _quiet():
+    with FileLock(paths.mlflow_lock):
         workspace = _workspace(paths.workspace)
         mlflow.set_tracking_uri(uri)
         if not given:  # MLflow has just set it, and the next folder would use it
@@ -431,17 +398,3 @@ def log_network(run: str, name: str, network: nn.Module, info: dict[str, Any]) -
         serialization_format="pickle",  # a traced graph (pt2) keeps the batch size of its trace
         metadata={"class_names": info["class_names"]},
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep notes of MLflow and Alembic on migrations and pickles out of the log."""
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

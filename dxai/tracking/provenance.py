@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import platform
 import re
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dxai.paths import DVC_LOCK, PARAMS
+from dxai.utils.files import sha256
 
 ENVIRONMENT = "environment.txt"
 PATCH = "code.patch"
@@ -34,15 +33,21 @@ LARGEST = 1 << 20
 
 
 # ------------------------------------------------------------------------------------ code
-def version_tags(root: Path) -> dict[str, str]:
-    """Return the commit, whether files differ from it, dvc.lock's hash, and Python's version."""
+def version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return tags that name the code and environment, and the files that restore them."""
     tags = {"python": platform.python_version()}
+    texts = {ENVIRONMENT: environment().encode()}
     if (root / DVC_LOCK).exists():
-        tags["dvc_lock"] = hashlib.sha256((root / DVC_LOCK).read_bytes()).hexdigest()
+        tags["dvc_lock"] = sha256(root / DVC_LOCK)
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         tags["git_commit"] = _git(root, "rev-parse", "HEAD").decode().strip()
         tags["git_dirty"] = "yes" if _git(root, "status", "--porcelain") else "no"
-    return tags
+    patch, left_out = uncommitted(root)
+    if patch:
+        texts[PATCH] = patch
+    if left_out:
+        tags["git_left_out"] = ", ".join(left_out[:20])
+    return tags, texts
 
 
 def uncommitted(root: Path) -> tuple[bytes, list[str]]:
@@ -50,19 +55,8 @@ def uncommitted(root: Path) -> tuple[bytes, list[str]]:
 
     New files are included if they are small and lie in a folder that the commit has, or are
     modules beside these folders; ignored files and data never are. params.yaml and dvc.lock are
-    kept separately.
-
-    Parameters
-    ----------
-    root : Path
-        The project's folder.
-
-    Returns
-    -------
-    patch : bytes
-        For `git apply`; empty if nothing differs or there is no repository.
-    left_out : list of str
-        New files, or their folders.
+    kept separately. The difference is for `git apply`, and empty if there is none or no repository;
+    what is left out are new files, or their folders.
     """
     try:
         folders = set(_names(_git(root, "ls-tree", "-z", "-d", "--name-only", "HEAD")))
@@ -104,23 +98,10 @@ def _is_code(root: Path, name: str, folders: set[str]) -> bool:
 
 
 def checkout(root: Path, commit: str, patch: Path | None, folder: Path) -> None:
-    """Clone a project at a commit and apply the changes that were not committed then.
+    """Clone a project at a commit into an empty folder, and apply a patch of `uncommitted` there.
 
-    Parameters
-    ----------
-    root : Path
-        The project's folder; nothing in it changes.
-    commit : str
-        Commit of the project.
-    patch : Path or None
-        From `uncommitted`.
-    folder : Path
-        An empty folder.
-
-    Raises
-    ------
-    ValueError
-        If there is no such commit, or the patch does not apply.
+    Nothing changes in the project's own folder, `root`. Raises `ValueError` if there is no such
+    commit, or the patch does not apply.
     """
     try:
         if prefix := _git(root, "rev-parse", "--show-prefix").strip():
@@ -171,10 +152,12 @@ def environment() -> str:
     return "\n".join(lines) + "\n"
 
 
-def installed() -> dict[str, str]:
-    """Return the version of every installed package but this one, by name."""
+def installed(venv: Path | None = None) -> dict[str, str]:
+    """Return the version of every package installed here, or in a venv, but this one, by name."""
     found: dict[str, str] = {}
-    for package in metadata.distributions():  # the first one of a name is imported
+    folders = sys.path if venv is None else map(str, venv.glob("lib/python*/site-packages"))
+    # The first one of a name is imported.
+    for package in metadata.distributions(path=list(folders)):
         if package.name:
             found.setdefault(_plain(package.name), package.version)
     found.pop(OWN, None)
@@ -199,41 +182,26 @@ def differing(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 
 
 def make_environment(folder: Path, wanted: Mapping[str, str]) -> Path:
-    """Install a project's dependencies in these versions into its .venv.
+    """Install a project's dependencies in these versions into its .venv; returns that folder.
 
-    Parameters
-    ----------
-    folder : Path
-        A project's folder, with its pyproject.toml.
-    wanted : mapping
-        Name to version. A label such as `+cpu` is dropped, since a package index serves at most
-        one of them.
-
-    Returns
-    -------
-    Path
-        The environment's Python.
-
-    Raises
-    ------
-    ValueError
-        If a package cannot be installed; pip has printed the reason.
+    A label such as `+cpu` is dropped, since a package index serves at most one of them. Raises
+    `ValueError` if a package cannot be installed; pip has printed the reason.
     """
     venv = folder / ".venv"
-    python, pins, done = venv / "bin/python", venv / "constraints.txt", venv / "installed"
+    pins, done = venv / "constraints.txt", venv / "installed"
     if not done.exists():
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
         try:
             subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
             lines = [f"{name}=={pin.partition('+')[0]}\n" for name, pin in wanted.items()]
             pins.write_text("".join(lines))
-            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            needed = [*pip, "-c", str(pins), *_requirements(project)]
+            pip = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet"]
+            needed = [*pip, "--disable-pip-version-check", "-c", str(pins), *_requirements(project)]
             subprocess.run(needed, stdin=subprocess.DEVNULL, check=True)
         except subprocess.CalledProcessError:
             raise ValueError(f"{venv}: the run's versions could not be installed") from None
         done.touch()
-    return python
+    return venv
 
 
 def _requirements(project: Mapping[str, Any]) -> list[str]:
@@ -244,13 +212,6 @@ def _requirements(project: Mapping[str, Any]) -> list[str]:
         if own := re.fullmatch(rf"{OWN}\[(.+)\]", line):
             found += [more for name in own[1].split(",") for more in extras[name.strip()]]
     return [line for line in found if not line.startswith(f"{OWN}[")]
-
-
-def installed_in(python: Path) -> dict[str, str]:
-    """Return `installed` of another environment."""
-    pip = [str(python), "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
-    listing = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
-    return {_plain(package["name"]): package["version"] for package in json.loads(listing)}
 
 
 def _plain(name: str) -> str:

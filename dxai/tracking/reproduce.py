@@ -36,45 +36,27 @@ GRACE = 60.0
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a stage in the run and in its repetition.
-
-    Attributes
-    ----------
-    stage, path : str
-        As in dvc.lock.
-    before, after : str, optional
-        Hashes; None if it was not written.
-    files : tuple of str
-        Files of a folder that differ, if the cache here still lists those of the run.
-    """
+    """An output of a stage, as dvc.lock names it, in the run and in its repetition."""
 
     stage: str
     path: str
     before: str | None
+    """Hash; None if it was not written."""
     after: str | None
     files: tuple[str, ...] = ()
+    """Files of a folder that differ, if the cache here still lists those of the run."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The comparison of a run with its repetition.
-
-    Attributes
-    ----------
-    folder : Path
-        The clone.
-    comparison : Comparison
-        From the run to its repetition.
-    outputs : list of Output
-        Outputs of all stages; empty if the run has no dvc.lock.
-    inputs : list of Output
-        Changed inputs that no stage writes: data, or code that the run did not keep.
-    """
+    """The comparison of a run with its repetition in the clone `folder`."""
 
     folder: Path
     comparison: Comparison
     outputs: list[Output]
+    """Of all stages; empty if the run has no dvc.lock."""
     inputs: list[Output]
+    """Changed inputs that no stage writes: data, or code that the run did not keep."""
 
     def differing(self, tolerance: float = 0.0) -> list[CellChange]:
         """Return the cells that differ by more than the tolerance, or that only one side has."""
@@ -92,25 +74,13 @@ def reproduce(
     from_cache: bool = False,
     say: Callable[[str], None] = print,
 ) -> Reproduction:
-    """Compute a run again and compare; nothing in the project's folder changes.
+    """Compute a run, named as for `mlflow_store.read_run`, again in a clone, and compare.
 
-    Parameters
-    ----------
-    spec : str
-        As for `mlflow_store.read_run`.
-    folder : Path, optional
-        The clone; default: .work/reproduced/<id>. A repetition begun there is resumed.
-    here : bool
-        Whether to use the current environment even if the run's was another.
-    from_cache : bool
-        Whether to reuse outputs from the project's cache after checking their hashes.
-    say : callable
-        Called with a line of text at each step.
-
-    Raises
-    ------
-    ValueError
-        If something is missing or a stage fails; the message names it.
+    Nothing in the project's folder changes. The clone is `folder`, by default
+    .work/reproduced/<id>; a repetition begun there is resumed. With `here`, it uses the current
+    environment even if the run's was another, with `from_cache` outputs from the project's cache,
+    after checking their hashes. `say` is called with a line of text at each step. Raises
+    `ValueError` if something is missing or a stage fails; the message names it.
     """
     root, original = Path.cwd(), mlflow_store.read_run(spec)
     # Without `..`, so that `is_relative_to` tells what lies in the folder.
@@ -176,18 +146,12 @@ def _prepare(root: Path, folder: Path, original: LoggedRun, say: Callable[[str],
             raise ValueError(f"run {original.id}: it has no {PARAMS}")
         shutil.copy(kept / PARAMS, clone)
         Paths(clone).dvc_lock.unlink(missing_ok=True)
-        _say_code(original, kept, tags, say)
-
-
-def _say_code(
-    original: LoggedRun, kept: Path, tags: Mapping[str, str], say: Callable[[str], None]
-) -> None:
-    patched = (kept / provenance.PATCH).exists()
-    say(f"code: commit {original.commit}{' and its uncommitted changes' if patched else ''}")
-    if original.dirty and not (kept / provenance.ENVIRONMENT).exists():
-        say("warning: the run had uncommitted changes, which it did not keep")
-    if left_out := tags.get("git_left_out"):
-        say(f"note: new files that the run did not keep as code: {left_out}")
+        patched = " and its uncommitted changes" if (kept / provenance.PATCH).exists() else ""
+        say(f"code: commit {original.commit}{patched}")
+        if original.dirty and not (kept / provenance.ENVIRONMENT).exists():
+            say("warning: the run had uncommitted changes, which it did not keep")
+        if left_out := tags.get("git_left_out"):
+            say(f"note: new files that the run did not keep as code: {left_out}")
 
 
 @contextlib.contextmanager
@@ -204,10 +168,7 @@ def _alone(folder: Path) -> Iterator[int]:
 def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     """Link the inputs that are not in git: data, weights, a user's own modules.
 
-    Raises
-    ------
-    ValueError
-        If some are missing; the message names all of them.
+    Raises `ValueError`, naming all of them, if some are missing.
     """
     params = _settings(folder)
     needed: dict[str, str] = {}
@@ -256,11 +217,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _separate_storage(
-    folder: Path,
-    run: str,
-    python: Path,
-    environment: Mapping[str, str],
-    say: Callable[[str], None],
+    folder: Path, run: str, python: Path, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> None:
     """Keep trainings from resuming the run's own checkpoints in a storage outside the folder."""
     storage, own = _settings(folder).get("training", {}).get("storage", ""), f"reproduced-{run[:8]}"
@@ -291,12 +248,12 @@ def _python(folder: Path, here: bool, say: Callable[[str], None]) -> Path:
     if here:
         return present
     say(f"installing the run's versions into {folder / '.venv'}; this takes some minutes")
-    python = provenance.make_environment(folder, wanted)
-    found = provenance.installed_in(python)
+    venv = provenance.make_environment(folder, wanted)
+    found = provenance.installed(venv)
     # The project does not need packages that only the run's environment had.
     if others := provenance.differing({n: v for n, v in wanted.items() if n in found}, found):
         say(f"warning: not the run's versions even there: {', '.join(others)}")
-    return python
+    return venv / "bin/python"
 
 
 def _environment(folder: Path, python: Path) -> dict[str, str]:
@@ -323,12 +280,8 @@ def _cache(root: Path, dvc: list[str], environment: Mapping[str, str]) -> Path:
 def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
     """Copy the outputs of a dvc.lock from a cache to the folder's, if every file has its hash.
 
-    DVC itself would delete damaged files from the cache that it reads.
-
-    Returns
-    -------
-    list of str
-        Outputs that are missing or damaged.
+    DVC itself would delete damaged files from the cache that it reads. Returns the outputs that are
+    missing or damaged.
     """
     lost = []
     for (_, path), digest in dvc_files.hashes(stages, "outs").items():
@@ -387,16 +340,16 @@ def _outputs(before: Mapping[str, Any], after: Mapping[str, Any], kind: str) -> 
 def _changed_inputs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Output]:
     """Return the changed dependencies that no stage writes, each of them once."""
     written = [dvc_files.hashes(stages, "outs") for stages in (before, after)]
-    made = tuple({path for outs in written for _, path in outs})
+    made = {Path(path) for outs in written for _, path in outs}
     found: dict[str, Output] = {}
     for entry in _outputs(before, after, "deps"):
         if entry.before and entry.after and entry.before != entry.after:
             found.setdefault(entry.path, entry)
-    return [entry for path, entry in found.items() if not _overlaps(Path(path), made)]
-
-
-def _overlaps(path: Path, made: tuple[str, ...]) -> bool:
-    return any(path.is_relative_to(other) or Path(other).is_relative_to(path) for other in made)
+    return [
+        entry
+        for path, entry in found.items()
+        if not any(out.is_relative_to(path) or Path(path).is_relative_to(out) for out in made)
+    ]
 
 
 def _with_files(output: Output, caches: tuple[Path, Path]) -> Output:

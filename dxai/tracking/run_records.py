@@ -54,66 +54,36 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Record:
-    """A run of the benchmark, a training or an evaluated method, as it is logged.
-
-    Attributes
-    ----------
-    name : str
-        `<dataset>/<classifier>/<what>`.
-    tags : dict
-        `kind` (benchmark, classifier, decomposition, method, ablation, cross, stability),
-        `dataset`, `classifier`, `method`, `sign`, `seed`, `role`, `variant`, `scorer`, `profile`,
-        `result`, as far as they apply.
-    numbers : dict
-        Finite results.
-    curves : list of (int, dict)
-        Steps, and the numbers at each.
-    params : dict
-        Settings under dotted names.
-    files : list of Path
-        Files to keep as they are.
-    texts : dict
-        Name to content of further files.
-    folders : dict
-        Name to folder of files to keep.
-    panels : dict
-        Step to picture file.
-    tables : dict
-        Name of a table to its rows.
-    model : tuple of str and Path, optional
-        'classifier' or 'explainer', and its model.pt.
-    failed : bool
-        Whether it ended with an error.
-    """
+    """A run of the benchmark, a training or an evaluated method, as it is logged."""
 
     name: str
+    """`<dataset>/<classifier>/<what>`."""
     tags: dict[str, str]
+    """`kind` (benchmark, classifier, decomposition, method, ablation, cross, stability), `dataset`,
+    `classifier`, `method`, `sign`, `seed`, `role`, `variant`, `scorer`, `profile`, `result`, as far
+    as they apply."""
     numbers: Numbers = field(default_factory=dict)
     curves: list[tuple[int, Numbers]] = field(default_factory=list)
+    """Steps, and the numbers at each."""
     params: dict[str, str] = field(default_factory=dict)
+    """Settings under dotted names."""
     files: list[Path] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
+    """Name to content of further files."""
     folders: dict[str, Path] = field(default_factory=dict)
     panels: dict[int, Path] = field(default_factory=dict)
+    """Step to picture file."""
     tables: Tables = field(default_factory=dict)
     model: tuple[str, Path] | None = None
+    """'classifier' or 'explainer', and its model.pt."""
     failed: bool = False
 
 
 def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
     """Read the run as a whole, and each training and evaluated method in it.
 
-    Parameters
-    ----------
-    root : Path
-        The project's folder.
-    params : Params
-        Settings of the run; leftover results of other runs are ignored.
-
-    Raises
-    ------
-    ValueError
-        If a result is missing; the message names the file.
+    Only what `params` selects is read: there may be leftover results of other runs. Raises
+    `ValueError`, naming the file, if a result is missing.
     """
     paths = Paths(root)
     try:
@@ -135,10 +105,13 @@ def _whole(paths: Paths, params: Params, tables: Tables) -> Record:
     steps: dict[int, Numbers] = {}
     for metric in metric_values(tables):
         steps.setdefault(metric.step, {})[metric.name] = metric.value
-    version, texts = _version(paths.root)
+    version, texts = provenance.version(paths.root)
+    manifests = {name: paths.dataset(name) / MANIFEST for name in params.datasets}
+    # The manifest has the hashes of the dataset's files.
+    data = {f"data.{plain(n)}": sha256(path) for n, path in manifests.items() if path.exists()}
     return Record(
         params.profile,
-        {"kind": "benchmark", "profile": params.profile} | version | _data(paths, params),
+        {"kind": "benchmark", "profile": params.profile} | version | data,
         guards(tables["table1"]) | deltas(tables["claims"]),
         list(steps.items()),
         {key: str(value) for key, value in flat(params.model_dump())},
@@ -174,7 +147,8 @@ def _of_classifier(
         for seed in params.seeds_of(name):
             for scorer in params.classifiers:
                 folder = paths.cross(dataset, name, seed, scorer)
-                yield _cross(folder, case, tags | {"seed": str(seed), "scorer": scorer})
+                about = tags | {"kind": "cross", "seed": str(seed), "scorer": scorer}
+                yield _scored(f"{case}/{folder.name}", read_json(folder / CROSS)["row"], about, {})
     if name in params.repeat.classifiers:
         yield _stability(case, tags, tables)
 
@@ -210,42 +184,34 @@ def _decomposition(
 
 
 def _method(row: Row, case: str, tags: dict[str, str]) -> Record:
-    tags = tags | {"kind": "method", "method": row["method"], "sign": row["sign"]}
-    tags |= {"result": row["status"]}
+    tags = tags | {"kind": "method", "sign": row["sign"]}
     if row.get("reason"):
         tags["reason"] = row["reason"]
     seed = f"-{tags['seed']}" if row["method"] == OURS else ""
-    return Record(
-        f"{case}/{row['method']}{seed}-{row['sign']}",
-        tags,
-        numbers(row),
-        _curves(row),
-        {f"levels.{curve}": str(points["level"]) for curve, points in _drawn(row)},
-        failed=row["status"] == "failed",
-    )
+    levels = {f"levels.{curve}": str(points["level"]) for curve, points in _drawn(row)}
+    return _scored(f"{case}/{row['method']}{seed}-{row['sign']}", row, tags, levels)
 
 
 def _ablation(
-    folder: Path,
-    case: str,
-    tags: dict[str, str],
-    changed: dict[str, str],
-    tables: Tables,
+    folder: Path, case: str, tags: dict[str, str], changed: dict[str, str], tables: Tables
 ) -> Record:
     """One variant of ours, and its difference from the unchanged one."""
     (row,) = (r for r in read_json(folder / SUMMARY)["rows"] if r["method"] == OURS)
     same = ("dataset", "classifier", "variant")
     tabled = [r for r in tables["ablations"] if all(str(r[key]) == tags[key] for key in same)]
     delta = {key: value for r in tabled for key, value in r.items() if key.startswith("delta")}
-    tags = tags | {"kind": "ablation", "method": OURS, "result": row["status"]}
-    return Record(f"{case}/{folder.name}", tags, numbers(row | delta), _curves(row), changed)
+    tags = tags | {"kind": "ablation"}
+    return _scored(f"{case}/{folder.name}", row | delta, tags, changed)
 
 
-def _cross(folder: Path, case: str, tags: dict[str, str]) -> Record:
-    """Ours for one classifier, scored by another or the same."""
-    row = read_json(folder / CROSS)["row"]
-    tags = tags | {"kind": "cross", "method": OURS, "result": row["status"]}
-    return Record(f"{case}/{folder.name}", tags, numbers(row), _curves(row))
+def _scored(name: str, row: Row, tags: dict[str, str], params: dict[str, str]) -> Record:
+    curves = [
+        (step, {CURVE_METRICS[curve]: accuracy})
+        for curve, points in _drawn(row)
+        for step, accuracy in enumerate(points["accuracy"])
+    ]
+    tags = tags | {"method": row["method"], "result": row["status"]}
+    return Record(name, tags, numbers(row), curves, params, failed=row["status"] == "failed")
 
 
 def _stability(case: str, tags: dict[str, str], tables: Tables) -> Record:
@@ -264,14 +230,6 @@ def _stability(case: str, tags: dict[str, str], tables: Tables) -> Record:
 def _drawn(row: Row) -> list[tuple[str, dict[str, list[float]]]]:
     curves = row.get("curves") or {}
     return [(curve, points) for curve, points in curves.items() if curve in CURVE_METRICS]
-
-
-def _curves(row: Row) -> list[tuple[int, Numbers]]:
-    return [
-        (step, {CURVE_METRICS[curve]: accuracy})
-        for curve, points in _drawn(row)
-        for step, accuracy in enumerate(points["accuracy"])
-    ]
 
 
 def guards(rows: list[Row]) -> Numbers:
@@ -323,23 +281,3 @@ def _history(path: Path, step: str) -> list[tuple[int, Numbers]]:
 def _existing(path: Path) -> Path:
     path.stat()  # FileNotFoundError
     return path
-
-
-def _version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Code and environment: tags, and the files that restore them."""
-    tags = provenance.version_tags(root)
-    texts = {provenance.ENVIRONMENT: provenance.environment().encode()}
-    patch, left_out = provenance.uncommitted(root)
-    if patch:
-        texts[provenance.PATCH] = patch
-    if left_out:
-        tags["git_left_out"] = ", ".join(left_out[:20])
-    return tags, texts
-
-
-def _data(paths: Paths, params: Params) -> dict[str, str]:
-    """Return `data.<dataset>`: the hash of its manifest, which has the hashes of its files."""
-    manifests = {name: paths.dataset(name) / MANIFEST for name in params.datasets}
-    return {
-        f"data.{plain(name)}": sha256(path) for name, path in manifests.items() if path.exists()
-    }

@@ -33,16 +33,9 @@ def members(leader: int, leader_of: Callable[[int], int]) -> list[int]:
 
 
 def end_group(leader: int, signals: Sequence[signal.Signals] = SIGNALS, grace: float = 5.0) -> None:
-    """End a process group; returns when it is gone.
+    """End a process group, whose leader may have ended; returns when it is gone.
 
-    Parameters
-    ----------
-    leader : int
-        Process id of the group's leader, which may have ended.
-    signals : sequence of Signals
-        Sent one after the other, as long as any process is left.
-    grace : float
-        Seconds after each signal.
+    The signals are sent `grace` seconds after one another, as long as any process is left.
     """
     for signum in signals:
         with contextlib.suppress(ProcessLookupError):
@@ -55,13 +48,7 @@ def end_group(leader: int, signals: Sequence[signal.Signals] = SIGNALS, grace: f
 
 
 def end_session(leader: int) -> None:
-    """Kill every process group of a session; returns when all are gone.
-
-    Parameters
-    ----------
-    leader : int
-        Process id of a program that was started with `start_new_session`; it may have ended.
-    """
+    """Kill every process of a session, whose leader may have ended; returns when all are gone."""
     while found := members(leader, os.getsid):
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
-from typing import TextIO
 
 _BAR = re.compile(r" \[#{0,20} {0,20}\] (\d+)/(\d+) ")
 
@@ -26,32 +24,15 @@ def share(line: str) -> float | None:
 class Progress:
     """Print the progress of a loop, its speed and the time left.
 
-    Parameters
-    ----------
-    title : str
-        Name of the work, for example ``"decompose textures resnet18"``.
-    total : int
-        Number of steps.
-    start : int
-        Steps that a resumed run has done already.
-    unit : str
-        Name of the steps.
-    every : float
-        Least seconds between two lines; the last step always gets one.
+    `start` are the steps that a resumed run has done already, `every` the least seconds between two
+    lines; the last step always gets one.
     """
 
     def __init__(
-        self,
-        title: str,
-        total: int,
-        start: int = 0,
-        unit: str = "steps",
-        every: float = 5.0,
-        stream: TextIO | None = None,
+        self, title: str, total: int, start: int = 0, unit: str = "steps", every: float = 5.0
     ) -> None:
         self.title, self.total, self.unit, self.every = title, total, unit, every
         self.done, self.start = start, start
-        self.stream = stream or sys.stdout
         self.began = self.printed = time.monotonic()
 
     @property
@@ -76,6 +57,5 @@ class Progress:
         print(
             f"{self.title} [{bar:<20}] {done}/{self.total} {self.unit}, "
             f"{rate:.2f}/s, {left} left{', ' + note if note else ''}",
-            file=self.stream,
             flush=True,
         )

@@ -36,21 +36,10 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def use(folder: Path, command: Sequence[str], environment: dict[str, str]) -> str:
-    """Start the program unless it runs; returns the first line that it printed.
+    """Start the program unless it runs in the folder of `hold`; returns the first line it printed.
 
-    Parameters
-    ----------
-    folder : Path
-        The folder given to `hold`.
-    command : sequence of str
-        The program; it must print a line when it is ready, and end with its standard input.
-    environment : dict
-        Its environment.
-
-    Raises
-    ------
-    ChildProcessError
-        If it ends without printing anything.
+    It must print a line when it is ready, and end with its standard input. Raises
+    `ChildProcessError` if it ends without printing anything.
     """
     with FileLock(folder / LOCK):
         pid, first_line = _pid(folder), folder / FIRST_LINE

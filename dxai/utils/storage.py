@@ -47,10 +47,7 @@ def refuse_credentials(url: str) -> None:
 def open_url(url: str) -> tuple[Any, str]:
     """Open the file system of a URL (one instance per process); return it and the path within it.
 
-    Raises
-    ------
-    StorageError
-        For a protocol that is unknown or not installed.
+    Raises `StorageError` for a protocol that is unknown or not installed.
     """
     import fsspec
 
@@ -74,10 +71,8 @@ def send_file(system: Any, file: Path, path: str) -> None:
 def with_retries(call: Callable[[], T], what: str) -> T:
     """Return `call()`, retrying while the network or the server may recover.
 
-    Raises
-    ------
-    StorageError
-        With `what` and the reason: at once if a retry cannot help, else after `ATTEMPTS` attempts.
+    Raises `StorageError`, with `what` and the reason: at once if a retry cannot help, else after
+    `ATTEMPTS` attempts.
     """
     for attempt in range(ATTEMPTS):
         try:

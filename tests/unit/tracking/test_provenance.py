@@ -123,8 +123,8 @@ def test_an_environment_has_the_versions_of_the_run(
     project = tmp_path / "project"
     project.mkdir()
     (project / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["leaf>=1"]\n')
-    python = provenance.make_environment(project, {"leaf": "1.0+cpu", "other": "3"})
-    assert provenance.installed_in(python)["leaf"] == "1.0"
+    venv = provenance.make_environment(project, {"leaf": "1.0+cpu", "other": "3"})
+    assert provenance.installed(venv)["leaf"] == "1.0"
     (project / ".venv/installed").unlink()
     with pytest.raises(ValueError, match="could not be installed"):
         provenance.make_environment(project, {"leaf": "9.0"})
