@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarfloat import ScalarFloat
 
 from dxai.config.schema import Params
 from dxai.config.settings import ParamsError, Settings, parse
@@ -91,6 +92,8 @@ def format_params(values: Mapping[str, Any]) -> str:
     lines = _mapping(values, Params, "", commented=True)
     text = HEADER + "".join(f"{line}\n" for line in lines)
     yaml, stream = YAML(), io.StringIO()
+    # Its own representer of floats that were read loses the last of 16 digits.
+    yaml.representer.add_representer(ScalarFloat, _represent_float)
     yaml.dump(yaml.load(text), stream)
     return stream.getvalue()
 
