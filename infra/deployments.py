@@ -30,7 +30,9 @@ def prepare_worker(stack: Stack) -> None:
 
 def deploy(stack: Stack) -> None:
     """Register the deployments of prefect.yaml, unless the same files were registered before."""
-    sources = [stack.root / "prefect.yaml", stack.root / "dxai/config/schema.py"]
+    sources = [stack.root / "prefect.yaml"]
+    # These two limit the flow's parameters `methods` and `tables`.
+    sources += [stack.root / "dxai" / m for m in ("config/schema.py", "results/table_specs.py")]
     sources += sorted((stack.root / "flows").glob("*.py"))
     digest = hashlib.sha256(f"{stack.root} {stack.cluster}".encode())
     for source in sources:

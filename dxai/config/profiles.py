@@ -61,12 +61,15 @@ def select_profile(
     """
     path = Path(path).resolve()
     before = read_yaml(path)
-    changes = []
+    changes: list[str] = []
+    earlier: dict[str, Any] = {}
     if isinstance(before.get("run"), dict):
-        before, changes = before["run"], [f"{path.name}: converted to the present layout"]
+        earlier, before = before, before["run"]
+        changes = [f"{path.name}: converted to the present layout"]
     values = dict(before) if profile is None else load_profile(profile)
     base = values.get("profile") if values.get("profile") in profile_names() else None
-    known = [values, load_profile(base) if base else {}, read_yaml(CATALOGUE), before]
+    own = earlier.get("catalogue") or {}
+    known = [values, load_profile(base) if base else {}, own, read_yaml(CATALOGUE), before]
     if datasets is not None:
         values["datasets"] = _pick("datasets", datasets, known)
     if classifiers is not None:
@@ -85,11 +88,26 @@ def select_profile(
     for key, setting in (overrides or {}).items():
         values = _override(values, key, setting)
     check(values)
-    changes += _changes(before, values)
+    changes += [*_left_out(earlier, values), *_changes(before, values)]
     if changes:
         with atomic(path) as temporary:
             temporary.write_text(format_params(values), encoding="utf-8")
     return changes
+
+
+def _left_out(earlier: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
+    """Lines that name what a user added to a file of an earlier version, unless `values` has it."""
+    for name in earlier.get("profiles") or {}:
+        if name not in (*profile_names(), values["profile"]):
+            yield f"profiles.{name}: left out; a profile of your own is a file in {PROFILES}"
+    shipped = read_yaml(CATALOGUE)
+    for kind, entries in (earlier.get("catalogue") or {}).items():
+        chosen = values.get(kind, {}) | (values.get("joint", {}) if kind == "classifiers" else {})
+        for name, entry in (entries or {}).items():
+            named = {key: value for key, value in entry.items() if value is not None}
+            known = shipped.get(kind, {}).get(name, {})
+            if name not in chosen and named != {k: v for k, v in known.items() if v is not None}:
+                yield f"catalogue.{kind}.{name}: left out; to keep it, add it to {CATALOGUE}"
 
 
 def _papers_values() -> dict[str, Any]:

@@ -220,6 +220,19 @@ def test_a_file_of_an_earlier_version_is_converted(file: Path) -> None:
     assert read(file) == values | {"profile": "only", "seeds": [4]}
 
 
+def test_what_a_user_added_to_an_earlier_file_is_kept_if_chosen_and_else_named(file: Path) -> None:
+    own = {"layout": "folder", "source": "data/mine", "release": None}
+    afhq = read_yaml(CATALOGUE)["datasets"]["afhq"]
+    catalogue = {"datasets": {"mine": own, "other": own, "afhq": afhq | {"release": None}}}
+    run = read(file)
+    document = {"catalogue": catalogue, "profiles": {"nightly": run, "quick": run}, "run": run}
+    file.write_text(yaml.safe_dump(document))
+    changes = select_profile(file, datasets=["mine"])
+    assert read(file)["datasets"]["mine"]["source"] == "data/mine"
+    named = [line.partition(":")[0] for line in changes if "left out" in line]
+    assert named == ["profiles.nightly", "catalogue.datasets.other"]
+
+
 def test_a_file_that_is_missing_or_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no such file"):
         select_profile(tmp_path / "params.yaml", "quick")
