@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,27 +128,21 @@ class Maps:
     """
 
     def __init__(self, folder: Path, at: Iterable[int]) -> None:
-        self.folder, self.at = folder, sorted(set(at))
-        self._found: dict[str, dict[str, np.ndarray]] = {}
-        self._probabilities: dict[tuple[str, str, str], dict[int, tuple[float, float]]] = {}
+        self.folder, self.at = folder, tuple(sorted(set(at)))
+        self._read_maps, self._own_class = functools.cache(_read_maps), functools.cache(_own_class)
 
     def of(self, name: str, key: str, index: int) -> np.ndarray | None:
         """An image's array `key` in the folder `name`, float32; None unless it has all images."""
-        if name not in self._found:
-            self._found[name] = _read_maps(self.folder / name, self.at)
-        maps = self._found[name].get(key)
+        maps = self._read_maps(self.folder / name, self.at).get(key)
         return None if maps is None else maps[self.at.index(index)]
 
     def change(self, name: str, method: str, sign: str, index: int) -> str:
         """How an image's probability of its own class goes from beta = 0 to beta = 1."""
-        key = (name, method, sign)
-        if key not in self._probabilities:
-            self._probabilities[key] = _own_class(self.folder / name, method, sign, self.at)
-        ends = self._probabilities[key].get(index)
+        ends = self._own_class(self.folder / name, method, sign, self.at).get(index)
         return "" if ends is None else f"p {ends[0]:.2f} → {ends[1]:.2f}"
 
 
-def _read_maps(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
+def _read_maps(folder: Path, at: tuple[int, ...]) -> dict[str, np.ndarray]:
     index = scored_images(folder)
     if not at or not np.isin(at, index).all():
         return {}
@@ -158,14 +153,14 @@ def _read_maps(folder: Path, at: list[int]) -> dict[str, np.ndarray]:
 
 
 def _own_class(
-    folder: Path, method: str, sign: str, at: list[int]
+    folder: Path, method: str, sign: str, at: tuple[int, ...]
 ) -> dict[int, tuple[float, float]]:
     """Image to the probability of its own class in x and in x - psi_distinct."""
     path = folder / OUTCOMES
     if not path.is_file():
         return {}
     where = [("curve", "=", "beta"), ("method", "=", method), ("sign", "=", sign)]
-    rows = pq.read_table(path, filters=[*where, ("index", "in", at)]).to_pylist()
+    rows = pq.read_table(path, filters=[*where, ("index", "in", list(at))]).to_pylist()
     found: dict[int, dict[float, float]] = {}
     for row in rows:
         found.setdefault(row["index"], {})[row["level"]] = row[f"p{row['label']}"]
