@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dxai import __version__
 from dxai.cli import compare, explain, reproduce, table, tables, track, use
 
+INSTALL = "`pip install '.[pipeline]'` in the project's folder"
+"""How to get the packages of commands other than `explain`, which the core does not bring."""
 COMMANDS = (use, explain, table, tables, track, compare, reproduce)
 
 
@@ -20,6 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "dxai"):
+            raise
+        print(f"error: {package} is not installed; {INSTALL} installs it", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -97,6 +97,20 @@ def test_use_rewrites_params_yaml(
     assert "smoothgrad" in error and "gradcam" in error
 
 
+def test_a_package_that_the_core_does_not_bring_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "dxai.config.profiles", None)
+    with pytest.raises(ModuleNotFoundError):  # a fault of this project shows where it is
+        main(["use", "quick"])
+    monkeypatch.delitem(sys.modules, "dxai.config.profiles")
+    monkeypatch.delitem(sys.modules, "dxai.config.params_file", raising=False)
+    monkeypatch.setitem(sys.modules, "ruamel.yaml", None)
+    assert main(["use", "quick"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ruamel is not installed; `pip install") and err.count("\n") == 1
+
+
 def test_use_outside_of_a_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
