@@ -77,12 +77,9 @@ class Folder:
         """A small file, read anew."""
         return read_json(self.root / name)
 
-    def expect(self, hashes: dict[str, str]) -> None:
-        """Say which files there should be, and their SHA-256."""
-
-    def has(self, name: str) -> bool:
-        """Whether a file is there, as far as can be told without reading it."""
-        return (self.root / name).is_file()
+    def missing(self, names: list[str], hashes: dict[str, str]) -> list[str]:
+        """Those of the names that are not there; `hashes` has the SHA-256 of every file."""
+        return [name for name in names if not (self.root / name).is_file()]
 
     def path(self, name: str) -> Path:
         """Where a file can be read."""
@@ -114,14 +111,12 @@ class RemoteFolder(Folder):
         system, path = open_url(where)
         return json.loads(with_retries(lambda: system.cat_file(path), f"{where}: cannot be read"))
 
-    def expect(self, hashes: dict[str, str]) -> None:
+    def missing(self, names: list[str], hashes: dict[str, str]) -> list[str]:
         for name, value in hashes.items():
             if not re.fullmatch("[0-9a-f]{64}", value):  # it becomes the name of a local file
                 raise DataError(f"{self.url}: {value!r} is no SHA-256, of {name}")
         self.hashes = hashes
-
-    def has(self, name: str) -> bool:
-        return name in self.hashes
+        return []  # a file that cannot be fetched is found when it is needed
 
     def path(self, name: str) -> Path:
         """Where a file lies once it has been fetched.

@@ -199,8 +199,7 @@ def _read_manifest(folder: Folder, split: str) -> dict[str, Any]:
         raise DataError(f"{path} is no manifest of a prepared dataset ({error!r})") from error
     if not listed:
         raise DataError(f"{path} is no manifest of a prepared dataset (files are missing in it)")
-    folder.expect(manifest["files"])
-    missing = [name for name in names if not folder.has(name)]
+    missing = folder.missing(names, manifest["files"])
     if missing:
         raise DataError(f"{folder}: missing {', '.join(missing)}; {folder.remedy}")
     return manifest

@@ -43,17 +43,8 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18.
+    """ResNet-18; the first stage has `width` channels (64 in the original).
 
-    Parameters
-    ----------
-    channels, classes, image_size : int
-        Of the images and the labels.
-    width : int
-        Channels of the first stage (64 in the original).
-
-    Notes
-    -----
     Up to 64 px the stem is 3x3 with stride 1 and no pooling; otherwise the last stage would be a
     single pixel and every layer-based explanation would degenerate.
     """

@@ -12,17 +12,9 @@ MAX_WIDTH = 512
 class Discriminator(nn.Module):
     """Residual network down to 4x4 and one output a class.
 
-    Parameters
-    ----------
-    channels : int
-        Of the images.
-    classes : int
-        Outputs: one a class, or 1 for a single real/fake head.
-    image_size : int
-        Side of the images, a power of two of at least 8.
-    width : int
-        Channels after the stem, doubling at each halving up to 512; 0 takes
-        min(512, 16384 / image_size), the paper's 64 at 256 px.
+    `classes` is 1 for a single real/fake head, and `image_size` a power of two of at least 8.
+    `width` channels after the stem double at each halving up to 512; 0 takes
+    min(512, 16384 / image_size), the paper's 64 at 256 px.
     """
 
     def __init__(self, channels: int, classes: int, image_size: int, width: int = 0) -> None:

@@ -31,6 +31,7 @@ from dxai.utils import keyed_random
 
 CLASSES = ("healthy", "tumour")
 VOLUME = re.compile(r"[-_](flair|t2f|seg)\.nii(\.gz)?$")
+NAMES = {"image": "*_flair.nii.gz or *-t2f.nii.gz", "seg": "*_seg.nii.gz"}
 FOLLOW_UP = re.compile(r"^(BraTS-[A-Za-z]+-\d{5})-\d{3}$")
 """Names of later releases, whose last number counts a patient's examinations."""
 LITTLE = "some tumour, but too few pixels of it"
@@ -121,12 +122,9 @@ def _cases(files: Files) -> dict[str, tuple[File, File]]:
             "*_seg.nii.gz"
         )
     for case, volumes in sorted(found.items()):
-        for kind, text in (
-            ("image", "no *_flair.nii.gz or *-t2f.nii.gz"),
-            ("seg", "no *_seg.nii.gz"),
-        ):
+        for kind, names in NAMES.items():
             if kind not in volumes:
-                raise DataError(f"{files.source.name}: case {case}: {text}")
+                raise DataError(f"{files.source.name}: case {case}: no {names}")
     return {case: (volumes["image"], volumes["seg"]) for case, volumes in found.items()}
 
 

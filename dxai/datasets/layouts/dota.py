@@ -225,10 +225,9 @@ def read_patches(
         if options.small_images == "skip":
             yield Dropped(TOO_SMALL, 1, unit.split)
             return
-        wanted = (max(size[0], options.patch), max(size[1], options.patch))
-        padded = Image.new(picture.mode, wanted)
-        padded.paste(picture)
-        picture = padded
+        # What a crop holds beyond the image is black.
+        right, bottom = (max(side, options.patch) for side in size)
+        picture = picture.crop((0, 0, right, bottom))
     patches = patch_grid(*picture.size, options.patch, options.stride)
     labels = classify(boxes, patches, options.coverage)
     between = int((labels < 0).sum())

@@ -59,7 +59,7 @@ def url(server: s3.Server) -> str:
 def folder(url: str, wanted: bytes = SHARD) -> RemoteFolder:
     found = open_folder(url)
     assert isinstance(found, RemoteFolder)
-    found.expect({"x.parquet": sha256(wanted)})
+    found.missing(["x.parquet"], {"x.parquet": sha256(wanted)})
     return found
 
 
@@ -244,7 +244,7 @@ def test_a_cache_that_cannot_be_written(
 @pytest.mark.parametrize("value", ["../../../dvc", "", "A" * 64, "a" * 63])
 def test_a_hash_that_is_none_names_no_file(url: str, value: str) -> None:
     with pytest.raises((DataError, StorageError), match=r"is no SHA-256, of x\.parquet"):
-        open_folder(url).expect({"x.parquet": value})
+        open_folder(url).missing(["x.parquet"], {"x.parquet": value})
 
 
 def test_credentials_in_the_url_are_refused() -> None:
