@@ -33,7 +33,7 @@ def publish(folder: Path, url: str) -> None:
 
     Raises
     ------
-    DataError
+    StorageError
         If it cannot be sent.
     """
     system, root = open_url(url)
@@ -123,7 +123,7 @@ class RemoteFolder(Folder):
 
         Raises
         ------
-        DataError
+        DataError, StorageError
             If it is missing, cannot be fetched or kept, or is not what the manifest says.
         """
         wanted = self.hashes[name]

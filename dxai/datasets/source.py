@@ -53,7 +53,7 @@ class Source:
 
         Raises
         ------
-        DataError
+        DataError, StorageError
             If it cannot be read, or is not what was listed.
         """
         raise NotImplementedError
@@ -90,7 +90,7 @@ def open_source(text: str) -> Source:
 
     Raises
     ------
-    DataError
+    DataError, StorageError
         For an unset environment variable, or credentials in the URL: it stands in params.yaml and
         dvc.lock, which are published.
     """
