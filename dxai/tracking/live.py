@@ -1,13 +1,11 @@
-"""Log a running training to MLflow, from a process of its own.
+"""Log a running training to MLflow from a separate process.
 
-`python -m dxai.tracking.live FOLDER` reads the events that the training writes to
-FOLDER/events.jsonl, so neither a slow nor a missing MLflow can delay the training. It exits when
-its standard input closes; the last word there is the training's outcome. A resumed training
-continues the same MLflow run.
+`python -m dxai.tracking.live FOLDER` reads the events in FOLDER/events.jsonl, so a slow or missing
+MLflow cannot delay the training. It exits when its standard input closes; the last word read is the
+training's outcome. A resumed training continues the same MLflow run.
 
-Events that MLflow did not accept stay in FOLDER, or in .work/live once the training has finished
-and its folder is deleted. The next process that logs sends them first, and so does
-`python -m dxai.tracking.live`.
+Unsent events stay in FOLDER, or in .work/live once a finished training's folder is deleted. The
+next logging process sends them first, as does `python -m dxai.tracking.live` alone.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Read when MLflow is imported. Its own retries would outlast the training, and a repeated request
+# MLflow reads this when imported. Its retries would outlast the training, and a repeated request
 # may take effect twice.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -33,14 +31,14 @@ from dxai.tracking.mlflow_store import Store, open_store
 from dxai.utils.files import locked, read_json, write_json
 
 EXPERIMENT = "dxai-training"
-"""Separate from `dxai`, whose runs are results."""
+"""Experiment of live trainings; results are in `dxai`."""
 BATCH_SECONDS = 5.0
-"""Time between two batches."""
+"""Seconds between two batches."""
 OUTCOMES = ("FINISHED", "FAILED", "KILLED")
 
 
 class Follower:
-    """Sends the events of the training in a folder to MLflow; live.json there says how far."""
+    """Sends the events in a training's folder to MLflow; live.json there records the progress."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,7 +47,7 @@ class Follower:
         self.open = False
         """Whether MLflow shows the run as running."""
         self.outcome: str | None = None
-        """Outcome of the training that MLflow has not recorded yet."""
+        """Outcome that MLflow has not recorded yet."""
         if (folder / LIVE_STATE).exists():
             vars(self).update(read_json(folder / LIVE_STATE))
 
@@ -85,7 +83,7 @@ class Follower:
         self._keep()
 
     def _begin(self, store: Store, title: str) -> str:
-        """Open the run, or find it if it was opened and the answer was lost."""
+        """Open the run, or find it if an earlier answer was lost."""
         if self.key:
             found = store.client.search_runs([store.experiment], f"tags.follower = '{self.key}'")
             if found:
@@ -115,7 +113,7 @@ class Follower:
         return numbers | {"images_per_second": rate}
 
     def leave(self, outcome: str) -> Path:
-        """Save the outcome and unsent events; returns the folder that has them."""
+        """Save the outcome and unsent events; returns the folder that holds them."""
         self.outcome = outcome
         if self.folder.exists():
             self._keep()
@@ -127,7 +125,7 @@ class Follower:
         unsent.mkdir(parents=True)
         if (self.folder / PANELS).is_dir():
             shutil.copytree(self.folder / PANELS, unsent / PANELS)
-        for name in (EVENTS, LIVE_STATE):  # the state last: a folder without one is ignored
+        for name in (EVENTS, LIVE_STATE):  # state last: folders without it are ignored
             shutil.copy(self.folder / name, unsent / name)
         return unsent
 

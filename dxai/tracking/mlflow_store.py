@@ -1,9 +1,9 @@
-"""Log results to MLflow and read them back: the only module that imports mlflow.
+"""Log results to MLflow and read them back; the only module that imports mlflow.
 
-A benchmark is a parent run with the cells of all tables as metrics (`dxai.results.metric_names`
-names them), the claims and the tables themselves, and a child run for each training, evaluated
-method, ablation and cell of Table 3. All have the same tags, so that they line up in searches and
-on the compare page. Stages that DVC skipped are logged too, since the results rest on them.
+A benchmark is a parent run with the claims, the tables and their cells as metrics (named by
+`dxai.results.metric_names`), and a child run for each training, evaluated method, ablation and cell
+of Table 3. All share the same tags, for searches and the compare page. Stages that DVC skipped are
+logged too, since the results depend on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-# Read when mlflow is imported; not every version understands `1`.
+# MLflow reads this when imported; not every version understands `1`.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "dxai"
 
-for _logger in ("mlflow", "alembic"):  # whose notes on migrations and pickles nobody needs
+for _logger in ("mlflow", "alembic"):  # silence notes on migrations and pickles
     logging.getLogger(_logger).setLevel(logging.ERROR)
 
 
@@ -58,9 +58,9 @@ def track() -> str:
 def log_benchmark(
     root: Path, params: Params, parent_name: str, tags: dict[str, str] | None = None
 ) -> str:
-    """Log everything that `params` selects and the stages computed; `tags` are the parent's.
+    """Log everything that `params` selects; `tags` are added to the parent run.
 
-    Returns the id of the parent run, which its children have as the tag `benchmark`. Raises
+    Returns the parent run's id, which its children carry as the tag `benchmark`. Raises
     `ValueError` if a result is missing; then nothing is logged.
     """
     root = Path(root).resolve()
@@ -78,7 +78,7 @@ def log_benchmark(
 def download_model(source: str) -> Path:
     """Download a training run's model.pt, named by `<id>`, `runs:/<id>` or `runs:/<id>/<file>`.
 
-    Raises `ValueError` if there is no such run, or no such file in it.
+    Raises `ValueError` if the run or the file does not exist.
     """
     run, _, file = source.removeprefix("runs:/").partition("/")
     with open_store(Path.cwd()) as store:
@@ -96,19 +96,18 @@ def download_model(source: str) -> Path:
 def read_run(spec: str) -> LoggedRun:
     """Read a benchmark from its parent run.
 
-    `spec` is a run's name (the newest finished run of that name) or `latest`, with `~N` for the
-    N-th before it; or a run's id, or at least four letters that only this id begins with. Raises
-    `ValueError` if there is no such run, or no table in it.
+    `spec` is a run's name (its newest finished run) or `latest`, with `~N` for the N-th before it;
+    or a run's id, or a unique prefix of at least four letters. Raises `ValueError` if there is no
+    such run, or it has no tables.
     """
     with open_store(Path.cwd()) as store:
         return store.logged(store.find(spec))
 
 
 def accepted_before(run: str) -> LoggedRun | None:
-    """Find the run to compare a run with: an older finished one of the same profile.
+    """Find the older finished run of the same profile to compare with.
 
-    It is the newest that the gate accepted, else the newest that it did not refuse; None if there
-    is neither.
+    It is the newest that the gate accepted, else the newest that it did not refuse, else None.
     """
     with open_store(Path.cwd()) as store:
         new = store.client.get_run(run)
@@ -126,7 +125,6 @@ def accepted_before(run: str) -> LoggedRun | None:
 
 
 def tag(run: str, tags: dict[str, str]) -> None:
-    """Set tags of a run."""
     with open_store(Path.cwd()) as store:
         store.tags(run, tags)
 
@@ -138,9 +136,9 @@ def where() -> str:
 
 
 def page(run: str) -> str | None:
-    """Return the address of a run's page in MLflow; None if no server is known.
+    """Return the address of a run's page on the server; None if no server is known.
 
-    The server is DXAI_MLFLOW_URL, or else MLFLOW_TRACKING_URI if that is a server.
+    The server is DXAI_MLFLOW_URL, else MLFLOW_TRACKING_URI if that is a server.
     """
     server = os.environ.get("DXAI_MLFLOW_URL") or where()
     if not server.startswith("http"):
@@ -150,9 +148,9 @@ def page(run: str) -> str | None:
 
 
 def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
-    """Copy those artifacts of a run that it has into a folder; returns the run's tags.
+    """Copy the named artifacts of a run, if present, into a folder; returns the run's tags.
 
-    Raises `ValueError` if the store does not have a file that it lists.
+    Raises `ValueError` if the store lacks a file that it lists.
     """
     with open_store(Path.cwd()) as store:
         kept = {item.path for item in store.client.list_artifacts(run)}
@@ -181,7 +179,7 @@ class Store:
 
     @contextlib.contextmanager
     def run(self, name: str, tags: dict[str, str], failed: bool = False) -> Iterator[str]:
-        """Open a run and close it in any case: FAILED after an error, KILLED after a stop."""
+        """Open a run and always close it: FAILED after an error, KILLED after a signal."""
         run = self.begin(name, tags)
         try:
             yield run
@@ -194,7 +192,6 @@ class Store:
         self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
 
     def fill(self, run: str, record: Record) -> None:
-        """Log a record."""
         self.log_numbers(run, record.params, [(0, record.numbers), *record.curves])
         for path in record.files:
             self.client.log_artifact(run, str(path))
@@ -235,7 +232,6 @@ class Store:
         )
 
     def logged(self, run: Run) -> LoggedRun:
-        """Read a benchmark from its parent run."""
         tags = run.data.tags
         started = datetime.fromtimestamp(run.info.start_time / 1000)
         return LoggedRun(
@@ -250,7 +246,7 @@ class Store:
         )
 
     def tables(self, run: str) -> Tables:
-        """The tables with metrics that a run has, by name."""
+        """Return a run's tables that have metrics, by name."""
         names = {item.path for item in self.client.list_artifacts(run)}
         found = {}
         for name in tables_with_metrics():
@@ -271,8 +267,8 @@ class Store:
     ) -> None:
         """Log settings, and numbers by step, in as few calls as MLflow's limits allow.
 
-        A call takes 100 settings of 6,000 letters each and up to 900 numbers. Logging the same
-        numbers again with the same times changes nothing.
+        A call takes 100 settings of 6,000 letters and up to 900 numbers. Logging the same numbers
+        again with the same times changes nothing.
         """
         now = time.time()
         settings = [Param(key, value[:6000]) for key, value in params.items()]
@@ -289,7 +285,6 @@ class Store:
             )
 
     def tags(self, run: str, tags: dict[str, str]) -> None:
-        """Set tags."""
         self.client.log_batch(run, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_panels(self, run: str, panels: dict[int, Path]) -> None:
@@ -302,10 +297,10 @@ class Store:
                     self.client.log_image(run, image, key="panel", step=step)
 
     def log_model(self, run: str, kind: str, path: Path) -> None:
-        """Log a network, or refer to the run that has logged the same file before.
+        """Log a network, or refer to the run that has already logged the same file.
 
-        The tag `model_of_run` names the run that has it, as `runs:/<id>/<kind>` for MLflow's
-        loaders and as the artifact `model.pt` for `dxai explain`.
+        The tag `model_of_run` names that run, which has the file as `runs:/<id>/<kind>` for
+        MLflow's loaders and as the artifact `model.pt` for `dxai explain`.
         """
         digest = sha256(path)
         same = f"tags.model_sha256 = '{digest}' and tags.model_logged = 'yes'"
@@ -322,10 +317,9 @@ class Store:
 def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     """Open an experiment, created if missing, for one process at a time.
 
-    The store is MLFLOW_TRACKING_URI, by default .work/mlflow.db. The lock is needed because two
-    processes that create the database together break it. It also means that a run of this folder
-    found open was left by a killed process; it is closed here. Other folders may write to the same
-    server.
+    The store is MLFLOW_TRACKING_URI, by default .work/mlflow.db. Two processes that create the
+    database together would break it, hence the lock. It also implies that an open run of this
+    folder was left by a killed process; that run is closed. Other folders may use the same server.
     """
     paths = Paths(root.resolve())
     paths.work.mkdir(exist_ok=True)
@@ -335,7 +329,7 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
     with FileLock(paths.mlflow_lock):
         workspace = _workspace(paths.workspace)
         mlflow.set_tracking_uri(uri)
-        if not given:  # MLflow has just set it, and the next folder would use it
+        if not given:  # set by MLflow; the next folder must not use it
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         client = mlflow.MlflowClient(uri)
         if client.get_experiment_by_name(name) is None:
@@ -352,7 +346,7 @@ def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
 
 
 def _workspace(path: Path) -> str:
-    """Return a name that is unique to this project's folder among all machines."""
+    """Return a name for this project's folder that is unique among all machines."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     with atomic(path) as temporary:
@@ -361,12 +355,12 @@ def _workspace(path: Path) -> str:
 
 
 def _listed(runs: list[Run]) -> str:
-    """Name the first five of these runs as `<id> (<name>)`."""
+    """Format the first five runs as `<id> (<name>)`."""
     return ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
 
 
 def _load(kind: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Load the network of a model.pt, from images to logits or branches, and its info."""
+    """Load the network of a model.pt (images to logits or branches) and its info."""
     if kind == "classifier":
         from dxai.models.serialization import load_classifier
 
@@ -380,7 +374,7 @@ def _load(kind: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def log_network(run: str, name: str, network: nn.Module, info: dict[str, Any]) -> None:
-    """Log a network of images for mlflow.pytorch and mlflow.pyfunc."""
+    """Log an image network for mlflow.pytorch and mlflow.pyfunc."""
     import mlflow.pytorch
     import numpy as np
     import torch
@@ -393,7 +387,7 @@ def log_network(run: str, name: str, network: nn.Module, info: dict[str, Any]) -
         name=name,
         run_id=run,
         signature=ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), images)])),
-        # If not given, MLflow loads the model in a new process to find out.
+        # Otherwise MLflow would load the model in a new process to infer them.
         pip_requirements=[f"torch=={torch.__version__}", f"numpy=={np.__version__}"],
         serialization_format="pickle",  # a traced graph (pt2) keeps the batch size of its trace
         metadata={"class_names": info["class_names"]},

@@ -25,9 +25,9 @@ OWN = "dxai"
 STAGES_EXTRA = "pipeline"
 """The extra that has what `dvc repro` needs."""
 NOT_CODE = "data"
-"""The folder for raw images; new files in it are data."""
+"""Folder for raw images; new files in it are data."""
 KEPT = {PARAMS, DVC_LOCK}
-"""Files that a run keeps in any case."""
+"""Files that every run keeps."""
 LARGEST = 1 << 20
 """Largest size in bytes of a new file that counts as code."""
 
@@ -51,12 +51,12 @@ def version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
 
 
 def uncommitted(root: Path) -> tuple[bytes, list[str]]:
-    """Return the difference of the files from the commit, and which new files it leaves out.
+    """Return the uncommitted changes as a patch, and the new files that it leaves out.
 
-    New files are included if they are small and lie in a folder that the commit has, or are
-    modules beside these folders; ignored files and data never are. params.yaml and dvc.lock are
-    kept separately. The difference is for `git apply`, and empty if there is none or no repository;
-    what is left out are new files, or their folders.
+    New files are included if they are small and in a folder that the commit has, or are modules
+    beside these folders; never ignored files and data. params.yaml and dvc.lock are kept
+    separately. The patch, for `git apply`, is empty without changes or a repository; files left out
+    may be named by their folder.
     """
     try:
         folders = set(_names(_git(root, "ls-tree", "-z", "-d", "--name-only", "HEAD")))
@@ -64,7 +64,7 @@ def uncommitted(root: Path) -> tuple[bytes, list[str]]:
     except (OSError, subprocess.CalledProcessError):
         return b"", []
     with tempfile.TemporaryDirectory() as folder:
-        # A temporary index and object folder, so that the repository does not change.
+        # Use a temporary index and object folder to leave the repository unchanged.
         own = {
             "GIT_INDEX_FILE": f"{folder}/index",
             "GIT_OBJECT_DIRECTORY": folder,
@@ -72,7 +72,7 @@ def uncommitted(root: Path) -> tuple[bytes, list[str]]:
             "GIT_LITERAL_PATHSPECS": "1",
         }
         _git(root, "read-tree", "HEAD", environment=own)
-        # New files are those that the commit lacks, staged or not.
+        # New files are those missing from the commit, staged or not.
         others = ("ls-files", "-z", "--others", "--exclude-standard")
         new = set(_names(_git(root, *others, environment=own))) - KEPT
         code = {name for name in new if _is_code(root, name, folders - {NOT_CODE})}
@@ -82,7 +82,7 @@ def uncommitted(root: Path) -> tuple[bytes, list[str]]:
             from_input = ("--pathspec-from-file=-", "--pathspec-file-nul")
             _git(root, "add", *from_input, environment=own, text=listing)
         own.pop("GIT_LITERAL_PATHSPECS")
-        # A plumbing command, which ignores the user's git settings.
+        # A plumbing command ignores the user's git settings.
         as_is = ("diff-index", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv")
         without = [f":(exclude){name}" for name in sorted(KEPT)]
         patch = _git(root, *as_is, "--cached", "HEAD", "--", ".", *without, environment=own)
@@ -100,8 +100,8 @@ def _is_code(root: Path, name: str, folders: set[str]) -> bool:
 def checkout(root: Path, commit: str, patch: Path | None, folder: Path) -> None:
     """Clone a project at a commit into an empty folder, and apply a patch of `uncommitted` there.
 
-    Nothing changes in the project's own folder, `root`. Raises `ValueError` if there is no such
-    commit, or the patch does not apply.
+    The project's own folder, `root`, is unchanged. Raises `ValueError` if the commit does not
+    exist, or the patch does not apply.
     """
     try:
         if prefix := _git(root, "rev-parse", "--show-prefix").strip():
@@ -153,10 +153,10 @@ def environment() -> str:
 
 
 def installed(venv: Path | None = None) -> dict[str, str]:
-    """Return the version of every package installed here, or in a venv, but this one, by name."""
+    """Return the versions of all packages but this one, installed here or in a venv, by name."""
     found: dict[str, str] = {}
     folders = sys.path if venv is None else map(str, venv.glob("lib/python*/site-packages"))
-    # The first one of a name is imported.
+    # Python imports the first one of a name.
     for package in metadata.distributions(path=list(folders)):
         if package.name:
             found.setdefault(_plain(package.name), package.version)
@@ -173,7 +173,7 @@ def read_environment(text: str) -> tuple[str, dict[str, str]]:
 
 
 def differing(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """Name wanted packages that are missing or have another version; others are ignored."""
+    """Name wanted packages that are missing or have another version; ignore others."""
     return [
         f"{name} {version} (here {found.get(name, 'missing')})"
         for name, version in wanted.items()
@@ -184,7 +184,7 @@ def differing(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
 def make_environment(folder: Path, wanted: Mapping[str, str]) -> Path:
     """Install a project's dependencies in these versions into its .venv; returns that folder.
 
-    A label such as `+cpu` is dropped, since a package index serves at most one of them. Raises
+    Labels such as `+cpu` are dropped, since an index serves at most one of them. Raises
     `ValueError` if a package cannot be installed; pip has printed the reason.
     """
     venv = folder / ".venv"
@@ -205,7 +205,7 @@ def make_environment(folder: Path, wanted: Mapping[str, str]) -> Path:
 
 
 def _requirements(project: Mapping[str, Any]) -> list[str]:
-    """Return what the stages and DVC need; an earlier version of this project has no extras."""
+    """Return requirements of stages and DVC; an earlier version of this project has no extras."""
     extras = project.get("optional-dependencies", {})
     found = [*project["dependencies"], *extras.get(STAGES_EXTRA, [])]
     for line in found:  # grows: an extra may name further ones, as `dxai[data,..]`

@@ -44,7 +44,7 @@ class Output:
     """Hash; None if it was not written."""
     after: str | None
     files: tuple[str, ...] = ()
-    """Files of a folder that differ, if the cache here still lists those of the run."""
+    """Files of a folder that differ, if the cache here still has the run's list of them."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Reproduction:
     folder: Path
     comparison: Comparison
     outputs: list[Output]
-    """Of all stages; empty if the run has no dvc.lock."""
+    """Outputs of all stages; empty if the run has no dvc.lock."""
     inputs: list[Output]
     """Changed inputs that no stage writes: data, or code that the run did not keep."""
 
     def differing(self, tolerance: float = 0.0) -> list[CellChange]:
-        """Return the cells that differ by more than the tolerance, or that only one side has."""
+        """Return the cells that differ beyond the tolerance, or exist on only one side."""
         return [
             cell
             for cell in self.comparison.changed
@@ -74,13 +74,13 @@ def reproduce(
     from_cache: bool = False,
     say: Callable[[str], None] = print,
 ) -> Reproduction:
-    """Compute a run, named as for `mlflow_store.read_run`, again in a clone, and compare.
+    """Repeat a run, named as for `mlflow_store.read_run`, in a clone, and compare.
 
-    Nothing in the project's folder changes. The clone is `folder`, by default
-    .work/reproduced/<id>; a repetition begun there is resumed. With `here`, it uses the current
-    environment even if the run's was another, with `from_cache` outputs from the project's cache,
-    after checking their hashes. `say` is called with a line of text at each step. Raises
-    `ValueError` if something is missing or a stage fails; the message names it.
+    The project's folder is unchanged. The clone is `folder`, by default .work/reproduced/<id>; an
+    interrupted repetition there is resumed. `here` uses the current environment even if the run's
+    differed; `from_cache` uses outputs from the project's cache after checking their hashes. `say`
+    receives a line of text at each step. Raises `ValueError` if something is missing or a stage
+    fails; the message names it.
     """
     root, original = Path.cwd(), mlflow_store.read_run(spec)
     # Without `..`, so that `is_relative_to` tells what lies in the folder.
@@ -102,7 +102,7 @@ def reproduce(
             for path in _restore(kept, cache, folder):
                 say(f"missing or damaged in the cache, so computed: {path}")
             shutil.copy(Paths(folder).original / DVC_LOCK, folder)
-        if from_cache:  # what is missing is computed
+        if from_cache:  # missing outputs are computed
             _run([*dvc, "checkout", "--quiet", "--allow-missing"], folder, environment, lock)
         failed = _run([*dvc, "repro"], folder, environment, lock)
         ran = dvc_files.stages(folder / DVC_LOCK)
@@ -120,7 +120,7 @@ def reproduce(
 
 # ------------------------------------------------------------------------------------ the folder
 def _prepare(root: Path, folder: Path, original: LoggedRun, say: Callable[[str], None]) -> None:
-    """Make the clone unless it was begun before."""
+    """Make the clone unless it exists."""
     mark = Paths(folder).original / "run"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not mark.exists() or mark.read_text() != original.id:
@@ -168,7 +168,7 @@ def _alone(folder: Path) -> Iterator[int]:
 def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     """Link the inputs that are not in git: data, weights, a user's own modules.
 
-    Raises `ValueError`, naming all of them, if some are missing.
+    Raises `ValueError`, naming all that are missing.
     """
     params = _settings(folder)
     needed: dict[str, str] = {}
@@ -211,7 +211,7 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """The settings of the run; a run of an earlier version has them in the block `run`."""
+    """Return the run's settings; earlier versions had them in the block `run`."""
     params = yaml.safe_load((folder / PARAMS).read_text())
     return params.get("run", params)
 
@@ -269,7 +269,6 @@ def _environment(folder: Path, python: Path) -> dict[str, str]:
 
 # ------------------------------------------------------------------------------------ DVC
 def _cache(root: Path, dvc: list[str], environment: Mapping[str, str]) -> Path:
-    """Return the folder of the project's cache."""
     command = [*dvc, "cache", "dir"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -280,8 +279,7 @@ def _cache(root: Path, dvc: list[str], environment: Mapping[str, str]) -> Path:
 def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
     """Copy the outputs of a dvc.lock from a cache to the folder's, if every file has its hash.
 
-    DVC itself would delete damaged files from the cache that it reads. Returns the outputs that are
-    missing or damaged.
+    DVC itself would delete damaged files from the cache. Returns the missing or damaged outputs.
     """
     lost = []
     for (_, path), digest in dvc_files.hashes(stages, "outs").items():
@@ -301,7 +299,7 @@ def _restore(stages: Mapping[str, Any], cache: Path, folder: Path) -> list[str]:
 
 
 def _object(cache: Path, digest: str) -> bytes:
-    """Read a file of a cache; ValueError if it does not have the hash in its name."""
+    """Read a file of a cache; raises ValueError if it does not match its hash."""
     content = dvc_files.object_path(cache, digest).read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest.removesuffix(".dir"):
         raise ValueError(f"{digest} is damaged")
@@ -309,7 +307,7 @@ def _object(cache: Path, digest: str) -> bytes:
 
 
 def _run(command: list[str], folder: Path, environment: Mapping[str, str], lock: int) -> int:
-    """Run a program; if this process is stopped, the program is stopped gracefully first."""
+    """Run a program; stop it gracefully first if this process is stopped."""
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -326,7 +324,7 @@ def _run(command: list[str], folder: Path, environment: Mapping[str, str], lock:
 
 # ------------------------------------------------------------------------------------ comparing
 def _cells(folder: Path) -> list[MetricValue]:
-    """The cells of the tables in a folder."""
+    """Return the cells of the tables in a folder."""
     paths = {name: folder / f"{name}.csv" for name in tables_with_metrics()}
     return metric_values({name: read_table(path) for name, path in paths.items() if path.exists()})
 
@@ -338,7 +336,7 @@ def _outputs(before: Mapping[str, Any], after: Mapping[str, Any], kind: str) -> 
 
 
 def _changed_inputs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Output]:
-    """Return the changed dependencies that no stage writes, each of them once."""
+    """Return the changed dependencies that no stage writes, each once."""
     written = [dvc_files.hashes(stages, "outs") for stages in (before, after)]
     made = {Path(path) for outs in written for _, path in outs}
     found: dict[str, Output] = {}

@@ -1,7 +1,7 @@
 """A run's result files as flat records: names, tags, numbers, curves, files.
 
-`dxai.tracking.mlflow_store` logs the records. It reads all of them before it logs the first, so a
-run with a missing result is not logged in part.
+`dxai.tracking.mlflow_store` reads all records before it logs the first, so a run with a missing
+result is never logged in part.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True)
 class Record:
-    """A run of the benchmark, a training or an evaluated method, as it is logged."""
+    """A benchmark run, a training or an evaluated method, as it is logged."""
 
     name: str
     """`<dataset>/<classifier>/<what>`."""
@@ -64,7 +64,7 @@ class Record:
     as they apply."""
     numbers: Numbers = field(default_factory=dict)
     curves: list[tuple[int, Numbers]] = field(default_factory=list)
-    """Steps, and the numbers at each."""
+    """Pairs of a step and its numbers."""
     params: dict[str, str] = field(default_factory=dict)
     """Settings under dotted names."""
     files: list[Path] = field(default_factory=list)
@@ -75,14 +75,14 @@ class Record:
     """Step to picture file."""
     tables: Tables = field(default_factory=dict)
     model: tuple[str, Path] | None = None
-    """'classifier' or 'explainer', and its model.pt."""
+    """'classifier' or 'explainer', and the path of its model.pt."""
     failed: bool = False
 
 
 def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
     """Read the run as a whole, and each training and evaluated method in it.
 
-    Only what `params` selects is read: there may be leftover results of other runs. Raises
+    Results that `params` does not select are ignored, as leftovers of other runs. Raises
     `ValueError`, naming the file, if a result is missing.
     """
     paths = Paths(root)
@@ -171,7 +171,7 @@ def _decomposition(
     params: dict[str, str] | None = None,
     keep: bool = False,
 ) -> Record:
-    """A training; logging its model is optional since it takes longer than everything else."""
+    """Record a training; its model is optional, since logging that is the slowest part."""
     return Record(
         f"{case}/decomposition-{folder.name}",
         tags | {"kind": "decomposition", "method": OURS},
@@ -195,7 +195,7 @@ def _method(row: Row, case: str, tags: dict[str, str]) -> Record:
 def _ablation(
     folder: Path, case: str, tags: dict[str, str], changed: dict[str, str], tables: Tables
 ) -> Record:
-    """One variant of ours, and its difference from the unchanged one."""
+    """Record one variant of ours and its difference from the unchanged one."""
     (row,) = (r for r in read_json(folder / SUMMARY)["rows"] if r["method"] == OURS)
     same = ("dataset", "classifier", "variant")
     tabled = [r for r in tables["ablations"] if all(str(r[key]) == tags[key] for key in same)]
@@ -215,7 +215,7 @@ def _scored(name: str, row: Row, tags: dict[str, str], params: dict[str, str]) -
 
 
 def _stability(case: str, tags: dict[str, str], tables: Tables) -> Record:
-    """The rows of Table 4 as curves over the training."""
+    """Record the rows of Table 4 as curves over the training."""
     here = [r for r in tables["table4"] if f"{r['dataset']}/{r['classifier']}" == case]
     curves = [
         (
@@ -233,7 +233,7 @@ def _drawn(row: Row) -> list[tuple[str, dict[str, list[float]]]]:
 
 
 def guards(rows: list[Row]) -> Numbers:
-    """The guards in our rows of Table 1, averaged over seeds."""
+    """Return the guards in our rows of Table 1, averaged over seeds."""
     found: dict[str, list[float]] = {}
     for row in rows:
         if row["method"] == OURS:
@@ -244,9 +244,9 @@ def guards(rows: list[Row]) -> Numbers:
 
 
 def deltas(claims: list[Row]) -> Numbers:
-    """`delta/table<N>/<dataset>/<classifier>/<other>` of each claim, and both ends of its interval.
+    """Return `delta/table<N>/<dataset>/<classifier>/<other>` of each claim, with its interval.
 
-    The baseline that happens to be the best one goes by `best_baseline`, so that runs line up.
+    The best baseline is called `best_baseline` whichever it is, so that runs line up.
     """
     found: Numbers = {}
     for row in claims:
@@ -259,13 +259,13 @@ def deltas(claims: list[Row]) -> Numbers:
 
 
 def numbers(values: Mapping[str, Any]) -> Numbers:
-    """Those of `values` that are finite numbers."""
+    """Return the finite numbers among `values`."""
     found = {key: number(value) for key, value in values.items()}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as dotted names of letters, digits and `_ - . /`."""
+    """Flatten nested mappings to dotted names of letters, digits and `_ - . /`."""
     for key, value in values.items():
         name = prefix + plain(key)
         if isinstance(value, dict) and value:

@@ -11,7 +11,7 @@ from dxai.utils import keyed_random
 def flip(images: Tensor, seed: int, step: int, samples: range | None = None) -> Tensor:
     """Mirror each image (B, C, H, W) with probability one half.
 
-    Here and below `samples` are the images' positions in the global batch; default: all of it.
+    Here and below, `samples` are positions in the global batch; default: all of it.
     """
     mirrored = keyed_random.uniform(seed, "flip", step, samples or range(len(images))) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
@@ -22,7 +22,7 @@ def add_noise(
 ) -> Tensor:
     """Add white Gaussian noise of deviation uniform in [0, strength] to each image (B, C, H, W).
 
-    Not clipped, so that a clean and a noisy image differ by the noise alone.
+    Nothing is clipped, so a clean and a noisy image differ by the noise alone.
     """
     if strength == 0:
         return images

@@ -15,22 +15,12 @@ from dxai.utils import keyed_random
 
 
 class Order:
-    """An endless stream of shuffled passes over n images, cut into batches.
+    """An endless stream of shuffled passes over `n` images, cut into batches.
 
-    A pass over a dataset that does not fit in memory visits its row groups in shuffled order and
-    shuffles the images within a window of row groups: a shuffle buffer whose position is a function
-    of the step, so that resuming needs no state.
-
-    Parameters
-    ----------
-    seed : int
-        Determines the order.
-    n, batch_size : int
-        Images in the split and in a batch.
-    blocks : ndarray, optional
-        (R + 1,), the start of each row group, and the end; None shuffles all images together.
-    window : int
-        Row groups whose images are shuffled together.
+    `seed` determines the order. A dataset that does not fit in memory has its row groups shuffled,
+    then the images within each `window` of row groups: a shuffle buffer whose state is a function
+    of the step, so that resuming needs none. `blocks`, (R + 1,), are the starts of the row groups
+    and the end; None shuffles all images together.
     """
 
     def __init__(
@@ -78,9 +68,9 @@ class Order:
 def prefetch(
     data: ShardedDataset, order: Order, steps: range, share: range | None = None, depth: int = 4
 ) -> Generator[Batch, None, None]:
-    """Yield the batches of `steps`, read and decoded ahead of time by one thread.
+    """Yield the batches of `steps`, read and decoded ahead by one thread.
 
-    `share` selects positions within each batch. Up to `depth` batches are read ahead; an error is
+    `share` selects positions within each batch; up to `depth` batches are read ahead. An error is
     raised when its batch is due. Closing or exhausting the generator ends the thread.
     """
 

@@ -1,7 +1,7 @@
 """The unfinished state of a training, on disk and optionally mirrored to an object store.
 
-A checkpoint is a file of tensors and a manifest with its hash, written in this order, each under a
-temporary name first: without a matching manifest a checkpoint does not exist.
+A checkpoint is a file of tensors, then a manifest with its hash, each written atomically: without a
+matching manifest it does not exist.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dxai.utils.files import atomic, read_json, sha256, write_json
 from dxai.utils.storage import StorageError, open_url, send_file, with_retries
 
 DAMAGED = ("FileNotFoundError", "FlexibleChecksumError")
-"""Errors of object store clients for an object that is missing or damaged."""
+"""Errors of object store clients for a missing or damaged object."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that could not be saved; the message names the last one that was."""
+    """A checkpoint could not be saved; the message names the last one that was."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,16 @@ class Manifest:
 
     @classmethod
     def read(cls, content: Any) -> Manifest:
-        """Parse JSON; raise KeyError, TypeError or ValueError for anything but a manifest."""
+        """Parse JSON; raises KeyError, TypeError or ValueError for anything but a manifest."""
         return cls(int(content["step"]), str(content["sha256"]), float(content["score"]))
 
 
 class Checkpoint:
-    """The checkpoints of one training: the last `keep` and the best.
+    """The last `keep` checkpoints of one training, and the best.
 
-    Parameters
-    ----------
-    folder : Path
-        Of this training alone; its name should contain a digest of everything that determines the
-        result, so that a run with other settings never resumes from it.
-    mirror : str, optional
-        A URL (``s3://bucket/prefix``) for a copy of each, from which other machines resume.
-    keep : int
-        Number of checkpoints kept.
+    The name of `folder` should contain a digest of everything that determines the result, so that a
+    run with other settings never resumes from it. `mirror` is a URL (``s3://bucket/prefix``) for
+    copies, from which other machines resume.
     """
 
     def __init__(self, folder: Path, mirror: str | None = None, keep: int = 2) -> None:
@@ -63,10 +57,7 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """Return the state of the last intact checkpoint, or None.
 
-        Raises
-        ------
-        CheckpointError
-            If the object store, which may have a later one, cannot be reached.
+        Raises `CheckpointError` if the object store, which may have a later one, is unreachable.
         """
         here, there = self._local(), self._remote()
         for step in sorted({*here, *there}, reverse=True):
@@ -83,18 +74,12 @@ class Checkpoint:
     def save(self, state: dict[str, Any], step: int, score: float = 0.0) -> None:
         """Save a state of tensors and plain values, and delete checkpoints no longer needed.
 
-        `step` counts the steps done; the checkpoint with the highest score is kept besides the
-        last ones.
-
-        Raises
-        ------
-        OSError
-            If writing to disk fails; earlier checkpoints are kept.
-        CheckpointError
-            If the upload fails; the message says what is kept on disk.
+        `step` counts the steps done; the checkpoint with the highest score is kept besides the last
+        ones. Raises `OSError` if writing fails (earlier checkpoints are kept), and
+        `CheckpointError` if the upload fails; its message says what is kept on disk.
         """
         path = self._path(step)
-        for left in self.folder.glob(".*.tmp"):  # by a process that was killed
+        for left in self.folder.glob(".*.tmp"):  # left by a killed process
             left.unlink(missing_ok=True)
         try:
             write_tensors(path, state)
@@ -132,7 +117,7 @@ class Checkpoint:
 
     def _drop(self, last: int) -> None:
         stay = {self._path(step).stem for step in _kept(self._local(), last, self.keep)}
-        for suffix in (".json", ".pt"):  # a file without manifest does not count
+        for suffix in (".json", ".pt"):  # manifests first: without one a file does not count
             for path in self.folder.glob(f"step-*{suffix}"):
                 if path.stem not in stay:
                     path.unlink(missing_ok=True)
@@ -154,7 +139,7 @@ class Checkpoint:
             for path in system.glob(f"{root}/step-*.json"):
                 try:
                     content = system.cat_file(path)
-                except FileNotFoundError:  # just deleted, perhaps by a killed run's last step
+                except FileNotFoundError:  # deleted meanwhile, perhaps by a killed run's last step
                     continue
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     manifest = Manifest.read(json.loads(content))
@@ -165,7 +150,7 @@ class Checkpoint:
         return self._tried(read, f"{self.mirror}: its checkpoints cannot be listed")
 
     def _fetch(self, path: Path, manifest: Manifest) -> bool:
-        """Download a checkpoint; return whether it is intact."""
+        """Download a checkpoint; returns whether it is intact."""
         assert self.mirror is not None
         system, root = open_url(self.mirror)
 
@@ -177,7 +162,7 @@ class Checkpoint:
                 if type(error).__name__ not in DAMAGED:
                     raise
 
-        for _ in range(2):  # the second attempt repairs what was damaged in transit
+        for _ in range(2):  # the second attempt repairs damage in transit
             if not _is_whole(path, manifest):
                 self._tried(get, f"{self.mirror}/{path.name}: cannot be fetched")
         return _is_whole(path, manifest)
@@ -223,7 +208,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _kept(known: dict[int, Manifest], last: int, keep: int) -> set[int]:
-    """The steps to keep: the last ones up to `last`, and the best of those.
+    """Return the steps to keep: the last ones up to `last`, and the best of those.
 
     Later checkpoints must be damaged, or this training would have resumed from them.
     """

@@ -32,21 +32,12 @@ def train_classifier(
 ) -> list[dict[str, Any]]:
     """Train `network` in place, keeping the weights that were best on validation images.
 
-    Cross-entropy, AdamW, a cosine schedule from `lr` to 0 over all epochs, and early stopping. A
-    checkpoint is written after each epoch and when stopped.
+    Uses cross-entropy, AdamW, a cosine schedule from `lr` to 0 over all epochs, and early stopping.
+    A checkpoint is written after each epoch and when stopped.
 
-    Returns
-    -------
-    list of dict
-        One row per epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
-        `validation_accuracy`, `seconds` since the start.
-
-    Raises
-    ------
-    NonFiniteError
-        With step and image ids.
-    Stopped
-        If the event sink requested it; everything up to that step is saved.
+    Returns a row per epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
+    `validation_accuracy`, `seconds` since the start. Raises `NonFiniteError`, with step and image
+    ids, and, if the event sink requests it, `Stopped` after saving.
     """
     data, seed, events, group = run.data, run.seed, run.events, run.group
     group.synchronise_batch_norm(network)
@@ -93,7 +84,7 @@ def train_classifier(
             flag = torch.tensor([float(run.is_first and events.stopping)])
             loss, accuracy, stopping = group.mean(torch.cat([found, flag.to(found)])).tolist()
             due = (done + 1) % steps == 0 or stopping
-            # Not the buffers, which may be infinite on purpose.
+            # Exclude the buffers, which may be infinite on purpose.
             kept = [*network.parameters(), optimiser.state_dict()] if due else []
             if not math.isfinite(loss) or not all_finite(kept):
                 what = "weights are" if math.isfinite(loss) else "loss is"
@@ -120,7 +111,7 @@ def train_classifier(
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The epoch (from 1) with the best validation accuracy; ties go to the lowest loss."""
+    """Return the epoch (from 1) with the best validation accuracy; ties go to the lowest loss."""
     best = max(history, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
     return int(best["epoch"])
 
@@ -132,7 +123,7 @@ def score(
     batch_size: int = 64,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on all images of a split, divided among the workers."""
+    """Return mean cross-entropy and accuracy on a split, divided among the workers."""
     sums = torch.zeros(2, dtype=torch.float64)
     device = next(network.parameters()).device
     for batch in data.batches(batch_size, range(group.rank, len(data), group.size)):
@@ -144,7 +135,7 @@ def score(
 
 
 def initial_seed(seed: int) -> int:
-    """The torch seed of a classifier's initial weights."""
+    """Return the torch seed of a classifier's initial weights."""
     return keyed_random.torch_seed(seed, "classifier/initial weights")
 
 
@@ -185,7 +176,7 @@ def _row(
 
 
 def _is_over(history: list[dict[str, Any]], params: ClassifierParams) -> bool:
-    """Whether all epochs are done, or the last `patience` brought no improvement."""
+    """Whether all epochs are done, or the last `patience` ones brought no improvement."""
     if len(history) >= params.epochs:
         return True
     return bool(history) and len(history) - best_epoch(history) >= params.patience
@@ -197,8 +188,6 @@ def _note(history: list[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class ClassifierJob:
-    """Training of a classifier."""
-
     data: str
     spec: ClassifierSpec
     settings: ClassifierParams
@@ -206,11 +195,11 @@ class ClassifierJob:
 
     @property
     def user_package(self) -> str | None:
-        """The package of a classifier written as `module:Class`."""
+        """Return the package of a classifier written as `module:Class`."""
         return self.spec.arch.split(":")[0].split(".")[0] if ":" in self.spec.arch else None
 
     def network(self, data: ShardedDataset) -> tuple[nn.Module, dict[str, Any]]:
-        """Build the network, with the spec's weights if any; also return what rebuilds it."""
+        """Build the network, with the spec's weights if any; also returns what rebuilds it."""
         options = dict(self.spec.options)
         network_range = [float(v) for v in options.pop("value_range", (-1.0, 1.0))]
         with torch.random.fork_rng(devices=[]):
@@ -236,6 +225,5 @@ class ClassifierJob:
     def run(
         self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
     ) -> None:
-        """Train; see `train_classifier`."""
         run = TrainingRun.open(self.data, self.seed, checkpoint, events, group)
         train_classifier(self.network(run.data)[0].to(device), self.settings, run)

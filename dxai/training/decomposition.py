@@ -28,30 +28,21 @@ from dxai.types import Batch, Decomposition
 from dxai.utils import keyed_random
 
 Snapshots = dict[int, dict[str, Tensor]]
-"""Step to the averaged weights after it."""
+"""Maps a step to the averaged weights after it."""
 PANEL_IMAGES = 12
-"""Number of validation images for the sample panels and the logged PSNR."""
+"""Validation images in the sample panels and the logged PSNR."""
 EARLIER = (1 / 300_000, 1 / 30, 1 / 3)
 """Fractions of training at which snapshots are kept: those of Table 4 before the last."""
 READ_EVERY = 20
-"""Steps between two reads of the losses from a GPU, each of which waits for it."""
+"""Steps between two reads of the losses from a GPU; each read waits for it."""
 
 
 def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list[dict[str, Any]]:
-    """Train `networks`, as built by `build_networks`, in place; continue from a checkpoint if any.
+    """Train `networks`, as built by `build_networks`, in place; resume from a checkpoint if any.
 
-    Returns
-    -------
-    list of dict
-        The losses every `log_every` steps: `step`, `seconds`, `loss/...` and `psnr_db` on
-        validation images.
-
-    Raises
-    ------
-    NonFiniteError
-        With step, losses and image ids.
-    Stopped
-        If the event sink requested it; everything up to that step is saved.
+    Returns the history, a row every `log_every` steps: `step`, `seconds`, `loss/...`, and `psnr_db`
+    on validation images. Raises `NonFiniteError`, with step, losses and image ids, and, if the
+    event sink requests it, `Stopped` after saving.
     """
     data, seed, events, group = run.data, run.seed, run.events, run.group
     classes = len(data.class_names)
@@ -97,7 +88,7 @@ def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list
             if due["checkpoint"] or stopping:
                 _check_weights(run, order, networks, done)
             if (due["checkpoint"] or stopping) and run.is_first:
-                # Losses since the last row are saved too, so that a resumed history is identical.
+                # Save unlogged losses too, so that a resumed history is identical.
                 content = {
                     "step": done,
                     "complete": done == params.steps,
@@ -125,9 +116,9 @@ def _resume(
 
 
 def snapshot_steps(steps: int) -> list[int]:
-    """Return the steps after which the averaged weights are kept besides the last (Table 4).
+    """Return the steps, before the last, after which averaged weights are kept (Table 4).
 
-    1, 10,000 and 100,000 of the paper's 300,000 steps, scaled to this number.
+    They are 1, 10,000 and 100,000 of the paper's 300,000 steps, scaled to this number.
     """
     return sorted({max(1, round(share * steps)) for share in EARLIER} - {steps})
 
@@ -149,7 +140,7 @@ def _due(params: DecomposeParams, done: int) -> dict[str, bool]:
 def _read_losses(
     unread: list[dict[str, Tensor]], group: ProcessGroup, stopping: bool
 ) -> tuple[list[dict[str, Tensor]], bool]:
-    """Return the steps' losses, averaged over workers, and whether the first one has to stop."""
+    """Return the steps' losses, averaged over workers, and whether the first worker must stop."""
     values = [value.double().cpu() for row in unread for value in row.values()]
     flags = torch.tensor([float(stopping)], dtype=torch.float64)
     found = torch.cat([torch.stack(values), flags])
@@ -157,7 +148,7 @@ def _read_losses(
         device = next(iter(unread[0].values())).device  # NCCL does not accept CPU tensors
         found = group.mean(found.to(device)).cpu()
     means = iter(found)
-    # Back to the computed dtype, so that a single worker's values are unchanged.
+    # Restore the dtype, so that a single worker's values are unchanged.
     rows = [{name: next(means).to(value.dtype) for name, value in r.items()} for r in unread]
     return rows, bool(next(means) > 0)
 
@@ -172,14 +163,14 @@ def _check_losses(
 
 
 def _check_weights(run: TrainingRun, order: Order, networks: Networks, done: int) -> None:
-    """Check before saving: an update may overflow although the losses before it were finite."""
+    """Check before saving: an update may overflow although all earlier losses were finite."""
     wrong = [name for name, state in networks.state_dict().items() if not all_finite(state)]
     if wrong:
         raise run.non_finite(order, done, f"{', '.join(wrong)} not finite after it")
 
 
 def _panel_batch(data: ShardedDataset) -> Batch:
-    """The first few images of each class."""
+    """Return the first few images of each class."""
     per_class = max(1, PANEL_IMAGES // len(data.class_names))
     indices = [
         int(i)
@@ -243,10 +234,7 @@ def panel(decomposition: Decomposition, enlarge: int = 2) -> bytes:
 
 @dataclass(frozen=True)
 class DecompositionJob:
-    """Training of a decomposition.
-
-    `classifier` is the model file of the classifier to be explained; None means C = D.
-    """
+    """Training of a decomposition of the model file `classifier`; None means C = D."""
 
     data: str
     settings: DecomposeParams
@@ -268,6 +256,5 @@ class DecompositionJob:
     def run(
         self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
     ) -> None:
-        """Train; see `train`."""
         run = TrainingRun.open(self.data, self.seed, checkpoint, events, group)
         train(self.networks(run.data, device), self.settings, run)

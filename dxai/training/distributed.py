@@ -1,7 +1,7 @@
 """The workers of a training: how they share a batch and communicate.
 
-Every loss is a mean over the batch and every random draw is keyed by the image's position in the
-global batch, so N workers with B / N images each and averaged gradients equal one worker with B.
+Losses are means over the batch, and random draws are keyed by an image's position in the global
+batch, so N workers with B / N images each and averaged gradients equal one worker with B.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One worker's view of the process group; by default it is the only worker.
+    """One worker's view of the process group, by default as its only worker.
 
-    Attributes
-    ----------
-    rank, size : int
-        This worker's number, from 0, and the number of workers. With more than one,
-        `torch.distributed` must be initialised.
+    `rank` counts from 0. With `size` > 1, `torch.distributed` must be initialised.
     """
 
     rank: int = 0
@@ -33,10 +29,7 @@ class ProcessGroup:
     def share(self, batch_size: int) -> range:
         """Return this worker's positions in a batch.
 
-        Raises
-        ------
-        ValueError
-            If the batch cannot be divided equally, which would change the mean.
+        Raises `ValueError` if it cannot be divided equally, which would change the mean.
         """
         if batch_size % self.size:
             valid = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
@@ -58,7 +51,7 @@ class ProcessGroup:
             gradient.copy_(part.view(gradient.shape))
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over the workers, in place."""
+        """Average over the workers, in place."""
         return self.sum(values).div_(self.size)
 
     def sum(self, values: Tensor) -> Tensor:
@@ -68,7 +61,7 @@ class ProcessGroup:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """Return the first worker's value (anything that can be pickled) on all workers."""
+        """Return the first worker's value (any picklable object) on all workers."""
         if self.size == 1:
             return value
         box = [value]
@@ -78,10 +71,7 @@ class ProcessGroup:
     def synchronise_batch_norm(self, network: nn.Module) -> nn.Module:
         """Compute batch norm statistics over the whole batch (`nn.SyncBatchNorm` needs a GPU).
 
-        Raises
-        ------
-        ValueError
-            For a custom batch norm class.
+        Raises `ValueError` for a custom batch norm class.
         """
         if self.size > 1:
             for module in network.modules():
@@ -110,7 +100,6 @@ class _Sum(torch.autograd.Function):
 
 
 SINGLE_PROCESS = ProcessGroup()
-"""The group of a single worker."""
 
 
 class _SynchronisedBatchNorm(_BatchNorm):

@@ -45,16 +45,8 @@ class EventSink:
 class Console(EventSink):
     """Print progress, and write panels and numbers to the training's folder.
 
-    Parameters
-    ----------
-    title : str
-        Name of the training, at the start of each line.
-    folder : Path
-        For panels/step-000250.png and events.jsonl (a line per `start`, `row` and `panel`).
-    stop : StopRequest, optional
-        Says whether to stop.
-    metrics : Path, optional
-        Folder for a Prometheus text file.
+    `title` starts each line. `folder` gets panels/step-000250.png and events.jsonl (a line per
+    `start`, `row` and `panel`), `metrics` a Prometheus text file. `stop` tells whether to stop.
     """
 
     def __init__(
@@ -108,7 +100,7 @@ class Console(EventSink):
         elif kind == "row":
             metrics.set_row(content["numbers"])
         over = kind == "step" and content["done"] >= self._progress.total
-        with contextlib.suppress(OSError):  # metrics are not worth stopping for a full disk
+        with contextlib.suppress(OSError):  # a full disk must not end the training
             metrics.write(now=over or kind == "start")
 
     def _log(self, kind: str, content: dict[str, Any]) -> None:
@@ -121,8 +113,8 @@ class Console(EventSink):
 class StopRequest:
     """Turn SIGINT and SIGTERM into a request that a training answers between two steps.
 
-    Inside the `with` block the first signal only sets `pending`; `answer` then ends the program as
-    the signal would have. A second signal ends it at once.
+    In the `with` block the first signal only sets `pending`; `answer` then ends the program as the
+    signal would have. A second signal ends it at once.
     """
 
     def __init__(self) -> None:

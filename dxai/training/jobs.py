@@ -12,9 +12,9 @@ from dxai.training.events import EventSink
 
 
 class Job(Protocol):
-    """The settings, the seed and the location of the prepared data of one training; a dataclass.
+    """Settings, seed and data location of one training, as a dataclass.
 
-    Each is defined beside its training: `ClassifierJob` and `DecompositionJob`.
+    Each job is defined beside its training: `ClassifierJob` and `DecompositionJob`.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -32,5 +32,5 @@ class Job(Protocol):
     def run(
         self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup
     ) -> None:
-        """Do the work of one worker; everything it produces is in the last checkpoint."""
+        """Do one worker's part; everything it produces is in the last checkpoint."""
         ...

@@ -1,7 +1,7 @@
-"""The losses of the decomposition, one function each, all means over the batch.
+"""The losses of the decomposition, all means over the batch.
 
 Shapes: B images, C channels, H x W pixels, c classes; `heads` are logits of the discriminator.
-Equations are the paper's.
+Equation numbers are the paper's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 def adversarial_real(head: Tensor) -> Tensor:
     """-log sigma(D_y(x)) for head (B,): the discriminator's half of Eq. 10 on real images.
 
-    Applied to blends it is the generator's non-saturating loss.
+    On blends it is the generator's non-saturating loss.
     """
     return F.softplus(-head).mean()
 
@@ -30,12 +30,8 @@ def adversarial_fake(head: Tensor) -> Tensor:
 def distribution_kl(heads: Tensor, logits: Tensor, direction: str = "d_c") -> Tensor:
     """KL(D||C) between class distributions on real images (Eq. 11), or KL(C||D) for ``c_d``.
 
-    Parameters
-    ----------
-    heads, logits : Tensor
-        (B, c), of the discriminator and of the classifier (no gradient goes to the latter).
-    direction : {'d_c', 'c_d'}
-        The distribution averaged over: D or C.
+    `heads` (of D) and `logits` (of the classifier C, without gradient) are (B, c). `direction`,
+    'd_c' or 'c_d', starts with the distribution that is averaged over.
     """
     log_d, log_c = heads.log_softmax(1), logits.detach().log_softmax(1)
     if direction == "d_c":
@@ -72,15 +68,10 @@ def distinct_reconstruction(
     x, blend_y, distinct : Tensor
         (B, C, H, W); the mean of |psi_distinct^y| is taken per image and channel.
     over : {'image', 'batch'}
-        Divide by the mask's size per image and average, which does not depend on how a batch is
-        split, or by its size over the whole batch.
+        Divide by the mask's size per image and average, independently of how a batch is split, or
+        by its size over the whole batch. An empty mask contributes 0.
     mean_over_workers : callable
         For ``batch``: the mean of a scalar over all workers sharing the batch.
-
-    Returns
-    -------
-    Tensor
-        Scalar; an empty mask contributes 0.
     """
     size = distinct.detach().abs()
     mask = (size > size.mean((2, 3), keepdim=True)).to(x.dtype)
@@ -93,7 +84,7 @@ def distinct_reconstruction(
 def neutrality(logits: Tensor) -> Tensor:
     """Cross-entropy of the uniform distribution and C(x - psi_distinct) above its minimum.
 
-    Definition 1 of the paper. 0 where the classifier is undecided; logits (B, c).
+    Definition 1 of the paper; 0 where the classifier is undecided. logits (B, c).
     """
     return -logits.log_softmax(1).mean() - math.log(logits.shape[1])
 
@@ -101,12 +92,7 @@ def neutrality(logits: Tensor) -> Tensor:
 def r1_penalty(head: Tensor, x: Tensor) -> Tensor:
     """1/2 ||grad_x D_y(x)||^2 per image, averaged (Mescheder et al. 2018).
 
-    Parameters
-    ----------
-    head : Tensor
-        (B,), the discriminator's output for the images.
-    x : Tensor
-        (B, C, H, W), with `requires_grad`.
+    `head` (B,) is the output for the images `x` (B, C, H, W), which need `requires_grad`.
     """
     (gradient,) = torch.autograd.grad(head.sum(), x, create_graph=True)
     return 0.5 * gradient.square().sum((1, 2, 3)).mean()

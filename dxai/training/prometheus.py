@@ -1,4 +1,4 @@
-"""Progress of a training in Prometheus's text format, for a textfile collector."""
+"""Training progress in Prometheus's text format, for a textfile collector."""
 
 from __future__ import annotations
 
@@ -24,13 +24,8 @@ HELP = {
 class Metrics:
     """The file `<title>.prom`, replaced every few seconds.
 
-    Parameters
-    ----------
-    folder : Path
-        The collector's folder (`node_exporter --collector.textfile.directory`).
-    title : str
-        Name of the training, the label `training`. The label `run` is the id of the Prefect run, if
-        any.
+    `folder` is the collector's (`node_exporter --collector.textfile.directory`). The label
+    `training` is `title`, the label `run` the id of the Prefect run, if any.
     """
 
     def __init__(self, folder: Path, title: str) -> None:
@@ -55,11 +50,9 @@ class Metrics:
             self.gauges[name].labels(**self.labels).set(value)
 
     def count_start(self) -> None:
-        """Increment the number of starts."""
         self.gauges["starts"].labels(**self.labels).inc()
 
     def set_row(self, numbers: dict[str, Any]) -> None:
-        """Set the numbers of a row of the history."""
         for name, value in numbers.items():
             self.number.labels(**self.labels, name=name).set(float(value))
 

@@ -1,4 +1,4 @@
-"""What both trainings are given besides networks and settings."""
+"""The inputs that both trainings share besides networks and settings."""
 
 from __future__ import annotations
 
@@ -21,18 +21,9 @@ class NonFiniteError(ValueError):
 class TrainingRun:
     """One worker's data, checkpoints, events and connection to the other workers.
 
-    Attributes
-    ----------
-    data, validation : ShardedDataset
-        Images to train on, and images to select and monitor with. Test images are never used.
-    seed : int
-        Keys every random draw.
-    checkpoint : Checkpoint
-        Of this training alone; read and written by the first worker only.
-    events : EventSink
-        Receives progress and may request a stop; only the first worker's is asked.
-    group : ProcessGroup
-        The workers that share each batch.
+    `data` trains, `validation` selects and monitors; test images are never used. `seed` keys every
+    random draw. `checkpoint` belongs to this training alone; only the first worker reads and writes
+    it, and only the first worker's `events` can request a stop.
     """
 
     data: ShardedDataset
@@ -50,14 +41,14 @@ class TrainingRun:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the worker that saves and reports."""
+        """Whether this worker saves and reports."""
         return self.group.rank == 0
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state of the last checkpoint on every worker; None without one."""
+        """Return the state of the last checkpoint on every worker, or None."""
         return self.group.broadcast(self.checkpoint.load() if self.is_first else None)
 
     def non_finite(self, order: Order, done: int, what: str) -> NonFiniteError:
-        """Make the error for step `done` (from 1); it names the step's images."""
+        """Make the error for step `done` (from 1), naming the step's images."""
         ids = ", ".join(self.data.ids[i] for i in order.indices(done - 1))
         return NonFiniteError(f"step {done}: {what}; images {ids}; the last checkpoint is kept")

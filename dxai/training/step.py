@@ -31,7 +31,7 @@ class Networks:
     """The networks and optimisers of a training.
 
     `classifier` is None for C = D ("joint"): then the discriminator's own heads classify, and its
-    averaged weights `average_discriminator` are the classifier that is explained in the end.
+    averaged weights, `average_discriminator`, are the explained classifier.
     """
 
     decomposer: Decomposer
@@ -43,11 +43,10 @@ class Networks:
     optimiser_d: torch.optim.Optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of everything but the classifier, which never changes."""
+        """Return the state of everything but the classifier, which never changes."""
         return {name: getattr(self, name).state_dict() for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
         for name in _STATE:
             getattr(self, name).load_state_dict(state[name])
 
@@ -73,11 +72,8 @@ def build_networks(
 ) -> Networks:
     """Build networks and optimisers; the initial weights depend on `seed`, not on the device.
 
-    Raises
-    ------
-    ValueError
-        For a joint classifier with a single-head discriminator, or `compile` without a C++
-        compiler.
+    Raises `ValueError` for a joint classifier with a single-head discriminator, or `compile`
+    without a C++ compiler.
     """
     if classifier is None and params.discriminator_heads != "class":
         raise ValueError("classifier joint: needs decompose.discriminator_heads: class")
@@ -108,7 +104,7 @@ def build_networks(
         torch.optim.Adam(groups, **adam),
         torch.optim.Adam(discriminator.parameters(), **adam),
     )
-    if params.compile:  # not the copies, which run too rarely for it to pay
+    if params.compile:  # the averaged copies run too rarely to gain
         _compile(decomposer.generator, device)
     return networks
 
@@ -120,7 +116,7 @@ def _compile(generator: Generator, device: torch.device | str) -> None:
 
 
 def generator_settings(params: DecomposeParams) -> dict[str, Any]:
-    """The settings that are arguments of `Decomposer`."""
+    """Return the settings that are arguments of `Decomposer`."""
     return {name: getattr(params, name) for name in OPTIONS}
 
 
@@ -128,8 +124,8 @@ def generator_settings(params: DecomposeParams) -> dict[str, Any]:
 class RandomInputs:
     """The random numbers of one step, keyed by (seed, step, sample, purpose).
 
-    other : (B,), a class that is not y, uniformly; latent_y, latent_other : (B, latent_dim);
-    alpha : (B, n - 1), or (1, n - 1) where a batch shares it.
+    other : (B,), uniform over the classes but y; latent_y, latent_other : (B, latent_dim); alpha :
+    (B, n - 1), or (1, n - 1) if shared by the batch.
     """
 
     other: Tensor
@@ -138,7 +134,6 @@ class RandomInputs:
     alpha: Tensor
 
     def to(self, device: torch.device) -> RandomInputs:
-        """Move to a device."""
         return RandomInputs(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
 
 
@@ -169,21 +164,11 @@ def draw_inputs(
 def blend(
     psi_y: Tensor, psi_other: Tensor, alpha: Tensor, zero_distinction: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The alpha-blended images of Eq. 5.
+    """Return the alpha-blended images x_hat^y and x_hat^y~ of Eq. 5, each (B, C, H, W).
 
-    Parameters
-    ----------
-    psi_y, psi_other : Tensor
-        (B, n, C, H, W), branches under the style of the image's class and of the other class.
-    alpha : Tensor
-        (B, n - 1) or (1, n - 1), in [0, 1].
-    zero_distinction : bool
-        Whether psi_distinct of the other class counts as 0.
-
-    Returns
-    -------
-    tuple of Tensor
-        x_hat^y and x_hat^y~, each (B, C, H, W).
+    `psi_y` and `psi_other`, (B, n, C, H, W), are the branches under the styles of the image's class
+    and of the other class; `alpha`, (B, n - 1) or (1, n - 1), is in [0, 1]. `zero_distinction`
+    replaces psi_distinct of the other class by 0.
     """
     alpha = alpha[:, :, None, None, None]
     own, other = psi_y[:, 1:], psi_other[:, 1:]
@@ -196,16 +181,11 @@ def blend(
 
 @dataclass(frozen=True)
 class Savings:
-    """Optimisations of a step that change no loss; switched off only in benchmarks/step.py.
+    """Optimisations that change no loss; switched off only in benchmarks/step.py.
 
-    Attributes
-    ----------
-    one_pass : bool
-        Use one generator pass for both updates and one encoder pass for both styles.
-    real_once : bool
-        Pass each real image through the discriminator once instead of once per blend.
-    frozen : bool
-        Compute no gradients of the discriminator's weights while the generator is updated.
+    `one_pass` uses one generator pass for both updates and one encoder pass for both styles;
+    `real_once` passes each real image through the discriminator once, not once per blend; `frozen`
+    computes no gradients of its weights while the generator is updated.
     """
 
     one_pass: bool = True
@@ -242,27 +222,11 @@ def train_step(
     group: ProcessGroup = SINGLE_PROCESS,
     savings: Savings = ALL,
 ) -> dict[str, Tensor]:
-    """Update discriminator, generator, mapping network and averages with one batch.
+    """Update discriminator, generator, mapping network and averages, in place, with one batch.
 
-    Parameters
-    ----------
-    networks : Networks
-        Changed in place.
-    x, y : Tensor
-        (B, C, H, W) in [-1, 1] and (B,).
-    drawn : RandomInputs
-        The step's random inputs.
-    step : int
-        Counted from 0.
-    group : ProcessGroup
-        The workers that share the batch; x and y are this one's share. Gradients are averaged.
-    savings : Savings
-        All, except in a benchmark.
-
-    Returns
-    -------
-    dict of Tensor
-        Unweighted losses by name (scalars), `total` and `total_d`, on this worker's share.
+    `x`, (B, C, H, W) in [-1, 1], and `y`, (B,), are this worker's share of the batch; gradients are
+    averaged over `group`. `step` counts from 0. Returns unweighted losses by name, `total` and
+    `total_d`, as scalars on this share.
     """
     with torch.set_grad_enabled(savings.one_pass):
         blended = blends(networks, params, x, y, drawn, savings)
@@ -306,12 +270,12 @@ def _precision(params: DecomposeParams, x: Tensor, exact: bool = False) -> torch
 
 
 def _exact(values: Tensor) -> Tensor:
-    """Convert bf16 to float32; float64, used to compare runs, is kept."""
+    """Convert bf16 to float32; keep float64, used to compare runs."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _head(params: DecomposeParams, heads: Tensor, y: Tensor) -> Tensor:
-    """The output for class y, (B,)."""
+    """Select the output for class y, (B,)."""
     if params.discriminator_heads == "single":
         return heads[:, 0]
     return heads.gather(1, y[:, None])[:, 0]
@@ -369,7 +333,7 @@ def _update_generator(
     x, _, targets = batch
     distinct, blend_y, blend_other = blended
     both = torch.cat([blend_y, blend_other])
-    # Gradients pass through both networks but are not needed for their weights.
+    # Gradients pass through both networks, but their weights need none.
     networks.discriminator.requires_grad_(not savings.frozen)
     classify = networks.classifier or networks.discriminator
     with _precision(params, x):

@@ -1,7 +1,7 @@
 """A training on Ray: its driver, its workers, and the event queue between them.
 
 The only module that imports Ray. `dxai.training.runtime.supervisor` runs `main` in a separate
-process and talks to it over a pipe; `python -m dxai.training.runtime.ray_driver` keeps a cluster
+process and talks to it over a pipe. `python -m dxai.training.runtime.ray_driver` keeps a cluster
 running for several trainings.
 """
 
@@ -38,7 +38,7 @@ WAITING_EVERY = 30.0
 
 
 class SingleWorkerConfig(TorchConfig):
-    """No process group, whose rendezvous would listen on every network interface."""
+    """Omits the process group, whose rendezvous would listen on every network interface."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -64,7 +64,6 @@ class EventQueue:
         return events
 
     def request_stop(self) -> None:
-        """Make every further `put` return True."""
         self.stop = True
 
 
@@ -109,7 +108,6 @@ class QueueSink(EventSink):
 
 
 def work(config: dict[str, Any]) -> None:
-    """Run one worker."""
     task: Task = ray.get(config["task"][0])
     context = ray.train.get_context()
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
@@ -155,7 +153,7 @@ class EventForwarder(threading.Thread):
             time.sleep(0.1)
 
     def _send(self, kind: str, content: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the supervisor is gone, as `_should_stop` notices too
+        with contextlib.suppress(OSError):  # a lost supervisor is noticed by `_should_stop` too
             self.link.send((kind, content))
 
     def _should_stop(self) -> bool:
@@ -188,10 +186,7 @@ def main() -> None:
 def fit(link: Connection, task: Task, address: str | None) -> None:
     """Train `task` with Ray Train.
 
-    Raises
-    ------
-    Exception
-        Ray's own, if the cluster is lost, or workers are lost more often than allowed.
+    Raises Ray's own errors if the cluster is lost, or workers are lost more often than allowed.
     """
     params = task.params
     connect(address, params.workers * params.cpus_per_worker, task)
@@ -217,7 +212,7 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
     config, scratch = run_config(task)
     trainer = TorchTrainer(
         work,
-        # In a list, or Ray would replace the reference by its content.
+        # Ray would replace a bare reference by its content.
         train_loop_config={"task": [ray.put(task)], "queue": queue, "gpu": gpu},
         scaling_config=ScalingConfig(
             num_workers=params.workers,
@@ -239,9 +234,9 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
 
 
 def run_config(task: Task) -> tuple[RunConfig, Path | None]:
-    """Configure where Ray Train keeps its own records; also return the folder to remove, if any.
+    """Configure Ray Train's own records; also returns the folder to remove, if any.
 
-    Checkpoints are our own. Each start has a unique name: Ray would resume one of the same name.
+    Checkpoints are our own. Each start has a unique name: Ray would resume an existing one.
     """
     name = f"{task.name}-{os.getpid()}-{time.time_ns()}"
     failures = FailureConfig(max_failures=task.params.failures)
@@ -280,7 +275,7 @@ def connect(address: str | None, cpus: int, task: Task | None = None) -> None:
 
 
 def modules(task: Task | None) -> list[str]:
-    """The packages to send to a cluster: this one, and that of a user's classifier."""
+    """Return the packages to send to a cluster: this one, and that of a user's classifier."""
     found = [str(Path(__file__).parents[2])]
     if task is not None and task.job.user_package is not None:
         spec = importlib.util.find_spec(task.job.user_package)
@@ -292,13 +287,13 @@ def modules(task: Task | None) -> list[str]:
 
 
 def keep_cluster() -> None:
-    """Start a cluster on this machine, print its address, and keep it until standard input ends.
+    """Start a cluster here, print its address, and keep it until standard input ends.
 
     Standard input ends with the process that holds the cluster, even if that is killed.
     """
     connect(None, 1)
     print(ray.get_runtime_context().gcs_address, flush=True)
-    os.dup2(2, 1)  # the reader of that line may be gone
+    os.dup2(2, 1)  # the reader of that line may have ended
     gone = threading.Event()
 
     def wait() -> None:

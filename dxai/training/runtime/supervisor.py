@@ -1,7 +1,7 @@
-"""Run a training in this process, or on Ray under the supervision of this process.
+"""Run a training in this process, or on Ray under its supervision.
 
 Ray runs in its own process and session. If a worker, the trainer or the whole cluster is killed, or
-a worker hangs, this process ends what is left and restarts from the last checkpoint.
+a worker hangs, this process ends the rest and restarts from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from dxai.utils import processes, shared_process
 from dxai.utils.files import digest
 
 START_SECONDS = 180.0
-"""Time limit for the first event from Ray."""
+"""Time limit in seconds for the first event from Ray."""
 STOP_SECONDS = 60.0
-"""Time limit for saving after a stop request."""
+"""Time limit in seconds for saving after a stop request."""
 END_SECONDS = 20.0
-"""Time limit for leaving an external cluster."""
+"""Time limit in seconds for leaving an external cluster."""
 LOG = "ray.log"
 OWN_CLUSTER = {
-    # As Ray protects clusters that it starts itself; every member must use the same mode.
+    # Ray protects its own clusters like this; all members must use the same mode.
     "RAY_AUTH_MODE": "token",
     # Listen on loopback only, as Ray does on these systems.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -59,7 +59,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """What each worker receives; `name` identifies the training, its settings and its data."""
+    """The input of each worker; `name` identifies the training, its settings and its data."""
 
     job: Job
     checkpoint: Checkpoint
@@ -72,26 +72,12 @@ def launch(
 ) -> tuple[dict[str, Any], Checkpoint]:
     """Train to completion, resuming from a checkpoint if there is one.
 
-    Parameters
-    ----------
-    job : Job
-    title : str
-        For progress lines.
-    name : str
-        Contains a digest of everything that determines the result.
-    folder : Path
-        For panels/, events.jsonl and Ray's log.
-    params : TrainingParams
+    `title` starts progress lines; `name` contains a digest of everything that determines the
+    result; `folder` gets panels/, events.jsonl and Ray's log.
 
-    Returns
-    -------
-    dict, Checkpoint
-        The final state and its checkpoint, to be removed once the result is written.
-
-    Raises
-    ------
-    TrainingError, TrainingFailed
-        See these. After a signal, KeyboardInterrupt or SystemExit, once the state is saved.
+    Returns the final state and its checkpoint, to be removed once the result is written. Raises
+    `TrainingError`, `TrainingFailed`, or, after a signal, KeyboardInterrupt or SystemExit once the
+    state is saved.
     """
     if "://" in params.storage:
         checkpoint = Checkpoint(cache_root() / "checkpoints" / name, params.storage, params.keep)
@@ -116,7 +102,6 @@ def launch(
 
 
 def run_in_process(task: Task, console: Console) -> None:
-    """Train in this process."""
     if task.params.workers > 1:
         raise ValueError(f"training.workers is {task.params.workers}; executor: local has one")
     prepare_torch(task.params)
@@ -124,7 +109,7 @@ def run_in_process(task: Task, console: Console) -> None:
 
 
 def prepare_torch(params: TrainingParams) -> None:
-    """Set threads and determinism of this process, on which the numbers depend."""
+    """Set threads and determinism of this process, which affect the numbers."""
     torch.set_num_threads(params.cpus_per_worker)
     if params.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -141,7 +126,7 @@ def choose_device(params: TrainingParams) -> torch.device:
 
 
 def _with_published_data(task: Task, console: Console) -> Task:
-    """With object storage, upload the data, which each machine then caches once."""
+    """With object storage, upload the data; each machine then caches it once."""
     if "://" not in task.params.storage or "://" in task.job.data:
         return task
     folder = Path(task.job.data)
@@ -154,7 +139,7 @@ def _with_published_data(task: Task, console: Console) -> Task:
 
 # ------------------------------------------------------------------------------------ on Ray
 def _supervise(task: Task, console: Console) -> None:
-    """Train on Ray; restart after failures that are not the training's own."""
+    """Train on Ray; restart after failures that the training did not cause."""
     for attempt in range(task.params.failures + 1):
         console.emit("say", text="starting on Ray")
         address = ray_address()
@@ -174,13 +159,9 @@ def _supervise(task: Task, console: Console) -> None:
 def ray_address() -> str | None:
     """Return the address of the cluster to join; None starts one for this training alone.
 
-    RAY_ADDRESS names it. Otherwise several trainings may share one (`dxai.utils.shared_process`),
-    which the first of them starts, and which is restarted if it was lost.
-
-    Raises
-    ------
-    ValueError
-        If nothing answers at RAY_ADDRESS, for which Ray itself would wait for minutes.
+    RAY_ADDRESS names it. Otherwise several trainings may share one (`dxai.utils.shared_process`);
+    the first starts it, and a lost one is restarted. Raises `ValueError` if nothing answers at
+    RAY_ADDRESS, for which Ray itself would wait for minutes.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if not address and SHARED in os.environ:
