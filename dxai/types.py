@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Unsupported(Exception):
-    """A method does not apply to this classifier; the text is the table's reason."""
+    """Raised when a method does not apply to a classifier; the text is the table's reason."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,9 @@ class Batch:
     index : Tensor
         (B,), int64: the index of each image in its split, which keys random draws.
     ids : list of str
-        The image ids of the manifest.
+        Image ids of the manifest.
     groups : list of str
-        The unit of resampling to which each image belongs: the source block of a photograph, a
-        patient, an aerial image.
+        Unit of resampling of each image: a photograph's source block, a patient, an aerial image.
     """
 
     images: Tensor
@@ -59,7 +58,7 @@ class Decomposition:
 
     @property
     def distinct(self) -> Tensor:
-        """psi_distinct, the class-distinct part, (B, C, H, W)."""
+        """psi_distinct, (B, C, H, W)."""
         return self.psi[:, 0]
 
     @property
@@ -79,5 +78,5 @@ class Decomposition:
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """uint8 images in [0, 255] to float32 in [-1, 1]."""
+    """Scale uint8 images in [0, 255] to float32 in [-1, 1]."""
     return images.to(torch.float32) / 127.5 - 1

@@ -19,18 +19,18 @@ image is lowest at about 32, whose features fit the caches."""
 
 
 class Explainer(ABC):
-    """Attributes a classifier's output to an image; our decomposition is one of them.
+    """Method that attributes a classifier's output to an image.
 
     Attributes
     ----------
     name : str
-        As in `methods` of params.yaml.
+        Key in `methods` of params.yaml.
     kind : {"heatmap", "distinct"}
-        The result of `attribute`. A heatmap H becomes psi_distinct = w x with w = H / max|H|;
-        "distinct" is psi_distinct.
+        Result of `attribute`: a heatmap H, which becomes psi_distinct = w x with w = H / max|H|, or
+        psi_distinct itself.
     signs : tuple of str
-        Rules for the sign of H: "signed" unchanged, or "relu" without negative values. The first
-        one is the table's, others are shown beside it. psi_distinct has ("part",).
+        Rules for the sign of H: "signed" keeps it, "relu" sets negative values to 0. The first is
+        the table's; the others are shown beside it. psi_distinct has ("part",).
     """
 
     name: ClassVar[str]
@@ -48,8 +48,8 @@ class Explainer(ABC):
         target : Tensor
             (B,), int64: the class to explain for each image.
         index : Tensor, optional
-            (B,), int64: the index of each image in its split, which keys random draws, so that
-            the map does not depend on the batch. Default: 0 .. B - 1.
+            (B,), int64: the index of each image in its split. It keys random draws, so that the map
+            does not depend on the batch. Default: 0 .. B - 1.
 
         Returns
         -------
@@ -61,12 +61,12 @@ class Explainer(ABC):
         RuntimeError
             If a value is not finite, or the method fails.
         Unsupported
-            If the method turns out not to apply to these images.
+            If the method does not apply to these images.
         """
 
 
 class BatchExplainer(Explainer):
-    """An explainer with its own copy of the classifier, working in chunks that fit in memory.
+    """Explainer that works on its own copy of the classifier, in chunks that fit in memory.
 
     Subclasses explain one chunk of at most `rows` images. When memory runs out, `rows` is halved
     permanently and the chunk is repeated.
@@ -76,9 +76,9 @@ class BatchExplainer(Explainer):
     classifier : nn.Module
         Returns logits (B, c). It is copied and never changed.
     settings : dict
-        Fields of the class's `Settings`; the others keep their defaults.
+        Values of the class's `Settings`; missing fields keep their defaults.
     seed : int
-        Keys random draws.
+        Key of random draws.
 
     Raises
     ------
@@ -98,11 +98,11 @@ class BatchExplainer(Explainer):
         self.prepare()
 
     def prepare(self) -> None:
-        """Set up what the method needs besides `self.model`."""
+        """Set up anything the method needs besides `self.model`."""
 
     @abstractmethod
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
-        """Explain at most `rows` images; like `attribute`, gradients on."""
+        """Explain at most `rows` images, as `attribute` does, with gradients enabled."""
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         index = torch.arange(len(inputs)) if index is None else index.cpu()
@@ -122,7 +122,7 @@ class BatchExplainer(Explainer):
                     if self.rows == 1 or not _out_of_memory(error):
                         raise
                     self.rows //= 2
-                except ValueError as error:  # not from a setting: those were checked before
+                except ValueError as error:  # settings were validated earlier
                     raise RuntimeError(f"{self.name}: {error}") from error
         result = torch.cat(maps)
         if not torch.isfinite(result).all():
@@ -132,7 +132,6 @@ class BatchExplainer(Explainer):
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on the CPU or a GPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(text in str(error).lower() for text in ("out of memory", "can't allocate memory"))

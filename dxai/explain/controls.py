@@ -27,8 +27,8 @@ class RandomMap(BatchExplainer):
 def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
     """Permute the pixels of each image, all channels of a pixel together.
 
-    From psi_distinct, (B, C, H, W), this makes the same values, energy and histogram without any
-    structure. The index (B,) of each image in its split and `seed` key the permutation.
+    From psi_distinct, (B, C, H, W), this makes the same values, energy and histogram without
+    structure. `seed` and the index (B,) of each image in its split key the permutation.
     """
     images = []
     for image, i in zip(distinct.flatten(2), index.tolist(), strict=True):
@@ -42,8 +42,7 @@ def random_phase(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
 
     The phases of one white noise image are added to all channels (Galerne et al. 2011, "Random
     phase textures"), which keeps the relation between channels; the mean keeps its sign.
-
-    Parameters and shapes are those of `shuffled`; energy, too, stays the same.
+    Parameters, shapes and energy are as in `shuffled`.
     """
     size = distinct.shape[2:]
     noise = [

@@ -1,4 +1,4 @@
-"""The explainer by decomposition: the trained generator applied to images."""
+"""Explanation by decomposition: the trained generator applied to images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class DXAI(Explainer):
     Parameters
     ----------
     decomposer : Decomposer
-        Averaged weights.
+        Network with averaged weights.
     info : dict
-        From the model file: `class_names`, `image_size`, `channels`, `value_range`, ...
+        Metadata of the model file: `class_names`, `image_size`, `channels`, `value_range`, ...
     classifier : nn.Module
         Frozen, returns logits.
     seed : int
-        Keys the latent of each image.
+        Key of each image's latent.
     latents : int
         Number of styles per image, whose decompositions are averaged.
 
@@ -54,13 +54,7 @@ class DXAI(Explainer):
 
     @classmethod
     def load(cls, path: Path | str, seed: int = 0, latents: int = 1) -> DXAI:
-        """Load a decomposition from its folder or model.pt.
-
-        Raises
-        ------
-        ModelError
-            If there is no such file, or it contains something else.
-        """
+        """Load a folder or model.pt; `ModelError` if it is missing or something else."""
         decomposer, info, classifier, _ = load_decomposer(path)
         return cls(decomposer, info, classifier, seed, latents)
 
@@ -73,21 +67,16 @@ class DXAI(Explainer):
         Parameters
         ----------
         images : Tensor
-            (B, C, H, W), float32 in [-1, 1], of the size that was trained on.
+            (B, C, H, W), float32 in [-1, 1], of the model's training size.
         target : Tensor, optional
             (B,), classes to explain; default: the predicted ones.
         index : Tensor, optional
             (B,), keys each image's latent; default: 0 .. B-1.
 
-        Returns
-        -------
-        Decomposition
-            distinct + agnostic + residual is the image.
-
         Raises
         ------
         ValueError
-            If the images have another shape or range than the model, or a class does not exist.
+            If the images do not have the model's shape or range, or a class does not exist.
         """
         self._check(images, target)
         if target is None:
@@ -101,13 +90,7 @@ class DXAI(Explainer):
 
     @torch.no_grad()
     def spread(self, images: Tensor, target: Tensor, index: Tensor, draws: int) -> Tensor:
-        """Return how much psi_distinct depends on the latent z.
-
-        Returns
-        -------
-        Tensor
-            (B, 1, H, W): standard deviation (ddof 0) over `draws` latents, mean over channels.
-        """
+        """Deviation (ddof 0) of psi_distinct over `draws` latents, channel mean: (B, 1, H, W)."""
         total, squares = torch.zeros(()), torch.zeros(())
         for k in range(draws):
             found = self.decomposer(images, target, self.latent(index.tolist(), k))
@@ -119,12 +102,12 @@ class DXAI(Explainer):
         return variance.sqrt().mean(1, keepdim=True).float()
 
     def latent(self, samples: Any, draw: int = 0) -> Tensor:
-        """The latents z ~ N(0, I) of images by index, (B, latent_dim)."""
+        """Latents z ~ N(0, I) of the images with these indices, (B, latent_dim)."""
         size = (self.decomposer.latent_dim,)
         return keyed_random.normal(self.seed, "inference latent", draw, samples, size)
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
-        """psi_distinct, (B, C, H, W); the signature is Captum's."""
+        """psi_distinct, (B, C, H, W), with Captum's signature."""
         return self.explain(inputs, target, index).distinct
 
     def _check(self, images: Tensor, target: Tensor | None) -> None:

@@ -17,7 +17,7 @@ ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 
 
 def frozen_copy(classifier: nn.Module) -> nn.Module:
-    """A copy in eval mode, without weight gradients and without in-place activations.
+    """Copy a classifier in eval mode, without weight gradients or in-place activations.
 
     An in-place activation would overwrite the layer output captured by a hook.
     """
@@ -30,16 +30,13 @@ def frozen_copy(classifier: nn.Module) -> nn.Module:
 
 
 def traced_copy(classifier: nn.Module) -> fx.GraphModule:
-    """A frozen copy as an explicit graph in which each module is called exactly once.
+    """Trace a frozen copy into a graph that calls each module exactly once.
 
     Methods that change the backward pass work on modules. So activations called as functions become
     modules, a module used twice becomes two, and no activation shares its input tensor, on which
     Captum sets hooks, with other nodes.
 
-    Raises
-    ------
-    Unsupported
-        If torch.fx cannot follow the classifier (control flow that depends on values).
+    Raises `Unsupported` if torch.fx cannot follow control flow that depends on values.
     """
     try:
         model = fx.symbolic_trace(frozen_copy(classifier))
@@ -62,7 +59,7 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
 
 
 def require_same(copied: nn.Module, original: nn.Module, images: Tensor) -> None:
-    """Raise `Unsupported` if a traced copy computes something else than its original.
+    """Raise `Unsupported` if a traced copy and its original give different outputs.
 
     Tracing loses decisions that depend on the number of images, and in-place calls whose result is
     not used.

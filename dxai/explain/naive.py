@@ -1,4 +1,4 @@
-"""The paper's naive optimisation (Appendix E): descend from x to an image without a class."""
+"""The paper's naive optimisation (Appendix E): gradient descent from x to a classless image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from dxai.explain.base import BatchExplainer
 
 
 class NaiveSettings(Settings):
-    """Settings of `Naive`."""
-
     iterations: int = Field(1000, ge=0, description="Maximum number of steps.")
     lr: float = Field(0.01, gt=0, description="The step dt of Appendix E.")
     tolerance: float = Field(
@@ -27,7 +25,7 @@ class NaiveSettings(Settings):
 
 
 class Naive(BatchExplainer):
-    """psi_agnostic starts as x and descends the KL divergence to the uniform distribution.
+    """Descent of psi_agnostic from x on the KL divergence to the uniform distribution.
 
     psi_agnostic := psi_agnostic - dt grad D_KL, and psi_distinct = x - psi_agnostic (Appendix E).
     The result resembles an adversarial perturbation. The target is ignored.

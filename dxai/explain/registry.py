@@ -1,6 +1,6 @@
-"""The explainers other than the decomposition: the other rows of Table 1.
+"""The explainers of Table 1 besides the decomposition.
 
-Their modules are imported on first use, so that a stage imports Captum only if it needs it.
+Their modules are imported on first use, so that only stages that need Captum import it.
 """
 
 from __future__ import annotations
@@ -24,23 +24,16 @@ EXPLAINERS = {
     "random": ("controls", "RandomMap"),
     "naive": ("naive", "Naive"),
 }
-"""Method name to module and class, a `BatchExplainer`."""
+"""Method name to module and `BatchExplainer` class."""
 
 
 def build_explainer(
     name: str, classifier: nn.Module, settings: dict[str, Any] | None = None, seed: int = 0
 ) -> Explainer:
-    """Make the explainer `name` for `classifier`.
+    """Build the explainer `name` for `classifier`, images (B, C, H, W) in [-1, 1] to logits (B, c).
 
-    `classifier` maps images (B, C, H, W) in [-1, 1] to logits (B, c); the other parameters are
-    those of `BatchExplainer`.
-
-    Raises
-    ------
-    ParamsError
-        For an unknown method or setting (a ValueError that names the valid ones).
-    Unsupported
-        If the method cannot apply to this classifier; its text says why.
+    Other parameters and errors are those of `BatchExplainer`. An unknown method raises
+    `ParamsError`, a ValueError that names the valid ones.
     """
     module, kind = EXPLAINERS[choose("method", name, EXPLAINERS)]
     found = getattr(importlib.import_module(f"dxai.explain.{module}"), kind)

@@ -11,37 +11,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The known class-distinct content of a batch; NaN for images where it is unknown.
+    """Known class-distinct content of a batch; NaN for images where it is unknown."""
 
-    Attributes
-    ----------
-    masks : Tensor
-        (B, 1, H, W), in [0, 1]: the share of each pixel that is class-distinct.
-    difference : Tensor
-        (B, C, H, W): the image minus its neutral version, without what makes the class.
-    """
-
-    masks: Tensor
-    difference: Tensor
+    masks: Tensor  # (B, 1, H, W), in [0, 1]: the class-distinct share of each pixel
+    difference: Tensor  # (B, C, H, W): the image minus its neutral version
 
 
 def localise(heat: Tensor, distinct: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
     """Compute every measure for a batch, each (B,), NaN where undefined for an image.
 
-    Parameters
-    ----------
-    heat : Tensor
-        (B, 1 or C, H, W): the heatmap, or psi_distinct.
-    distinct : Tensor
-        (B, C, H, W): psi_distinct.
-    truth : GroundTruth
-
-    Returns
-    -------
-    dict
-        `pointing`, `average_precision`, `energy_inside`, `mask_area` of the map against the mask
-        (known if it covers at least half of some pixel), and `correlation` of psi_distinct with
-        the known difference.
+    `heat`, (B, 1 or C, H, W), is the heatmap or psi_distinct; `distinct`, (B, C, H, W), is
+    psi_distinct. `pointing`, `average_precision`, `energy_inside` and `mask_area` compare `heat`
+    with the mask (known if it covers at least half of some pixel), `correlation` compares
+    psi_distinct with the known difference.
     """
     missing = torch.full((len(distinct),), torch.nan, dtype=torch.float64)
     inside = truth.masks >= 0.5
@@ -60,33 +42,20 @@ def localise(heat: Tensor, distinct: Tensor, truth: GroundTruth) -> dict[str, Te
 
 
 def pointing(heat: Tensor, inside: Tensor) -> Tensor:
-    """The pointing game (Zhang et al. 2018): 1 if the largest |heat| lies in the region; (B,).
+    """Pointing game (Zhang et al. 2018): 1 if the largest |heat| is in the region, else 0; (B,).
 
-    Parameters
-    ----------
-    heat : Tensor
-        (B, 1 or C, H, W); its absolute values are averaged over channels.
-    inside : Tensor
-        (B, 1, H, W), bool. Chance is its share of the area.
+    `heat`, (B, 1 or C, H, W), counts by its mean absolute value over channels; `inside`,
+    (B, 1, H, W), is bool. Chance is the region's share of the area.
     """
     peak = heat.abs().mean(1).flatten(1).argmax(1)
     return inside.flatten(1).gather(1, peak[:, None])[:, 0].double()
 
 
 def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
-    """Area under the precision-recall curve of the pixels ranked by |heat|.
+    """Area under the precision-recall curve of the pixels ranked by |heat|: (B,), in [0, 1].
 
-    Ties are grouped, as in scikit-learn's ``average_precision_score``.
-
-    Parameters
-    ----------
-    heat, inside : Tensor
-        As in `pointing`. Chance is the region's share of the area.
-
-    Returns
-    -------
-    Tensor
-        (B,), in [0, 1]; 0 for an empty region.
+    Arguments and chance level are those of `pointing`. Ties are grouped, as in scikit-learn's
+    ``average_precision_score``; an empty region gives 0.
     """
     scores = heat.abs().mean(1).flatten(1).double().numpy()
     found = []
@@ -101,20 +70,10 @@ def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
 
 
 def energy_inside(distinct: Tensor, masks: Tensor) -> Tensor:
-    """Share of the energy of psi_distinct (or a heatmap) inside the known region.
+    """Share of the energy of psi_distinct (or a heatmap) inside the known region: (B,), in [0, 1].
 
-    Parameters
-    ----------
-    distinct : Tensor
-        (B, C, H, W), psi_distinct or a heatmap.
-    masks : Tensor
-        (B, 1, H, W), in [0, 1]: the share of each pixel that belongs to the region.
-
-    Returns
-    -------
-    Tensor
-        (B,), in [0, 1]; higher is better. Chance is the mask's share of the area,
-        ``masks.mean((1, 2, 3))``. Zeros give 0.
+    `distinct` is (B, C, H, W); `masks`, (B, 1, H, W), in [0, 1], is the region's share of each
+    pixel. Higher is better; chance is ``masks.mean((1, 2, 3))``, and zeros give 0.
     """
     energy = distinct.double().square()
     total = energy.sum((1, 2, 3))
@@ -123,17 +82,9 @@ def energy_inside(distinct: Tensor, masks: Tensor) -> Tensor:
 
 
 def correlation(distinct: Tensor, truth: Tensor) -> Tensor:
-    """Pearson correlation with the known difference, over all pixels and channels.
+    """Pearson correlation of psi_distinct with the known difference: (B,), in [-1, 1].
 
-    Parameters
-    ----------
-    distinct, truth : Tensor
-        (B, C, H, W): psi_distinct, and the image minus its neutral version.
-
-    Returns
-    -------
-    Tensor
-        (B,), in [-1, 1]; higher is better. No variance gives 0.
+    Both are (B, C, H, W), and all pixels and channels count. Higher is better; no variance gives 0.
     """
     x, y = (values.double().flatten(1) for values in (distinct, truth))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)

@@ -36,12 +36,10 @@ class Scorer:
     classifier, twin : nn.Module
         The explained classifier, and one of the same architecture with another seed that was never
         trained against (`auc_transfer`); without a twin that column is empty.
-    class_names : list of str
-    params : EvaluateParams
     seed : int
-        Of the bootstrap and of tie-breaking between equal pixels.
+        Key of the bootstrap and of tie-breaking between equal pixels.
     curves : sequence of str
-        Which of `CURVES` to compute.
+        Members of `CURVES` to compute.
     """
 
     def __init__(
@@ -77,17 +75,12 @@ class Scorer:
         Parameters
         ----------
         method, sign : str
-            Which row of the table.
-        batch : Batch
-        distinct : Tensor
-            psi_distinct, (B, C, H, W).
-        reconstruction : Tensor, optional
-            x_hat, (B, C, H, W), for methods that have one.
+            Row of the table.
+        distinct, reconstruction : Tensor
+            psi_distinct and, for methods that have one, x_hat; (B, C, H, W).
         heat : Tensor, optional
             (B, 1 or C, H, W): the heatmap after the rule for its sign; default: psi_distinct. It
             ranks pixels and is compared with the ground truth.
-        truth : GroundTruth, optional
-            Of the class-distinct parts.
         extra : dict, optional
             Further numbers per image: name to (B,).
         """
@@ -212,7 +205,7 @@ class Scorer:
                 "method": method,
                 "sign": sign,
                 "curve": curve,
-                # Rounded, so that filtering by 0.3 finds 0.3.
+                # Rounded so that filtering by 0.3 finds 0.3.
                 "level": np.repeat(levels.double().numpy().round(6), size),
                 "prediction": flat.argmax(1),
             }

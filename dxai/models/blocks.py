@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 SLOPE = 0.2
-"""Of every leaky ReLU."""
+"""Negative slope of every leaky ReLU."""
 EPSILON = 1e-5
 """Added to every variance, as `torch.nn.InstanceNorm2d` does."""
 
@@ -19,7 +19,7 @@ EPSILON = 1e-5
 def channels_last(network: nn.Module) -> nn.Module:
     """Put weights into the memory format in which grouped convolutions are several times faster.
 
-    A network that keeps its own format (`default_format`) stays as it is.
+    A network marked by `default_format` is left unchanged.
     """
     if getattr(network, "keeps_format", False):
         return network
@@ -27,9 +27,9 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 
 def default_format(network: nn.Module) -> nn.Module:
-    """Keep a user's network, and what it is given, in PyTorch's default memory format.
+    """Keep a user's network and its inputs in PyTorch's default memory format.
 
-    Code like ``x.view(len(x), -1)`` refuses any other.
+    Code like ``x.view(len(x), -1)`` fails in any other.
     """
     network.keeps_format = True  # type: ignore[assignment]
     network.register_forward_pre_hook(_contiguous)
@@ -43,8 +43,8 @@ def _contiguous(network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ..
 class _Normalise(torch.autograd.Function):
     """scale * (x - mean) / deviation + shift over the pixels of each image and channel.
 
-    `F.instance_norm` copies features into NCHW, and what follows then copies them back, or runs
-    its slow path for mixed formats: together up to a fifth of a step. This keeps the format.
+    `F.instance_norm` copies features into NCHW; the next operation copies them back or runs its
+    slow path for mixed formats: together up to a fifth of a step. This keeps the format.
     """
 
     @staticmethod
@@ -72,7 +72,7 @@ class _Normalise(torch.autograd.Function):
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """(B, K, H, W) as (B, HW, K), a view in either memory format."""
+    """View (B, K, H, W), in either memory format, as (B, HW, K)."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
@@ -81,11 +81,11 @@ def _image(pixels: Tensor, like: Tensor) -> Tensor:
 
 
 def normalise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Instance norm of x (B, K, H, W) with scale and shift (B, K); in float32 or wider.
+    """Instance norm of x (B, K, H, W) with scale and shift (B, K), in float32 or wider.
 
-    The output has the memory format of x. It can be differentiated once.
+    The output has the memory format of x and can be differentiated once.
     """
-    if x.dtype == torch.bfloat16:  # statistics need the digits
+    if x.dtype == torch.bfloat16:  # statistics need more precision
         x, scale, shift = x.float(), scale.float(), shift.float()
     normalised: Tensor = _Normalise.apply(x, scale, shift)
     return normalised
@@ -98,7 +98,6 @@ class InstanceNorm(nn.InstanceNorm2d):
         super().__init__(channels, EPSILON, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (B, K, H, W)."""
         return normalise(x, *(p.expand(len(x), -1) for p in (self.weight, self.bias)))
 
 
@@ -120,9 +119,9 @@ class AdaptiveInstanceNorm(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Pre-activated residual block with instance norm; halves the resolution when asked to.
+    """Pre-activated residual block with instance norm; `down` halves the resolution.
 
-    The first convolution feeds an instance norm, which would remove a bias.
+    The first convolution has no bias, which the instance norm after it would remove.
     """
 
     def __init__(self, inputs: int, outputs: int, groups: int, down: bool) -> None:
@@ -145,7 +144,7 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Pre-activated residual block with AdaIN; doubles the resolution when asked to."""
+    """Pre-activated residual block with AdaIN; `up` doubles the resolution."""
 
     def __init__(self, inputs: int, outputs: int, groups: int, style_dim: int, up: bool) -> None:
         super().__init__()
@@ -171,7 +170,7 @@ class DecoderBlock(nn.Module):
 class DiscriminatorBlock(nn.Module):
     """Residual block without norm that halves the resolution by average pooling (Table 8).
 
-    Activations are modules of their own, so that Guided Grad-CAM and LRP can see them.
+    Activations are separate modules, so that Guided Grad-CAM and LRP can find them.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

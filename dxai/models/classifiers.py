@@ -1,4 +1,4 @@
-"""The classifiers that can be explained: the paper's three, and a user's own.
+"""The classifiers to explain: the paper's three, and a user's own.
 
 Every classifier takes images (B, C, H, W) in [-1, 1] and returns logits (B, c).
 """
@@ -20,7 +20,7 @@ from dxai.models.discriminator import Discriminator
 
 
 class BasicBlock(nn.Module):
-    """Residual block of ResNet-18 (He et al. 2016), every activation a module of its own."""
+    """Residual block of ResNet-18 (He et al. 2016) whose activations are separate modules."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18; the first stage has `width` channels (64 in the original).
+    """ResNet-18 whose first stage has `width` channels (64 in the original).
 
     Up to 64 px the stem is 3x3 with stride 1 and no pooling; otherwise the last stage would be a
     single pixel and every layer-based explanation would degenerate.
@@ -73,15 +73,14 @@ class ResNet18(nn.Module):
         return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, c)."""
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
         return self.fc(self.flatten(self.pool(x)))
 
 
 class Simple(nn.Module):
-    """The simple classifier of Table 7: two convolutions and two linear layers.
+    """Simple classifier of Table 7: two convolutions and two linear layers.
 
-    Pools of 3 at 128 px and above (the table), of 2 below.
+    Pooling is 3x3 at 128 px and above, as in the table, and 2x2 below.
     """
 
     def __init__(self, channels: int, classes: int, image_size: int, width: int = 16) -> None:
@@ -104,18 +103,11 @@ class Simple(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, c)."""
         return self.head(self.features(x))
 
 
 class Exported(nn.Module):
-    """A network from a `torch.export` file, which it keeps, so that a model file can hold it.
-
-    Parameters
-    ----------
-    program : Tensor
-        The file's bytes, uint8.
-    """
+    """Network from a `torch.export` file, held as bytes (uint8) that a model file can store."""
 
     program: Tensor
 
@@ -127,7 +119,6 @@ class Exported(nn.Module):
         self.__dict__["graph"] = graph
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, c)."""
         return self.__dict__["graph"](x)
 
 
@@ -140,7 +131,7 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
 
 
 class Rescaled(nn.Module):
-    """A user's network that expects another value range than [-1, 1]."""
+    """User's network whose value range is not [-1, 1]."""
 
     def __init__(self, network: nn.Module, low: float, high: float) -> None:
         super().__init__()
@@ -148,7 +139,6 @@ class Rescaled(nn.Module):
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, c) for x in [-1, 1]."""
         return self.network(self.low + (x + 1) * ((self.high - self.low) / 2))
 
 
@@ -170,11 +160,11 @@ def build_classifier(
         function that returns one, called with `options` alone; or `torch.export`, when `weights`
         is a file written by `torch.export.save`.
     channels, classes, image_size : int
-        What the images and labels are; a network that does not fit them is refused.
+        Shape of the images and number of classes; a network that does not fit is refused.
     weights : path, optional
         A state dict as written by `torch.save`; loaded without running code from the file.
     value_range : pair of float
-        The range that a user's network expects.
+        Range that a user's network expects.
     options
         Keyword arguments of the constructor.
 
@@ -194,7 +184,7 @@ def build_classifier(
         content = np.frombuffer(_existing(weights).read_bytes(), dtype=np.uint8)
         try:
             network: nn.Module = Exported(torch.from_numpy(content.copy()))
-        except Exception as error:  # torch raises many kinds for a file that is not its own
+        except Exception as error:  # torch raises many types for foreign files
             raise ValueError(f"{weights}: not a torch.export file: {error}") from None
     else:
         try:
@@ -217,7 +207,7 @@ def build_classifier(
 
 
 def rescaled(network: nn.Module, value_range: Sequence[float]) -> nn.Module:
-    """`network` behind a change from [-1, 1] to the range that it expects."""
+    """Wrap a network that expects `value_range` so that it takes images in [-1, 1]."""
     low, high = value_range
     return network if (low, high) == (-1.0, 1.0) else Rescaled(network, low, high)
 
@@ -227,7 +217,7 @@ def load_weights(network: nn.Module, path: str | Path, what: str) -> None:
     path = _existing(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except Exception as error:  # torch raises many types for foreign files
         raise ValueError(f"{path}: not a weights file that loads safely: {error}") from None
     try:
         network.load_state_dict(state.get("state_dict", state))
@@ -238,7 +228,7 @@ def load_weights(network: nn.Module, path: str | Path, what: str) -> None:
 def check_classifier(
     network: nn.Module, name: str, channels: int, classes: int, image_size: int
 ) -> None:
-    """Run one image through `network` and refuse it if its output is not (1, classes)."""
+    """Run one image through `network`; raise ValueError unless its output is (1, classes)."""
     shape = (1, channels, image_size, image_size)
     try:
         with torch.no_grad():
@@ -256,11 +246,8 @@ def check_classifier(
 def default_layers(network: nn.Module) -> dict[str, Any]:
     """Layers that layer-based methods use when the settings name none.
 
-    Returns
-    -------
-    dict
-        `gradcam` and `internal_influence`: names for `network.get_submodule`; `sequential`: three
-        layers in a row (Table 4), empty where the network has no such three.
+    `gradcam` and `internal_influence` are names for `network.get_submodule`; `sequential` lists
+    three consecutive layers (Table 4), or nothing where the network lacks them.
     """
     if isinstance(network, ResNet18):
         return {

@@ -16,7 +16,7 @@ class Decomposer(nn.Module):
     """The trained network that decomposes images.
 
     `latent_dim` and `mapping_width` are the sizes of z and of the hidden layers of
-    `MappingNetwork`; `generator` has the options of `Generator`.
+    `MappingNetwork`; `generator` takes the options of `Generator`.
     """
 
     def __init__(
@@ -41,4 +41,4 @@ class Decomposer(nn.Module):
 
 
 OPTIONS = (*list(inspect.signature(Generator).parameters)[2:], "latent_dim", "mapping_width")
-"""Names of the arguments of `Decomposer` beyond the shape of the data; settings share them."""
+"""Arguments of `Decomposer` beyond the shape of the data; settings share their names."""

@@ -10,7 +10,7 @@ MAX_WIDTH = 512
 
 
 class Discriminator(nn.Module):
-    """Residual network down to 4x4 and one output a class.
+    """Residual network down to 4x4 with one output per class.
 
     `classes` is 1 for a single real/fake head, and `image_size` a power of two of at least 8.
     `width` channels after the stem double at each halving up to 512; 0 takes

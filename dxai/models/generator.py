@@ -17,15 +17,15 @@ from dxai.models.blocks import DecoderBlock, EncoderBlock, InstanceNorm
 class Generator(nn.Module):
     """n parallel U-Nets as one network of grouped convolutions (Section 3.2 of the paper).
 
-    Each branch has its own weights and sees nothing of the others: every convolution is grouped by
-    branch and every norm works on single channels.
+    Branches are independent: every convolution is grouped by branch, and every norm works on single
+    channels.
 
     Parameters
     ----------
     channels, image_size : int
-        Of the images; `image_size` a multiple of `coarsest` by a power of two.
-    branches : int
-        n.
+        Shape of the images; `image_size` is `coarsest` times a power of two.
+    branches, style_dim : int
+        n and S.
     branch_width, branch_max_width : int
         Channels of one branch at full resolution, doubling at each halving up to the maximum.
     coarsest : int
@@ -34,12 +34,10 @@ class Generator(nn.Module):
         Add x / (n - 1) to each agnostic branch; the last layer starts small.
     normalise_input : bool
         Instance-normalise the input image, which discards its global colour.
-    style_dim : int
-        S.
     """
 
     memory_format = torch.channels_last
-    """Of all features: grouped convolutions are several times faster with it."""
+    """Format of all features, in which grouped convolutions are several times faster."""
 
     def __init__(
         self,
@@ -112,13 +110,7 @@ class Generator(nn.Module):
         return self.decode(x, self.encode(x), style)
 
     def pair(self, x: Tensor, style_y: Tensor, style_other: Tensor) -> tuple[Tensor, Tensor]:
-        """Branches of x under two styles with a single encoder pass.
-
-        Returns
-        -------
-        tuple of Tensor
-            psi^y and psi^y~, each (B, n, C, H, W).
-        """
+        """Branches psi^y and psi^y~ of x, each (B, n, C, H, W), from a single encoder pass."""
         features = [torch.cat([f, f]) for f in self.encode(x)]
         psi = self.decode(torch.cat([x, x]), features, torch.cat([style_y, style_other]))
         psi_y, psi_other = psi.chunk(2)
@@ -128,8 +120,8 @@ class Generator(nn.Module):
 class MappingNetwork(nn.Module):
     """Map a latent and a class to one style vector per AdaIN block.
 
-    There is a head for each class, and a style of size `style_dim` for each of the `styles` (K)
-    AdaIN blocks; `width` is that of the hidden layers.
+    Each class has a head that gives `styles` (K) vectors of size `style_dim` (S); hidden layers
+    have `width` units.
     """
 
     def __init__(

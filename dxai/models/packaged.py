@@ -1,4 +1,4 @@
-"""A decomposition as one network with one input, the form in which it is handed to others."""
+"""A decomposition as one network with one input, the form for sharing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from dxai.models.decomposer import Decomposer
 
 
 class PackagedExplainer(nn.Module):
-    """Images in, branches for each one's predicted class out.
-
-    `latent`, (latent_dim,), is the z that every image is given.
-    """
+    """Decompose images as their predicted classes, all with the same `latent` z, (latent_dim,)."""
 
     latent: Tensor
 

@@ -1,6 +1,6 @@
-"""Model files: what a network is, what it was trained for, and its weights, in one safe file.
+"""Model files: a network's weights, architecture and training metadata in one safe file.
 
-Files hold tensors and plain values only and are read with `weights_only=True`.
+They hold only tensors and plain values and are read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,23 @@ from dxai.utils.files import atomic
 
 
 class ModelError(ValueError):
-    """A model file that cannot be used; the message names the file and says why."""
+    """An unusable model file; the message names the file and the reason."""
 
 
 def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) -> None:
     """Write a classifier.
 
     `info` holds `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`,
-    `profile`, and whatever else should be known of the network.
+    `profile`, and any other metadata.
     """
     write_tensors(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
 
 
 def load_classifier(path: Path | str | IO[bytes]) -> tuple[nn.Module, dict[str, Any]]:
-    """Read a classifier: the network, frozen and in eval mode, and its info.
+    """Read a classifier, frozen and in eval mode, and its info.
 
-    `path` is a model file, its folder, or an open file.
-
-    Raises
-    ------
-    ModelError
-        If the file is no classifier or its weights do not fit.
+    `path` is a model file, its folder, or an open file. A file that is not a classifier, or
+    weights that do not fit, raise `ModelError`.
     """
     return _classifier(_load(path, "classifier"), path)
 
@@ -72,12 +68,9 @@ def save_decomposer(
 def load_decomposer(
     path: Path | str,
 ) -> tuple[Decomposer, dict[str, Any], nn.Module, dict[str, Any]]:
-    """Read a decomposition: network, info, the classifier it explains, and that one's info.
+    """Read a decomposition, its info, the classifier it explains, and the classifier's info.
 
-    Raises
-    ------
-    ModelError
-        If the file is no decomposition or its weights do not fit.
+    A file that is not a decomposition, or weights that do not fit, raise `ModelError`.
     """
     content = _load(path, "decomposition")
     try:
@@ -90,12 +83,9 @@ def load_decomposer(
 
 
 def load_snapshots(folder: Path | str) -> Iterator[tuple[int, Decomposer]]:
-    """A decomposition at each step of its training that was kept, the last one last.
+    """Yield the step and the network of each snapshot of a training run, the final one last.
 
-    Raises
-    ------
-    ModelError
-        If a file is missing or its weights do not fit.
+    A missing file, or weights that do not fit, raise `ModelError`.
     """
     folder = Path(folder)
     earlier = _load(folder / SNAPSHOTS, "snapshots")["steps"]
@@ -110,23 +100,20 @@ def load_snapshots(folder: Path | str) -> Iterator[tuple[int, Decomposer]]:
 
 
 def freeze(network: nn.Module) -> Any:
-    """Eval mode, and no gradients for the weights; returns `network`."""
+    """Put a network into eval mode without weight gradients, and return it."""
     return network.eval().requires_grad_(False)
 
 
 def write_tensors(path: Path | str, content: dict[str, Any]) -> None:
-    """`torch.save`, atomically; the same content gives the same bytes.
+    """Run `torch.save` atomically; equal content gives equal bytes.
 
-    Raises
-    ------
-    OSError
-        If it cannot be written; `path` is then as it was.
+    An OSError leaves `path` unchanged.
     """
     with atomic(path) as temporary:
         try:
-            with temporary.open("wb") as file:  # torch would write a file's name into it
+            with temporary.open("wb") as file:  # given a path, torch would store its name
                 torch.save(content, file)
-        except (OSError, RuntimeError) as error:  # torch makes the second of some full disks
+        except (OSError, RuntimeError) as error:  # torch raises the latter for some full disks
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise OSError(f"{path}: cannot be written: {reason}") from None
 
@@ -140,7 +127,7 @@ def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
             raise ModelError(f"{path}: no such model file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
+    except Exception as error:  # torch raises many types for foreign files
         raise ModelError(f"{path}: not a model file: {error}") from None
     found = content.get("kind") if isinstance(content, dict) else None
     if found != kind:

@@ -1,1 +1,1 @@
-"""The published methods of Table 1, through Captum: the only home of `import captum`."""
+"""Published methods of Table 1 through Captum, which is imported nowhere else."""

@@ -17,8 +17,6 @@ from dxai.utils import keyed_random
 
 
 class IntegratedGradientsSettings(Settings):
-    """Settings of `IntegratedGradients`."""
-
     steps: int = Field(
         50, gt=0, description="Points of the Gauss-Legendre rule along the straight path."
     )
@@ -42,8 +40,6 @@ class IntegratedGradients(BatchExplainer):
 
 
 class GradientShapSettings(Settings):
-    """Settings of `GradientShap`."""
-
     samples: int = Field(
         25, gt=0, description="Random points of the path, each with noise of its own."
     )
@@ -58,8 +54,8 @@ class GradientShapSettings(Settings):
 class GradientShap(BatchExplainer):
     """Expected gradients at random points between the zero image and x (Lundberg and Lee 2017).
 
-    Captum draws from global generators, so every image is explained by itself, with generators
-    set from its own key.
+    Captum draws from global generators, so each image is explained separately, under generators
+    seeded with its key.
     """
 
     name = "gradient_shap"
@@ -90,7 +86,7 @@ class GradientShap(BatchExplainer):
 def keyed_globals(
     seed: int, purpose: str, step: int, sample: int, device: torch.device
 ) -> Iterator[None]:
-    """Set torch's and NumPy's global generators from a key, and put them back afterwards."""
+    """Seed torch's and NumPy's global generators from a key, and restore them afterwards."""
     value = keyed_random.torch_seed(seed, purpose, step, sample)
     before = np.random.get_state()
     try:

@@ -1,4 +1,4 @@
-"""Baselines that look at one layer: Internal Influence, Grad-CAM and Guided Grad-CAM."""
+"""Baselines that read one layer: Internal Influence, Grad-CAM and Guided Grad-CAM."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from dxai.types import Unsupported
 
 
 class LayerSettings(Settings):
-    """Settings of `GradCam` and `GuidedGradCam`."""
-
     layer: str | None = Field(
         None,
         description="Name of the layer (`model.get_submodule`), for example `layer3.1.conv2`.\n"
@@ -29,13 +27,13 @@ class LayerSettings(Settings):
 
 
 class LayerExplainer(BatchExplainer):
-    """A method that reads one layer of the classifier, `self.layer`."""
+    """Explainer that reads one layer of the classifier, `self.layer`."""
 
     Settings: ClassVar[type[Settings]] = LayerSettings
     role: ClassVar[str] = "gradcam"
 
     def prepare(self) -> None:
-        """Find the layer that the settings name, or the default one for `role`."""
+        """Find the layer named in the settings, or the default one for `role`."""
         name = self.settings.layer
         if name is None:
             name = default_layers(self.model)[self.role]
@@ -49,7 +47,7 @@ class LayerExplainer(BatchExplainer):
 
 
 class GradCam(LayerExplainer):
-    """Feature maps weighted by their mean gradient and summed (Selvaraju et al. 2017), no ReLU."""
+    """Feature maps weighted by their mean gradient and summed, no ReLU (Selvaraju et al. 2017)."""
 
     name = "gradcam"
     signs: ClassVar[tuple[str, ...]] = ("relu",)
@@ -61,8 +59,6 @@ class GradCam(LayerExplainer):
 
 
 class InternalInfluenceSettings(LayerSettings):
-    """Settings of `InternalInfluence`."""
-
     steps: int = Field(
         50,
         gt=0,
@@ -72,10 +68,7 @@ class InternalInfluenceSettings(LayerSettings):
 
 
 class InternalInfluence(LayerExplainer):
-    """Gradient with respect to a layer, averaged from the zero image to x (Leino et al. 2018).
-
-    The map is the mean over the layer's channels.
-    """
+    """Gradient at a layer, mean over channels and a path from 0 to x (Leino et al. 2018)."""
 
     name = "internal_influence"
     signs: ClassVar[tuple[str, ...]] = ("relu",)
@@ -97,15 +90,15 @@ class InternalInfluence(LayerExplainer):
 class GuidedGradCam(LayerExplainer):
     """Guided backpropagation times the positive part of Grad-CAM (Selvaraju et al. 2017).
 
-    Guided backpropagation drops negative gradients at each ReLU, and here at each leaky ReLU too,
-    for which it was not defined. Activations called as functions are found by tracing the copy;
-    in a network that torch.fx cannot trace only its ReLU modules count.
+    Guided backpropagation drops negative gradients at each ReLU, and here at each leaky ReLU,
+    for which it was not defined. Tracing the copy finds activations called as functions; in a
+    network that torch.fx cannot trace, only activation modules are guided.
     """
 
     name = "guided_gradcam"
 
     def prepare(self) -> None:
-        """Find the layer, and make the copy whose activations are guided."""
+        """Find the layer, and guide the activations of a copy of the classifier."""
         super().prepare()
         try:
             self.guided: nn.Module = traced_copy(self.model)
@@ -126,7 +119,7 @@ class GuidedGradCam(LayerExplainer):
 
 
 class _LeakyReLU(nn.ReLU):
-    """A leaky ReLU that Captum, which guides what is an nn.ReLU, guides as well."""
+    """Leaky ReLU derived from nn.ReLU, so that Captum guides it."""
 
     def __init__(self, slope: float) -> None:
         super().__init__()
@@ -137,7 +130,7 @@ class _LeakyReLU(nn.ReLU):
 
 
 def guide_leaky(model: nn.Module) -> int:
-    """Replace each leaky ReLU by one that Captum guides; returns how many are guided in all."""
+    """Replace each leaky ReLU by one that Captum guides; return the number of guided modules."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.LeakyReLU):
             model.set_submodule(name, _LeakyReLU(module.negative_slope))
@@ -145,7 +138,7 @@ def guide_leaky(model: nn.Module) -> int:
 
 
 def resized(map_: Tensor, inputs: Tensor, method: str) -> Tensor:
-    """A layer's map (B, 1, h, w), bilinearly resized to the images' (B, 1, H, W)."""
+    """Resize a layer's map (B, 1, h, w) bilinearly to the images' (B, 1, H, W)."""
     if map_.ndim != 4:
         raise Unsupported(f"{method} needs a layer with a map; this one gives {map_.ndim} axes")
     return F.interpolate(map_, inputs.shape[2:], mode="bilinear", align_corners=False)

@@ -19,8 +19,6 @@ from dxai.utils import keyed_random
 
 
 class LimeSettings(Settings):
-    """Settings of `Lime`."""
-
     samples: int = Field(
         1000,
         gt=0,
@@ -37,10 +35,10 @@ class LimeSettings(Settings):
 
 
 class Lime(BatchExplainer):
-    """A linear model of the logit in which superpixels are kept; its weights are the map.
+    """Weights of a linear model of the logit, given which superpixels are kept.
 
-    The linear model is ridge regression with penalty 1, as in the authors' own implementation,
-    under Captum's default weights (exponential kernel of the cosine distance between images).
+    The model is ridge regression with penalty 1, as in the authors' implementation, under
+    Captum's default weights (exponential kernel of the cosine distance between images).
     Captum's default, a lasso with penalty 0.01, gives maps of zeros where logits are small.
     """
 
@@ -63,7 +61,7 @@ class Lime(BatchExplainer):
             self.model, interpretable_model=SkLearnRidge(alpha=1.0), perturb_func=kept
         )
         superpixels = segment(image[0], self.settings.segments, self.settings.compactness)
-        # Captum's DataLoader draws a seed that it does not need from torch's generator.
+        # Captum's DataLoader draws an unused seed from torch's generator.
         with torch.random.fork_rng(devices=[]):
             attribution = method.attribute(
                 image,
@@ -76,12 +74,9 @@ class Lime(BatchExplainer):
 
 
 def segment(image: Tensor, segments: int, compactness: float) -> Tensor:
-    """Superpixels of an image, (C, H, W) in [-1, 1], by SLIC (Achanta et al. 2012).
+    """Segment an image, (C, H, W) in [-1, 1], into superpixels by SLIC (Achanta et al. 2012).
 
-    Returns
-    -------
-    Tensor
-        (H, W), int64: the number of each pixel's superpixel, from 0, none left out.
+    Returns (H, W), int64: the superpixel of each pixel, numbered from 0 without gaps.
     """
     values = (image.detach().cpu().numpy().astype(np.float64).transpose(1, 2, 0) + 1) / 2
     colour = len(image) == 3

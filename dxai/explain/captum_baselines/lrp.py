@@ -1,8 +1,8 @@
-"""Layer-wise relevance propagation (Bach et al. 2015) by Captum's rules, residual networks too.
+"""Layer-wise relevance propagation (Bach et al. 2015) through Captum, also in residual networks.
 
-Captum's LRP attaches rules to modules, knows few of them, and sees nothing that happens between
-modules: on a residual network relevance is counted twice at each sum. So it works on a prepared
-copy: traced, batch norm folded into the convolution before it, and each operation that changes
+Captum's LRP attaches rules to modules, knows few of them, and ignores operations between modules:
+on a residual network it counts relevance twice at each sum. So it runs on a prepared copy, which
+is traced, with each batch norm folded into the convolution before it, and with each operation on
 values (a sum, an activation, a pooling, a division by a constant) a module under the epsilon rule
 
     R_i = x_i sum_j dz_j/dx_i R_j / (z_j + epsilon sign z_j),
@@ -69,7 +69,7 @@ FUNCTIONS: set[Any] = {
 
 MULTIPLIED: set[Any] = {operator.mul, torch.mul, "mul"}
 DIVIDED: set[Any] = {operator.truediv, torch.div, "div"}
-"""The same, as long as all but one factor, or the divisor, is a constant."""
+"""Like `FUNCTIONS`, where all factors but one, or the divisor, are constant."""
 
 MOVING: set[Any] = {
     *(torch.flatten, torch.reshape, torch.cat, torch.concat, torch.permute, torch.transpose),
@@ -77,18 +77,16 @@ MOVING: set[Any] = {
     *("flatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze", "chunk"),
     *("split", "contiguous", "clone"),
 }
-"""Functions and methods that move values; relevance moves along."""
+"""Functions and methods that move values; relevance moves with them."""
 
 SPLITTING: set[Any] = {torch.chunk, torch.split, "chunk", "split"}
-"""Those of them that return tuples of tensors."""
+"""Members of `MOVING` that return tuples of tensors."""
 
 SIZES: set[Any] = {getattr, "size", "dim", "numel", operator.getitem, operator.floordiv}
-"""What computes with shapes, when applied to images or shapes."""
+"""Operations that compute shapes when applied to images or shapes."""
 
 
 class LRPSettings(Settings):
-    """Settings of `LRP`."""
-
     epsilon: float = Field(
         1e-9, gt=0, description="Epsilon of the epsilon rule (Captum's default: 1e-9)."
     )
@@ -115,7 +113,7 @@ class LRP(BatchExplainer):
 
 
 class Operation(nn.Module):
-    """A function of tensors as a module, so that it can have a rule."""
+    """Module that wraps a function of tensors, so that it can have a rule."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -126,12 +124,9 @@ class Operation(nn.Module):
 
 
 def propagatable(classifier: nn.Module) -> fx.GraphModule:
-    """A copy whose every step is a module that the epsilon rule fits, or only moves values.
+    """Copy a classifier so that each step fits the epsilon rule or only moves values.
 
-    Raises
-    ------
-    Unsupported
-        If torch.fx cannot trace the classifier, or it has a step that no rule fits.
+    Raises `Unsupported` if torch.fx cannot trace it, or if no rule fits one of its steps.
     """
     model = traced_copy(classifier)
     _fold_batch_norm(model)
@@ -172,7 +167,7 @@ def _module_step(model: fx.GraphModule, node: fx.Node) -> None:
         node.replace_all_uses_with(node.all_input_nodes[0])
         model.graph.erase_node(node)
     elif isinstance(module, nn.ReLU):
-        # Captum treats an nn.ReLU apart, by hooks that depend on what comes after it.
+        # Captum handles nn.ReLU separately, with hooks that depend on the following module.
         node.target = add_module(model, node, Operation(F.relu))
     elif not isinstance(module, LINEAR):
         raise Unsupported(f"LRP has no rule for {type(module).__name__} ({node.target})")
@@ -202,7 +197,7 @@ def _is_linear(node: fx.Node) -> bool:
 
 
 def _to_operation(model: fx.GraphModule, node: fx.Node) -> None:
-    """Replace a function or method call by a module that takes its tensors alone."""
+    """Replace a function or method call by a module that takes only its tensors."""
     tensors, target = node.all_input_nodes, node.target
     args, kwargs, is_method = node.args, node.kwargs, node.op == "call_method"
 
@@ -218,10 +213,10 @@ def _to_operation(model: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _own_input(model: fx.GraphModule, node: fx.Node) -> None:
-    """Put a copying module before a step that moves relevance itself.
+    """Insert a cloning module before a step that moves relevance by itself.
 
-    At a tensor with several uses Captum adds what comes back from them, which must be relevance
-    per unit of value from all, and is from modules with a rule.
+    At a tensor with several uses Captum adds the values that come back, all of which must be
+    relevance per unit of value; modules with a rule return that.
     """
     for source in node.all_input_nodes:
         if len(source.users) > 1 and source.target not in SPLITTING:
