@@ -1,8 +1,7 @@
-"""Where every file of a project lies, and every name made of dataset, classifier, method and seed.
+"""The path of every file of a project, and every name made of dataset, classifier, method and seed.
 
-Nothing else spells a path of an artifact. `dvc.yaml` has to, and a test compares the two.
-
-A decomposition is named by its seed, or by its variant if it belongs to the ablation.
+Only `dvc.yaml` spells paths as well, and a test compares the two. A decomposition is named by its
+seed, or by its variant if it belongs to the ablation.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ MODEL, SNAPSHOTS = "model.pt", "snapshots.pt"
 HISTORY, PANELS, METRICS = "history.csv", "panels", "metrics.json"
 """A training: numbers of each epoch or logged step, pictures, results."""
 OUTCOMES, IMAGES = "outcomes.parquet", "images.parquet"
-"""What was measured of each image at each level of a curve, and of each image."""
+"""Measurements of each image at each level of a curve, and of each image."""
 ATTRIBUTIONS, SUMMARY = "attributions.npz", "summary.json"
 """The maps of the scored images; a method's rows and curves."""
 CROSS, STABILITY, MAPS = "cross.json", "stability.json", "maps.npz"
 """Results of the stages `cross` and `stability`; deviations of some images over seeds."""
 STABILITY_NAME = "stability"
-"""The folder of the stage `stability`, beside those of the methods."""
+"""Folder of the stage `stability`, beside those of the methods."""
 EVENTS, LIVE_STATE, LIVE_LOCK = "events.jsonl", "live.json", "live.lock"
-"""A training in progress: what it has reported, and how much of that MLflow has."""
+"""A training in progress: its events so far, and the part that MLflow has."""
 PARAMS, DVC_LOCK = "params.yaml", "dvc.lock"
 
 ROLES = ("explained", "twin")
@@ -81,39 +80,38 @@ class Paths:
     workspace = _Below(".work/workspace")
 
     def dataset(self, dataset: str) -> Path:
-        """Return the folder that the stage `prepare` writes."""
+        """Return the folder of the stage `prepare`."""
         return self.prepared / dataset
 
     def classifier(self, dataset: str, classifier: str, role: str) -> Path:
-        """Return the folder that the stage `classifier` writes."""
+        """Return the folder of the stage `classifier`."""
         return self.classifiers / dataset / classifier / role
 
     def decomposition(self, dataset: str, classifier: str, name: str | int) -> Path:
-        """Return the folder that the stage `decompose` writes."""
+        """Return the folder of the stage `decompose`."""
         return self.decompositions / dataset / classifier / str(name)
 
     def outcome(self, dataset: str, classifier: str, *name: str) -> Path:
-        """Return the folder of one scored method, or that of all."""
+        """Return the folder of one scored method, or the common folder of all."""
         return self.outcomes.joinpath(dataset, classifier, *name)
 
     def ours(self, dataset: str, classifier: str, name: str | int) -> Path:
-        """Return the folder that the stage `ours` writes."""
+        """Return the folder of the stage `ours`."""
         return self.outcome(dataset, classifier, ours_name(name))
 
     def cross(self, dataset: str, classifier: str, name: str | int, scorer: str) -> Path:
-        """Return the folder that the stage `cross` writes."""
+        """Return the folder of the stage `cross`."""
         return self.outcome(dataset, classifier, cross_name(name, scorer))
 
     def stability(self, dataset: str, classifier: str) -> Path:
-        """Return the folder that the stage `stability` writes."""
+        """Return the folder of the stage `stability`."""
         return self.outcome(dataset, classifier, STABILITY_NAME)
 
     def table(self, name: str) -> Path:
-        """Return the CSV file of a table."""
         return self.tables / f"{name}.csv"
 
     def training(self, name: str) -> Path:
-        """Return the folder in which an unfinished training keeps its files."""
+        """Return the folder of an unfinished training's files."""
         return self.unfinished / name
 
 
@@ -121,17 +119,17 @@ HERE = Paths()
 
 
 def ours_name(decomposition: str | int) -> str:
-    """Return the name of a scored decomposition's folder."""
+    """Return the folder name of a scored decomposition."""
     return f"dxai-{decomposition}"
 
 
 def cross_name(decomposition: str | int, scorer: str) -> str:
-    """Return the name of a decomposition's folder of scores by another classifier."""
+    """Return the folder name of a decomposition's scores by another classifier."""
     return f"{ours_name(decomposition)}-by-{scorer}"
 
 
 def decomposition_of(ours: str) -> str | None:
-    """Return which decomposition the folder `ours_name` is of; None for another method's."""
+    """Return the decomposition in a name made by `ours_name`; None for another method's."""
     return ours.removeprefix(ours_name("")) if ours.startswith(ours_name("")) else None
 
 
@@ -141,7 +139,7 @@ def index_name(split: str) -> str:
 
 
 def panel_name(step: int) -> str:
-    """Return the name of the picture that a training draws at a step."""
+    """Return the name of a training's picture at a step."""
     return f"step-{step:06d}.png"
 
 
@@ -152,7 +150,7 @@ def panels(folder: Path) -> dict[int, Path]:
 
 
 def training_name(title: str, fingerprint: str) -> str:
-    """Return the name of a training, `title` being its stage and what that runs over."""
+    """Return the name of a training, `title` being its stage and the stage's arguments."""
     return f"{title.replace(' ', '-')}-{fingerprint}"
 
 

@@ -1,6 +1,6 @@
 """The `dxai` command: one module a subcommand, each with `add_parser` and `run`.
 
-A module imports what is heavy in `run`, so that `dxai --help` answers at once.
+Modules import heavy packages only in `run`, so that `dxai --help` answers at once.
 """
 
 from __future__ import annotations

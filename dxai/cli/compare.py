@@ -8,7 +8,6 @@ from dxai.cli import Commands
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the subcommand."""
     parser = commands.add_parser(
         "compare",
         help="show how two MLflow runs differ",
@@ -30,7 +29,6 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the comparison."""
     from dxai.reporting.text_comparison import FORMATS
     from dxai.results.comparison import compare
     from dxai.tracking import mlflow_store

@@ -13,7 +13,6 @@ MLFLOW_RUN = re.compile(r"[0-9a-f]{32}|runs:/.+")
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the subcommand."""
     parser = commands.add_parser(
         "explain",
         help="explain images with a trained decomposition",
@@ -54,10 +53,7 @@ def run(options: argparse.Namespace) -> int:
 def model_path(source: str) -> Path:
     """Return the path of a decomposition, downloaded if it is named by an MLflow run or URI.
 
-    Raises
-    ------
-    ValueError
-        If there is no such model.
+    Raises `ValueError` if the model does not exist.
     """
     path = Path(source)
     if path.exists():

@@ -1,4 +1,4 @@
-"""The `dxai` command line: its parser and how errors end it."""
+"""The `dxai` command line: its parser, and how errors end it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dxai import __version__
 from dxai.cli import compare, explain, reproduce, table, tables, track, use
 
 INSTALL = "`pip install '.[pipeline]'` in the project's folder"
-"""How to get the packages of commands other than `explain`, which the core does not bring."""
+"""How to install the packages that commands other than `explain` need beyond the core."""
 COMMANDS = (use, explain, table, tables, track, compare, reproduce)
 
 

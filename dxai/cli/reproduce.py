@@ -11,7 +11,6 @@ from dxai.cli import Commands
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the subcommand."""
     parser = commands.add_parser(
         "reproduce",
         help="compute an MLflow run again and compare",
@@ -57,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """Reproduce the run and print how it differs; exit code 1 if a cell does."""
     from dxai.tracking.reproduce import as_text, reproduce
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after DVC has ended, not before
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit after DVC has ended, not before
     found = reproduce(
         options.spec,
         options.into,

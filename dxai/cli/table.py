@@ -9,7 +9,6 @@ from dxai.paths import HERE
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the subcommand."""
     parser = commands.add_parser("table", help="print a result table")
     parser.add_argument(
         "path", nargs="?", default=HERE.table("table1"), help="a CSV table (%(default)s)"
@@ -18,7 +17,6 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table."""
     from dxai.reporting.text import format_table
 
     print(format_table(options.path))

@@ -1,4 +1,4 @@
-"""`dxai tables`: make some tables from the results that are here."""
+"""`dxai tables`: make some tables from existing results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dxai.paths import HERE
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the subcommand."""
     parser = commands.add_parser(
         "tables",
         help="make some tables from the results that are here",

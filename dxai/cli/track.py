@@ -1,4 +1,4 @@
-"""`dxai track`: log the results that are here to MLflow."""
+"""`dxai track`: log existing results to MLflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dxai.cli import Commands
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the subcommand."""
     return commands.add_parser("track", help="log the results that are here to MLflow")
 
 

@@ -9,7 +9,6 @@ from dxai.paths import PARAMS
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
-    """Add the subcommand."""
     parser = commands.add_parser(
         "use",
         help="choose what `dvc repro` runs",

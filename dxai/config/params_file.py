@@ -1,7 +1,7 @@
 """params.yaml: reading, checking and writing it.
 
-The file is flat, and laid out as DVC's own YAML writer would lay it out, so that
-`dvc exp run -S decompose.steps=10` changes one line.
+The file is flat, in the format of DVC's own YAML writer, so that `dvc exp run -S
+decompose.steps=10` changes one line.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ HEADER = """\
 # values may be edited here as well. docs/settings.md describes every setting and its choices.
 """
 COLUMN = 32
-"""Where comments begin."""
+"""Column where comments begin."""
 WIDTH = 80
-"""DVC's writer folds longer lines."""
+"""Width beyond which DVC's writer folds lines."""
 LONGEST = 100
 AFTER_LISTS = ("repeat", "ablations")
-"""Blocks that follow a list: an empty line after a list is lost when DVC writes."""
+"""Blocks after a list: DVC's writer loses an empty line after a list."""
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check a params file.
 
-    Raises `ParamsError` for a file that is missing or not YAML, or a setting that is missing,
-    unknown or invalid.
+    Raises `ParamsError` for a file that is missing or not YAML, or a missing, unknown or invalid
+    setting.
     """
     values = read_yaml(path)
     if "run" in values:
@@ -54,7 +54,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a mapping as DVC reads it: 1e-4 is a number.
 
-    Raises `ParamsError` for a file that is missing, not YAML, or no mapping.
+    Raises `ParamsError` for a file that is missing or does not contain a YAML mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return the value that a text stands for; raise a `ParamsError` if it is not YAML."""
+    """Parse a YAML value; raise a `ParamsError` if it is not YAML."""
     try:
         return YAML(typ="safe").load(text)
     except YAMLError as error:
@@ -76,7 +76,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def check(values: dict[str, Any]) -> Params:
-    """Check the values of a whole file, in which every setting of a stage must be named."""
+    """Check the values of a whole file, which must name every setting of a stage."""
     params = parse(Params, values, "")
     for where, block in {"": params, **dict(params)}.items():
         if isinstance(block, Settings):
@@ -88,18 +88,18 @@ def check(values: dict[str, Any]) -> Params:
 
 
 def format_params(values: Mapping[str, Any]) -> str:
-    """Lay out the values of a file, with the descriptions of their fields as comments."""
+    """Format the values of a file, with the descriptions of their fields as comments."""
     lines = _mapping(values, Params, "", commented=True)
     text = HEADER + "".join(f"{line}\n" for line in lines)
     yaml, stream = YAML(), io.StringIO()
-    # Its own representer of floats that were read loses the last of 16 digits.
+    # The writer's own representer of floats loses the last of 16 digits.
     yaml.representer.add_representer(ScalarFloat, _represent_float)
     yaml.dump(yaml.load(text), stream)
     return stream.getvalue()
 
 
 def comment(kind: type[Settings], name: str) -> str:
-    """Return the comment beside a setting: the first line about it, and its choices."""
+    """Return the comment of a setting: the first line of its description, and its choices."""
     field = kind.model_fields[name]
     text = (field.description or "").partition("\n")[0].removesuffix(".")
     choices = [c for c in get_args(field.annotation) if isinstance(c, str)]
@@ -107,7 +107,7 @@ def comment(kind: type[Settings], name: str) -> str:
 
 
 def _mapping(values: Mapping[str, Any], kind: Any, indent: str, commented: bool) -> Iterator[str]:
-    """The lines of a mapping: a class of settings, or names to entries of one kind."""
+    """Format a mapping: a class of settings, or names to entries of one kind."""
     model = _is_model(kind)
     first = True
     for key in [name for name in kind.model_fields if name in values] if model else values:
@@ -144,7 +144,7 @@ def _is_model(kind: Any) -> bool:
 
 
 def _flow(value: Any) -> str:
-    """A value on one line, as DVC's writer spells it."""
+    """Format a value on one line, as DVC's writer does."""
     yaml, stream = YAML(), io.StringIO()
     yaml.default_flow_style, yaml.width = True, 10**6
     yaml.representer.add_representer(float, _represent_float)
@@ -153,7 +153,7 @@ def _flow(value: Any) -> str:
 
 
 def _represent_float(representer: RoundTripRepresenter, value: float) -> ScalarNode:
-    """1.0e-06, not 1e-06, which PyYAML takes for text."""
+    """Write 1.0e-06, not 1e-06, which PyYAML reads as text."""
     text = representer.represent_float(value).value
     text = text if "." in text else text.replace("e", ".0e")
     return representer.represent_scalar("tag:yaml.org,2002:float", text)

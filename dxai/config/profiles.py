@@ -1,9 +1,9 @@
 """Profiles, and `dxai use`, which makes params.yaml from one of them.
 
-A profile is a file of profiles/ that says where it differs from the one that it `extends`: its
-mappings are merged over the other's, at every depth. Three mappings name what is run and replace
-the other's whole: `datasets`, `classifiers` and `joint`. Each of their entries is merged over the
-entry of that name in catalogue.yaml.
+A file of profiles/ holds the differences from the profile that it `extends`: its mappings are
+merged over the other's at every depth. Three mappings select what is run and replace the other's:
+`datasets`, `classifiers` and `joint`. Each of their entries is merged over the entry of that name
+in catalogue.yaml.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from dxai.utils.files import atomic
 PROFILES = Path(__file__).with_name("profiles")
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 NAMED = {"datasets": "datasets", "classifiers": "classifiers", "joint": "classifiers"}
-"""Mappings that name what is run, and the part of the catalogue that has their entries."""
+"""Mappings that select what is run, and the part of the catalogue with their entries."""
 
 
 def profile_names() -> list[str]:
-    """Return the names of all profiles."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
@@ -48,16 +47,15 @@ def select_profile(
     seeds: Sequence[int] | None = None,
     overrides: dict[str, str] | None = None,
 ) -> list[str]:
-    """Make a params file say what is asked for; the layout of an earlier version is converted.
+    """Change a params file as requested; the format of an earlier version is converted.
 
     It starts from a profile, or from the values of the file. `datasets`, `classifiers` and
-    `methods` are run over in this order, their names being those of the start, its profile, the
-    catalogue or the file. `overrides` maps a dotted key to a value as YAML,
-    ``{"decompose.steps": "300"}``.
+    `methods` are run in this order; the names are those of the start, its profile, the catalogue or
+    the file. `overrides` maps a dotted key to a value as YAML, ``{"decompose.steps": "300"}``.
 
-    Returns one line for each value that changed; if none did, the file is untouched. Raises
-    `ParamsError` for an unknown name or key, naming the valid ones, or a value that does not fit.
-    The file is then as it was: the result is checked before it replaces the old one.
+    Returns one line for each changed value. Raises `ParamsError` for an unknown name or key, naming
+    the valid ones, or an invalid value. The file is rewritten only if a value changed and the
+    result is valid.
     """
     path = Path(path).resolve()
     before = read_yaml(path)
@@ -96,7 +94,7 @@ def select_profile(
 
 
 def _left_out(earlier: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
-    """Lines that name what a user added to a file of an earlier version, unless `values` has it."""
+    """List what a user added to a file of an earlier version and `values` lacks."""
     for name in earlier.get("profiles") or {}:
         if name not in (*profile_names(), values["profile"]):
             yield f"profiles.{name}: left out; a profile of your own is a file in {PROFILES}"
@@ -111,13 +109,13 @@ def _left_out(earlier: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
 
 
 def _papers_values() -> dict[str, Any]:
-    """The default of every setting that has one."""
+    """Return the default of every setting that has one."""
     fields = Params.model_fields.items()
     return {k: f.default.model_dump() for k, f in fields if isinstance(f.default, Settings)}
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both mappings, merged at every depth; `above` wins."""
+    """Merge two mappings at every depth; `above` wins."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
@@ -126,7 +124,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pick(what: str, names: Iterable[str], known: list[dict[str, Any]]) -> dict[str, Any]:
-    """The named entries, each from the first of `known` that has it."""
+    """Return the named entries, each from the first of `known` that has it."""
     merged: dict[str, Any] = {}
     for source in reversed(known):
         merged |= source.get(what) or {}
@@ -134,7 +132,7 @@ def _pick(what: str, names: Iterable[str], known: list[dict[str, Any]]) -> dict[
 
 
 def _within(values: dict[str, Any], key: str) -> dict[str, Any]:
-    """`repeat` or `ablations` without what the run no longer has, or has anyway."""
+    """Return `repeat` or `ablations` without entries that the run no longer has, or has anyway."""
     block = dict(values[key])
     for names in ("datasets", "classifiers"):
         if names in block:
@@ -145,7 +143,7 @@ def _within(values: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], key: str, setting: str) -> dict[str, Any]:
-    """A copy with one dotted key set; it may be new in an entry, its options and overrides."""
+    """Copy with one dotted key set, which may be new in an entry, its options and overrides."""
     if key == "profile":
         raise ParamsError("profile is chosen by its name, not overridden")
     new = parse_yaml(setting, f"{key}: {setting!r}")
@@ -166,7 +164,7 @@ def _override(values: dict[str, Any], key: str, setting: str) -> dict[str, Any]:
 
 
 def _changes(before: Any, after: Any, where: str = "") -> Iterator[str]:
-    """Lines that say how `after` differs from `before`."""
+    """Describe, one line a value, how `after` differs from `before`."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
             name = f"{where}.{key}".removeprefix(".")

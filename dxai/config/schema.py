@@ -26,7 +26,7 @@ METHODS = (
     "random",
     "naive",
 )
-"""The names that `methods` takes: the rows of Table 1 beside the decomposition and its controls."""
+"""The valid `methods`: the rows of Table 1 besides the decomposition and its controls."""
 
 JOINT = "joint"
 """The `arch` of a classifier that is the discriminator of the decomposition's own run (C = D)."""
@@ -403,21 +403,20 @@ class Params(Settings):
 
     @property
     def explained(self) -> dict[str, ClassifierSpec]:
-        """Every classifier that is explained, frozen or joint."""
+        """Return every explained classifier, frozen or joint."""
         return {**self.classifiers, **self.joint}
 
     def dataset(self, name: str) -> DatasetParams:
-        """Return the settings of one dataset."""
         return self.datasets[choose("dataset", name, self.datasets)]
 
     def classifier_for(self, dataset: str) -> ClassifierParams:
-        """Return how a classifier of this dataset is trained."""
+        """Return the settings for training a classifier of this dataset."""
         return self._overridden(ClassifierParams, "classifier", dataset)
 
     def decompose_for(
         self, dataset: str, classifier: str, variant: str | None = None
     ) -> DecomposeParams:
-        """Return how a decomposition is trained, with all overrides applied."""
+        """Return the settings for training a decomposition, with all overrides applied."""
         spec = self.classifier_spec(classifier)
         further = [(f"classifiers.{classifier}.overrides.decompose", spec.overrides)]
         if variant is not None:
@@ -427,7 +426,7 @@ class Params(Settings):
         return self._overridden(DecomposeParams, "decompose", dataset, further)
 
     def seeds_of(self, classifier: str) -> list[int]:
-        """Return every seed that this classifier is explained with, in order."""
+        """Return every seed of this classifier's decompositions, in order."""
         further = self.repeat.seeds if classifier in self.repeat.classifiers else []
         return [*self.seeds, *further]
 
@@ -440,7 +439,6 @@ class Params(Settings):
     def decomposition(
         self, dataset: str, classifier: str, name: str
     ) -> tuple[DecomposeParams, int]:
-        """Return settings and seed of a decomposition, named by its seed or its ablation."""
         if name.isdigit():
             return self.decompose_for(dataset, classifier), int(name)
         return self.decompose_for(dataset, classifier, name), self.seeds[0]
@@ -460,5 +458,4 @@ class Params(Settings):
         return settings
 
     def classifier_spec(self, name: str) -> ClassifierSpec:
-        """Return the settings of one classifier."""
         return self.explained[choose("classifier", name, self.explained)]

@@ -1,4 +1,4 @@
-"""The base of every class of settings, and the one-line errors of its checks.
+"""The base class of settings, and the one-line errors of their checks.
 
 Nothing here reads a file, so that explaining an image needs no YAML reader.
 """
@@ -14,7 +14,7 @@ M = TypeVar("M", bound="Settings")
 
 
 class ParamsError(ValueError):
-    """A setting that cannot be used; the message names it and the valid choices."""
+    """An unusable setting; the message names it and the valid choices."""
 
 
 class Settings(BaseModel):
@@ -37,12 +37,12 @@ class Settings(BaseModel):
         return values
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with other values, which are checked as well."""
+        """Return a copy with other values, which are checked too."""
         return type(self)(**(dict(self) | changes))
 
 
 def parse(kind: type[M], values: Any, where: str) -> M:
-    """Make settings from a mapping that was read; fields that are left out keep their defaults.
+    """Make settings from a mapping; omitted fields keep their defaults.
 
     `where` is the dotted name of the mapping, for messages; empty for a whole file. Raises
     `ParamsError` for an unknown or missing key, or a value of the wrong type or out of range.

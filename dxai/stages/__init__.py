@@ -11,7 +11,7 @@ from types import FrameType
 
 
 def run_stage(stage: Callable[..., None]) -> None:
-    """Call `stage` with the arguments of the command line, one for each of its parameters.
+    """Call `stage` with the command line's arguments, one for each of its parameters.
 
     A user's error becomes one line and exit code 1. Ctrl-C and SIGTERM end with 130 and 143 after
     the stage has put its files in order.

@@ -20,14 +20,14 @@ from dxai.stages import run_stage, scoring
 from dxai.types import Unsupported
 
 Scored = tuple[list[dict[str, Any]], Scorer | None, dict[str, np.ndarray]]
-"""Rows of the table, what was measured, and the maps by name."""
+"""Rows of the table, measurements, and the maps by name."""
 
 
 def main(dataset: str, classifier: str, method: str) -> None:
     """Write results/outcomes/<dataset>/<classifier>/<method>/.
 
-    A method that does not apply to the classifier becomes a row `unsupported`. One that breaks
-    becomes a row `failed`; the other rows stand, and the stage `report` then exits non-zero.
+    A method that does not apply to the classifier becomes a row `unsupported`, one that breaks a
+    row `failed`; the other rows stay valid, and the stage `report` then exits non-zero.
     """
     params = load_params()
     choose("method", method, params.methods)
@@ -41,7 +41,7 @@ def main(dataset: str, classifier: str, method: str) -> None:
         rows, scorer, maps = _unscored(method, "unsupported", str(reason))
         print(f"{method}: unsupported: {reason}", flush=True)
     except ValueError:
-        raise  # a wrong setting is for the user to correct, not a row of the table
+        raise  # a wrong setting is the user's to correct, not a row of the table
     except Exception as error:
         traceback.print_exc(file=sys.stdout)
         rows, scorer, maps = _unscored(method, "failed", f"{type(error).__name__}: {error}")

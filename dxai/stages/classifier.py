@@ -27,7 +27,7 @@ COLUMNS = [
     "validation_accuracy",
     "seconds",
 ]
-"""Of history.csv."""
+"""Columns of history.csv."""
 
 
 def main(dataset: str, classifier: str, role: str) -> None:

@@ -16,7 +16,7 @@ from dxai.utils.files import atomic_folder, read_json, write_json
 def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None:
     """Write results/outcomes/<dataset>/<classifier>/dxai-<decomposition>-by-<scorer>/.
 
-    The class-distinct parts are those that the stage `ours` has kept.
+    The class-distinct parts are those that the stage `ours` saved.
     """
     params = load_params()
     _, seed = params.decomposition(dataset, classifier, decomposition)

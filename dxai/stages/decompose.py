@@ -49,7 +49,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
                 "image_size": data.image_size,
                 **generator_settings(settings),
             },
-            # Strings of its own, or pickle writes equal ones that pydantic shares as references.
+            # Copy the strings, or pickle writes equal ones that pydantic shares as references.
             "training": {name: json.loads(json.dumps(value)) for name, value in settings},
             "class_names": data.class_names,
             "channels": data.channels,
@@ -66,7 +66,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
             write_tensors(temporary / SNAPSHOTS, {"kind": "snapshots", "steps": state["snapshots"]})
             pd.DataFrame(history).to_csv(temporary / HISTORY, index=False)
             (temporary / PANELS).mkdir()
-            if (unfinished / PANELS).is_dir():  # not if another machine drew them
+            if (unfinished / PANELS).is_dir():  # absent if another machine drew them
                 shutil.copytree(unfinished / PANELS, temporary / PANELS, dirs_exist_ok=True)
             write_json(temporary / METRICS, metrics(networks, history, settings, seed))
 
@@ -74,7 +74,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
 def explained_classifier(
     networks: Networks, info: dict[str, Any] | None, settings: Any, data: ShardedDataset
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Return the frozen classifier, or for C = D the averaged discriminator of this run."""
+    """Return the frozen classifier, or for C = D this run's averaged discriminator."""
     if networks.classifier is not None:
         assert info is not None
         return networks.classifier, info
@@ -91,7 +91,7 @@ def explained_classifier(
 def metrics(
     networks: Networks, history: list[dict[str, Any]], settings: Any, seed: int
 ) -> dict[str, Any]:
-    """Return what `dvc metrics show` prints of a training."""
+    """Return the numbers that `dvc metrics show` prints of a training."""
     last = history[-1]
     return {
         "steps": last["step"],

@@ -9,7 +9,7 @@ from dxai.stages import run_stage
 
 
 def main(dataset: str) -> None:
-    """Write data/prepared/<dataset>/ and print how many images each split has."""
+    """Write data/prepared/<dataset>/ and print the number of images in each split."""
     out = HERE.dataset(dataset)
     manifest = prepare(dataset, load_params(), out, HERE.unfinished_data)
     for split, classes in manifest["counts"].items():

@@ -1,7 +1,7 @@
 """Decompose the test images and score them, with two controls: DVC stage `ours`.
 
 The controls scramble ψ_distinct: `random_phase` keeps its spectrum, `shuffled` its pixels. They
-remove as much as ours does, so the gain of ours over them is due to structure.
+remove as much as ours does, so ours gains over them by structure alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parts that the evaluating stages share: images, classifiers, and the files they write."""
+"""Shared parts of the evaluating stages: images, classifiers, and the files they write."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dxai.utils.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """The test images of a dataset, the classifier that is explained, and its twin."""
+    """The test images of a dataset, the explained classifier, and its twin."""
 
     params: Params
     dataset: str
@@ -39,7 +39,6 @@ class Subject:
         return self.params.evaluate.seed
 
     def scorer(self, curves: Sequence[str] = CURVES) -> Scorer:
-        """Return a scorer for these images."""
         evaluate, names = self.params.evaluate, self.data.class_names
         return Scorer(self.classifier, self.twin, names, evaluate, self.seed, curves)
 
@@ -60,7 +59,7 @@ class Subject:
         return GroundTruth(masks, difference)
 
     def batches(self, title: str) -> Iterator[Batch]:
-        """Yield the chosen test images and show the progress."""
+        """Yield the chosen test images and print progress."""
         indices = chosen_images(len(self.data), self.params.evaluate.images)
         progress = Progress(title, len(indices), unit="images")
         done = 0

@@ -1,8 +1,8 @@
 """Measure how far the seeds of a decomposition agree: DVC stage `stability`.
 
-Table 4: one frozen classifier, the same images and the same z; the decompositions of several
-seeds at four points of their training, beside Grad-CAM and Internal Influence at three layers in
-a row.
+Table 4 uses one frozen classifier, the same images and the same z; the decompositions of several
+seeds at four points of their training, beside Grad-CAM and Internal Influence at three successive
+layers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dxai.utils.files import atomic_folder, write_json
 
 LAYERED = ("gradcam", "internal_influence")
 SHOWN = 6
-"""Number of images whose maps are kept for pictures."""
+"""Number of images whose maps are saved for pictures."""
 
 
 def main(dataset: str, classifier: str) -> None:
@@ -67,7 +67,7 @@ def main(dataset: str, classifier: str) -> None:
 
 
 def decomposed(subject: scoring.Subject, seeds: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each kept step with the psi_distinct of every seed: (S, N, C, H, W)."""
+    """Yield each saved step with the psi_distinct of every seed: (S, N, C, H, W)."""
     folders = [HERE.decomposition(subject.dataset, subject.name, seed) for seed in seeds]
     _, info, _, _ = load_decomposer(folders[0])
     kept = [load_snapshots(folder) for folder in folders]

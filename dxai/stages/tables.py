@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def make(names: Iterable[str], params: Params) -> dict[str, pd.DataFrame]:
-    """Make these tables from the results of a run."""
+    """Make the named tables from the results of a run."""
     return {
         name: SPECS[name].maker(
             *(SOURCES[source](params) for source in SPECS[name].sources), params
@@ -51,7 +51,7 @@ def make(names: Iterable[str], params: Params) -> dict[str, pd.DataFrame]:
 def write(folder: Path, frames: dict[str, pd.DataFrame]) -> None:
     """Replace a folder by one with these tables as CSV files.
 
-    Markdown and LaTeX come with them if all tables are there: one refers to the other.
+    Markdown and LaTeX are added only for the full set, since one table refers to another.
     """
     with atomic_folder(folder) as temporary:
         for name, frame in frames.items():
@@ -61,7 +61,7 @@ def write(folder: Path, frames: dict[str, pd.DataFrame]) -> None:
 
 
 def outcome_folders(params: Params) -> list[Path]:
-    """Folders of the stages `ours` and `baseline` of this run, in the order of its params."""
+    """Return the folders of this run's stages `ours` and `baseline`, in the order of its params."""
     return [
         HERE.outcome(dataset, classifier, name)
         for dataset in params.datasets
@@ -71,7 +71,6 @@ def outcome_folders(params: Params) -> list[Path]:
 
 
 def cross_folders(params: Params) -> list[Path]:
-    """Folders of the stage `cross`."""
     return [
         HERE.cross(dataset, trained, seed, scorer)
         for dataset in params.datasets
@@ -82,7 +81,6 @@ def cross_folders(params: Params) -> list[Path]:
 
 
 def stability_folders(params: Params) -> list[Path]:
-    """Folders of the stage `stability`."""
     return [
         HERE.stability(dataset, classifier)
         for dataset in params.datasets
@@ -91,7 +89,7 @@ def stability_folders(params: Params) -> list[Path]:
 
 
 def ablation_folders(params: Params) -> list[Path]:
-    """Folders of the stage `ours_ablation`, after that of the unchanged decomposition."""
+    """Return the folders of `ours_ablation`, after that of the unchanged decomposition."""
     chosen = params.ablations
     return [
         HERE.ours(dataset, classifier, name)
@@ -102,7 +100,7 @@ def ablation_folders(params: Params) -> list[Path]:
 
 
 def classifier_folders(params: Params) -> list[Path]:
-    """Folders of the explained classifiers, and of the twins of C = D."""
+    """Return the folders of the explained classifiers, and of the twins of C = D."""
     named = [(d, c, "explained") for d in params.datasets for c in params.classifiers]
     named += [(d, c, "twin") for d in params.datasets for c in params.joint]
     return [HERE.classifier(*names) for names in named]
@@ -116,7 +114,7 @@ SOURCES: dict[str, Callable[[Params], list[Path]]] = {
     "prepared": lambda params: [HERE.dataset(name) for name in params.datasets],
     "classifiers": classifier_folders,
 }
-"""Source of a table to its folders in a run."""
+"""Maps a source of tables to its folders in a run."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A training as a stage runs it: resumed where it stopped, and logged live to MLflow."""
+"""A training as a stage runs it: resumed if interrupted, and logged live to MLflow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dxai.training.runtime.supervisor import launch
 from dxai.utils.files import digest
 
 END_SECONDS = 30.0
-"""Time that the last numbers get to reach MLflow; the training itself never waits for it."""
+"""Seconds that the last numbers get to reach MLflow; the training itself never waits for it."""
 
 
 @contextlib.contextmanager
@@ -26,9 +26,9 @@ def trained(
 ) -> Iterator[tuple[dict[str, Any], Path]]:
     """Train, and delete the checkpoint after a block that ends without error.
 
-    `decisive` are the values that decide the result beside the dataset in the folder `data`, each
-    with a `repr` of its own: a checkpoint of a training with other data or values is not resumed.
-    Yields the job's final state, and the folder with its pictures and events.
+    `decisive` are the values, each with a distinctive `repr`, that decide the result besides the
+    dataset in the folder `data`: a checkpoint with other data or values is not resumed. Yields the
+    job's final state, and the folder with its pictures and events.
     """
     fingerprint = digest([(data / MANIFEST).read_text(), *map(repr, decisive)])
     name = training_name(title, fingerprint)
@@ -42,7 +42,7 @@ def trained(
 
 @contextlib.contextmanager
 def logged_live(folder: Path, params: TrainingParams) -> Iterator[None]:
-    """Log a training on Ray to MLflow while the block runs; local ones are too short for that."""
+    """Log a training on Ray to MLflow while the block runs; local ones are too short."""
     if params.executor == "local":
         yield
         return
@@ -55,7 +55,7 @@ def logged_live(folder: Path, params: TrainingParams) -> Iterator[None]:
         outcome = "FAILED"
         raise
     finally:
-        if _end(process, outcome) < 0:  # it was killed, so another one logs the outcome
+        if _end(process, outcome) < 0:  # killed, so another one logs the outcome
             _end(_start(folder), outcome)
 
 
@@ -64,7 +64,7 @@ def _start(folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-m", "dxai.tracking.live", str(folder.absolute())],
         stdin=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is not meant for it
+        start_new_session=True,  # keep Ctrl-C away from it
     )
 
 

@@ -1,1 +1,1 @@
-"""What knows neither PyTorch nor the domain."""
+"""Utilities that depend on neither PyTorch nor the domain."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 OBJECTS = Path("files/md5")
-"""Folder of a cache in which the path of an object is its hash."""
+"""Folder of a cache with objects named by their hash."""
 
 
 def stages(lock: Path) -> dict[str, Any]:
@@ -27,5 +27,5 @@ def hashes(stages: Mapping[str, Any], kind: str) -> dict[tuple[str, str], str]:
 
 
 def object_path(cache: Path, digest: str) -> Path:
-    """Path in a cache of the object with this hash."""
+    """Return the path in a cache of the object with this hash."""
     return cache / OBJECTS / digest[:2] / digest[2:]

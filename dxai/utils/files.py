@@ -17,7 +17,7 @@ from typing import IO, Any
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it there when the block ends without error.
 
-    The content is flushed to the disk before the rename, so a reader, or a machine after a power
+    The content is flushed to disk before the rename, so a reader, or a machine after a power
     failure, finds the old file, the new file or none. After any error, including Ctrl-C and a full
     disk, the temporary file is removed and `path` is unchanged.
     """
@@ -53,9 +53,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 def locked(path: Path) -> Iterator[IO[str] | None]:
     """Create and lock a file without waiting; yields None if another process has locked it.
 
-    The system frees the lock as soon as its holder and every program started with the file's
-    descriptor have ended, however they end. That inheritance is why this is not a
-    `filelock.FileLock`, which serves wherever a process only waits for its turn.
+    The system frees the lock when its holder and every program that inherited the file's descriptor
+    have ended, however they end. `filelock.FileLock` is not inherited like this; it serves wherever
+    a process only waits for its turn.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -74,12 +74,11 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file."""
     return json.loads(Path(path).read_text())
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,7 +1,7 @@
 """Random numbers keyed by (seed, purpose, step, sample).
 
 A draw depends on its key alone: not on how a batch is split over workers, on earlier draws, or on
-interruptions. The generator is Philox, which is counter-based, so that a key costs microseconds.
+interruptions. The generator is Philox, which is counter-based, so a key costs microseconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    # Not imported by processes that only read images: it takes seconds and memory.
+    # Slow and large; processes that only read images do not import it.
     from torch import Tensor
 
 
@@ -53,10 +53,10 @@ def normal(
 
 
 def permutation(seed: int, purpose: str, epoch: int, n: int) -> np.ndarray:
-    """A permutation of range(n)."""
+    """Return a permutation of range(n)."""
     return generator(seed, purpose, epoch).permutation(n)
 
 
 def torch_seed(seed: int, purpose: str, step: int = 0, sample: int = 0) -> int:
-    """A seed for code that draws from torch's own generator (initial weights, Captum)."""
+    """Return a seed for torch's own generator (initial weights, Captum)."""
     return int(generator(seed, purpose, step, sample).integers(2**63 - 1))

@@ -1,4 +1,4 @@
-"""End other programs, together with everything that they started."""
+"""End other programs, together with all their child processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import psutil
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-"""Sent in this order, each only if the one before was not enough."""
+"""Signals sent in this order, each only if the one before was not enough."""
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and has not ended; a zombie has."""
+    """Whether a process exists and is not a zombie."""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
@@ -35,7 +35,7 @@ def members(leader: int, leader_of: Callable[[int], int]) -> list[int]:
 def end_group(leader: int, signals: Sequence[signal.Signals] = SIGNALS, grace: float = 5.0) -> None:
     """End a process group, whose leader may have ended; returns when it is gone.
 
-    The signals are sent `grace` seconds after one another, as long as any process is left.
+    The signals are sent `grace` seconds apart, as long as any process is left.
     """
     for signum in signals:
         with contextlib.suppress(ProcessLookupError):

@@ -24,8 +24,8 @@ def share(line: str) -> float | None:
 class Progress:
     """Print the progress of a loop, its speed and the time left.
 
-    `start` are the steps that a resumed run has done already, `every` the least seconds between two
-    lines; the last step always gets one.
+    `start` is the number of steps a resumed run has already done, `every` the least seconds between
+    two lines; the last step always gets one.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ PIPE, LOCK, LOG, PID, FIRST_LINE = "pipe", "lock", "log", "pid", "first_line"
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Let others start the program for the length of the block, after which it has ended."""
+    """Let others start the program during the block; it has ended when this returns."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.mkfifo(folder / PIPE)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 ATTEMPTS = 5
 PAUSE = 1.0
-"""Seconds between the first two attempts; doubles with each further one."""
+"""Seconds between the first two attempts; doubled for each further one."""
 S3_OPTIONS: dict[str, Any] = {
     "max_concurrency": 1,  # one request per object instead of a HEAD and then ranges
     "config_kwargs": {
@@ -30,11 +30,11 @@ T = TypeVar("T")
 
 
 class StorageError(ValueError):
-    """A URL that cannot be used, or a transfer that failed; the message names it and says why."""
+    """An unusable URL or a failed transfer; the message names it and the reason."""
 
 
 def refuse_credentials(url: str) -> None:
-    """Raise a `StorageError`, which does not repeat them, if a URL contains credentials."""
+    """Raise a `StorageError`, without repeating them, if a URL contains credentials."""
     # A secret may hold a slash, so `key:` before the first one is enough; a port is digits.
     found = re.match(r"([\w+.-]+)://(?!arn:)[^/]*(@|:(?!\d*(/|$)))", url)
     if found:
@@ -45,7 +45,7 @@ def refuse_credentials(url: str) -> None:
 
 
 def open_url(url: str) -> tuple[Any, str]:
-    """Open the file system of a URL (one instance per process); return it and the path within it.
+    """Open the file system of a URL (one instance per process); returns it and the path within it.
 
     Raises `StorageError` for a protocol that is unknown or not installed.
     """
