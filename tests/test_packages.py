@@ -130,7 +130,7 @@ def test_the_core_is_small() -> None:
 @pytest.mark.parametrize(
     ("extras", "packages"),
     [
-        ((), ("config", "models", "utils.files", "utils.keyed_random")),
+        ((), ("config.schema", "config.settings", "models", "utils.files", "utils.keyed_random")),
         (("baselines",), ("explain",)),
         (("data",), ("datasets",)),
         (("pipeline",), ("",)),

@@ -23,6 +23,8 @@ MAY_SPELL = {
     "dxai/config": r"\.work/checkpoints",  # a default value of params.yaml
     "infra": r"dxai-.*",  # names of images, services and volumes
     "infra/prefect_api.py": r"artifacts(/filter)?",  # of Prefect
+    "infra/deployments.py": r"results/table_specs\.py",  # a module, below dxai/
+    "dxai/reporting/html/page.py": r"panels",  # of a section of the page, not the folder
     "dxai/tracking/live.py": r"dxai-training",  # an experiment of MLflow
 }
 
