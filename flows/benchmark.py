@@ -1,6 +1,6 @@
 """The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the results.
 
-Log messages are formatted here, not by the logger: JSON logs would keep the arguments apart.
+Log messages are formatted here, since JSON logs would keep the logger's arguments apart.
 """
 
 import json
@@ -44,7 +44,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Table = Annotated[int, Field(ge=min(NUMBERED), le=max(NUMBERED))]
 
 PROGRESS_SECONDS = 5.0
-"""Least time between two updates of a progress bar."""
+"""Least seconds between two updates of a progress bar."""
 
 
 class GateFailed(RuntimeError):
@@ -52,13 +52,12 @@ class GateFailed(RuntimeError):
 
 
 def page_url(run: str) -> str:
-    """Return the address of a flow run's page."""
     server = str(PREFECT_UI_URL.value() or str(PREFECT_API_URL.value() or "").removesuffix("/api"))
     return f"{server}/runs/flow-run/{run}"
 
 
 def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
-    """Post how the run ended to the webhook at DXAI_WEBHOOK, if there is one."""
+    """Post the outcome of the run to the webhook at DXAI_WEBHOOK, if set."""
     noted = json.loads(HERE.notice.read_text()) if HERE.notice.exists() else {}
     own = noted if noted.get("run") == str(flow_run.id) else {}
     body = webhook.message(
@@ -154,7 +153,7 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
             run_group.with_options(name=group.name)(group, environment, known, at_once)
         except StageFailed:
             if group is parts[-1] and not tables:
-                # Only a method failed: its row of the tables says so, the others are valid.
+                # A method failed: its row of the tables says so, and the others are valid.
                 record(gate=False)
             raise
         if stale.intersection(group.targets):
@@ -162,7 +161,7 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
 
 
 def select(profile: str | None, *names: Any) -> None:
-    """Write the parameters into params.yaml, and check the whole file before a stage runs."""
+    """Write the parameters to params.yaml, and check the whole file before a stage runs."""
     if profile is not None or any(name is not None for name in names):
         for line in select_profile(HERE.params, profile, *names):
             get_run_logger().info(f"params.yaml: {line}")
@@ -176,7 +175,7 @@ def record(gate: bool) -> None:
 
 
 def can_retry(task: Task, run: TaskRun, state: State) -> bool:
-    """Whether another try can help: after a killed process, a lock or lack of memory, it can."""
+    """Whether a retry can help, as after a killed process, a lock or lack of memory."""
     error = state.result(raise_on_failure=False)
     return not (isinstance(error, StageFailed) and error.by_input)
 
@@ -190,7 +189,7 @@ def can_retry(task: Task, run: TaskRun, state: State) -> bool:
 def run_group(
     group: Group, environment: dict[str, str], stale: set[str] | None, at_once: int
 ) -> None:
-    """Run one group of stages; each item that is out of date is a task within it."""
+    """Run one group of stages; each out-of-date item is a task within it."""
     logger, context = get_run_logger(), copy_context()
 
     def watch(stage: str, lines: Iterator[str]) -> None:
@@ -247,7 +246,7 @@ def publish() -> None:
 
 @task(cache_policy=NO_CACHE)
 def publish_some(tables: list[int]) -> None:
-    """Make some tables from the existing results, and publish them as artifacts of the run."""
+    """Make some tables from existing results, and publish them as artifacts of the run."""
     numbers = [str(number) for number in tables]
     subprocess.run(
         [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(HERE.some_tables)],
@@ -268,8 +267,8 @@ def publish_tables(folder: Path, names: list[str]) -> None:
 def track() -> str:
     """Log the run to MLflow; returns its id there.
 
-    The values come from the result files, so that stages which DVC skipped are included. First,
-    MLflow is sent the training metrics that it missed while it was down.
+    Values come from the result files, to include stages that DVC skipped. MLflow is first sent the
+    training metrics that it missed while it was down.
     """
     from dxai.tracking import mlflow_store  # MLflow takes seconds to import
 
@@ -292,7 +291,7 @@ def track() -> str:
 
 @task(name="judge", cache_policy=NO_CACHE)
 def check_for_regression(run: str, gate: bool) -> None:
-    """Publish what changed since the last accepted run of this profile.
+    """Publish the changes since the last accepted run of this profile.
 
     With `gate`, raises `GateFailed` if a score of the decomposition or an accuracy got
     significantly worse.

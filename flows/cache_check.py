@@ -11,11 +11,10 @@ from dxai.utils import dvc_files
 
 
 def check(log: Callable[[str], None], cache: Path, root: Path | str = ".") -> list[str]:
-    """Hash every object of DVC's cache and every output, and remove those that are damaged.
+    """Hash every object of DVC's cache and every output, and remove damaged ones.
 
-    DVC rehashes a file only if its size or date has changed. It restores a removed one from its
-    cache, or reruns the stage. Returns the paths of the damaged objects and outputs, each also
-    passed to `log`.
+    DVC rehashes a file only if its size or date has changed; it restores a removed one from its
+    cache, or reruns the stage. Returns the paths of the damaged ones, each also passed to `log`.
     """
     root = Path(root)
     damaged = []

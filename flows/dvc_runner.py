@@ -31,7 +31,7 @@ _NOISE = re.compile(
     r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc|"
     r"Running stage '|$)"
 )
-"""Lines not passed on: DVC's advice after each command, and the start of a stage."""
+"""Lines to drop: DVC's advice after each command, and the start of a stage."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Group:
     """The items of one stage of dvc.yaml, for example `classifier@textures-resnet18-explained`."""
 
     name: str
-    """The part of the items' names before the `@`."""
+    """Part of the items' names before the `@`."""
     targets: tuple[str, ...]
-    """Names of the items, as `dvc repro` takes them, each after those it depends on."""
+    """Names of the items for `dvc repro`, each after those it depends on."""
 
 
 Watch = Callable[[str, Iterator[str]], None]
@@ -50,20 +50,20 @@ the stage failed."""
 
 
 class StageFailed(RuntimeError):
-    """A stage ended with an error; the text names the stage and repeats its error line."""
+    """A stage ended with an error; the text has its name and its error line."""
 
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(f"stage {stage} failed: {reason}")
-        # The stage blamed its input, so that trying again cannot help.
+        # The stage rejected its input: retrying cannot help.
         self.by_input = reason.startswith("error:")
 
 
 def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> list[Group]:
-    """List the groups of dvc.yaml in an order that can be run, read from DVC's own graph.
+    """List the groups of dvc.yaml in a runnable order, read from DVC's own graph.
 
-    With `wanted`, names of groups, only those and the groups they depend on.
+    With `wanted`, names of groups, only those and their dependencies are listed.
     """
-    from dvc.repo import Repo  # takes 0.3 s: not when the flow is merely loaded
+    from dvc.repo import Repo  # takes 0.3 s, too slow for merely loading the flow
 
     def group(target: str) -> str:
         return target.split("@")[0]
@@ -74,7 +74,7 @@ def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> lis
             for stage in repo.index.stages
         }
     group_needs: dict[str, set[str]] = {}
-    for target in needs:  # in the order of dvc.yaml, which settles what the graph leaves open
+    for target in needs:  # in the order of dvc.yaml, which decides among valid orders
         needed = {group(other) for other in needs[target]} - {group(target)}
         group_needs.setdefault(group(target), set()).update(needed)
     targets = list(TopologicalSorter(needs).static_order())
@@ -87,7 +87,7 @@ def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> lis
 
 
 def cache(root: Path | str = ".") -> Path:
-    """Path of DVC's cache, relative to the working directory if it lies within."""
+    """Return the path of DVC's cache, relative to the working directory if inside it."""
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
@@ -99,7 +99,7 @@ def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
     """Find the targets that DVC would run.
 
     They are checked together in this process, because `dvc repro` takes most of a second for each
-    target that it skips.
+    skipped target.
     """
     from dvc.lock import LockError
     from dvc.repo import Repo
@@ -114,9 +114,9 @@ def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
 
 
 def lanes(cores: int | None = None) -> int:
-    """How many items of a stage run at once: DXAI_LANES, else as many as this machine can train.
+    """Return how many items of a stage run at once: DXAI_LANES, or what this machine can train.
 
-    The variable is for a cluster, which can train more at once than this machine.
+    The variable is for a cluster, which can train more than this machine.
     """
     if given := os.environ.get(LANES):
         if not (given.isascii() and given.isdigit() and int(given) > 0):
@@ -138,14 +138,13 @@ def reproduce(
 ) -> None:
     """Bring targets up to date with `dvc repro --single-item`, passing on each line it prints.
 
-    A stage's lines go to `watch`, in a thread of its own, and all others to `log`; without a
-    `watch` all do. Its `environment` is added to that of this process. `stale` are the targets that
-    are out of date, if that is known already.
+    A stage's lines go to `watch`, in a separate thread, and all others to `log`; without a `watch`
+    all do. `environment` is added to that of this process. `stale` are the out-of-date targets, if
+    already known.
 
-    Targets may run several `at_once`, each with its share of the threads; the first that fails ends
-    the others, which keep what they have finished. Every DVC and its stage form a process group of
-    their own, which has ended when this returns or raises, whatever the reason. Raises
-    `StageFailed` if DVC ends with an error.
+    Up to `at_once` targets run together, sharing the threads; the first that fails ends the others,
+    which keep what they have finished. Every DVC and its stage form a process group, which has
+    always ended when this returns or raises. Raises `StageFailed` if DVC ends with an error.
     """
     targets = list(targets)
     for pid in prune_locks(root):
@@ -181,7 +180,7 @@ def reproduce(
 
 
 def _environment() -> dict[str, str]:
-    """Copy the environment of this process, with its Python as the `python` of the stages."""
+    """Copy the environment of this process, with its Python as the stages' `python`."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
     return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
@@ -195,7 +194,7 @@ def _start(
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
-        # A pipe, so that a stage whose flow was killed ends at its next line, not hours later.
+        # With a pipe, a stage whose flow was killed ends at its next line, not hours later.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -207,8 +206,7 @@ def _start(
         process.wait()
         processes.end_group(process.pid, grace=GRACE)
 
-    # A DVC that is killed, by lack of memory for example, would leave its stage running, and the
-    # pipe open.
+    # A killed DVC, for example by lack of memory, would leave its stage running and the pipe open.
     Thread(target=end_with_leader, daemon=True).start()
     return process
 
@@ -225,7 +223,7 @@ def _pass_on(lines: Iterator[tuple[str, str]], log: Callable[[str], None], watch
 
 
 def _lines(process: subprocess.Popen[str], names: str) -> Iterator[tuple[str, str]]:
-    """Yield each line that DVC prints with the stage that was running, "" before the first.
+    """Yield each line that DVC prints with the running stage's name, "" before the first.
 
     Raises `StageFailed` after the last line, if DVC ended with an error.
     """
@@ -259,8 +257,8 @@ def _reason(lines: list[str], code: int) -> str:
 def prune_locks(root: Path | str = ".") -> list[int]:
     """Drop ended processes from DVC's table of locked paths; returns their ids.
 
-    DVC does so itself, but after a kill the first stage with two outputs can still fail as "busy",
-    and a process id that the system has since given to another program would block for ever.
+    DVC does so too, but after a kill the first stage with two outputs can still fail as "busy", and
+    a process id that was reused by another program would block for ever.
     """
     folder = Path(root, ".dvc", "tmp")
     table = folder / "rwlock"
@@ -290,7 +288,7 @@ def prune_locks(root: Path | str = ".") -> list[int]:
 
 
 def _may_be_dvc(pid: int) -> bool:
-    """Whether a process runs and, as far as the system tells, is DVC or another Python program."""
+    """Whether a process runs and may be DVC or another Python program."""
     try:
         command = " ".join(psutil.Process(pid).cmdline())
     except psutil.AccessDenied:

@@ -1,4 +1,4 @@
-"""Notify a webhook when a run has ended."""
+"""Notify a webhook when a run ends."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from dxai.reporting.text import format_table
 from dxai.results.io import Row, read_table
 
 URL = "DXAI_WEBHOOK"
-"""Environment variable with the address, a secret of which only the host is ever printed."""
+"""Environment variable with the address, a secret; only its host is ever printed."""
 TRIES, PAUSE, TIMEOUT = 3, 2.0, 10.0
 
 
@@ -22,9 +22,8 @@ def message(
 ) -> dict[str, Any]:
     """Build the body of the request: `text` for chat programs, the other fields for others.
 
-    `url` is the address of the run's page, `state` its final state and `reason` that state's
-    message, `table` the file of Table 1, and `changed` the differences from the last accepted run,
-    as Markdown.
+    `url` is the run's page, `state` its final state with the message `reason`, `table` the file of
+    Table 1, and `changed` the differences from the last accepted run, as Markdown.
     """
     rows: list[Row] = []
     parts = [f"dxai: run {run} {state}" + (f": {reason}" if reason else ""), url]
@@ -37,7 +36,7 @@ def message(
 
 
 def send(body: dict[str, Any]) -> str:
-    """Post a message to the webhook, if there is one; returns a line about the outcome, or nothing.
+    """Post a message to the webhook, if set; returns a line about the outcome, or "".
 
     A failing webhook never fails the run.
     """

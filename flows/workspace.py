@@ -17,7 +17,7 @@ WRITTEN = (
 )
 """Folders that a run writes to, besides DVC's cache."""
 MIN_FREE = 256 << 20
-"""Bytes that must be free in each, more than the profile `smoke` produces."""
+"""Minimum free bytes in each, more than the profile `smoke` produces."""
 
 
 class NoRoom(OSError):

@@ -1,1 +1,1 @@
-"""Starting, watching and stopping what a run needs on one machine."""
+"""Starting, watching and stopping the services of a run on one machine."""

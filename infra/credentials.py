@@ -1,6 +1,6 @@
 """Passwords, keys and tokens: generated once, in files that only their owner can read.
 
-Programs are told where the files are, so that no command line, environment or log holds a secret.
+Programs receive only the files' paths, so no command line, environment or log holds a secret.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FILES = {
 
 
 def environment(work: Path) -> dict[str, str]:
-    """Return the variables that tell clients where the files are."""
+    """Return the variables with the files' paths, for clients."""
     return {variable: str(work / FOLDER / name) for variable, name in FILES.items()}
 
 
 def create(work: Path, store: str) -> None:
-    """Create the files that are missing; `store` is HOST:PORT of the S3 store, for its clients."""
+    """Create missing files; `store` is the S3 store's HOST:PORT, for its clients."""
     folder = work / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -52,7 +52,6 @@ def create(work: Path, store: str) -> None:
 
 
 def database_password(work: Path) -> str:
-    """Read PostgreSQL's password."""
     return (work / FOLDER / "pgpass").read_text().strip().rpartition(":")[2]
 
 

@@ -14,13 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 def api_of(stack: Stack) -> PrefectApi:
-    """Return the API of the stack's Prefect server."""
     return PrefectApi(f"{stack.url('prefect')}/api")
 
 
 def prepare_worker(stack: Stack) -> None:
     """Create the pool and the deployments, and close the runs of a killed worker."""
-    if not stack.cluster:  # MLflow's database is a file, used even if its server does not run
+    if not stack.cluster:  # MLflow's database is a file, used even without its server
         mlflow_server.upgrade(stack)
     api = api_of(stack)
     api.ensure_pool(POOL, QUEUES)
@@ -29,9 +28,9 @@ def prepare_worker(stack: Stack) -> None:
 
 
 def deploy(stack: Stack) -> None:
-    """Register the deployments of prefect.yaml, unless the same files were registered before."""
+    """Register the deployments of prefect.yaml, unless the same files are registered already."""
     sources = [stack.root / "prefect.yaml"]
-    # These two limit the flow's parameters `methods` and `tables`.
+    # These two restrict the flow's parameters `methods` and `tables`.
     sources += [stack.root / "dxai" / m for m in ("config/schema.py", "results/table_specs.py")]
     sources += sorted((stack.root / "flows").glob("*.py"))
     digest = hashlib.sha256(f"{stack.root} {stack.cluster}".encode())
@@ -49,7 +48,7 @@ def deploy(stack: Stack) -> None:
 
 
 def mark_lost_runs(api: PrefectApi) -> None:
-    """Mark as crashed, on the server, the runs whose worker was killed."""
+    """Mark the runs of a killed worker as crashed on the server."""
     for run in api.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
         logger.info(f"run {run['name']}: its worker is gone, marked as crashed")
         api.set_state(run["id"], "CRASHED", "The worker was gone.")

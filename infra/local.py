@@ -32,25 +32,25 @@ from infra.supervisor import POOL, ServiceError, Stack
 WEB_PAGES = ("prefect", "mlflow")
 """Services with a web page."""
 CLIENT_VARIABLES = re.compile("PREFECT_API_URL|MLFLOW_TRACKING_URI|RAY_|AWS_|PGPASSFILE")
-"""Variables by which other programs find the services."""
+"""Variables that tell other programs where the services are."""
 CANCEL_TIMEOUT = 30.0
 LOG_DELAY = 1.5
-"""Seconds after which the server has the last lines of a run (prefect.toml: 1)."""
+"""Seconds until the server has the last lines of a run (prefect.toml: 1)."""
 ROUTINE = re.compile(
     "Finished in state Completed|Running 1 deployment pull|Executing deployment step|"
     "Deployment step '|All deployment steps|Worker '|Data and pipelines are up to date"
 )
-"""Lines of the log that tell a user nothing."""
+"""Routine lines of the log, not shown."""
 
 
 def echo(text: str) -> None:
-    """Print at once."""
+    """Print and flush."""
     print(text, flush=True)
 
 
 # ------------------------------------------------------------------------------------ services
 def up(stack: Stack, names: tuple[str, ...], started: list[str]) -> PrefectApi:
-    """Start services, listing in `started` those that did not run, and register the deployments."""
+    """Start services, add those that did not run to `started`, and register the deployments."""
     supervisor.start_all(stack, [service_definitions.SERVICES[name] for name in names], started)
     deployments.deploy(stack)  # not done yet if the worker ran already
     if stack.cluster and "mlflow" in started:
@@ -84,15 +84,15 @@ def benchmark(stack: Stack, parameters: dict[str, Any]) -> int:
         echo(f"run {run['name']}: {state['name']}" + (f": {state['message'] or ''}").rstrip(": "))
         has_table = api.has_artifact(run["id"], "table-1")
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping takes seconds, and must not end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping takes seconds and must finish
         down(stack, started)
-    if has_table:  # a run in which one method failed still has the results of the others
+    if has_table:  # a run in which one method failed still has the others' results
         print_results(stack, time.monotonic() - began)
     return 0 if state["type"] == "COMPLETED" else 1
 
 
 def watch(stack: Stack, api: PrefectApi, run: str) -> dict[str, Any]:
-    """Show a run's log until the run ends; returns its final state."""
+    """Show a run's log until it ends; returns its final state."""
     log = LogReader(api, run)
     waiting = False
     while True:
@@ -118,7 +118,7 @@ def watch(stack: Stack, api: PrefectApi, run: str) -> dict[str, Any]:
 
 
 def show(record: dict[str, Any]) -> None:
-    """Print a log record with its local time, unless it is routine; tracebacks are left out."""
+    """Print a log record with its local time, unless it is routine; omit tracebacks."""
     if ROUTINE.match(record["message"]):
         return
     clock = datetime.fromisoformat(record["timestamp"]).astimezone().strftime("%H:%M:%S")
@@ -143,7 +143,7 @@ def cancel(api: PrefectApi, run: dict[str, Any]) -> None:
 
 
 def print_results(stack: Stack, seconds: float) -> None:
-    """Print Table 1, the paper's claims, and where all results are."""
+    """Print Table 1, the paper's claims, and the paths of all results."""
     paths = Paths(stack.root)
     echo("\n" + format_table(paths.table("table1")))
     if len(paths.table("claims").read_text().splitlines()) > 1:
@@ -157,7 +157,7 @@ def print_results(stack: Stack, seconds: float) -> None:
 
 # ------------------------------------------------------------------------------------ commands
 def bring_up(stack: Stack) -> None:
-    """Start every service, and print how to go on."""
+    """Start every service, and print the next steps."""
     began = time.monotonic()
     started: list[str] = []
     try:
@@ -176,7 +176,7 @@ def bring_up(stack: Stack) -> None:
 
 
 def print_status(stack: Stack) -> None:
-    """Print which services run, and where."""
+    """Print the running services and their addresses."""
     for name in service_definitions.names(stack):
         if (found := supervisor.running(stack, name)) is None:
             echo(f"{name}: stopped")
@@ -194,7 +194,7 @@ def print_environment(stack: Stack) -> None:
 
 
 def flow_parameters(profile: str | None) -> dict[str, Any]:
-    """Return the parameters of the run; raises `ParamsError` if there is no such profile."""
+    """Return the parameters of the run; raises `ParamsError` for an unknown profile."""
     return {"profile": choose("profile", profile, profile_names())} if profile else {}
 
 

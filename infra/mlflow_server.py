@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def command(stack: Stack) -> list[str]:
-    """Return its command line; in a cluster it serves artifacts too, so clients need no S3 key."""
+    """Return the command; in a cluster it serves artifacts too, so clients need no S3 key."""
     server = python_module("mlflow", "server", "--host", HOST, "--workers", "1")
     server += ["--port", str(stack.port("mlflow")), "--backend-store-uri", database(stack)]
     if not stack.cluster:
@@ -21,7 +21,7 @@ def command(stack: Stack) -> list[str]:
 
 
 def database(stack: Stack) -> str:
-    """URL of its database, without PostgreSQL's password."""
+    """Return the URL of its database, without PostgreSQL's password."""
     return stack.database("mlflow", "psycopg") if stack.cluster else stack.tracking_uri
 
 

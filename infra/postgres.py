@@ -15,15 +15,15 @@ from infra.supervisor import HOST, ServiceError, Stack
 
 DATABASES = ("prefect", "mlflow")
 USERS = ("postgres", "nobody")
-"""Users to run it as if root starts it, the first that exists: it refuses to run as root."""
+"""Users to run it as if root starts it (the first that exists): it refuses to run as root."""
 logger = logging.getLogger(__name__)
 
 
 def program(name: str, version: str = "*") -> str:
     """Return the path of one of PostgreSQL's programs; Debian keeps the server's out of PATH.
 
-    If several major versions are installed, it is of the newest, or of `version` if that is among
-    them; if none is, that is a `ServiceError`.
+    Of several major versions, `version` is preferred, else the newest. Raises `ServiceError` if
+    none is installed.
     """
     for wanted in (version, "*"):
         found = Path("/usr/lib/postgresql").glob(f"{wanted}/bin/{name}")
@@ -38,7 +38,7 @@ def program(name: str, version: str = "*") -> str:
 
 
 def user() -> str | None:
-    """Name the user to run it as; None for the current one."""
+    """Return the user to run it as; None for the current one."""
     if os.geteuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
@@ -50,14 +50,14 @@ def user() -> str | None:
 
 
 def folder(stack: Stack) -> Path:
-    """Folder of all its files, owned by the user that it runs as."""
+    """Return the folder of all its files, owned by the user that it runs as."""
     return stack.work / "postgres"
 
 
 def prepare(stack: Stack) -> None:
     """Create the databases unless they exist.
 
-    Raises `ServiceError` if PostgreSQL is not installed, may not enter the folder, or is not of the
+    Raises `ServiceError` if PostgreSQL is not installed, cannot enter the folder, or is not of the
     version that wrote it.
     """
     home = folder(stack)
@@ -94,7 +94,7 @@ def prepare(stack: Stack) -> None:
 
 
 def _check_version(data: Path) -> None:
-    """Raise `ServiceError` if another major version wrote the folder: the server only logs that."""
+    """Raise `ServiceError` if another major version wrote the folder; the server only logs that."""
     wrote = _written_by(data)
     version = [program("postgres", wrote), "--version"]
     installed = subprocess.run(version, capture_output=True, text=True).stdout.strip()
@@ -106,7 +106,6 @@ def _check_version(data: Path) -> None:
 
 
 def _written_by(data: Path) -> str:
-    """Read the major version that wrote the folder."""
     return (data / "PG_VERSION").read_text().strip()
 
 
@@ -118,7 +117,6 @@ def _run(command: list[str], stdin: str, owner: str | None) -> None:
 
 
 def command(stack: Stack) -> list[str]:
-    """Return its command line."""
     data = folder(stack) / "data"
     server = program("postgres", _written_by(data) if data.exists() else "*")
     options = ["-c", f"listen_addresses={HOST}", "-c", f"port={stack.port('postgres')}"]

@@ -1,9 +1,8 @@
 """The calls of Prefect's REST API that the launcher makes.
 
-Prefect's own client is not used for them. Importing it takes 1.5 s, of a run with nothing to do as
-well; it takes its address, key and proxy from the user's settings, which may be those of another
-server, and reports usage unless told otherwise; and it retries a server that is gone for minutes
-with growing pauses, where the launcher has to say at once that it is slow or has ended.
+Prefect's own client does not suit it: importing takes 1.5 s even if a run has nothing to do;
+address, key and proxy come from the user's settings, perhaps for another server; usage is reported
+by default; and a lost server is retried for minutes, when the launcher must report it at once.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-"""States in which a run stays."""
+"""Final states of a run."""
 BUSY = (429, 503)
-"""Status codes of a server that could not reach its database, and did nothing."""
+"""Status codes of a server that could not reach its database and did nothing."""
 BUSY_TIMEOUT = 30.0
 
 
@@ -58,14 +57,14 @@ class PrefectApi:
             time.sleep(0.5)
 
     def deployment(self, name: str) -> dict[str, Any] | None:
-        """Return a deployment by `<flow>/<name>`, None if there is none."""
+        """Return a deployment by `<flow>/<name>`, or None."""
         try:
             return self.call(f"deployments/name/{name}")
         except ApiError:
             return None
 
     def ensure_pool(self, name: str, queues: Sequence[str]) -> None:
-        """Create a process work pool, which runs one flow at a time, unless it exists.
+        """Create a process work pool unless it exists; it runs one flow at a time.
 
         Its `queues` are served in this order.
         """
@@ -98,16 +97,14 @@ class PrefectApi:
         return self.call(f"flow_runs/{run}")["state"]
 
     def set_state(self, run: str, kind: str, message: str) -> None:
-        """Propose a state for a run."""
         self.call(f"flow_runs/{run}/set_state", {"state": {"type": kind, "message": message}})
 
     def has_artifact(self, run: str, key: str) -> bool:
-        """Whether a run has published an artifact."""
         wanted = {"flow_run_id": {"any_": [run]}, "key": {"any_": [key]}}
         return bool(self.call("artifacts/filter", {"artifacts": wanted}))
 
     def unfinished(self, pool: str, states: tuple[str, ...]) -> list[dict[str, Any]]:
-        """List the runs of a work pool that are in one of the states."""
+        """List the runs of a work pool in one of the states."""
         body = {
             "work_pools": {"name": {"any_": [pool]}},
             "flow_runs": {"state": {"type": {"any_": list(states)}}},
@@ -116,11 +113,11 @@ class PrefectApi:
 
 
 class LogReader:
-    """The growing log of the run with this id."""
+    """The growing log of a run, by its id."""
 
     page = 200
     overlap = timedelta(seconds=10)
-    """How much later than its timestamp a record of another process may arrive."""
+    """Largest delay in seconds after its timestamp with which another process's record arrives."""
 
     def __init__(self, api: PrefectApi, run: str) -> None:
         self.api, self.run = api, run
@@ -128,7 +125,7 @@ class LogReader:
         self.last: datetime | None = None
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the records that were not returned before, by their timestamps."""
+        """Return the new records, by their timestamps."""
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [self.run]}}
         if self.last is not None:
             wanted["timestamp"] = {"after_": (self.last - self.overlap).isoformat()}
@@ -146,7 +143,6 @@ class LogReader:
 
 
 def _reason(text: str) -> str:
-    """Extract the reason from the body of a refusal."""
     try:
         content = json.loads(text)
     except ValueError:

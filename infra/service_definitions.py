@@ -1,8 +1,8 @@
 """The services behind a run, as data for `up`, `down`, `status` and the tests.
 
-`LOCAL` serves one user: Prefect and MLflow on SQLite. `CLUSTER` runs on this machine what a cluster
-would spread over several: the servers on PostgreSQL and an S3 store, and two nodes of Ray. All of
-them listen on loopback only.
+`LOCAL` serves one user: Prefect and MLflow on SQLite. `CLUSTER` runs a cluster's services on this
+machine: the servers on PostgreSQL and an S3 store, and two nodes of Ray. All of them listen on
+loopback only.
 """
 
 from __future__ import annotations
@@ -42,13 +42,12 @@ OBJECT_STORE_BYTES = 200 << 20
 
 # ------------------------------------------------------------------------------ the S3 store
 def prepare_store(stack: Stack) -> None:
-    """Create the folder that the store serves, and in it that of the bucket."""
+    """Create the folder that the store serves, and the bucket's folder in it."""
     (stack.work / "store" / BUCKET).mkdir(parents=True, exist_ok=True)
     (stack.work / "store").chmod(0o700)
 
 
 def store_command(stack: Stack) -> list[str]:
-    """Return the command line of rclone's S3 server."""
     own = Path(sys.executable).with_name("rclone")
     found = str(own) if own.exists() else shutil.which("rclone")
     if found is None:
@@ -146,7 +145,7 @@ SERVICES = {
     )
 }
 CLUSTER = tuple(SERVICES)
-"""Services of a cluster in an order in which they can be started; they are stopped in reverse."""
+"""Services of a cluster in the order to start them; they are stopped in reverse."""
 LOCAL = ("prefect", "mlflow", "worker")
 FOR_A_RUN = ("prefect", "worker")
 
@@ -154,7 +153,7 @@ FOR_A_RUN = ("prefect", "worker")
 def find_stack(root: Path, cluster: bool = False) -> Stack:
     """Return the stack of a project folder: a cluster if requested, or if one runs there.
 
-    Raises `ServiceError` if a cluster is requested where the services of one user run.
+    Raises `ServiceError` if a cluster is requested while the services of one user run.
     """
     local = Stack(root)
     cluster_runs = any(group(local, name) for name in CLUSTER if name not in LOCAL)
@@ -167,5 +166,4 @@ def find_stack(root: Path, cluster: bool = False) -> Stack:
 
 
 def names(stack: Stack) -> tuple[str, ...]:
-    """Names of a stack's services."""
     return CLUSTER if stack.cluster else LOCAL

@@ -1,8 +1,8 @@
 """Start, find and stop the services of `infra.service_definitions` on this machine.
 
-Each writes to .work/logs/<name>.log. While it runs it locks .work/pids/<name>, which has its
-process id, its port and where its log begins. A file that is not locked belongs to a service that
-has ended, even if another program has been given its process id since.
+Each writes to .work/logs/<name>.log. While running, it locks .work/pids/<name>, which has its
+process id, its port and the offset of its log. An unlocked file belongs to a service that has
+ended, even if its process id has been reused since.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BUCKET = "dxai"
 POOL, QUEUES = "dxai-local", ("default", "nightly")
 START_TIMEOUT = 180.0
 FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
-"""Variables of the user that would lead to another server; services do not inherit them."""
+"""Variables of the user that would select another server; services do not inherit them."""
 
 
 class ServiceError(RuntimeError):
@@ -64,28 +64,28 @@ class Stack:
 
     root: Path
     cluster: bool = False
-    """Services of a cluster, on PostgreSQL, instead of those of one user, on SQLite."""
+    """Whether it has the services of a cluster, on PostgreSQL, or of one user, on SQLite."""
 
     @property
     def work(self) -> Path:
-        """Folder for the files of everything that runs."""
+        """Return the folder for the files of everything that runs."""
         return Paths(self.root).work
 
     @property
     def prefect_home(self) -> Path:
-        """Value of PREFECT_HOME, by which the processes of this stack are recognised."""
+        """Return PREFECT_HOME, by which the processes of this stack are recognised."""
         return self.work / "prefect"
 
     def pid_file(self, name: str) -> Path:
-        """File that a service keeps locked."""
+        """Return the file that a service keeps locked."""
         return self.work / "pids" / name
 
     def log(self, name: str) -> Path:
-        """Log of a service; each start appends to it."""
+        """Return the log of a service; each start appends to it."""
         return self.work / "logs" / f"{name}.log"
 
     def port(self, name: str) -> int:
-        """Port of the running service, else from the environment, else the default."""
+        """Return the port of the running service, else from the environment, else the default."""
         found = running(self, name)
         variable, default = PORTS[name]
         try:
@@ -94,23 +94,23 @@ class Stack:
             raise ServiceError(f"{variable} is {os.environ[variable]!r}, not a number") from None
 
     def url(self, name: str) -> str:
-        """Address of a service's web page."""
+        """Return the address of a service's web page."""
         return f"http://{HOST}:{self.port(name)}"
 
     def database(self, name: str, driver: str) -> str:
-        """URL of a PostgreSQL database; the password is in the file that PGPASSFILE names."""
+        """Return the URL of a PostgreSQL database; the file at PGPASSFILE has the password."""
         return f"postgresql+{driver}://{credentials.USER}@{HOST}:{self.port('postgres')}/{name}"
 
     @property
     def tracking_uri(self) -> str:
-        """Where MLflow's clients write: to its server, or straight to the database of one user."""
+        """Return where MLflow's clients write: its server, or one user's database directly."""
         local = f"sqlite:///{Paths(self.root).mlflow_database}"
         return self.url("mlflow") if self.cluster else local
 
     def environment(self) -> dict[str, str]:
-        """Environment of every service: no telemetry, folders of this project, this Python first.
+        """Return the environment of every service: no telemetry, own folders, this Python first.
 
-        Secrets are not in it, only the names of the files that hold them.
+        It names the files that hold secrets, not the secrets.
         """
         own = {
             "PREFECT_HOME": str(self.prefect_home),
@@ -155,14 +155,14 @@ class Service:
     needs: tuple[str, ...] = ()
     """Services that must be healthy before it starts."""
     outlives: tuple[str, ...] = ()
-    """Services that depend on this very process, and are stopped before it is replaced."""
+    """Services that depend on this very process; they stop before it is replaced."""
     prepare: Callable[[Stack], None] = lambda stack: None
     """Called before each start."""
     environment: Callable[[Stack], dict[str, str]] = Stack.environment
     user: Callable[[], str | None] = lambda: None
     """Returns the user it runs as, None for the current one."""
     signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL)
-    """How it is stopped: each is sent `grace` seconds after the one before if that did not do."""
+    """Signals that stop it, sent `grace` seconds apart until it ends."""
     grace: float = 15.0
 
 
@@ -179,7 +179,7 @@ def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def running(stack: Stack, name: str) -> dict[str, int] | None:
-    """Return `pid`, `port` and `log` (where its log begins) of a running service, else None."""
+    """Return `pid`, `port` and `log` (the offset of its log) of a running service, else None."""
     path = stack.pid_file(name)
     with suppress(FileNotFoundError), path.open() as file:
         try:
@@ -195,7 +195,7 @@ def running(stack: Stack, name: str) -> dict[str, int] | None:
 
 
 def group(stack: Stack, name: str) -> int | None:
-    """Return the process group of a service, or what is left of it after its end, else None."""
+    """Return the process group of a service, even of its leftovers, else None."""
     if found := running(stack, name):
         return found["pid"]
     try:
@@ -204,7 +204,7 @@ def group(stack: Stack, name: str) -> int | None:
         return None
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):  # it has just ended, or is another user's
-            # The system may have given the group's id to another program since.
+            # The system may have reused the group's id.
             home = os.getpgid(process.pid) == leader and process.environ().get("PREFECT_HOME")
             if home == str(stack.prefect_home):
                 return leader
@@ -212,9 +212,9 @@ def group(stack: Stack, name: str) -> int | None:
 
 
 def start(stack: Stack, service: Service) -> subprocess.Popen[bytes] | None:
-    """Start a service after ending what a killed one left; None if it runs already.
+    """Start a service after ending leftovers of a killed one; None if it runs already.
 
-    Raises `ServiceError` if its port is taken, or something that it needs is not installed.
+    Raises `ServiceError` if its port is taken, or something it needs is not installed.
     """
     name = service.name
     if running(stack, name):
@@ -254,10 +254,10 @@ def start(stack: Stack, service: Service) -> subprocess.Popen[bytes] | None:
 
 
 def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> None:
-    """Start services, each as soon as those it needs are healthy; returns when all are healthy.
+    """Start services, each once those it needs are healthy; returns when all are healthy.
 
-    `started` is extended by the names of those that did not run before. Raises `ServiceError`, with
-    its last lines, if a service ends or does not become healthy in time.
+    Adds the names of those that did not run before to `started`. Raises `ServiceError`, with the
+    last lines, if a service ends or does not become healthy in time.
     """
     waiting = {service.name: service for service in services}
     by_name = dict(waiting)
@@ -293,7 +293,7 @@ def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> 
 
 
 def stop(stack: Stack, service: Service) -> bool:
-    """Stop a service and every process that it started; False if none was running."""
+    """Stop a service and all its processes; False if none was running."""
     if (leader := group(stack, service.name)) is None:
         return False
     processes.end_group(leader, service.signals, service.grace)
@@ -314,13 +314,12 @@ def exclusive(stack: Stack, name: str) -> Iterator[None]:
 
 
 def _note(file: IO[str], pid: int, port: int = 0, log: int = 0) -> None:
-    """Fill a locked, empty file."""
     file.write(json.dumps({"pid": pid, "port": port, "log": log}))
     file.flush()
 
 
 def identity(user: str | None) -> dict[str, Any]:
-    """Return the arguments of `subprocess` that run a program as another user, and in no group."""
+    """Return the `subprocess` arguments that run a program as another user, without groups."""
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
@@ -345,19 +344,18 @@ def answers(url: str) -> bool:
 
 
 def has_logged(stack: Stack, name: str, text: str) -> bool:
-    """Whether a running service has written a text to its log since it was started."""
+    """Whether a running service has logged a text since its start."""
     found = running(stack, name)
     return found is not None and text in _read_log(stack, name, found["log"])
 
 
 def check(stack: Stack, name: str) -> None:
-    """Raise `ServiceError`, with its last lines, if a service has ended."""
+    """Raise `ServiceError`, with the last lines, if a service has ended."""
     if group(stack, name) is None:
         raise ServiceError(f"{name} has ended:\n{last_lines(stack, name)}")
 
 
 def last_lines(stack: Stack, name: str) -> str:
-    """Return the end of a service's log."""
     text = _read_log(stack, name)
     return "\n".join([*text.splitlines()[-15:], f"(the whole log: {stack.log(name)})"])
 

@@ -1,4 +1,4 @@
-"""Explanations of image files: a picture and a JSON of each one's decomposition."""
+"""Explanations of image files: a picture and a JSON file of each decomposition."""
 
 from __future__ import annotations
 
@@ -28,33 +28,23 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Model:
-    """A decomposition and where it came from."""
+    """A decomposition and its origin."""
 
     explainer: DXAI
     sha256: str
 
     @property
     def class_names(self) -> list[str]:
-        """The classes, in the order of the classifier's outputs."""
+        """Return the classes in the order of the classifier's outputs."""
         return self.explainer.info["class_names"]
 
 
 def open_model(path: Path | str, classifier: Path | str | None = None, seed: int = 0) -> Model:
-    """Load a decomposition.
+    """Load a decomposition from its folder or model.pt.
 
-    Parameters
-    ----------
-    path : path-like
-        A decomposition's folder or model.pt.
-    classifier : path-like, optional
-        The folder or model.pt of a classifier to ask instead of the decomposition's own.
-    seed : int
-        Seed of the latent z.
-
-    Raises
-    ------
-    ValueError
-        If there is no such model, or the classifier is for other images or classes.
+    `classifier`, the folder or model.pt of another classifier, replaces the decomposition's own;
+    `seed` draws the latent z. Raises `ValueError` if the model does not exist, or the classifier is
+    for other images or classes.
     """
     explainer = DXAI.load(path, seed)
     if classifier is not None:
@@ -72,22 +62,10 @@ def open_model(path: Path | str, classifier: Path | str | None = None, seed: int
 def explain_files(
     model: Model, images: Sequence[str], out: Path, class_name: str | None = None
 ) -> int:
-    """Write `<stem>.png` and `<stem>.json` for each image; return how many could not be read.
+    """Write `<stem>.png` and `<stem>.json` to `out` for each image; returns the number of failures.
 
-    Parameters
-    ----------
-    model : Model
-    images : sequence of str
-        Files; one that cannot be read is named on stderr and left out.
-    out : Path
-        Folder to write into; created if missing.
-    class_name : str, optional
-        The class to explain; default: each image's predicted class.
-
-    Raises
-    ------
-    ValueError
-        If there is no such class.
+    An image that cannot be read is named on stderr and skipped. `class_name` is the class to
+    explain, by default each image's predicted class. Raises `ValueError` if it does not exist.
     """
     target = None
     if class_name is not None:
@@ -99,7 +77,7 @@ def explain_files(
     done = 0
     while chunk := list(itertools.islice(readable, BATCH)):
         batch = torch.cat([pixels for _, pixels in chunk])
-        # The same z for all, so that an image's explanation does not depend on its neighbours.
+        # The same z for all: an image's explanation must not depend on its neighbours.
         index = torch.zeros(len(batch), dtype=torch.int64)
         wanted = None if target is None else torch.full_like(index, target)
         parts = model.explainer.explain(batch, wanted, index)
@@ -111,10 +89,9 @@ def explain_files(
 
 
 def output_names(files: Sequence[str], out: Path) -> dict[str, str]:
-    """Map each file to the stem of the names of its outputs.
+    """Map each file to the stem of its outputs' names.
 
-    Equal stems are numbered (upper and lower case count as equal, as on some file systems), and
-    no input is ever overwritten.
+    Equal stems are numbered (ignoring case, as some file systems do), and no input is overwritten.
     """
     taken = {Path(f).stem.casefold() for f in files if Path(f).resolve().parent == out.resolve()}
     names = {}
@@ -144,7 +121,6 @@ def _read(files: Sequence[str], model: Model) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _write(model: Model, file: str, stem: Path, parts: Decomposition, target: int | None) -> None:
-    """Write the picture and the JSON of one image."""
     shown = {
         "input": parts.image,
         "class-agnostic": parts.agnostic,

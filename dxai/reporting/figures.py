@@ -1,7 +1,7 @@
 """Composed pictures as PNG, the same bytes for the same numbers.
 
-Everything is drawn on a `Figure` of its own; no state of pyplot, no clock. Text that comes from
-data is never read as mathematics.
+Each uses a `Figure` of its own, without pyplot's state or a clock. Text from data is never parsed
+as mathematics.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SETTINGS: dict[Any, Any] = {
     "ytick.color": BLACK,
 }
 HATCHES = ("", "//", "--", "xx", "\\\\", "++", "||")
-"""Looks of the first, second .. series, beside its colour."""
+"""Line styles and markers of successive series, besides their colours."""
 
 
 def explanation(
@@ -57,18 +57,12 @@ def explanation(
     class_names: Sequence[str],
     target: str,
 ) -> bytes:
-    """One explained image as PNG: its parts, and the classifier's probabilities of them.
+    """Render one explained image as PNG: its parts, and the classifier's probabilities of them.
 
-    Parameters
-    ----------
-    image, agnostic, distinct, residual : (C, H, W) float
-        x, psi_agnostic, psi_distinct and x - x_hat, of images in [-1, 1].
-    probabilities : dict
-        Name of what was shown to the classifier to its (c,) probabilities.
-    class_names : sequence of str
-        The c classes; the six that reach the highest probability are shown.
-    target : str
-        The class that `distinct` is distinct for.
+    `image`, `agnostic`, `distinct` and `residual` are x, psi_agnostic, psi_distinct (of the class
+    `target`) and x - x_hat, each (C, H, W) for images in [-1, 1]. `probabilities` maps the name of
+    each classifier input to its (c,) probabilities; of the c `class_names` the six with the highest
+    probability are shown.
     """
     scale = image_tiles.scale_of(distinct)
     small = image_tiles.scale_of(residual)
@@ -120,7 +114,7 @@ def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _text(name: str, longest: int) -> str:
-    """A name from data as a label: short, no control characters, not left out for a leading `_`."""
+    """Shorten a name from data to a label without control characters or a leading `_`."""
     shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
     shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     return "\u200b" + shown if shown.startswith("_") else shown

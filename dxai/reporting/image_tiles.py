@@ -12,28 +12,28 @@ from PIL import Image
 
 POSITIVE = np.array([213, 94, 0], dtype=np.float64)
 NEGATIVE = np.array([0, 114, 178], dtype=np.float64)
-"""Vermillion and blue: told apart by the colour-blind."""
+"""Vermillion and blue, which colour-blind readers can tell apart."""
 LOSSLESS = 48
-"""Side up to which a picture is kept as it is, pixels."""
+"""Largest side in pixels of a picture that keeps its size."""
 
 
 def picture(image: np.ndarray) -> np.ndarray:
-    """An image, clipped to its range."""
+    """Convert an image, clipped to its range."""
     return _rgb((np.asarray(image, dtype=np.float64) + 1) * 127.5)
 
 
 def signed(part: np.ndarray, scale: float) -> np.ndarray:
-    """A signed part around mid-gray: 0 is 128, -scale is black, +scale is white."""
+    """Show a signed part around mid-gray: 0 is 128, -scale is black, +scale is white."""
     return _rgb(128 + 127 * np.asarray(part, dtype=np.float64) / scale)
 
 
 def scale_of(part: np.ndarray) -> float:
-    """The largest absolute value, the `scale` that clips nothing; 1 for a part that is all zero."""
+    """Return the largest absolute value, the `scale` that clips nothing; 1 if all are zero."""
     return float(np.abs(part).max()) or 1.0
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A weight in [-1, 1] over the image in gray: positive in vermillion, negative in blue."""
+    """Show a weight in [-1, 1] over the gray image: positive in vermillion, negative in blue."""
     gray = (np.asarray(image, dtype=np.float64).mean(0) + 1)[..., None] * 127.5
     heat = np.asarray(heat, dtype=np.float64).mean(0)[..., None]
     colour = np.where(heat > 0, POSITIVE, NEGATIVE)
@@ -42,13 +42,13 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def magnitude(values: np.ndarray, scale: float) -> np.ndarray:
-    """Values (C, H, W) of at least 0, their mean over channels: 0 is black, `scale` is white."""
+    """Show the mean over channels of values (C, H, W) >= 0: 0 is black, `scale` is white."""
     shown = 255 * np.asarray(values, dtype=np.float64).mean(0, keepdims=True) / scale
     return _rgb(np.repeat(shown, 3, axis=0))
 
 
 def encoded(pixels: np.ndarray, largest: int = 96) -> bytes:
-    """A picture as a small file: PNG up to 48 pixels, above that reduced to `largest`, as WebP."""
+    """Encode a picture: PNG up to 48 pixels, above that reduced to `largest`, as WebP."""
     image = Image.fromarray(pixels)
     buffer = io.BytesIO()
     if max(image.size) <= LOSSLESS:
@@ -61,7 +61,7 @@ def encoded(pixels: np.ndarray, largest: int = 96) -> bytes:
 
 
 def _rgb(values: np.ndarray) -> np.ndarray:
-    """(C, H, W) in [0, 255] to (H, W, 3) uint8."""
+    """Convert (C, H, W) in [0, 255] to (H, W, 3) uint8."""
     return _bytes(np.broadcast_to(values.transpose(1, 2, 0), (*values.shape[1:], 3)))
 
 

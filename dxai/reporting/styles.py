@@ -1,4 +1,4 @@
-"""Colours, markers and lines that tell methods apart, also for the colour-blind."""
+"""Colours, markers and lines that tell methods apart, also for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"
 """The palette of Okabe and Ito, and a gray for controls."""
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GRAY)
-"""For the first, second .. of several series without a style of their own."""
+"""Dashes of successive series without a style of their own."""
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ STYLES = {
 
 
 def style(method: str) -> Style:
-    """The style of a method; gray for an unknown one."""
+    """Return the style of a method; gray for an unknown one."""
     return STYLES.get(method, Style(GRAY, ".", "--"))

@@ -1,6 +1,6 @@
 """Every table in the paper's own layout, made of the typed rows of the stage `tables`.
 
-Measured values and those that the paper prints stand in separate columns and are never mixed.
+Measured values and those of the paper have separate columns.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dxai.results.table_specs import SPECS, TableSpec
 from dxai.results.verdicts import BEST, verdict
 
 WORST = 6
-"""Images of each dataset and classifier that are shown as the worst explained."""
+"""Number of worst explained images shown for each dataset and classifier."""
 NONE = "–"
 PAPERS = "The paper's numbers are of other images, at 256 pixels and after 300,000 steps"
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number with so many decimals, and its 95% interval if it has one."""
+    """A number with its count of decimals, and its 95% interval if it has one."""
 
     value: float | None
     low: float | None = None
@@ -36,12 +36,12 @@ class Number:
 
     @property
     def text(self) -> str:
-        """The number alone; a dash if it is missing."""
+        """Format the number alone; a dash if it is missing."""
         return self._shown(self.value)
 
     @property
     def interval(self) -> str:
-        """Its interval in brackets, or nothing."""
+        """Format its interval in brackets, or "" without one."""
         if self.low is None or self.high is None:
             return ""
         return f"[{self._shown(self.low)}, {self._shown(self.high)}]"
@@ -60,14 +60,9 @@ Cell = str | Number
 class Heading:
     """The head of a column.
 
-    Attributes
-    ----------
-    name, group : str
-        Its title, and the one above it and its neighbours.
-    kind : {'value', 'paper', 'text'}
-        Measured here, printed in the paper, or text.
-    dataset, classifier : str
-        What its values belong to, where the line does not say so.
+    `name` is its title, `group` the title that it shares with its neighbours. `kind` is 'value'
+    (measured here), 'paper' (printed in the paper) or 'text'. `dataset` and `classifier` say what
+    its values belong to, unless the line does.
     """
 
     name: str
@@ -81,15 +76,9 @@ class Heading:
 class Line:
     """One line.
 
-    Attributes
-    ----------
-    cells : list of str or Number
-    kind : str
-        Lines of one kind belong together: `ours`, `baseline`, `other`, `outside`, or anything.
-    dataset, classifier : str
-        What its values belong to, where the column does not say so.
-    best : frozenset of int
-        Columns in which it is the lowest of those that are compared.
+    Lines of one `kind` belong together: `ours`, `baseline`, `other`, `outside`, or any text.
+    `dataset` and `classifier` say what its values belong to, unless the column does. `best` are the
+    columns in which it is the lowest of the compared lines.
     """
 
     cells: Sequence[Cell]
@@ -101,7 +90,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as readers see it; the note says what its numbers rest on."""
+    """A table as readers see it; the note gives the basis of its numbers."""
 
     name: str
     title: str
@@ -109,11 +98,11 @@ class Table:
     columns: list[Heading]
     lines: list[Line]
     generic: bool = False
-    """Whether it has no layout of its own."""
+    """Whether it lacks a layout of its own."""
 
     @property
     def spans(self) -> list[tuple[str, int]]:
-        """Titles above columns, and how many columns each spans; empty without titles."""
+        """List the titles above columns with their numbers of columns; empty without titles."""
         groups = itertools.groupby(column.group for column in self.columns)
         spans = [(group, len(list(of))) for group, of in groups]
         return spans if any(group for group, _ in spans) else []
@@ -121,12 +110,12 @@ class Table:
 
 # ------------------------------------------------------------------------------------ numbers
 def fixed(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals; a dash if it is missing."""
+    """Format a number with `digits` decimals; a dash if it is missing."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """The same with its sign."""
+    """Format like `fixed`, with the sign."""
     text = fixed(value, digits)
     return text.replace("-", "−") if text.startswith(("-", NONE)) else f"+{text}"
 
@@ -135,24 +124,24 @@ BOUNDS = {c.name: c.bounds for spec in SPECS.values() for c in spec.columns if c
 
 
 def measured(row: Row, name: str) -> Number:
-    """A column of a row with its interval."""
+    """Return a column of a row with its interval."""
     bounds = BOUNDS.get(name, name)
     return Number(row[name], row.get(f"{bounds}_low"), row.get(f"{bounds}_high"))
 
 
 def difference(claim: Row) -> Number:
-    """Ours minus the other, with the interval of this paired difference."""
+    """Return ours minus the other, with the interval of this paired difference."""
     return replace(measured(claim, "delta"), signed=True)
 
 
 def ours(claim: Row) -> Number:
-    """Our side of a claim: the mean over seeds, with its interval."""
+    """Return our side of a claim: the mean over seeds, with its interval."""
     return measured(claim, "ours_value")
 
 
 # ------------------------------------------------------------------------------------ tables
 def all_tables(tables: Tables) -> dict[str, list[Table]]:
-    """Name of each CSV file to the tables that readers see of it."""
+    """Map the name of each CSV file to its tables as readers see them."""
     claims = tables["claims"]
     own = {
         "table1": [table1(tables["table1"], claims), seconds(tables["table1"])],
@@ -171,7 +160,7 @@ def all_tables(tables: Tables) -> dict[str, list[Table]]:
 
 
 def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
-    """The rows of a table without a layout of its own, each number beside its interval."""
+    """Show the rows of a table without a layout of its own, each number beside its interval."""
     ends = {f"{c.bounds}_{end}" for c in spec.columns if c.bounds for end in ("low", "high")}
     shown = {c.name: c.type for c in spec.columns if c.name not in ends}
     digits = {"number": 3, "count": 0}
@@ -188,7 +177,7 @@ def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
 
 
 def table1(rows: list[Row], claims: list[Row]) -> Table:
-    """Methods in lines, datasets in columns; C = D, with which the paper's compare, first."""
+    """Show methods in lines, datasets in columns; first C = D, to which the paper's compare."""
     printed = {(d, m): v for d, methods in paper.TABLE1.items() for m, v in methods.items()}
     rows = [row | {"paper": printed.get((row["dataset"], row["method"]))} for row in rows]
     note = [
@@ -202,7 +191,7 @@ def table1(rows: list[Row], claims: list[Row]) -> Table:
 
 
 def table2(rows: list[Row], claims: list[Row]) -> Table:
-    """Table 1's layout for the deletion of pixels."""
+    """Show the deletion of pixels in Table 1's layout."""
     note = [
         "Area under accuracy / accuracy(x) while up to 20% of the pixels are deleted, not divided "
         "by that range: 0.2 is no effect. 95% intervals over independent groups; ours is the mean "
@@ -216,7 +205,7 @@ def table2(rows: list[Row], claims: list[Row]) -> Table:
 
 
 def table3(rows: list[Row], claims: list[Row]) -> Table:
-    """Lines: the classifier that was explained; columns: the one that scores."""
+    """Show explained classifiers in lines, scoring ones in columns."""
     scorers = _classifiers(row["scorer"] for row in rows)
     lines = _pivot(rows, ("dataset", "trained"), "scorer", scorers, "auc", "paper")
     columns = [
@@ -238,7 +227,7 @@ def table3(rows: list[Row], claims: list[Row]) -> Table:
 
 
 def table4(rows: list[Row]) -> Table:
-    """Datasets in lines, steps in columns."""
+    """Show datasets in lines, steps in columns."""
     own = [row for row in rows if row["method"] == OURS]
     steps = sorted({row["step"] for row in own})
     lines = _pivot(own, CASE, "step", steps, "std", "paper")
@@ -258,7 +247,7 @@ def table4(rows: list[Row]) -> Table:
 
 
 def table4_normalised(rows: list[Row]) -> Table:
-    """The same relative to each image's range, after all steps, beside layer-based maps."""
+    """Show Table 4 relative to each image's range, after all steps, beside layer-based maps."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     last = {(*_case(row), row["method"]): row for row in rows}  # the last step comes last
     lines = []
@@ -284,7 +273,6 @@ def table4_normalised(rows: list[Row]) -> Table:
 
 
 def table5(rows: list[Row]) -> Table:
-    """Numbers of images."""
     numbers = {
         "classes": Heading("Classes"),
         "train": Heading("Training"),
@@ -308,7 +296,7 @@ def table5(rows: list[Row]) -> Table:
 
 
 def table6(rows: list[Row]) -> Table:
-    """Datasets in lines, classifiers in columns."""
+    """Show datasets in lines, classifiers in columns."""
     names = list(dict.fromkeys(row["classifier"] for row in rows))
     lines = _pivot(rows, ("dataset",), "classifier", names, "test_accuracy", "paper")
     joint = {"discriminator": JOINT}
@@ -327,7 +315,7 @@ def table6(rows: list[Row]) -> Table:
 
 
 def ablations(rows: list[Row]) -> Table:
-    """One decomposition with something changed, beside the one in which nothing is."""
+    """Show decompositions with one change beside the unchanged one."""
     columns = _texts("Dataset", "Classifier", "Variant")
     columns += _values("AUC ↓", "less as it is", "Transfer ↓", "Blur ↓", "PSNR x̂, dB ↑")
     columns += _values("mean |ψ_distinct|", "Neutrality ↑")
@@ -357,7 +345,7 @@ MEASURES = {
 
 
 def localisation(rows: list[Row]) -> Table:
-    """How well maps mark what is known to make the class."""
+    """Show how well maps mark the parts known to make the class."""
     columns = _texts("Dataset", "Classifier", "Method")
     columns += _values("Images known", *MEASURES.values())
     lines = []
@@ -378,7 +366,7 @@ def localisation(rows: list[Row]) -> Table:
 
 
 def per_class(rows: list[Row]) -> Table:
-    """Classes in lines, methods in columns: Table 1 for the images of each class alone."""
+    """Show classes in lines, methods in columns: Table 1 for the images of each class alone."""
     methods = [m for m in ORDER if any(row["method"] == m for row in rows)]
     key = (*CASE, "class")
     first = {tuple(row[name] for name in key): row for row in reversed(rows)}
@@ -397,7 +385,7 @@ def per_class(rows: list[Row]) -> Table:
 
 
 def per_image(rows: list[Row]) -> Table:
-    """The worst explained images of each dataset and classifier, which come first in the file."""
+    """Show the worst explained images of each dataset and classifier, first in the file."""
     columns = _texts("Dataset", "Classifier", "Image", "Class")
     columns += [*_values("Ours ↓", "Best baseline ↓"), *_texts("which")]
     columns += _values("p before", "p after", "Uncertainty over z")
@@ -417,7 +405,7 @@ def per_image(rows: list[Row]) -> Table:
 
 
 def seconds(rows: list[Row]) -> Table:
-    """How long each method takes for an image."""
+    """Show each method's time for an image."""
     methods = [m for m in (OURS, *BASELINES, NAIVE) if any(r["method"] == m for r in rows)]
     shown = [row | {"seconds": _time(row["seconds_per_image"])} for row in rows]
     lines = _pivot(shown, CASE, "method", methods, "seconds")
@@ -431,7 +419,7 @@ def _time(value: float | None) -> str:
 
 
 def claimed(claims: list[Row]) -> Table:
-    """Every claim: what it says, what was measured, whether it holds."""
+    """Show every claim: its statement, measurements and verdict."""
     columns = _texts("Table", "Dataset", "Classifier", "Claim", "Against")
     columns += _values("Ours", "Other", "Difference", "Seeds", "Images", "Groups")
     columns += _texts("Verdict")
@@ -451,7 +439,7 @@ def claimed(claims: list[Row]) -> Table:
 
 
 def against(claim: Row) -> str:
-    """The method, or the classifier, that a claim compares ours with."""
+    """Name the method or classifier that a claim compares ours with."""
     if claim["table"] == 3:
         return claim["other"]
     ruled = claim["table"] in (1, 2) and claim["sign"] != "part"
@@ -475,14 +463,14 @@ def _values(*names: str) -> list[Heading]:
 
 
 def _line(row: Row, *cells: Cell) -> Line:
-    """A line of one dataset and classifier, which its cells begin with."""
+    """Make a line that begins with a row's dataset and classifier."""
     return Line([*_case(row), *cells], "/".join(_case(row)), *_case(row))
 
 
 def _table(
     name: str, title: str, note: Sequence[str], columns: list[Heading], lines: list[Line]
 ) -> Table:
-    """A table without those of the paper's columns in which it prints nothing for any line."""
+    """Make a table, without the paper's columns in which it prints nothing for any line."""
     kept = [
         k
         for k, column in enumerate(columns)
@@ -507,16 +495,11 @@ def _pivot(
     value: str,
     printed: str = "",
 ) -> list[Line]:
-    """Rows with the same `key` as one line with a cell for each of `names`; the first row counts.
+    """Make a line of rows with the same `key`, with a cell for each of `names`.
 
-    Parameters
-    ----------
-    across : str
-        Column that holds one of `names`.
-    value : str
-        Column with the cells: text, or numbers that are shown with their intervals.
-    printed : str
-        Column with the paper's values, which follow in cells of their own.
+    The first row counts. `across` is the column that holds one of `names`, `value` the column of
+    the cells (text, or numbers shown with their intervals), and `printed` the column of the paper's
+    values, which follow in cells of their own.
     """
     found: dict[tuple[str, ...], dict[Any, Row]] = {}
     for row in rows:
@@ -536,12 +519,9 @@ def _pivot(
 def _areas(
     rows: list[Row], claims: dict[Any, Row], column: str
 ) -> tuple[list[Heading], list[Line]]:
-    """Methods in lines; a column for each classifier and dataset, and the paper's beside the first.
+    """Put methods in lines, and classifiers and datasets in columns, the first beside the paper's.
 
-    Parameters
-    ----------
-    claims : dict
-        Dataset and classifier to the claim that holds the mean of ours over seeds.
+    `claims` maps dataset and classifier to the claim with the mean of ours over seeds.
     """
     found: dict[Any, dict[tuple[str, str], tuple[Cell, Number]]] = {}
     own: dict[Any, str] = {}
@@ -591,7 +571,7 @@ def _line_order(line: tuple[str, str]) -> tuple[int, int]:
 
 
 def _kind(method: str, rule: str) -> str:
-    """Whose line it is; `other` is a baseline with a sign rule that is not its own."""
+    """Return the kind of a line; `other` is a baseline with a sign rule not its own."""
     if method not in BASELINES:
         return "ours" if method == OURS else "outside"
     return "other" if rule else "baseline"
@@ -603,13 +583,13 @@ def _best_claims(claims: list[Row], table: int) -> dict[Any, Row]:
 
 
 def _classifiers(names: Iterable[str]) -> list[str]:
-    """Each once, C = D first."""
+    """Return each name once, C = D first."""
     return sorted(dict.fromkeys(names), key=lambda name: name != JOINT)
 
 
 # ------------------------------------------------------------------------------------ notes
 def _behind(rows: list[Row], claims: list[Row], table: int) -> list[str]:
-    """Profile, steps, seeds, images and groups behind a table of methods."""
+    """List profile, steps, seeds, images and groups behind a table of methods."""
     found = list(_best_claims(claims, table).values())
     own = [row for row in rows if row["method"] == OURS]
     return [
@@ -625,7 +605,7 @@ def _images(claims: list[Row]) -> list[str]:
 
 
 def _about(rows: Sequence[Row], **titles: str) -> list[str]:
-    """Columns and their titles as sentences: a value once if all agree, else by what differs."""
+    """Describe columns by titles: a value once if all rows agree, else by what differs."""
     sentences = []
     for key, title in titles.items():
         known = [row for row in rows if row.get(key) is not None and row.get(key) != ""]

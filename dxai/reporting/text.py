@@ -24,12 +24,12 @@ TERMINAL = {
     "neutrality": ("neutral", 2),
     "seconds_per_image": ("s/image", 3),
 }
-"""Columns of Table 1 that a terminal shows: heading and decimals."""
+"""Columns of Table 1 in a terminal: heading and decimals."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    # After the end of a line these two would be read as its arguments.
+    # After the end of a line LaTeX would read these two as its arguments.
     "[": "{[}", "*": "{*}",
     "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": "$-$", "–": "--", "·": r"$\cdot$",
     "→": r"$\rightarrow$", "×": r"$\times$", "≥": r"$\geq$", "β": r"$\beta$", "ψ": r"$\psi$",
@@ -39,12 +39,9 @@ MARKDOWN = {c: f"\\{c}" for c in "\\`*_|~$#!{}"} | {"<": "&lt;", ">": "&gt;", "&
 
 # ------------------------------------------------------------------------------------ terminal
 def format_table(path: Path | str) -> str:
-    """A CSV table as text: Table 1 in groups with its claim, claims in short, any other as it is.
+    """Format a CSV table: Table 1 in groups with its claim, claims in short, others in full.
 
-    Raises
-    ------
-    TableError
-        If the table is missing or empty.
+    Raises `TableError` if the table is missing or empty.
     """
     rows = read_table(path)
     if not rows:
@@ -58,7 +55,7 @@ def format_table(path: Path | str) -> str:
 
 
 def aligned(lines: list[list[str]], left: int = 2) -> str:
-    """Columns under their headings, the first `left` to the left, numbers to the right."""
+    """Align columns under headings: the first `left` to the left, numbers to the right."""
     width = [max(map(len, column)) for column in itertools.zip_longest(*lines, fillvalue="")]
     rule = ["-" * n for n in width]
     return "\n".join(
@@ -71,7 +68,7 @@ def aligned(lines: list[list[str]], left: int = 2) -> str:
 
 
 def decimals(value: float | None, digits: int, signed: bool = False) -> str:
-    """A number with so many decimals, for a terminal; `-` if it is missing."""
+    """Format a number for a terminal with `digits` decimals; `-` if it is missing."""
     return "-" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
@@ -125,7 +122,7 @@ def _line(row: Row, lowest: float | None) -> list[str]:
 
 
 def _name(row: Row) -> str:
-    """The method, and the seed unless it is the usual one."""
+    """Return the method, and the seed unless it is the usual one."""
     return row["method"] + (f" (seed {row['seed']})" if row["seed"] else "")
 
 
@@ -139,7 +136,7 @@ def write_exports(folder: Path) -> None:
 
 
 def markdown(table: Table) -> str:
-    """A table with its title and note, as GitHub reads it; the best values are bold."""
+    """Format a table with its title and note as GitHub Markdown; the best values are bold."""
     heads = [": ".join(filter(None, (c.group, c.name))) for c in table.columns]
     rules = ["---" if c.kind == "text" else "---:" for c in table.columns]
     rows = [[*map(_markdown, heads)], rules]
@@ -152,7 +149,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A table for a document with `booktabs` and `graphicx`; the best values are bold."""
+    """Format a table for a document with `booktabs` and `graphicx`; the best values are bold."""
     lines = [
         r"\begin{table}",
         rf"\caption{{{_latex(table.title)}. {_latex(table.note)}}}",
@@ -192,5 +189,5 @@ def _latex(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """On one line, without control characters."""
+    """Put text on one line, without control characters."""
     return "".join(c if c.isprintable() else " " for c in text)

@@ -11,7 +11,7 @@ from dxai.results.comparison import CellChange, Change, Comparison, LoggedRun, V
 
 WIDTH = 100
 NAME = 50
-"""Letters of a cell's name that leave room for its numbers; a longer name has a line of its own."""
+"""Letters of a cell's name that leave room for its numbers; longer names have their own line."""
 NOTE = (
     "noise: sqrt(h1^2 + h2^2), h being half the width of each 95% interval over images. By chance "
     "5% of all cells exceed it, fewer where runs share images. What another seed would change is "
@@ -19,7 +19,7 @@ NOTE = (
 )
 UNSET = "(not set)"
 HASH = 12
-"""Digits that are shown of a hash."""
+"""Shown digits of a hash."""
 WORDS = {
     Verdict.OUTSIDE: "outside the noise",
     Verdict.UNKNOWN: "without an interval",
@@ -31,15 +31,7 @@ WORDS = {
 
 
 def as_text(found: Comparison, everything: bool = False) -> str:
-    """Plain text of at most 100 columns.
-
-    Parameters
-    ----------
-    found : Comparison
-        What differs.
-    everything : bool
-        Whether cells that are the same in both runs are printed too.
-    """
+    """Format as plain text of at most 100 columns; `everything` includes unchanged cells."""
     lines = [f"before  {_about(found.before)}", f"after   {_about(found.after)}", ""]
     lines.append(f"Code: {_code(found)}")
     lines.append(f"Data: {_share(found, 'data')}")
@@ -56,7 +48,7 @@ def as_text(found: Comparison, everything: bool = False) -> str:
 
 
 def as_markdown(found: Comparison, everything: bool = False) -> str:
-    """Tables for a pull request or a notebook."""
+    """Format as tables for a pull request or a notebook."""
     lines = [f"- before: {_about(found.before)}", f"- after: {_about(found.after)}"]
     lines.append(f"- code: {_code(found)}")
     for title, changes, digits in (("Data", found.data, HASH), ("Parameter", found.params, None)):
@@ -77,7 +69,6 @@ def as_markdown(found: Comparison, everything: bool = False) -> str:
 
 
 def as_json(found: Comparison, everything: bool = False) -> str:
-    """The same, to be read by a program."""
     shown = found.cells if everything else found.changed
     document: dict[str, Any] = {
         side: {"id": run.id, "name": run.name, "started": run.started}
@@ -122,7 +113,7 @@ def _code(found: Comparison) -> str:
 
 
 def _share(found: Comparison, name: str) -> str:
-    """How many of the settings, or of the datasets, of both runs differ."""
+    """Format how many of both runs' settings, or datasets, differ."""
     changed = len(getattr(found, name))
     of = len({*getattr(found.before, name), *getattr(found.after, name)})
     differ = "differs" if changed == 1 else "differ"
@@ -135,7 +126,7 @@ def _counts(found: Comparison) -> str:
 
 
 def _wrapped(change: Change, digits: int | None = None) -> list[str]:
-    """One line, or as many as it takes: nothing of a changed value is left out."""
+    """Format on one line, or more: nothing of a changed value is cut."""
     before, after = (
         UNSET if value is None else value[:digits] for value in (change.before, change.after)
     )
@@ -169,7 +160,7 @@ def _line(texts: list[str], width: int) -> str:
 
 
 def _word(cell: CellChange) -> str:
-    """The verdict; that of the cells that matter most in capitals."""
+    """Return the verdict, in capitals for the cells that matter most."""
     return cell.verdict.value.upper() if cell.verdict is Verdict.OUTSIDE else cell.verdict.value
 
 

@@ -1,8 +1,8 @@
 """The paper's claims about each table, tested on the results of a run.
 
-Every claim is a difference, ours less something else, that should be below 0. Its interval comes
-from resampling independent groups of images, the same ones for both sides, after averaging over
-seeds; "holds" means that the whole 95% interval lies below 0.
+A claim is a difference, ours minus something else, that should be below 0. Its interval comes from
+resampling independent groups of images, the same ones for both sides, after averaging over seeds;
+"holds" means that the whole 95% interval is below 0.
 """
 
 from __future__ import annotations
@@ -25,26 +25,18 @@ from dxai.results.verdicts import BEST, HOLDS, verdict
 from dxai.utils.files import read_json
 
 AREAS = {1: ("auc", "beta"), 2: ("auc_deletion", "deletion")}
-"""Table to its column of areas, and the curve behind it."""
+"""Maps a table to its column of areas, and the curve behind it."""
 
 
 def all_claims(
     outcomes: Sequence[Path], cross: Sequence[Path], stability: Sequence[Path], params: Params
 ) -> pd.DataFrame:
-    """Every claim that the results allow, one per row.
+    """Return every claim that the results allow, one per row.
 
-    Parameters
-    ----------
-    outcomes, cross, stability : sequence of Path
-        Folders written by the stages `baseline` and `ours`, `cross` and `stability`.
-    params : Params
-        For the number of resamples and their seed.
-
-    Returns
-    -------
-    DataFrame
-        `ours_value` is the mean over `seeds` seeds; `other` names what it is compared with: the
-        best baseline (Tables 1 and 2), another classifier (Table 3), Grad-CAM (Table 4).
+    The folders are those of the stages `baseline` and `ours`, `cross`, and `stability`; `params`
+    sets the number of resamples and their seed. `ours_value` is the mean over `seeds` seeds;
+    `other` names the other side: the best baseline (Tables 1 and 2), another classifier (Table 3),
+    Grad-CAM (Table 4).
     """
     rows = [
         *_against_baselines(outcomes, params.evaluate),
@@ -55,7 +47,7 @@ def all_claims(
 
 
 def make_frame(name: str, rows: Iterable[Row] | pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table with the columns of the registry, whole numbers as Int64."""
+    """Return a table's rows with the columns of the registry, whole numbers as Int64."""
     spec = SPECS[name]
     data = rows if isinstance(rows, pd.DataFrame) else list(rows)
     frame = pd.DataFrame(data, columns=spec.names)
@@ -63,7 +55,7 @@ def make_frame(name: str, rows: Iterable[Row] | pd.DataFrame) -> pd.DataFrame:
 
 
 def read_curve(folder: Path, method: str, sign: str, name: str = "beta") -> Curve:
-    """One curve of a folder of results/outcomes/."""
+    """Read one curve of a folder of results/outcomes/."""
     outcomes = pd.read_parquet(
         folder / OUTCOMES,
         columns=["index", "group", "label", "method", "sign", "curve", "level", "prediction"],
@@ -73,7 +65,7 @@ def read_curve(folder: Path, method: str, sign: str, name: str = "beta") -> Curv
 
 
 def by_case(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, Row]]]:
-    """Dataset and classifier to their folders and summaries."""
+    """Map dataset and classifier to their folders and summaries."""
     cases: dict[tuple[str, str], list[tuple[Path, Row]]] = {}
     for folder in folders:
         summary = read_json(folder / SUMMARY)
@@ -82,7 +74,7 @@ def by_case(folders: Iterable[Path]) -> dict[tuple[str, str], list[tuple[Path, R
 
 
 def summary_rows(members: Iterable[tuple[Path, Row]]) -> list[Row]:
-    """The rows of several summaries, each with its `folder`."""
+    """Return the rows of several summaries, each with its `folder`."""
     return [{"folder": folder} | row for folder, summary in members for row in summary["rows"]]
 
 
@@ -109,12 +101,12 @@ def _against_baselines(folders: Sequence[Path], params: EvaluateParams) -> Itera
 
 
 def curves(rows: Iterable[Row], name: str = "beta") -> list[Curve]:
-    """The curve of each of these rows of `summary_rows`."""
+    """Read the curve of each of these rows of `summary_rows`."""
     return [read_curve(row["folder"], row["method"], row["sign"], name) for row in rows]
 
 
 def _diagonals(cross: Sequence[Path], params: EvaluateParams) -> Iterator[Row]:
-    """Table 3: explaining a classifier moves that one more than another, in row and column."""
+    """Table 3: explaining a classifier changes it more than another one, in row and column."""
     squares: dict[str, dict[tuple[str, str], list[Curve]]] = {}
     for folder in cross:
         found = read_json(folder / CROSS)
@@ -171,7 +163,7 @@ def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[Ro
 
 
 def read_maps(folder: Path) -> pd.DataFrame:
-    """Deviations of each image, as measured by the stage `stability`."""
+    """Read each image's deviations as measured by the stage `stability`."""
     return pd.read_parquet(folder / IMAGES)
 
 

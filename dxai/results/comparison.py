@@ -1,10 +1,9 @@
 """Differences between two runs: settings, data, code, and every cell of their tables.
 
-Whether a cell changed by more than noise is asked of the 95% intervals that both runs logged: with
-half widths h1 and h2, a difference is outside if it exceeds sqrt(h1^2 + h2^2). By chance 5% of all
-cells do, if the runs drew their test images independently, and fewer if they share them, as most
-runs do: the rule is cautious. The intervals are over images, not over trainings; what another seed
-alone would change is not in them.
+A change is compared with the 95% intervals that both runs logged: with half widths h1 and h2, a
+difference is outside if it exceeds sqrt(h1^2 + h2^2). By chance 5% of all cells do, if the runs
+drew their test images independently, and fewer if they share them, as most runs do: the rule is
+cautious. The intervals are over images, not trainings, so they exclude the effect of another seed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dxai.results.metric_names import MetricValue, worse
 
 
 class Verdict(Enum):
-    """How two values of a cell differ; those that matter most stand first."""
+    """How two values of a cell differ, the most important first."""
 
     OUTSIDE = "outside"
     UNKNOWN = "no interval"
@@ -30,22 +29,11 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """What MLflow keeps of a run.
+    """MLflow's data about a run.
 
-    Attributes
-    ----------
-    id, name, started : str
-        In MLflow; when it was logged.
-    params : mapping
-        Settings under dotted names.
-    data : mapping
-        Dataset to a hash of what was prepared.
-    commit : str, optional
-        Of the code.
-    dirty : bool, optional
-        Whether files differed from the commit.
-    cells : sequence of MetricValue
-        Of its tables.
+    `started` is the time of logging. `params` has settings under dotted names; `data` maps a
+    dataset to a hash of its prepared files. `commit` is the code's, and `dirty` says whether files
+    differed from it. `cells` are those of its tables.
     """
 
     id: str
@@ -60,7 +48,7 @@ class LoggedRun:
 
 @dataclass(frozen=True)
 class Change:
-    """A value that differs; None where a run has none."""
+    """A value that differs; None in a run that lacks it."""
 
     name: str
     before: str | None
@@ -71,12 +59,7 @@ class Change:
 class CellChange:
     """A cell of either run, or of both.
 
-    Attributes
-    ----------
-    name : str
-        The metric, and `@<step>` if it is one of a training step.
-    before, after : MetricValue, optional
-        The cell in each run.
+    `name` is the metric, with `@<step>` for one of a training step.
     """
 
     name: str
@@ -85,12 +68,11 @@ class CellChange:
 
     @property
     def difference(self) -> float | None:
-        """After minus before."""
         return self.after.value - self.before.value if self.before and self.after else None
 
     @property
     def noise(self) -> float | None:
-        """The threshold of the difference; None if an interval is missing."""
+        """Return the threshold of the difference; None if an interval is missing."""
         halves = [_half_width(cell) for cell in (self.before, self.after) if cell]
         known = [half for half in halves if half is not None]
         return math.hypot(*known) if len(known) == 2 else None
@@ -111,14 +93,8 @@ class CellChange:
 class Comparison:
     """Two runs and their differences.
 
-    Attributes
-    ----------
-    before, after : LoggedRun
-        The runs.
-    params, data : list of Change
-        Differences, by name.
-    cells : list of CellChange
-        All cells, in the order of `Verdict`, then of the tables.
+    `params` and `data` are sorted by name; `cells` has all cells in the order of `Verdict`, then of
+    the tables.
     """
 
     before: LoggedRun
@@ -129,13 +105,13 @@ class Comparison:
 
     @property
     def counts(self) -> dict[Verdict, int]:
-        """How many cells there are of each verdict."""
+        """Count the cells of each verdict."""
         found = [cell.verdict for cell in self.cells]
         return {verdict: found.count(verdict) for verdict in Verdict}
 
     @property
     def worse(self) -> list[CellChange]:
-        """The cells in which ours, or a classifier, got worse by more than noise."""
+        """Return the cells in which ours, or a classifier, got worse by more than noise."""
         return [
             cell
             for cell in self.cells
@@ -145,12 +121,12 @@ class Comparison:
 
     @property
     def changed(self) -> list[CellChange]:
-        """The cells that are not the same in both."""
+        """Return the cells that are not the same in both."""
         return [cell for cell in self.cells if cell.verdict is not Verdict.SAME]
 
 
 def compare(before: LoggedRun, after: LoggedRun) -> Comparison:
-    """Everything that differs between two runs."""
+    """Return everything that differs between two runs."""
     order = list(Verdict)
     cells = sorted(_cells(before, after), key=lambda cell: order.index(cell.verdict))
     params, data = _changes(before.params, after.params), _changes(before.data, after.data)

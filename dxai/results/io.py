@@ -11,9 +11,9 @@ from typing import Any
 from dxai.results.table_specs import SPECS
 
 Row = dict[str, Any]
-"""Column to value: str, int, float or bool, or None where a value is missing."""
+"""Maps a column to its value: str, int, float or bool, or None if missing."""
 Tables = dict[str, list[Row]]
-"""Name of a table to its rows."""
+"""Maps the name of a table to its rows."""
 
 
 class TableError(ValueError):
@@ -21,12 +21,9 @@ class TableError(ValueError):
 
 
 def read_table(path: Path | str) -> list[Row]:
-    """Rows of a CSV table, typed by the registry; the columns of any other file are text.
+    """Read the rows of a CSV table, typed by the registry; the columns of any other file are text.
 
-    Raises
-    ------
-    TableError
-        If the file is missing, or a value does not have its column's type.
+    Raises `TableError` if the file is missing, or a value does not have its column's type.
     """
     path = Path(path)
     try:
@@ -46,12 +43,12 @@ def read_table(path: Path | str) -> list[Row]:
 
 
 def read_tables(folder: Path) -> Tables:
-    """Every table of results/tables/."""
+    """Read every table of results/tables/."""
     return {name: read_table(folder / f"{name}.csv") for name in SPECS}
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a training's history.csv; a value that was not logged is left out."""
+    """Read the rows of a training's history.csv, omitting values that were not logged."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
             {name: float(text) for name, text in row.items() if text}
@@ -77,7 +74,7 @@ def _finite(text: str) -> float | None:
 
 _CONVERT: dict[str, Callable[[str], Any]] = {
     "number": _finite,
-    # A column in which values are missing may have been written as "7.0".
+    # A column with missing values may have been written as "7.0".
     "count": lambda text: int(float(text)),
     "truth": {"True": True, "False": False}.__getitem__,
 }

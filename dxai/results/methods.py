@@ -1,4 +1,4 @@
-"""The compared methods: their names in tables, their order, and the best of the baselines."""
+"""The compared methods: their names in tables, their order, and the best baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROLS = ("shuffled", "random_phase")
 OUTSIDE = (NAIVE, *CONTROLS)
 """Shown but outside the claims: the naive optimisation and the two controls."""
 ORDER = (OURS, *BASELINES, *OUTSIDE)
-"""The rows of Table 1 in the paper's order, those outside the claims last."""
+"""The rows of Table 1 in the paper's order; those outside the claims come last."""
 LABELS = {
     "dxai": "DXAI (ours)",
     "lrp": "LRP",
@@ -36,22 +36,22 @@ RowType = TypeVar("RowType", bound=Mapping[str, Any])
 
 
 def rank(method: str) -> int:
-    """Where a method stands in `ORDER`; an unknown one comes last."""
+    """Return a method's index in `ORDER`; an unknown one comes last."""
     return ORDER.index(method) if method in ORDER else len(ORDER)
 
 
 def label(method: str) -> str:
-    """The full name of a method; an unknown one goes by the name it has."""
+    """Return the full name of a method; an unknown one keeps its name."""
     return LABELS.get(method, method)
 
 
 def succeeded(rows: Iterable[RowType], method: str) -> list[RowType]:
-    """The rows of a method that was neither unsupported nor failed."""
+    """Return the rows of a method that was neither unsupported nor failed."""
     return [row for row in rows if row["method"] == method and row["status"] == "ok"]
 
 
 def best_baseline(rows: Iterable[RowType], column: str = "auc") -> RowType | None:
-    """The baseline with the lowest value among the rows of one dataset and classifier."""
+    """Return the baseline with the lowest value among the rows of one dataset and classifier."""
     rivals = [row for row in rows if row["method"] in BASELINES and row["status"] == "ok"]
     known = [r for r in rivals if r.get(column) is not None and not math.isnan(r[column])]
     return min(known, key=lambda row: row[column], default=None)

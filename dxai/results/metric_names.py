@@ -1,9 +1,9 @@
 """Metrics of the result tables: their names in MLflow, by which two runs are compared.
 
-`auc/<dataset>/<classifier>/<method>` (Table 1), `deletion/..` (2), `cross/<dataset>/<trained>/
-<scorer>` (3), `std/..` and `std_normalised/..` at a training step (4), `accuracy/<dataset>/
-<classifier>` (6), as the registry says. A name does not hold seed, profile or code, so that runs
-line up.
+`auc/<dataset>/<classifier>/<method>` (Table 1), `deletion/..` (2),
+`cross/<dataset>/<trained>/<scorer>` (3), `std/..` and `std_normalised/..` at a training step (4),
+`accuracy/<dataset>/<classifier>` (6), as the registry says. Names omit seed, profile and code, so
+that runs line up.
 """
 
 from __future__ import annotations
@@ -22,18 +22,10 @@ from dxai.results.table_specs import SPECS, Column, TableSpec
 
 @dataclass(frozen=True)
 class MetricValue:
-    """One number of a table.
+    """A number of a table, by its metric's name in MLflow.
 
-    Attributes
-    ----------
-    name : str
-        The metric's name in MLflow.
-    value : float
-        The mean over seeds.
-    low, high : float, optional
-        The 95% interval over images, its ends averaged over seeds.
-    step : int
-        Training step (Table 4), else 0.
+    `value` is the mean over seeds; `low` and `high` are the ends, averaged over seeds, of the 95%
+    interval over images. `step` is the training step in Table 4, else 0.
     """
 
     name: str
@@ -49,19 +41,18 @@ METRICS = {
     for column in spec.columns
     if column.metric
 }
-"""First part of a name to its table and column."""
+"""Maps the first part of a name to its table and column."""
 
 
 def tables_with_metrics() -> list[str]:
-    """Names of the tables that have metrics."""
     return list(dict.fromkeys(spec.name for spec, _ in METRICS.values()))
 
 
 def metric_values(tables: Mapping[str, Sequence[Row]]) -> list[MetricValue]:
-    """Every metric of these tables, in their order; a missing number is left out.
+    """Return every metric of these tables, in their order, omitting missing numbers.
 
-    Of a method with several sign rules the first has the method's name, which is the row of the
-    paper; the others are `<method>-<sign>`.
+    The first sign rule of a method, the row of the paper, has the method's name; the others are
+    `<method>-<sign>`.
     """
     return [
         value
@@ -71,10 +62,10 @@ def metric_values(tables: Mapping[str, Sequence[Row]]) -> list[MetricValue]:
 
 
 def worse(name: str, difference: float) -> bool:
-    """Whether a metric that changed by `difference` says that we got worse.
+    """Whether a metric that changed by `difference` says that ours got worse.
 
-    For another method than ours, and for ours scored by a classifier that it was not trained for,
-    neither direction is better.
+    Neither direction is worse for other methods, or for ours scored by a classifier that it was not
+    trained for.
     """
     metric, *key = name.split("/")
     spec, column = METRICS[metric]
@@ -85,13 +76,13 @@ def worse(name: str, difference: float) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as float; None for anything else."""
+    """Return a finite number as float; None for anything else."""
     known = isinstance(value, int | float) and math.isfinite(value)
     return float(value) if known else None
 
 
 def plain(text: Any) -> str:
-    """Replace what MLflow does not take in a name; letters, digits and `_ - . /` stay."""
+    """Replace characters that MLflow forbids in a name; letters, digits and `_ - . /` stay."""
     return re.sub(r"[^\w./-]", "_", str(text))
 
 
@@ -118,7 +109,7 @@ def _of_column(spec: TableSpec, column: Column, rows: Iterable[Row]) -> list[Met
 
 
 def _mean(values: Iterable[Any]) -> float | None:
-    """The mean, or None if one of them is missing."""
+    """Return the mean, or None if a value is missing."""
     found = [number(value) for value in values]
     known = [value for value in found if value is not None]
     return fmean(known) if len(known) == len(found) else None

@@ -1,4 +1,4 @@
-"""The figures that the paper prints, to be shown beside measured ones and never mixed with them."""
+"""The numbers that the paper prints, shown beside measured ones and never mixed with them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLE1 = {
         "internal_influence": 0.844, "guided_gradcam": 0.981, "gradcam": 0.901, "random": 0.881,
     },
 }  # fmt: skip
-"""Table 1: dataset to method to AUC; the classifier is, it seems, the discriminator (C = D)."""
+"""Table 1: dataset to method to AUC; the classifier seems to be the discriminator (C = D)."""
 
 TABLE2 = {
     "brats": {

@@ -1,8 +1,8 @@
-"""The registry of result tables: every other list of tables and columns is derived from it.
+"""The registry of result tables, from which every other list of tables and columns is derived.
 
-To add a table, add a `TableSpec` to `SPECS` and write the function that it names. The table is
-then made, written as CSV, Markdown and LaTeX, shown in the report, logged to MLflow, published by
-the flow and offered by `dxai tables`. This module imports nothing heavy, so that flows can read it.
+To add a table, add a `TableSpec` to `SPECS` and write the function that it names. The table is then
+made, written as CSV, Markdown and LaTeX, shown in the report, logged to MLflow, published by the
+flow and offered by `dxai tables`. This module imports nothing heavy, since flows read it.
 """
 
 from __future__ import annotations
@@ -22,25 +22,18 @@ STAGES = {
     "prepared": ("prepare",),
     "classifiers": ("classifier", "joint_twin"),
 }
-"""Source of a table to the DVC stages that write its folders."""
+"""Maps a source of a table to the DVC stages that write its folders."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of a CSV table.
 
-    Attributes
-    ----------
-    name : str
-        Its heading.
-    type : {'text', 'count', 'number', 'truth'}
-        str, int, float or bool; a missing value is "" in a text column and None in any other.
-    bounds : str
-        Prefix of the columns `<bounds>_low` and `<bounds>_high` that hold its 95% interval.
-    metric : str
-        First part of its metrics' names in MLflow; not logged as metrics if empty.
-    better : {'lower', 'higher'}
-        The direction of improvement.
+    `name` is its heading. `type` is 'text', 'count', 'number' or 'truth' (str, int, float, bool); a
+    missing value is "" in a text column and None in any other. `bounds` is the prefix of the
+    columns `<bounds>_low` and `<bounds>_high` with its 95% interval, `metric` the first part of its
+    metrics' names in MLflow (empty: not logged as metrics), and `better`, 'lower' or 'higher', the
+    direction of improvement.
     """
 
     name: str
@@ -54,22 +47,11 @@ class Column:
 class TableSpec:
     """A table, from the stages it needs to the names of its metrics.
 
-    Attributes
-    ----------
-    name : str
-        Stem of its CSV file; `table<N>` can be asked for by number.
-    title : str
-        One sentence for readers.
-    columns : tuple of Column
-    make : str
-        `module:function`; called with a list of folders for each source, then the `Params`, it
-        returns a DataFrame with these columns.
-    sources : tuple of str
-        Keys of `STAGES`.
-    key : tuple of str
-        Columns whose values complete a metric's name.
-    logged : bool
-        Whether MLflow and Prefect show it as a table; a large one is only kept as files.
+    `name` is the stem of its CSV file (`table<N>` can be selected by number), `title` one sentence
+    for readers. `make`, a `module:function`, is called with a list of folders for each of `sources`
+    (keys of `STAGES`), then the `Params`, and returns a DataFrame with these `columns`. The values
+    of the columns `key` complete a metric's name. `logged` says whether MLflow and Prefect show it
+    as a table; a large one is only kept as files.
     """
 
     name: str
@@ -82,17 +64,17 @@ class TableSpec:
 
     @property
     def names(self) -> list[str]:
-        """Headings of the CSV file."""
+        """Return the headings of the CSV file."""
         return [column.name for column in self.columns]
 
     @property
     def stages(self) -> set[str]:
-        """DVC stages whose results the table is made of."""
+        """Return the DVC stages whose results the table is made of."""
         return {stage for source in self.sources for stage in STAGES[source]}
 
     @property
     def maker(self) -> Callable[..., Any]:
-        """The function that `make` names."""
+        """Return the function that `make` names."""
         module, _, function = self.make.partition(":")
         found: Callable[..., Any] = getattr(importlib.import_module(module), function)
         return found
@@ -108,7 +90,7 @@ _text, _count, _number = (partial(_columns, type) for type in ("text", "count", 
 def _interval(
     name: str, bounds: str = "", metric: str = "", better: str = "lower"
 ) -> Iterable[Column]:
-    """A number and the two ends of its interval."""
+    """Return the columns of a number and of both ends of its interval."""
     bounds = bounds or name
     return (Column(name, "number", bounds, metric, better), *_bounds(bounds))
 
@@ -242,4 +224,4 @@ SPECS = {spec.name: spec for spec in _ALL}
 """Every table by name, in the order in which they are made and shown."""
 
 NUMBERED = {int(found[1]): name for name in SPECS if (found := re.fullmatch(r"table(\d+)", name))}
-"""Number of a table to its name."""
+"""Maps the number of a table to its name."""

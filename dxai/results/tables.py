@@ -39,11 +39,11 @@ from dxai.results.methods import CONTROLS, OURS, best_baseline, rank, succeeded
 from dxai.utils.files import read_json
 
 AS_IT_IS = "as it is"
-"""The variant of the ablation table in which nothing is changed."""
+"""The unchanged variant of the ablation table."""
 
 
 def table1(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Table 1 with guards, controls and, on our rows, the paired difference to the best baseline.
+    """Make Table 1 with guards, controls and, for ours, the paired difference to the best baseline.
 
     `delta_low` and `delta_high` are the 95% interval of our AUC minus that of the baseline with the
     lowest AUC, whatever its sign rule; the controls and the naive optimisation do not count.
@@ -64,12 +64,12 @@ def table1(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
                 delta = bounds.get(folder, {}) if row["method"] == OURS else {}
                 rows.append(_row(summary, row) | delta)
     frame = _sorted("table1", rows)
-    # As objects, which are written with all their digits.
+    # Objects are written with all their digits.
     return frame.astype({"delta_low": object, "delta_high": object})
 
 
 def table2(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Table 2: area under accuracy / accuracy(0) while up to 20% of the pixels are deleted.
+    """Make Table 2: area under accuracy / accuracy(0) while up to 20% of the pixels are deleted.
 
     Not divided by the range, as in the paper: 0.2 means no effect.
     """
@@ -85,7 +85,7 @@ def table2(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def table3(cross: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Table 3: AUC of a decomposition of one classifier, scored by each; the mean over seeds."""
+    """Make Table 3: AUC of one classifier's decomposition, scored by each; the mean over seeds."""
     evaluate = params.evaluate
     pairs: dict[tuple[str, str, str], list[tuple[Path, Row]]] = {}
     for folder in cross:
@@ -110,7 +110,7 @@ def table3(cross: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def table4(stability: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Table 4: standard deviation over seeds as training goes on, beside layer-based maps.
+    """Make Table 4: standard deviation over seeds during training, beside layer-based maps.
 
     `step` is empty for maps over three layers; `constant` counts the images whose maps have no
     range, which `normalised` ignores.
@@ -151,7 +151,7 @@ def table4(stability: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def table5(prepared: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Table 5: numbers of images, beside the paper's (its training images include validation)."""
+    """Make Table 5: numbers of images, beside the paper's (its training includes validation)."""
     rows = []
     for folder in prepared:
         manifest = read_json(folder / MANIFEST)
@@ -172,14 +172,10 @@ def table5(prepared: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def table6(classifiers: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Table 6: test accuracy of each classifier with its 95% Wilson interval.
+    """Make Table 6: test accuracy of each classifier with its 95% Wilson interval.
 
-    `discriminator` is a discriminator trained as a classifier alone, the twin of C = D.
-
-    Parameters
-    ----------
-    classifiers : sequence of Path
-        Folders <dataset>/<classifier>/<role> with metrics.json.
+    The folders <dataset>/<classifier>/<role> have metrics.json; `discriminator` is a discriminator
+    trained as a classifier alone, the twin of C = D.
     """
     rows = []
     for folder in classifiers:
@@ -204,18 +200,15 @@ def table6(classifiers: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% score interval of a proportion."""
+    """Return Wilson's 95% score interval of a proportion."""
     found = binomtest(round(share * n), n).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
 
 
 def ablations(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Decompositions with something changed, beside the unchanged one of the same seed.
+    """Compare changed decompositions with the unchanged one of the same seed.
 
-    Parameters
-    ----------
-    outcomes : sequence of Path
-        For each dataset and classifier the unchanged one first, then those named `dxai-<variant>`.
+    In `outcomes` each dataset and classifier has the unchanged one first, then `dxai-<variant>`.
     """
     evaluate, rows = params.evaluate, []
     for members in by_case(outcomes).values():
@@ -233,13 +226,13 @@ def ablations(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def localisation(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
-    """How well maps mark what is known to make the class, for datasets that know it."""
+    """Measure how well maps mark the parts known to make the class, for datasets that know them."""
     found = [_row(summary, row) for summary, row in _summarised(outcomes)]
     return _sorted("localisation", [row for row in found if row.get("known")])
 
 
 def per_class(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Table 1 for the images of each class alone; only the first sign rule of each method."""
+    """Make Table 1 for the images of each class, with each method's first sign rule only."""
     evaluate, rows = params.evaluate, []
     for folder in outcomes:
         summary = read_json(folder / SUMMARY)
@@ -266,12 +259,12 @@ def per_class(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def per_image(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
-    """Every image of each dataset and classifier, the worst explained first.
+    """List every image of each dataset and classifier, the worst explained first.
 
-    `ours` and `baseline` (the one with the lowest AUC) are areas under the probability of the
-    image's own class while the class-distinct part is removed, in [0, 1], the higher the worse;
-    ours is the mean over seeds, as are the probabilities `before` and `after` all of it is removed,
-    and the uncertainty over z.
+    `ours` and `baseline` (the one with the lowest AUC) are areas, in [0, 1], under the probability
+    of the image's own class while the class-distinct part is removed; higher is worse. `ours`, the
+    probabilities `before` and `after` all of it is removed, and the uncertainty over z are means
+    over seeds.
     """
     frames = []
     for (dataset, classifier), members in by_case(outcomes).items():
@@ -296,7 +289,7 @@ def per_image(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
 
 
 def _own_probability(row: Row) -> pd.DataFrame:
-    """Area under each image's probability of its own class against beta, and both ends of it."""
+    """Return the area under each image's own-class probability against beta, and both its ends."""
     where = [("method", "=", row["method"]), ("sign", "=", row["sign"]), ("curve", "=", "beta")]
     outcomes = pd.read_parquet(row["folder"] / OUTCOMES, filters=where)
     outcomes = outcomes.sort_values(["index", "level"])
@@ -315,7 +308,7 @@ def _uncertainty(folder: Path) -> np.ndarray:
 
 
 def curve_points(outcomes: Iterable[Path]) -> pd.DataFrame:
-    """Every accuracy curve with its interval, one row per level, for `dvc plots`."""
+    """Return every accuracy curve with its interval, one row per level, for `dvc plots`."""
     names, parts = ["dataset", "classifier", "method", "sign", "seed"], []
     for summary, row in _summarised(outcomes):
         about = {name: (summary | row)[name] for name in names}
@@ -326,7 +319,7 @@ def curve_points(outcomes: Iterable[Path]) -> pd.DataFrame:
 
 
 def headlines(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """The headline numbers as nested dicts, for `dvc metrics show`."""
+    """Return the headline numbers as nested dicts, for `dvc metrics show`."""
     first: dict[str, Any] = {}
     for row in frames["table1"].to_dict("records"):
         if row["status"] == "ok":
@@ -348,7 +341,7 @@ def headlines(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def _summarised(outcomes: Iterable[Path]) -> Iterator[tuple[Row, Row]]:
-    """Every row with its summary."""
+    """Yield every row with its summary."""
     for folder in outcomes:
         summary = read_json(folder / SUMMARY)
         for row in summary["rows"]:
@@ -356,7 +349,7 @@ def _summarised(outcomes: Iterable[Path]) -> Iterator[tuple[Row, Row]]:
 
 
 def _row(summary: Row, row: Row) -> Row:
-    """A row of a summary with what its summary says of all of them."""
+    """Return a row with the values that its summary has for all rows."""
     decomposed = row["method"] in (OURS, *CONTROLS)
     shared = {name: summary[name] for name in ("dataset", "classifier", "seed", "profile")}
     steps = summary["steps"] if decomposed else None
@@ -364,7 +357,7 @@ def _row(summary: Row, row: Row) -> Row:
 
 
 def _sorted(name: str, rows: Iterable[Row]) -> pd.DataFrame:
-    """The rows in the order of the methods, each method's own sign rule still first."""
+    """Sort rows by method, keeping each method's own sign rule first."""
     return make_frame(
         name,
         sorted(rows, key=lambda r: (r["dataset"], r["classifier"], rank(r["method"]), r["seed"])),

@@ -1,4 +1,4 @@
-"""Claims in words: the one that matters most, and the verdict of each."""
+"""Claims in words: the most important one, and the verdict of each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ BEST = "ours is below the best baseline"
 def verdict(low: float | None, high: float | None) -> str:
     """Judge a claim by the 95% interval of its difference, ours minus the other.
 
-    A claim holds if the whole interval lies below 0 and is reversed if all of it lies above; these
-    images do not decide it if the interval includes 0. Without an interval it is unknown.
+    It holds if the whole interval is below 0, is reversed if all of it is above, and is undecided
+    if it includes 0. Without an interval it is unknown.
     """
     if low is None or high is None or math.isnan(low + high):
         return UNKNOWN

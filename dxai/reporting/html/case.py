@@ -1,4 +1,4 @@
-"""Everything the stages wrote about one dataset and classifier, read for the report."""
+"""Everything that the stages wrote about one dataset and classifier, read for the report."""
 
 from __future__ import annotations
 
@@ -20,24 +20,17 @@ from dxai.utils.files import read_json
 
 
 def read_optional(path: Path) -> dict[str, Any]:
-    """Read a JSON file's mapping; empty if there is no such file."""
+    """Read a JSON file's mapping; empty if the file does not exist."""
     return read_json(path) if path.is_file() else {}
 
 
 @dataclass(frozen=True)
 class Case:
-    """All that was measured for one dataset and classifier.
+    """All results of one dataset and classifier.
 
-    Attributes
-    ----------
-    tables : dict
-        Its rows of each table that names dataset and classifier.
-    folder : Path
-        results/outcomes/<dataset>/<classifier>.
-    seeds : list of int
-        Of its decompositions, the first one first.
-    summaries : dict
-        Name of a folder in it to its summary.json; neither ablations nor what others scored.
+    `tables` has its rows of each table that names both, `seeds` those of its decompositions in
+    order, and `folder` is results/outcomes/<dataset>/<classifier>. `summaries` maps the name of a
+    folder in it to its summary.json, without ablations and scores by other classifiers.
     """
 
     dataset: str
@@ -49,33 +42,33 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Its name on the page."""
+        """Return the case's name on the page."""
         return f"{self.dataset} · {self.classifier}"
 
     @property
     def rows(self) -> list[Row]:
-        """Its rows of table1.csv."""
+        """Return its rows of table1.csv."""
         return self.tables["table1"]
 
     @property
     def first(self) -> Path:
-        """The folder of the first decomposition's outcomes."""
+        """Return the folder of the first decomposition's outcomes."""
         return self.folder / ours_name(self.seeds[0])
 
     def primary(self, method: str) -> str | None:
-        """The sign of the method's own rule, whose row comes first in the table."""
+        """Return the sign of the method's own rule, whose row comes first in the table."""
         return next((row["sign"] for row in self.rows if row["method"] == method), None)
 
     def ours(self) -> list[Row]:
-        """The scored rows of the decomposition, one per seed."""
+        """Return the scored rows of the decomposition, one per seed."""
         return [r for r in self.rows if r["method"] == OURS and r["auc"] is not None]
 
     def best_baseline(self) -> Row | None:
-        """The row of the baseline with the lowest AUC."""
+        """Return the row of the baseline with the lowest AUC."""
         return best_baseline(self.rows)
 
     def curves(self, name: str, seed: int) -> dict[str, dict[str, Any]]:
-        """Method to its accuracy curve, each in its primary sign, ours of the given seed."""
+        """Map methods to accuracy curves, each in its primary sign, ours of the given seed."""
         return {
             row["method"]: row["curves"][name]
             for folder, summary in self.summaries.items()
@@ -88,7 +81,7 @@ class Case:
 
 
 def read_cases(params: Params, paths: Paths, tables: Tables) -> list[Case]:
-    """One case for each dataset and classifier that has rows in table1.csv."""
+    """Return one case for each dataset and classifier with rows in table1.csv."""
     cases = []
     for dataset in params.datasets:
         for classifier in params.explained:
@@ -108,7 +101,7 @@ def read_cases(params: Params, paths: Paths, tables: Tables) -> list[Case]:
 
 
 def scored_images(folder: Path) -> np.ndarray:
-    """Indices in the test split of the images that a method was asked to explain; maybe none."""
+    """Indices in the test split of the images that a method had to explain; may be empty."""
     path = folder / ATTRIBUTIONS
     if not path.is_file():
         return np.zeros(0, dtype=int)
@@ -117,14 +110,10 @@ def scored_images(folder: Path) -> np.ndarray:
 
 
 class Maps:
-    """Attributions of some images, each file read once.
+    """Attributions of some images, reading each file once.
 
-    Parameters
-    ----------
-    folder : Path
-        results/outcomes/<dataset>/<classifier>.
-    at : iterable of int
-        Indices in the test split of the images that may be asked for.
+    `folder` is results/outcomes/<dataset>/<classifier>; `at` are the images' indices in the test
+    split.
     """
 
     def __init__(self, folder: Path, at: Iterable[int]) -> None:
@@ -137,7 +126,7 @@ class Maps:
         return None if maps is None else maps[self.at.index(index)]
 
     def change(self, name: str, method: str, sign: str, index: int) -> str:
-        """How an image's probability of its own class goes from beta = 0 to beta = 1."""
+        """Format an image's probability of its own class at beta = 0 and at beta = 1."""
         ends = self._own_class(self.folder / name, method, sign, self.at).get(index)
         return "" if ends is None else f"p {ends[0]:.2f} → {ends[1]:.2f}"
 
@@ -155,7 +144,7 @@ def _read_maps(folder: Path, at: tuple[int, ...]) -> dict[str, np.ndarray]:
 def _own_class(
     folder: Path, method: str, sign: str, at: tuple[int, ...]
 ) -> dict[int, tuple[float, float]]:
-    """Image to the probability of its own class in x and in x - psi_distinct."""
+    """Map images to the probability of their own class in x and in x - psi_distinct."""
     path = folder / OUTCOMES
     if not path.is_file():
         return {}
@@ -168,7 +157,7 @@ def _own_class(
 
 
 def read_images(folder: Path, method: str, sign: str) -> pd.DataFrame:
-    """Measurements of each image by one method; empty if there is no such file."""
+    """Read each image's measurements by one method; empty if the file does not exist."""
     path = folder / IMAGES
     if not path.is_file():
         return pd.DataFrame()

@@ -31,7 +31,7 @@ NONE = Markup()
 BARS = 5
 """Values of beta in Fig. 9."""
 CLASSES = 4
-"""Classes that have a chart of their own in it, and images in the examples."""
+"""Classes with a chart of their own in Fig. 9, and images in the examples."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Charts:
 
 
 def curve_charts(case: Case, seed: int, best: str | None) -> Charts:
-    """Accuracy while the class-distinct part is removed, by each way of removing it."""
+    """Plot accuracy while the class-distinct part is removed, by each way of removing it."""
     charts: list[Chart] = []
     shared: dict[str, svg.Series] = {}
     for name, (title, xlabel) in CURVE_TITLES.items():
@@ -76,7 +76,7 @@ def _curve(method: str, line: dict[str, Any], band: bool) -> svg.Series:
 
 
 def bar_charts(case: Case, seed: int) -> Charts:
-    """Fig. 9 for ours: mean probabilities of the images of each class."""
+    """Plot Fig. 9 for ours: mean probabilities of the images of each class."""
     summary = case.summaries.get(ours_name(seed), {})
     row: dict[str, Any] = next((r for r in summary.get("rows", []) if r["method"] == OURS), {})
     if not row.get("probabilities"):
@@ -99,14 +99,9 @@ def bar_charts(case: Case, seed: int) -> Charts:
 
 
 def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[Chart]:
-    """How the classifier and the decomposition were trained; what was not logged is absent.
+    """Plot the training of a classifier and of its decompositions, omitting unlogged columns.
 
-    Parameters
-    ----------
-    classifier : Path
-        Folder of the explained classifier.
-    decompositions : dict
-        Seed to folder. Losses are those of the first, x_hat that of every one.
+    `decompositions` maps seeds to folders: losses are those of the first, x_hat of every one.
     """
     columns = ("train_accuracy", "validation_accuracy")
     history = _columns(classifier / HISTORY)
@@ -125,14 +120,14 @@ def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[C
 
 
 def _columns(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a training's history, NaN where nothing was logged; none without a file."""
+    """Read a training's history as columns, NaN where nothing was logged; empty without a file."""
     rows = read_history(path) if path.is_file() else []
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
 
 
 def stability_chart(rows: list[Row]) -> Chart | None:
-    """Deviation over seeds as training goes on (Table 4), a line a dataset and classifier."""
+    """Plot deviation over seeds by training step (Table 4), a line a dataset and classifier."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         if row["method"] == OURS:
@@ -188,5 +183,5 @@ def _chart(
 
 
 def _logged(values: np.ndarray | None) -> bool:
-    """Whether a column says anything: a loss whose weight is 0 does not."""
+    """Whether a column has nonzero values; a loss with weight 0 has none."""
     return values is not None and bool(np.any(np.nan_to_num(values) != 0))

@@ -39,23 +39,13 @@ from dxai.utils.progress import clock
 
 TEMPLATE = "page.html.jinja"
 OPEN = 3
-"""Up to so many sections of a dataset and classifier have their details open."""
+"""Number of sections up to which their details are open."""
 
 
 def build_report(params: Params, paths: Paths) -> str:
-    """The page for the results of a run.
+    """Build the page for the results of a run.
 
-    Parameters
-    ----------
-    params : Params
-        What was run.
-    paths : Paths
-        The project's.
-
-    Raises
-    ------
-    ValueError
-        If a table or a dataset is missing or damaged.
+    Raises `ValueError` if a table or a dataset is missing or damaged.
     """
     tables = read_tables(paths.tables)
     cases = read_cases(params, paths, tables)
@@ -92,7 +82,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _views(tables: Tables, paths: Paths, sections: list[View], anchors: Anchors) -> dict[str, View]:
-    """The tables of the page by name; those without lines are left out."""
+    """Make the tables of the page by name, without the empty ones."""
     panels = {s["anchor"] for s in sections if s["panels"] or s["curves"].charts}
     leading = {
         case: f"{anchor}-curves" if anchor in panels else anchor for case, anchor in anchors.items()
@@ -106,7 +96,7 @@ def _views(tables: Tables, paths: Paths, sections: list[View], anchors: Anchors)
 
 
 def _axis(values: list[float]) -> tuple[float, float]:
-    """Whole tenths around the values, at least one tenth apart."""
+    """Return whole tenths around the values, at least one tenth apart."""
     high = math.ceil(max(values) * 10)
     return min(math.floor(min(values) * 10), high - 1) / 10, high / 10
 
@@ -144,7 +134,7 @@ def _section(case: Case, anchors: Anchors, params: Params, paths: Paths) -> View
 
 
 def _facts(case: Case, data: ShardedDataset) -> list[str]:
-    """The basis of a case's numbers: images, accuracy, steps, seeds."""
+    """List the basis of a case's numbers: images, accuracy, steps, seeds."""
     row = next((r for r in case.rows if r["images"] is not None), None)
     size = f"{data.image_size}×{data.image_size} pixels"
     facts = [
@@ -163,7 +153,7 @@ def _facts(case: Case, data: ShardedDataset) -> list[str]:
 
 
 def stage_times(params: Params, paths: Paths) -> list[tuple[str, float]]:
-    """Stage items and the seconds they took, in the order of the pipeline; some are not timed."""
+    """List stage items and their seconds in the order of the pipeline, without untimed ones."""
     found: list[tuple[str, dict[str, Any]]] = []
     for dataset in params.datasets:
         for classifier in params.explained:

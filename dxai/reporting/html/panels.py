@@ -1,4 +1,4 @@
-"""Test images beside the maps of each method, as small pictures for a page."""
+"""Test images beside each method's maps, as small pictures for a page."""
 
 from __future__ import annotations
 
@@ -54,14 +54,7 @@ class Panel:
 
 
 class Examples:
-    """The pictures of one dataset and classifier.
-
-    Parameters
-    ----------
-    case : Case
-    data : ShardedDataset
-        Its test split.
-    """
+    """The pictures of one case, from the test split `data`."""
 
     def __init__(self, case: Case, data: ShardedDataset) -> None:
         self.case, self.data = case, data
@@ -73,7 +66,7 @@ class Examples:
         self.maps = Maps(case.folder, [*self.at, *(int(row["index"]) for row in self.worst_rows)])
 
     def methods(self) -> list[Panel]:
-        """Each image with its parts and every method's map."""
+        """Show each image with its parts and every method's map."""
         return [
             self._panel(
                 index,
@@ -85,7 +78,7 @@ class Examples:
         ]
 
     def naive(self) -> list[Panel]:
-        """Fig. 11: what the naive optimisation calls agnostic and distinct, beside ours."""
+        """Show Fig. 11: the naive optimisation's agnostic and distinct parts, beside ours."""
         panels = []
         for index in self.at[:2]:
             part = self.maps.of(NAIVE, NAIVE, index)
@@ -101,7 +94,7 @@ class Examples:
         return panels
 
     def uncertainty(self) -> list[Panel]:
-        """How far the class-distinct part depends on z."""
+        """Show how far the class-distinct part depends on z."""
         panels = []
         for index in self.at:
             spread = self.maps.of(self.case.first.name, "spread", index)
@@ -115,7 +108,7 @@ class Examples:
         return panels
 
     def worst(self) -> list[Panel]:
-        """The worst explained images, beside the best baseline on them."""
+        """Show the worst explained images, beside the best baseline on them."""
         panels = []
         for row in self.worst_rows:
             index, best = int(row["index"]), row["best_baseline"]
@@ -131,12 +124,9 @@ class Examples:
         return panels
 
     def variants(self, rows: Sequence[Row]) -> list[Panel]:
-        """Figs. 6, 12 and 14: the parts of each image under every ablation.
+        """Show Figs. 6, 12 and 14: the parts of each image under every ablation.
 
-        Parameters
-        ----------
-        rows : sequence of dict
-            Those of ablations.csv: first the one in which nothing is changed.
+        `rows` are those of ablations.csv, the unchanged one first.
         """
         panels = []
         for index in self.at:
@@ -161,7 +151,7 @@ class Examples:
         return self.data.batch([index]).images[0]
 
     def _parts(self, index: int, name: str | None = None, overlaid: bool = True) -> list[Stack]:
-        """Class-agnostic, class-distinct, and their sum; nothing if they were not kept."""
+        """Return class-agnostic, class-distinct, and their sum; empty if they were not saved."""
         name = name or self.case.first.name
         distinct = self.maps.of(name, OURS, index)
         if distinct is None:
@@ -180,7 +170,7 @@ class Examples:
         return [*stacks[:1], part_of, *stacks[1:]]
 
     def _of(self, method: str, name: str, index: int, title: str = "") -> Stack | None:
-        """A method's map, or nothing if it has none."""
+        """Return a method's map, or None if it has none."""
         sign, heat = self.case.primary(method), self.maps.of(name, method, index)
         if heat is None or sign is None:
             return None
@@ -201,7 +191,7 @@ class Examples:
 
 
 def deviations(case: Case, data: ShardedDataset) -> list[Panel]:
-    """Table 4: where seeds disagree, step by step, each image on one scale."""
+    """Show where seeds disagree (Table 4), step by step, each image on one scale."""
     folder = case.folder / STABILITY_NAME
     if not (folder / MAPS).is_file():
         return []
@@ -226,7 +216,7 @@ def deviations(case: Case, data: ShardedDataset) -> list[Panel]:
 def _pair(
     title: str, symbol: str, image: np.ndarray, part: np.ndarray, weight: np.ndarray
 ) -> list[Tile]:
-    """The part that a method removes, and its weight over the image."""
+    """Return the part that a method removes, and its weight over the image."""
     scale = image_tiles.scale_of(part)
     removed = f"{title}: what is removed, around mid-gray"
     return [

@@ -1,7 +1,7 @@
-"""Charts as small SVG elements of the page: they follow its theme, and take no time to draw.
+"""Charts as small SVG elements of the page, which follow its theme and draw fast.
 
-Coordinates are pixels of a chart of `WIDTH` x `HEIGHT`; colour never stands alone, every series has
-a marker, a dash or a hatching of its own. Names from data are escaped.
+Coordinates are pixels of a chart of `WIDTH` x `HEIGHT`. Every series has a marker, a dash or a
+hatching besides its colour. Names from data are escaped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HATCHES = ("", "M0 6L6 0", "M0 3H6", "M0 0L6 6M0 6L6 0", "M0 0L6 6", "M3 0V6M0 3
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its values (NaN leaves a gap), its looks, and perhaps an interval around it."""
+    """One line: its values (NaN leaves a gap), its style, and an optional interval."""
 
     name: str
     values: Sequence[float] | np.ndarray
@@ -57,7 +57,6 @@ class Series:
 
 
 def of_method(method: str, values: Sequence[float], **bounds: Sequence[float]) -> Series:
-    """A line in the style of a method."""
     look = style(method)
     width = 2.4 if method == OURS else 1.3
     return Series(
@@ -66,7 +65,7 @@ def of_method(method: str, values: Sequence[float], **bounds: Sequence[float]) -
 
 
 def nth_series(name: str, k: int, values: Sequence[float] | np.ndarray, marked: bool) -> Series:
-    """The first, second .. of several lines that have no style of their own."""
+    """Make the k-th of several lines that have no style of their own."""
     dash = list(DASHES.values())[k % len(DASHES)]
     marker = list(MARKERS)[k % len(MARKERS)] if marked else ""
     return Series(name, values, COLOURS[k % len(COLOURS)], marker, dash, 1.5)
@@ -81,14 +80,10 @@ def lines(
     limits: tuple[float, float] | None = None,
     log: bool = False,
 ) -> Markup:
-    """Lines over a common x; the y axis spans `limits`, or else the values.
+    """Plot lines over a common x; the y axis spans `limits`, or else the values.
 
-    Parameters
-    ----------
-    words : str
-        The description for screen readers.
-    log : bool
-        x is above 0 and on a logarithmic scale, with a tick at each of its values.
+    `words` describes the chart for screen readers. With `log`, x is above 0, on a logarithmic scale
+    with a tick at each value.
     """
     at = np.log10(np.asarray(x, float)) if log else np.asarray(x, float)
     reach = [v for s in series for v in (s.values, s.low, s.high) if v is not None]
@@ -110,13 +105,7 @@ def lines(
 def bars(
     names: Sequence[str], levels: Sequence[float], values: np.ndarray, xlabel: str, words: str
 ) -> Markup:
-    """Groups of bars in [0, 1], one group a level and one bar a name; dotted: what chance would be.
-
-    Parameters
-    ----------
-    values : ndarray
-        (levels, names).
-    """
+    """Plot `values` (levels, names) in [0, 1], a group of bars a level; dotted: chance."""
     up = _scale(0, 1, BOTTOM, TOP)
     step = (RIGHT - LEFT) / len(levels)
     width = 0.84 * step / len(names)
@@ -138,14 +127,12 @@ def bars(
 
 
 def legend(series: Iterable[Series]) -> Markup:
-    """The legend of lines."""
     return _legend(
         (f'<path d="M1 7H27" {_stroke(s)}/>{_marks([14.0], [7.0], s)}', s.name) for s in series
     )
 
 
 def bar_legend(names: Sequence[str]) -> Markup:
-    """The legend of bars."""
     return _legend((_filled("M1 2H27V12H1z", k), name) for k, name in enumerate(names))
 
 
@@ -158,7 +145,7 @@ def _legend(items: Iterable[tuple[str, str]]) -> Markup:
 
 
 def hatchings() -> Markup:
-    """The hatchings that bars refer to: once a page."""
+    """Define the hatchings that bars refer to, once a page."""
     patterns = "".join(
         f'<pattern id="hatch-{k}" width="6" height="6" patternUnits="userSpaceOnUse">'
         f'<path d="{path}" stroke="#fff" stroke-width="1.1" fill="none"/></pattern>'
@@ -171,7 +158,7 @@ def hatchings() -> Markup:
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most `most` + 1 round numbers inside [low, high], or next to it where that is a point."""
+    """Return up to `most` + 1 round numbers in [low, high], or next to it if it is a point."""
     span = high - low or abs(high) or 1.0
     base = 10.0 ** math.floor(math.log10(span / most))
     step = next(base * k for k in (1, 2, 2.5, 5, 10, 20) if span / (base * k) <= most)
@@ -181,7 +168,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A tick's label, short: 300k."""
+    """Format a tick's label, short: 300k."""
     size = abs(value)
     if size >= 1e6:
         return f"{value / 1e6:g}M"
@@ -191,14 +178,14 @@ def number(value: float) -> str:
 
 
 def thinned(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """At most `MOST_POINTS` means of equal runs of neighbours."""
+    """Reduce values to at most `MOST_POINTS` means of equal runs of neighbours."""
     numbers = pd.Series(np.asarray(values, float)).replace([np.inf, -np.inf], np.nan)
     run = math.ceil(len(numbers) / MOST_POINTS) or 1
     return numbers.groupby(np.arange(len(numbers)) // run).mean().to_numpy()
 
 
 def _scale(low: float, high: float, first: float, last: float) -> Callable[[Any], np.ndarray]:
-    """A linear map of [low, high] to pixels."""
+    """Return the linear map of [low, high] to pixels."""
     span = high - low or 1.0
     slope, start = (last - first) / span, first - low * (last - first) / span
     return lambda values: np.asarray(values, float) * slope + start
@@ -273,5 +260,5 @@ def _stroke(series: Series) -> str:
 
 
 def _ink(colour: str) -> str:
-    """Black is the page's ink, which is white in the dark."""
+    """Replace black by the page's ink, which is white in dark mode."""
     return "currentColor" if colour == BLACK else colour

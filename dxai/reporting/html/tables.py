@@ -46,16 +46,16 @@ from dxai.results.methods import (
 from dxai.results.verdicts import BEST, HOLDS, REVERSED, UNDECIDED, UNKNOWN, verdict
 
 View = dict[str, Any]
-"""What a template shows, by name."""
+"""Template values by name."""
 
 # ------------------------------------------------------------------------------------ one case
 GUARDS = {"auc_energy": "equal energy", "auc_transfer": "transfer", "auc_blur": "blur"}
 AREAS = ("auc", *GUARDS)
-"""Columns that are contested: the lowest value of ours and the baselines is the best."""
+"""Compared columns: the lowest value among ours and the baselines is the best."""
 
 
 def make_claim(case: Case) -> View | None:
-    """The claim of Table 1 with its guards; None unless ours and a baseline were scored."""
+    """Return the claim of Table 1 with its guards; None unless ours and a baseline were scored."""
     found = (c for c in case.tables["claims"] if c["table"] == 1 and c["claim"] == BEST)
     row = next(found, None)
     if row is None:
@@ -75,7 +75,7 @@ def make_claim(case: Case) -> View | None:
 
 
 def _checks(case: Case) -> Iterator[tuple[str, float, float, str]]:
-    """Each guard and control: its name, the areas of ours and of the other, the other's name."""
+    """Yield each guard and control: its name, our area, the other's area, the other's name."""
     ours = case.ours()
     for column, name in GUARDS.items():
         best = best_baseline(case.rows, column)
@@ -90,7 +90,7 @@ def _checks(case: Case) -> Iterator[tuple[str, float, float, str]]:
 
 
 def make_groups(case: Case, params: Params) -> list[View]:
-    """The rows that are read together, in the order of the page; no group is empty."""
+    """Group the rows that are read together, in the order of the page, without empty groups."""
     rows = sorted(case.rows, key=lambda row: (rank(row["method"]), row["seed"] or 0))
     contested = [row for row in rows if row["method"] in (OURS, *BASELINES)]
     known = {c: [row[c] for row in contested if row[c] is not None] for c in AREAS}
@@ -115,7 +115,7 @@ def make_groups(case: Case, params: Params) -> list[View]:
 
 
 def _method_line(row: Row, params: Params, lowest: Mapping[str, float]) -> View:
-    """A row of Table 1 with its budget (`samples 100, segments 30`) and its best columns."""
+    """Format a row of Table 1 with its budget (`samples 100, segments 30`) and its best columns."""
     method = row["method"]
     settings = {k: v for k, v in params.methods.get(method, {}).items() if v is not None}
     budget = ", ".join(f"{key} {value}" for key, value in settings.items())
@@ -129,7 +129,7 @@ def _method_line(row: Row, params: Params, lowest: Mapping[str, float]) -> View:
 
 # ------------------------------------------------------------------------------------ means
 def localised(case: Case, params: EvaluateParams) -> list[View]:
-    """How well each method marks what is known to make the class, in the columns `MEASURES`."""
+    """Measure in `MEASURES` how well each method marks the parts known to make the class."""
     lines = []
     for method in ORDER:
         sign = case.primary(method)
@@ -144,7 +144,7 @@ def localised(case: Case, params: EvaluateParams) -> list[View]:
 
 
 def uncertain(case: Case, class_names: Sequence[str], params: EvaluateParams) -> list[View]:
-    """Uncertainty over z of the images of each class, and of all of them."""
+    """Average the uncertainty over z of the images of each class, and of all."""
     images = read_images(case.first, OURS, "part")
     if "uncertainty" not in images or not images["uncertainty"].notna().any():
         return []
@@ -163,7 +163,7 @@ def _means(name: str, images: int, numbers: list[Number], ours: bool = False) ->
 def mean_intervals(
     images: pd.DataFrame, columns: Sequence[str], params: EvaluateParams
 ) -> list[Number]:
-    """The mean of each column with its 95% interval over independent groups."""
+    """Return the mean of each column with its 95% interval over independent groups."""
     values = images[list(columns)].to_numpy(float)
     samples = resampled_means(values, images["group"].tolist(), params.bootstrap, params.seed)
     found = []
@@ -176,7 +176,7 @@ def mean_intervals(
 
 # ------------------------------------------------------------------------------------ all cases
 Anchors = Mapping[tuple[str, str], str]
-"""Dataset and classifier to the id of their section."""
+"""Maps dataset and classifier to the id of their section."""
 SYMBOLS = {HOLDS: "✓", REVERSED: "✗", UNDECIDED: "○", UNKNOWN: "–"}
 
 
@@ -195,7 +195,7 @@ def make_view(table: Table, path: Path, anchors: Anchors) -> View:
 
 
 def _entries(table: Table, line: Line, anchors: Anchors) -> Iterator[View]:
-    """The cells of a line; in a table of the paper every number leads somewhere, else the line."""
+    """Yield a line's cells with links: on each number in a paper's table, else on the line."""
     each = table.name.startswith("table")
     for k, (column, cell) in enumerate(zip(table.columns, line.cells, strict=True)):
         dataset = column.dataset or line.dataset
@@ -211,7 +211,7 @@ def _entries(table: Table, line: Line, anchors: Anchors) -> Iterator[View]:
 
 
 def _csv(path: Path) -> str:
-    """The file itself; the table of all images is cut to those shown."""
+    """Read the file; the table of all images is cut to those shown."""
     if path.stem != "per_image":
         return path.read_text(encoding="utf-8")
     whole = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -220,7 +220,7 @@ def _csv(path: Path) -> str:
 
 
 def make_matrix(cases: list[Case], anchors: Anchors) -> View:
-    """Every claim of the run: claims in columns, datasets and classifiers in lines."""
+    """Show every claim of the run: claims in columns, datasets and classifiers in lines."""
     claims = [claim for case in cases for claim in case.tables["claims"]]
     heads = sorted({(c["table"], c["claim"]): None for c in claims}, key=lambda head: head[0])
     verdicts = Counter(verdict(c["delta_low"], c["delta_high"]) for c in claims)
