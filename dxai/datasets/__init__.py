@@ -1,1 +1,1 @@
-"""Raw images in, sharded images out: layouts, the shards they are written to, and their reader."""
+"""From raw images to sharded ones: layouts, the shards written from them, and their reader."""

@@ -1,4 +1,4 @@
-"""The data card: one self-contained page on what a prepared dataset holds and what was left out."""
+"""Data card: a self-contained page on a prepared dataset's contents and the images left out."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ TILE = 64
 GAP = 2
 """Pixels between two images on a contact sheet."""
 MOST_SIZES = 12
-"""Sizes of image files that are shown by themselves."""
+"""Number of image file sizes listed separately."""
 
 
 def write(
     path: Path, manifest: dict[str, Any], statistics: Statistics, about: dict[str, Any]
 ) -> None:
-    """Write the card of the dataset whose shards lie beside `path`.
+    """Write the card of the dataset in the folder of `path`.
 
-    `about` is what the images do not tell: ``origin``, ``licence``, and as ``paper`` the paper's
-    numbers of training (validation included) and test images (Table 5).
+    `about` has ``origin``, ``licence``, and as ``paper`` the paper's numbers of training
+    (validation included) and test images (Table 5).
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dxai.datasets", "."), autoescape=True, trim_blocks=True
@@ -65,7 +65,7 @@ def write(
 
 
 def contact_sheet(folder: Path, shards: Mapping[str, Sequence[str]], label: int) -> bytes:
-    """Training images of a class, evenly over the split, as one PNG.
+    """Evenly spaced training images of a class, as one PNG.
 
     `folder` is a prepared dataset, and `shards` (split to names) is from its manifest.
     """
@@ -91,7 +91,7 @@ def contact_sheet(folder: Path, shards: Mapping[str, Sequence[str]], label: int)
 
 
 def _tile(image: np.ndarray) -> Image.Image:
-    """An image enlarged by a whole number, or reduced, to about the size of a tile, in RGB."""
+    """Enlarge an image by a whole factor, or reduce it, to about a tile's size, in RGB."""
     side = image.shape[0]
     wanted = side * max(1, TILE // side) if side < 2 * TILE else 2 * TILE
     method = Image.Resampling.NEAREST if wanted > side else Image.Resampling.BICUBIC
@@ -99,7 +99,7 @@ def _tile(image: np.ndarray) -> Image.Image:
 
 
 def _before(statistics: Statistics) -> dict[str, dict[str, int]]:
-    """Split (empty: not decided) to class (empty: none) to images before any was left out."""
+    """Split (empty: undecided) to class (empty: none) to images before any was left out."""
     found: dict[str, Counter[str]] = {split: Counter() for split in (*SPLITS, "")}
     for split, counts in statistics.counts.items():
         found[split].update(counts)
@@ -109,7 +109,7 @@ def _before(statistics: Statistics) -> dict[str, dict[str, int]]:
 
 
 def _common_sizes(sizes: Counter[str]) -> dict[str, int]:
-    """The most common sizes, the others together."""
+    """The most common sizes, and the sum of the others."""
     common = dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:MOST_SIZES])
     rest = sum(sizes.values()) - sum(common.values())
     return common | ({f"{len(sizes) - len(common)} others": rest} if rest else {})

@@ -1,4 +1,4 @@
-"""The one way in which an image file becomes pixels, and pixels become bytes in a shard."""
+"""Decoding of image files into pixels, and encoding of pixels for shards."""
 
 from __future__ import annotations
 
@@ -21,42 +21,26 @@ JPEG_QUALITY = 95
 
 UNREADABLE = (
     OSError,  # truncated, unknown format, no such file, no permission
-    SyntaxError,  # what Pillow raises for broken PNG chunks
+    SyntaxError,  # raised by Pillow for broken PNG chunks
     ValueError,
     EOFError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow raises for a damaged image."""
+"""Errors that Pillow raises for damaged images."""
 
 
 def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
-    """Read a file as a square 8-bit image.
+    """Read an image file, in any format of Pillow, as a square uint8 array, (H, W) or (H, W, 3).
 
     The EXIF orientation is applied, transparent pixels are laid over black, an animation gives its
     first frame, and 16-bit gray is scaled by its full range (65535 becomes 255). The largest
-    centred square is then resized with a bicubic filter whose support grows with the reduction, so
-    that a smaller image is not aliased.
+    centred square is then resized to `image_size` pixels with a bicubic filter whose support grows
+    with the reduction, so that a smaller image is not aliased. One channel is luma (ITU-R 601-2),
+    three are RGB.
 
-    Parameters
-    ----------
-    path : path
-        Any file that Pillow reads.
-    image_size : int
-        Side of the result, pixels.
-    channels : {1, 3}
-        1 gives luma (ITU-R 601-2), 3 gives RGB.
-
-    Returns
-    -------
-    ndarray
-        uint8 in [0, 255], (image_size, image_size) or (image_size, image_size, 3).
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read whole, or holds values without a defined range.
+    A file that cannot be read whole, or values without a defined range, raise `DataError`.
     """
     try:
         data = Path(path).read_bytes()
@@ -66,9 +50,9 @@ def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
 
 
 def open_image(data: bytes, name: Path | str, channels: int) -> Image.Image:
-    """The content of an image file, upright and in 8 bits, as `read_image` describes.
+    """Decode the content of an image file, upright and in 8 bits, as `read_image` describes.
 
-    `name` is the file's, for the message of an error.
+    `name` is the file's, for error messages.
     """
     try:
         with Image.open(io.BytesIO(data)) as file:
@@ -80,7 +64,7 @@ def open_image(data: bytes, name: Path | str, channels: int) -> Image.Image:
 
 
 def square(image: Image.Image, size: int, is_mask: bool = False) -> np.ndarray:
-    """The largest centred square at `size` x `size` pixels; a mask gives the covered share."""
+    """Resize the largest centred square to `size` pixels; a mask gives the covered share."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
@@ -88,7 +72,7 @@ def square(image: Image.Image, size: int, is_mask: bool = False) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: int, is_mask: bool = False) -> np.ndarray:
-    """A square uint8 image at `size` x `size` pixels; a mask gives the covered share."""
+    """Resize a square uint8 image; a mask gives the covered share."""
     if image.shape[0] == size:
         return image
     method = Image.Resampling.BOX if is_mask else Image.Resampling.BICUBIC
@@ -96,7 +80,7 @@ def resize(image: np.ndarray, size: int, is_mask: bool = False) -> np.ndarray:
 
 
 def encode(image: np.ndarray, encoding: str = "png", level: int = 6) -> bytes:
-    """A uint8 image as PNG of a compression level, or as JPEG; the same pixels, the same bytes."""
+    """Encode a uint8 image as PNG of a compression level or as JPEG; equal pixels, equal bytes."""
     picture = Image.fromarray(image)
     buffer = io.BytesIO()
     if encoding == "jpeg":
@@ -107,7 +91,7 @@ def encode(image: np.ndarray, encoding: str = "png", level: int = 6) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """The uint8 image, (H, W) or (H, W, 3), that `encode` took."""
+    """Decode the uint8 image, (H, W) or (H, W, 3), that `encode` took."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image)
 
@@ -124,7 +108,7 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """8-bit gray from a 16-bit image, which Pillow holds as `I;16` or, from some formats, `I`."""
+    """Scale to 8 bits a 16-bit image, which Pillow holds as `I;16` or, from some formats, `I`."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError("32-bit integer pixels have no defined range")

@@ -1,4 +1,4 @@
-"""Reading the units of a listing in several processes, their results in the order of the units."""
+"""Parallel reading of a listing's units, with results in the order of the units."""
 
 from __future__ import annotations
 
@@ -23,37 +23,30 @@ from dxai.datasets.base import DataError, Dropped, File, Listing, Sample, Unit
 from dxai.datasets.source import Source
 
 BINS = 32
-"""Of the intensity histograms, from 0 to 255."""
+"""Bins of the intensity histograms, from 0 to 255."""
 BATCH_BYTES = 4 << 20
 BATCH_UNITS = 64
-"""Units are handed to a process in batches of about this much, since a hand-over costs time."""
+"""Limits of a batch of units handed to a process, since each hand-over takes time."""
 SERIAL_BYTES = 16 << 20
-"""Less than this is read sooner than processes are started."""
+"""Below this, reading takes less time than starting processes."""
 
 
 @dataclass
 class Reading:
-    """What one unit gave.
+    """Result of reading one unit."""
 
-    Attributes
-    ----------
-    rows : list of (str, dict)
-        Split and encoded row of each sample.
-    facts : dict
-        What the data card, a resumed run and the search for duplicates need to know, as JSON:
-        ``unit``, ``split``, ``digest`` of the first file, ``rows`` (split -> class -> images),
-        ``dropped`` ([rule, count, split, class]), ``sizes`` ("WxH" -> images) and ``intensity``
-        (class -> counts of pixel values in `BINS` bins; of large images every k-th pixel).
-    """
-
-    rows: list[tuple[str, dict[str, Any]]]
+    rows: list[tuple[str, dict[str, Any]]]  # split and encoded row of each sample
+    # For the data card, a resumed run and the search for duplicates, as JSON: ``unit``, ``split``,
+    # ``digest`` of the first file, ``rows`` (split -> class -> images), ``dropped`` ([rule, count,
+    # split, class]), ``sizes`` ("WxH" -> images) and ``intensity`` (class -> counts of pixel values
+    # in `BINS` bins; of large images every k-th pixel).
     facts: dict[str, Any]
 
 
 class Reader:
-    """Reads units of a listing, which are not kept here, from its source.
+    """Reader of a listing's units, which it does not hold, from their source.
 
-    `encoding` is that of the images; masks and neutral images are always PNG.
+    `encoding` applies to images; masks and neutral images are always PNG.
     """
 
     def __init__(self, listing: Listing, source: Source | None, encoding: str) -> None:
@@ -61,13 +54,7 @@ class Reader:
         self.source, self.encoding = source, encoding
 
     def read(self, unit: Unit) -> Reading:
-        """All samples of a unit, encoded, and the facts about them.
-
-        Raises
-        ------
-        DataError
-            For files that cannot be used.
-        """
+        """Read and encode all samples of a unit; unusable files raise `DataError`."""
         digests: dict[str, str] = {}
 
         def load(file: File) -> bytes:
@@ -123,14 +110,10 @@ class Reader:
 def read_all(
     reader: Reader, units: Sequence[Unit], workers: int = 0
 ) -> Generator[Reading, None, None]:
-    """Read units in `workers` processes (0: one a core), in the order given.
+    """Read units in `workers` processes (0: one per core), in the order given.
 
-    At most a few batches are under way, so that memory does not grow with the number of units.
-
-    Raises
-    ------
-    DataError
-        For a unit that cannot be used, or a process that was killed.
+    Only a few batches are in progress, so that memory does not grow with the number of units. An
+    unusable unit, or a killed process, raises `DataError`.
     """
     workers = workers or len(os.sched_getaffinity(0))
     size = sum(file.size for unit in units for file in unit.files)
@@ -173,7 +156,7 @@ def _batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:
 
 
 def _histogram(image: np.ndarray) -> np.ndarray:
-    """Counts of the values of at most 64 x 64 pixels, evenly over the image."""
+    """Count the values of at most 64 x 64 pixels, evenly over the image."""
     every = max(1, image.shape[0] // 64)
     return np.bincount(image[::every, ::every].ravel() // (256 // BINS), minlength=BINS)
 
@@ -182,7 +165,7 @@ _reader: Reader
 
 
 def _start(reader: Reader) -> None:
-    """Prepare a reading process: Ctrl-C is its parent's business, and it ends with its parent."""
+    """Initialise a reading process: its parent handles Ctrl-C, and it ends with its parent."""
     global _reader
     _reader = reader
     signal.signal(signal.SIGINT, signal.SIG_IGN)

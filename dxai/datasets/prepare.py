@@ -21,30 +21,25 @@ from dxai.utils.storage import StorageError
 def prepare(
     name: str, params: Params, out: Path | str, work: Path | str, workers: int = 0
 ) -> dict[str, Any]:
-    """Filter, split, crop and resize a dataset's raw images into shards, with a data card.
+    """Filter, split, crop and resize a dataset's raw images into shards; return the manifest.
 
     Parameters
     ----------
     name, params
-        One of `params.datasets`, and the run's settings.
+        A name in `params.datasets`, and the run's settings.
     out : path
-        The folder to write; it appears, or changes, only when every image was read.
+        Folder of shards and data card; it appears, or changes, only after every image was read.
     work : path
-        Where unfinished work is kept; a run that finds it goes on from there.
+        Folder of unfinished work, from which the next run continues.
     workers : int
-        Processes that read; 0 takes one a core. The result does not depend on it.
-
-    Returns
-    -------
-    dict
-        The manifest.
+        Reading processes; 0 is one per core. The result does not depend on it.
 
     Raises
     ------
     ParamsError
         For an unknown dataset, layout or option.
     DataError
-        For images that cannot be used, or other counts than those of the declared release.
+        For unusable images, or other counts than those of the declared release.
     """
     dataset = params.dataset(name)
     layout = LAYOUTS[choose(f"dataset {name}: layout", dataset.layout, LAYOUTS)]
@@ -70,7 +65,7 @@ def _is_drawn(dataset: DatasetParams, layout: Layout) -> bool:
 def _source(
     name: str, dataset: DatasetParams, layout: Layout, work: Path
 ) -> Iterator[Source | None]:
-    """Where the raw images are; those of a drawn sample exist inside the block alone."""
+    """Open the raw images; those of a drawn sample exist only inside the block."""
     if layout.render_sample is None:
         yield None
     elif _is_drawn(dataset, layout):
@@ -121,7 +116,7 @@ def _target(
 
 
 def _code() -> str:
-    """A digest of this package: what another version of it left unfinished is not continued."""
+    """Digest of this package, so that other versions' unfinished work is not continued."""
     return digest([path.read_text() for path in sorted(Path(__file__).parent.rglob("*.py"))])
 
 
@@ -138,7 +133,7 @@ def _report(name: str, manifest: dict[str, Any]) -> None:
 def _check_release(
     dataset: DatasetParams, layout: Layout, listing: Listing, manifest: dict[str, Any], out: Path
 ) -> None:
-    """An error if the source was declared to be the paper's release and has other counts."""
+    """Raise an error if a source declared as the paper's release has other counts."""
     paper = layout.counts(listing.options)
     if dataset.release is None or paper is None or manifest["drawn"]:
         return

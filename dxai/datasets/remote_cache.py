@@ -1,8 +1,8 @@
-"""A prepared dataset's folder: here, or on an object store with its files fetched once.
+"""Folder of a prepared dataset: local, or on an object store whose files are fetched once.
 
-Files that were fetched lie in `$DXAI_CACHE` (default `~/.cache/dxai`) under their SHA-256, so that
-every process of a machine, and every copy of the same shard, shares them. A file appears there only
-when it is whole and has its hash; of several processes that want it at once one fetches it.
+Fetched files are kept in `$DXAI_CACHE` (default `~/.cache/dxai`) under their SHA-256, so that all
+processes of a machine, and all copies of a shard, share them. A file appears there only whole and
+with its hash; if several processes want it at once, one fetches it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,14 @@ from dxai.utils.storage import open_url, refuse_credentials, send_file, with_ret
 
 
 def cache_root() -> Path:
-    """Where this machine keeps what it fetched."""
+    """Folder of this machine's fetched files."""
     return Path(os.environ.get("DXAI_CACHE") or "~/.cache/dxai").expanduser()
 
 
 def publish(folder: Path, url: str) -> None:
-    """Copy a prepared dataset's folder to an object store; what is there already is not sent.
+    """Copy a prepared dataset's folder to an object store, without files that it already has.
 
-    The manifest goes last: a folder without one is no dataset.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be sent.
+    The manifest goes last: a folder without one is not a dataset. Failures raise `StorageError`.
     """
     system, root = open_url(url)
     manifest = folder / MANIFEST
@@ -51,21 +46,15 @@ def publish(folder: Path, url: str) -> None:
 
 
 def open_folder(place: Path | str) -> Folder:
-    """The folder at a local path or a URL."""
+    """Open the folder at a local path or a URL."""
     text = str(place)
     return RemoteFolder(text) if "://" in text else Folder(Path(place))
 
 
 class Folder:
-    """A prepared dataset's folder on this machine.
+    """A prepared dataset's folder on this machine."""
 
-    Attributes
-    ----------
-    remedy : str
-        What to do about a file that turns out to be damaged.
-    """
-
-    remedy = "run the stage prepare again"
+    remedy = "run the stage prepare again"  # advice in the message about a damaged file
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,26 +63,20 @@ class Folder:
         return str(self.root)
 
     def read_json(self, name: str) -> Any:
-        """A small file, read anew."""
+        """Read a small file, bypassing the cache."""
         return read_json(self.root / name)
 
     def missing(self, names: list[str], hashes: dict[str, str]) -> list[str]:
-        """Those of the names that are not there; `hashes` has the SHA-256 of every file."""
+        """Names of missing files; `hashes` has the SHA-256 of every file."""
         return [name for name in names if not (self.root / name).is_file()]
 
     def path(self, name: str) -> Path:
-        """Where a file can be read."""
+        """Local path of a file."""
         return self.root / name
 
 
 class RemoteFolder(Folder):
-    """The same behind a URL, through the cache.
-
-    Parameters
-    ----------
-    url : str
-        For example ``s3://bucket/prepared/dota``.
-    """
+    """Folder behind a URL (``s3://bucket/prepared/dota``), read through the cache."""
 
     remedy = "delete it, and it is fetched again"
 
@@ -116,15 +99,13 @@ class RemoteFolder(Folder):
             if not re.fullmatch("[0-9a-f]{64}", value):  # it becomes the name of a local file
                 raise DataError(f"{self.url}: {value!r} is no SHA-256, of {name}")
         self.hashes = hashes
-        return []  # a file that cannot be fetched is found when it is needed
+        return []  # a missing file is noticed when it is needed
 
     def path(self, name: str) -> Path:
-        """Where a file lies once it has been fetched.
+        """Fetch a file if necessary, and return its local path.
 
-        Raises
-        ------
-        DataError, StorageError
-            If it is missing, cannot be fetched or kept, or is not what the manifest says.
+        Raise `DataError` or `StorageError` if it is missing, cannot be fetched or kept, or its hash
+        differs from the manifest's.
         """
         wanted = self.hashes[name]
         target = self.root / "shards" / f"{wanted}.parquet"
@@ -140,7 +121,7 @@ class RemoteFolder(Folder):
         return target
 
     def _fetch(self, where: str, wanted: str, target: Path) -> None:
-        for left in target.parent.glob(f".{target.name}.*"):  # by a process that was killed
+        for left in target.parent.glob(f".{target.name}.*"):  # by a killed process
             left.unlink()
         system, path = open_url(where)
 

@@ -1,6 +1,6 @@
 """The files of a prepared dataset.
 
-A folder with `manifest.json`, the data card `card.html`, and for each split
+Its folder holds `manifest.json`, the data card `card.html`, and for each split
 `<split>-00000.parquet`, `<split>-00001.parquet` .., with the columns id, label, group, source,
 image (PNG or JPEG), mask and neutral (PNG, or null where unknown), and `<split>-index.parquet` with
 all but the pictures. Any Parquet reader opens them: `pandas.read_parquet("train-00000.parquet")`.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 ROW_GROUP = 100
-"""Images that are written, read and cached together."""
+"""Images written, read and cached together."""
 COLUMNS = ("id", "label", "group", "source")
 SCHEMA = pa.schema(
     [

@@ -1,8 +1,8 @@
-"""Writing a prepared dataset: the readings of a listing into shards, resumable after a kill.
+"""Writer of a prepared dataset: readings of a listing into shards, resumable after a kill.
 
-Work goes on in a folder of its own, which becomes the dataset's only when it is complete. There
-stand the finished shards and a journal with a line for each unit that was read. A run that finds
-them keeps every finished shard and reads only the units whose images are not all in one.
+Work is done in a separate folder, which becomes the dataset's only when it is complete. It holds
+the finished shards and a journal with a line for each unit read. The next run keeps every finished
+shard and reads only the units whose images are not all in one.
 """
 
 from __future__ import annotations
@@ -36,30 +36,14 @@ DUPLICATE = "the same file as one of another split"
 
 @dataclass(frozen=True)
 class Target:
-    """What is written, and where.
+    """Content and destination of a prepared dataset."""
 
-    Attributes
-    ----------
-    out : Path
-        The dataset's folder; it changes only when everything was read.
-    work : Path
-        Where unfinished work of these very settings and source is kept.
-    about : dict
-        ``name``, ``layout``, ``channels``, ``image_size``, ``encoding``, for the manifest.
-    shard_bytes : int
-        A shard is closed when it holds this much.
-    duplicates : {'report', 'drop', 'refuse'}
-        What happens to a file that another split has too.
-    origin, licence, paper
-        For the data card.
-    """
-
-    out: Path
-    work: Path
-    about: dict[str, Any]
-    shard_bytes: int = 128 << 20
-    duplicates: str = "report"
-    origin: str = ""
+    out: Path  # the dataset's folder, which changes only after everything was read
+    work: Path  # unfinished work of exactly these settings and this source
+    about: dict[str, Any]  # ``name``, ``layout``, ``channels``, ``image_size``, ``encoding``
+    shard_bytes: int = 128 << 20  # a shard is closed at this size
+    duplicates: str = "report"  # or "drop", "refuse": handling of files that another split has too
+    origin: str = ""  # for the data card, as are the next two
     licence: str = ""
     paper: tuple[int, int] | None = None
 
@@ -69,19 +53,12 @@ def write_dataset(
 ) -> dict[str, Any]:
     """Read every unit of a listing into shards, in `workers` processes as `read_all` does.
 
-    Returns
-    -------
-    dict
-        The manifest: `target.about`, ``class_names``, ``options``, ``counts`` (split -> class ->
-        images), ``dropped`` (rules with what they left out), ``duplicates``, ``notes``, ``shards``
-        (split -> names) and ``files`` (name -> SHA-256).
+    Return the manifest: `target.about`, ``class_names``, ``options``, ``counts`` (split -> class ->
+    images), ``dropped`` (rules with what they left out), ``duplicates``, ``notes``, ``shards``
+    (split -> names) and ``files`` (name -> SHA-256).
 
-    Raises
-    ------
-    DataError
-        For an image that cannot be used, two units of the same name, a class without images in a
-        split, a duplicate that is refused, a disk that cannot be written, or another process at
-        the same work.
+    Raise `DataError` for an unusable image, two units of the same name, a class without images in
+    a split, a refused duplicate, a disk that cannot be written, or another process at this work.
     """
     twins = [key for key, n in Counter(unit.key for unit in listing.units).items() if n > 1]
     if twins:
@@ -101,7 +78,7 @@ def write_dataset(
 
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
-    """Hold the work folder; unfinished work of other settings, now useless, goes."""
+    """Lock the work folder, and delete unfinished work of other settings."""
     with locked(work.parent / "lock") as file:
         if file is None:
             raise DataError("another process is preparing this dataset")
@@ -113,9 +90,9 @@ def _alone(work: Path) -> Iterator[None]:
 
 
 class _SplitWriter:
-    """Writes the shards of one split; holds at most one row group of encoded images.
+    """Writer of one split's shards, which holds at most one row group of encoded images.
 
-    Rows up to the end of the shards that are already there are left out.
+    Rows of shards that are already finished are skipped.
     """
 
     def __init__(self, folder: Path, split: str, shard_bytes: int) -> None:
@@ -128,7 +105,7 @@ class _SplitWriter:
         self._bytes = 0
 
     def add(self, row: dict[str, Any]) -> bool:
-        """Take the next row; returns whether a shard is now full, to be closed."""
+        """Take the next row; return whether a shard is now full, to be closed."""
         self.seen += 1
         if self.seen <= self.finished:
             return False
@@ -139,7 +116,7 @@ class _SplitWriter:
         return self._bytes >= self.shard_bytes
 
     def close(self) -> None:
-        """Finish the shard that is being written, if any: it appears whole, and on the disk."""
+        """Finish the current shard, if any: it appears whole, and synced to disk."""
         if self._rows:
             self._flush()
         if self._file is None:
@@ -152,7 +129,7 @@ class _SplitWriter:
         self._file, self._bytes = None, 0
 
     def abandon(self) -> None:
-        """Let go of the file; what that raises on a full disk would hide what went wrong first."""
+        """Drop the current shard; its error on a full disk would hide the original one."""
         if self._file is not None:
             with contextlib.suppress(pa.ArrowException, OSError):
                 self._file.close()
@@ -225,15 +202,15 @@ def _write_shards(
 
 
 def _sync(lines: Any) -> None:
-    """What the journal says is on the disk before a shard that relies on it."""
+    """Put the journal on disk before a shard that relies on it."""
     lines.flush()
     os.fsync(lines.fileno())
 
 
 def _resume(journal: Path, writers: dict[str, _SplitWriter], statistics: Statistics) -> int:
-    """Take over the units at the start of the journal whose images are all in finished shards.
+    """Restore the units at the start of the journal whose images are all in finished shards.
 
-    The journal is cut there. Returns how many units that are.
+    Truncate the journal there, and return the number of units.
     """
     done = end = 0
     if journal.exists():
@@ -256,7 +233,7 @@ def _resume(journal: Path, writers: dict[str, _SplitWriter], statistics: Statist
 
 
 def _judge(reading: Reading, statistics: Statistics, policy: str) -> None:
-    """Find a file that another split has too, and do with it what was asked for."""
+    """Apply the policy to a file that another split has too."""
     facts = reading.facts
     first = statistics.first_of(facts)
     if first is None or first[0] == facts["split"]:
@@ -300,7 +277,7 @@ def _finish(target: Target, listing: Listing, statistics: Statistics) -> dict[st
 
 
 def _write_index(folder: Path, split: str, shards: list[str]) -> None:
-    """All columns but the pictures, with shard and row group of each image."""
+    """Write all columns but the pictures, with shard and row group of each image."""
     schema = pa.schema(
         [
             *(SCHEMA.field(name) for name in COLUMNS),

@@ -1,4 +1,4 @@
-"""The reader of a prepared dataset, local or remote, in bounded memory."""
+"""Reader of a prepared dataset, local or remote, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,28 +25,25 @@ from dxai.utils.storage import StorageError
 class ShardedDataset:
     """One split of a prepared dataset.
 
-    Labels, ids and groups are kept; images stay encoded, and at most `cache_bytes` of them are
-    held, those used last. Of a remote dataset each shard is fetched when it is first needed, and
-    compared with its hash; damage on this disk is found by Parquet's checksums when it is read.
+    Labels, ids and groups are kept in memory; images stay encoded, and at most `cache_bytes` of
+    them are held, the last used. A shard of a remote dataset is fetched on first use and compared
+    with its hash; Parquet's checksums find damage on the local disk.
 
     Parameters
     ----------
     folder : path or str
-        What the stage `prepare` wrote: a local folder, or a URL (``s3://bucket/prefix``), whose
-        files are kept in a cache on this machine (`dxai.datasets.remote_cache`).
+        Output of the stage `prepare`: a local folder, or a URL (``s3://bucket/prefix``), whose
+        files are cached on this machine (`dxai.datasets.remote_cache`).
     split : {'train', 'validation', 'test'}
     cache_bytes : int
-        Bound of the encoded images in memory; one row group is always held.
+        Limit of the encoded images in memory; one row group is always held.
 
     Attributes
     ----------
-    class_names : list of str
-    channels, image_size : int
     labels : ndarray
         int64, (N,).
-    ids, groups : list of str
     blocks : ndarray
-        int64, (R + 1,): where each of the R row groups starts, and the end.
+        int64, (R + 1,): the start of each of the R row groups, and the end.
     resident : bool
         Whether all images fit into `cache_bytes`, so that they may be visited in any order.
     window : int
@@ -82,7 +79,7 @@ class ShardedDataset:
         self._cached = 0
 
     def _open(self) -> None:
-        """Read the index: all columns but the pictures, and where each row group starts."""
+        """Read labels, ids, groups and the start of each row group from the index."""
         with self._parquet(index_name(self.split)) as file:
             table = file.read(["id", "label", "group", "shard", "row_group"], use_threads=False)
         self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
@@ -97,14 +94,14 @@ class ShardedDataset:
         return len(self.ids)
 
     def encoded(self, i: int, column: str = "image") -> bytes | None:
-        """Image `i` of the split as PNG or JPEG; or its `mask` or `neutral`, if it has one."""
+        """Image `i` as PNG or JPEG, or its `mask` or `neutral`, None if unknown."""
         if not 0 <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
         place = int(np.searchsorted(self.blocks, i, side="right")) - 1
         return self._row_group(place)[column][i - int(self.blocks[place])].as_py()
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The images at these places of the split, in this order; only they are decoded."""
+        """Images at these indices of the split, in this order; only they are decoded."""
         places = [int(i) for i in indices]
         return Batch(
             images=to_unit_range(self._stack(places, "image")),
@@ -123,19 +120,19 @@ class ShardedDataset:
             yield self.batch(chosen[start : start + batch_size])
 
     def having(self, column: str) -> list[int]:
-        """Places of the images of which the ``mask``, or the ``neutral`` image, is known."""
+        """Indices of the images whose ``mask`` or ``neutral`` image is known."""
         return [i for i in range(len(self)) if self.encoded(i, column) is not None]
 
     def masks(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Which share of each pixel makes the class: (B, 1, H, W), float32 in [0, 1]."""
+        """Class-distinct share of each pixel: (B, 1, H, W), float32 in [0, 1]."""
         return self._stack([int(i) for i in indices], "mask").to(torch.float32) / 255
 
     def neutral(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """The images without what makes their class: (B, C, H, W), float32 in [-1, 1]."""
+        """Images without their class-distinct content: (B, C, H, W), float32 in [-1, 1]."""
         return to_unit_range(self._stack([int(i) for i in indices], "neutral"))
 
     def _stack(self, places: Sequence[int], column: str) -> Tensor:
-        # Visiting them in the order of the disk reads each row group once, however small the cache.
+        # Visiting them in disk order reads each row group once, however small the cache.
         pixels = {i: self._decode(i, column) for i in sorted(set(places))}
         stack = np.stack([pixels[i] for i in places])
         stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
@@ -157,7 +154,7 @@ class ShardedDataset:
         return image
 
     def _row_group(self, place: int) -> pa.Table:
-        """The encoded images of one row group, through the cache."""
+        """Encoded images of one row group, through the cache."""
         if place in self._cache:
             self._cache.move_to_end(place)
             return self._cache[place]
@@ -174,7 +171,7 @@ class ShardedDataset:
 
     @contextlib.contextmanager
     def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
-        """Open a shard or an index; what pyarrow raises names no file."""
+        """Open a shard or an index; add its name to pyarrow's errors."""
         path = self.folder.path(name)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:

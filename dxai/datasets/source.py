@@ -1,7 +1,7 @@
-"""Where raw images are: a local folder or file, or whatever fsspec opens (s3:// through s3fs).
+"""Sources of raw images: a local folder or file, or a URL that fsspec opens (s3:// by s3fs).
 
-A source lists its files once, with size and version, and reads each of them whole. What is gone,
-shorter or other than it was listed is an error, never a smaller dataset.
+A source lists its files once, with size and version, and reads each of them whole. A file that is
+missing, shorter or changed since the listing is an error, never a smaller dataset.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dxai.datasets.base import DataError, File
 from dxai.utils.storage import open_url, refuse_credentials, with_retries
 
 SAMPLE = "sample"
-"""The `source` that stands for a small set drawn by the layout."""
+"""Value of `source` for a small set drawn by the layout."""
 
 
 class Source:
@@ -26,11 +26,11 @@ class Source:
     Attributes
     ----------
     name : str
-        What the user called it, without credentials.
+        The user's name for it, without credentials.
     table : str or None
-        The CSV file in the folder that says which images there are, if the source names one.
+        CSV file in the folder that lists the images, if the source names one.
     empty : list of str
-        Folders in which `files` found nothing; an object store has none.
+        Folders in which `files` found nothing; object stores have none.
     """
 
     def __init__(self, name: str, table: str | None = None) -> None:
@@ -38,34 +38,22 @@ class Source:
         self.empty: list[str] = []
 
     def files(self) -> list[File]:
-        """Every file that is not hidden, sorted by name.
+        """List every file that is not hidden, sorted by name.
 
-        Raises
-        ------
-        DataError
-            For a folder that is missing or closed to us, a link that leaves it, or a name that is
-            no plain path.
+        A missing or unreadable folder, a link that leaves it, or a name that is not a plain path
+        raises `DataError`.
         """
         raise NotImplementedError
 
     def load(self, file: File) -> bytes:
-        """The content of a listed file.
-
-        Raises
-        ------
-        DataError, StorageError
-            If it cannot be read, or is not what was listed.
-        """
+        """Read a listed file; raise `DataError` or `StorageError` if it fails or has changed."""
         raise NotImplementedError
 
 
 def expand(text: str) -> str:
-    """A `source` of params.yaml with `~`, `$NAME` and `${NAME}` replaced.
+    """Replace `~`, `$NAME` and `${NAME}` in a `source` of params.yaml.
 
-    Raises
-    ------
-    DataError
-        If a named environment variable is unset or empty.
+    An environment variable that is unset or empty raises `DataError`.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -79,20 +67,14 @@ def expand(text: str) -> str:
 
 
 def open_source(text: str) -> Source:
-    """The source that a `source` of params.yaml names, expanded.
+    """Open a `source` of params.yaml, expanded.
 
-    Parameters
-    ----------
-    text : str
-        A local path or an fsspec URL (``s3://bucket/prefix``) of a folder, or of a CSV file in
-        it. Endpoint and credentials of S3 come from the environment (AWS_ENDPOINT_URL,
-        AWS_PROFILE, AWS_ACCESS_KEY_ID ..) or from the AWS configuration files.
+    `text` is a local path or an fsspec URL (``s3://bucket/prefix``) of a folder, or of a CSV file
+    in it. Endpoint and credentials of S3 come from the environment (AWS_ENDPOINT_URL, AWS_PROFILE,
+    AWS_ACCESS_KEY_ID ..) or from the AWS configuration files.
 
-    Raises
-    ------
-    DataError, StorageError
-        For an unset environment variable, or credentials in the URL: it stands in params.yaml and
-        dvc.lock, which are published.
+    An unset environment variable, or credentials in the URL, which params.yaml and dvc.lock would
+    publish, raise `DataError` or `StorageError`.
     """
     refuse_credentials(text)
     found, table = expand(text), None
@@ -108,16 +90,13 @@ def open_source(text: str) -> Source:
 
 
 def check_name(name: str, where: str) -> str:
-    """`name`, if it is a plain path below its folder.
+    """Return `name` if it is a plain path below its folder, else raise `DataError`.
 
-    Raises
-    ------
-    DataError
-        For an absolute path, `..`, a backslash, a control character, or bytes that are no UTF-8.
+    Absolute paths, `..`, backslashes, control characters and invalid UTF-8 are refused.
     """
     try:
         name.encode()
-    except UnicodeEncodeError:  # on Linux a file name may be any bytes, which Parquet cannot keep
+    except UnicodeEncodeError:  # Linux allows any bytes in a file name, Parquet only UTF-8
         raise DataError(f"{where}: the file name {name!r} is not valid UTF-8") from None
     odd = re.search(r"[\\\x00-\x1f\x7f-\x9f]", name)
     parts = name.split("/")
@@ -132,7 +111,7 @@ def is_hidden(name: str) -> bool:
 
 
 class LocalSource(Source):
-    """A folder on this machine; links inside it may point to other files inside it only."""
+    """Folder on this machine; links inside it may only point to files inside it."""
 
     def __init__(self, root: Path, table: str | None = None) -> None:
         super().__init__(str(root), table)
@@ -162,7 +141,7 @@ class LocalSource(Source):
     def _walk(
         self, home: Path, folder: str, above: tuple[Path, ...]
     ) -> Iterator[tuple[str, os.stat_result]]:
-        """Names and states of the files below a folder; `above` are the folders that hold it."""
+        """Yield names and states of the files below a folder, which the folders `above` hold."""
         try:
             entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
         except OSError as error:
@@ -192,7 +171,7 @@ class LocalSource(Source):
 
 
 class RemoteSource(Source):
-    """A prefix of an object store (``s3://bucket/prefix``), or of another fsspec file system."""
+    """Prefix of an object store (``s3://bucket/prefix``) or other fsspec file system."""
 
     def __init__(self, url: str, table: str | None = None) -> None:
         super().__init__(url.rstrip("/"), table)
@@ -205,7 +184,7 @@ class RemoteSource(Source):
         found = []
         for path, info in listed.items():
             if path == root or (path.endswith("/") and not info["size"]):
-                continue  # what stands for a folder
+                continue  # a marker of a folder
             name = path.removeprefix(f"{root}/")
             if is_hidden(name):
                 continue
@@ -228,7 +207,7 @@ class RemoteSource(Source):
 
 
 def _version(info: dict[str, Any]) -> str:
-    """What tells one content of an object from the next."""
+    """Identifier of an object's content, empty if the server gives none."""
     for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created"):
         if info.get(key):
             return str(info[key]).strip('"')  # some servers quote it in one answer only
@@ -236,5 +215,5 @@ def _version(info: dict[str, Any]) -> str:
 
 
 def suffix(name: str) -> str:
-    """The suffix of a file name, in lower case."""
+    """Suffix of a file name, in lower case."""
     return PurePosixPath(name).suffix.lower()

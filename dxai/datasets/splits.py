@@ -1,4 +1,4 @@
-"""Which images go to which split."""
+"""Assignment of images to splits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dxai.utils import keyed_random
 
 
 class HoldOutOptions(Settings):
-    """Options of a release that has test images, but no validation images."""
+    """Options of a release with test images, but no validation images."""
 
     validation: float = Field(
         0.1,
@@ -27,7 +27,7 @@ class HoldOutOptions(Settings):
 
 
 class SplitOptions(Settings):
-    """Options of a set that comes in one piece."""
+    """Options of a dataset without splits of its own."""
 
     validation: float = Field(0.15, gt=0, description="Share that goes to the validation split.")
     test: float = Field(0.2, gt=0, description="Share that goes to the test split.")
@@ -41,13 +41,13 @@ class SplitOptions(Settings):
 
 
 def by_split(units: Iterable[Unit]) -> list[Unit]:
-    """Test first, so that of two equal files it is the training image that may be dropped."""
+    """Sort test first, so that the training image of two equal files is the one to drop."""
     order = {"": 0, "test": 1, "validation": 2, "train": 3}
     return sorted(units, key=lambda unit: (order[unit.split], unit.label, unit.key))
 
 
 def draw_splits(total: int, test: int, validation: int, seed: int, purpose: str) -> list[str]:
-    """Return the split of each of `total` items; those not drawn for test or validation train."""
+    """Draw the split of each of `total` items; train gets those not drawn for the others."""
     splits = ["train"] * total
     order = keyed_random.permutation(seed, purpose, 0, total)
     for rank, i in enumerate(order[: test + validation]):
@@ -56,13 +56,7 @@ def draw_splits(total: int, test: int, validation: int, seed: int, purpose: str)
 
 
 def hold_out(units: Sequence[Unit], classes: Sequence[str], share: float, seed: int) -> list[Unit]:
-    """Move whole groups of train to validation.
-
-    Raises
-    ------
-    DataError
-        For a class with too few groups.
-    """
+    """Move whole groups of train to validation; a class with too few raises `DataError`."""
     sizes: dict[str, Counter[str]] = defaultdict(Counter)  # group -> class -> images
     for unit in units:
         if unit.split == "train":
@@ -84,7 +78,7 @@ def hold_out(units: Sequence[Unit], classes: Sequence[str], share: float, seed: 
 def choose_groups(
     sizes: Mapping[str, Counter[str]], classes: Sequence[str], share: float, seed: int
 ) -> set[str]:
-    """Groups that give each class its share of validation images as nearly as they allow.
+    """Choose groups that give each class its share of validation images as closely as possible.
 
     The smallest class chooses first: it has the fewest ways to reach its share (Sechidis et al.
     2011, iterative stratification).
@@ -100,7 +94,7 @@ def choose_groups(
             if _fits(sizes[group], count, wanted):
                 held.add(group)
                 count += sizes[group]
-        if free and not count[label]:  # one at least, although it is more than the share
+        if free and not count[label]:  # at least one, even if above the share
             held.add(free[0])
             count += sizes[free[0]]
     return held

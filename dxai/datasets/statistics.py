@@ -1,4 +1,4 @@
-"""What is counted while a dataset is prepared, for its manifest and its data card."""
+"""Counts taken while a dataset is prepared, for its manifest and its data card."""
 
 from __future__ import annotations
 
@@ -10,43 +10,28 @@ import numpy as np
 from dxai.datasets.base import SPLITS, Listing
 
 MOST_NAMED = 20
-"""Duplicates that are named; the rest are only counted."""
+"""Number of duplicates that are named; the rest are only counted."""
 
 
 class Statistics:
-    """Sums over the facts of all units, in their order, and over what the listing left out.
-
-    Attributes
-    ----------
-    counts : dict
-        Split to class to images kept.
-    dropped : Counter
-        (rule, split, class) to images left out.
-    sizes : Counter
-        "WxH" of the image files to images.
-    intensity : dict
-        Class to the histogram of its pixel values.
-    duplicates : dict
-        ``within`` and ``across`` splits, how many files are the same as an earlier one;
-        ``examples``, pairs of names of the latter.
-    shards : dict
-        Split to names of its shards, once written.
-    """
+    """Sums over the facts of all units, in their order, and over what the listing left out."""
 
     def __init__(self, listing: Listing) -> None:
+        # Split to class to images kept.
         self.counts = {split: dict.fromkeys(listing.class_names, 0) for split in SPLITS}
-        self.dropped: Counter[tuple[str, str, str]] = Counter()
-        self.sizes: Counter[str] = Counter()
-        self.intensity: dict[str, np.ndarray] = {}
+        self.dropped: Counter[tuple[str, str, str]] = Counter()  # (rule, split, class) to images
+        self.sizes: Counter[str] = Counter()  # "WxH" of the image files to images
+        self.intensity: dict[str, np.ndarray] = {}  # class to the histogram of its pixel values
+        # Numbers of files equal to an earlier one, and pairs of names of those ``across`` splits.
         self.duplicates: dict[str, Any] = {"within": 0, "across": 0, "examples": []}
-        self.shards: dict[str, list[str]] = {}
+        self.shards: dict[str, list[str]] = {}  # split to names, once written
         self._first: dict[str, tuple[str, str]] = {}
         for one in listing.dropped:
             self.dropped[one.rule, one.split, one.label] += one.count
 
     @property
     def images(self) -> int:
-        """All that are kept."""
+        """Number of images kept."""
         return sum(sum(counts.values()) for counts in self.counts.values())
 
     def first_of(self, facts: dict[str, Any]) -> tuple[str, str] | None:

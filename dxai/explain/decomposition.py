@@ -54,7 +54,7 @@ class DXAI(Explainer):
 
     @classmethod
     def load(cls, path: Path | str, seed: int = 0, latents: int = 1) -> DXAI:
-        """Load a folder or model.pt; `ModelError` if it is missing or something else."""
+        """Load a folder or model.pt; raise `ModelError` if it is missing or something else."""
         decomposer, info, classifier, _ = load_decomposer(path)
         return cls(decomposer, info, classifier, seed, latents)
 

@@ -15,13 +15,7 @@ CLASSES = {"cat": ("cat",), "dog": ("dog",), "wild": ("wild",)}
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
-    """List the images of the three classes.
-
-    Raises
-    ------
-    DataError
-        For a split or class that the source lacks.
-    """
+    """List the images; a missing split or class raises `DataError`."""
     options = parse(HoldOutOptions, dataset.options, "options")
     return train_and_test(Files(source), dataset, prepare, FOLDERS, CLASSES, options)
 

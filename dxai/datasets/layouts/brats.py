@@ -1,7 +1,7 @@
-"""Layout `brats`: brain MRI, one folder a case, cut into axial slices with and without tumour.
+"""Layout `brats`: brain MRI, one folder per case, cut into axial slices with and without tumour.
 
-`CASE/CASE_flair.nii.gz` (or `-t2f`) and `CASE/CASE_seg.nii.gz` (or `-seg`), wherever in the source.
-Volumes are skull-stripped: what is not brain is 0.
+`CASE/CASE_flair.nii.gz` (or `-t2f`) and `CASE/CASE_seg.nii.gz` (or `-seg`), anywhere in the source.
+Volumes are skull-stripped: voxels outside the brain are 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLASSES = ("healthy", "tumour")
 VOLUME = re.compile(r"[-_](flair|t2f|seg)\.nii(\.gz)?$")
 NAMES = {"image": "*_flair.nii.gz or *-t2f.nii.gz", "seg": "*_seg.nii.gz"}
 FOLLOW_UP = re.compile(r"^(BraTS-[A-Za-z]+-\d{5})-\d{3}$")
-"""Names of later releases, whose last number counts a patient's examinations."""
+"""Names in later releases, whose last number counts a patient's examinations."""
 LITTLE = "some tumour, but too few pixels of it"
 NARROW = "no tumour, but less than a full cross-section of the brain"
 
@@ -41,13 +41,13 @@ UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
-    TypeError,  # voxels that are no numbers, but colours
+    TypeError,  # voxels that are colours, not numbers
     zlib.error,
     nibabel.filebasedimages.ImageFileError,
     nibabel.spatialimages.HeaderDataError,
     nibabel.wrapstruct.WrapStructError,
 )
-"""What gzip and nibabel raise for a damaged volume."""
+"""Errors that gzip and nibabel raise for damaged volumes."""
 
 
 class BratsOptions(SplitOptions):
@@ -82,13 +82,7 @@ class BratsOptions(SplitOptions):
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
-    """List the cases.
-
-    Raises
-    ------
-    DataError
-        For a case that lacks its image or its segmentation, or too few patients.
-    """
+    """List the cases; one without image or segmentation, or too few patients, raise `DataError`."""
     if dataset.channels != 1:
         raise ParamsError(f"channels is {dataset.channels}; MRI is gray, take 1")
     options = parse(BratsOptions, dataset.options, "options")
@@ -106,7 +100,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
 
 
 def _cases(files: Files) -> dict[str, tuple[File, File]]:
-    """Case, by the path of its folder, to image and segmentation."""
+    """Map each case, the path of its folder, to its image and segmentation."""
     found: dict[str, dict[str, File]] = defaultdict(dict)
     for name, file in files.all.items():
         match = VOLUME.search(name)
@@ -114,7 +108,7 @@ def _cases(files: Files) -> dict[str, tuple[File, File]]:
             volumes = found[PurePosixPath(name).parent.as_posix()]
             kind = "seg" if match[1] == "seg" else "image"
             if kind in volumes and match[1] == "t2f":
-                continue  # the older name goes first
+                continue  # the older name wins
             volumes[kind] = file
     if not found:
         raise DataError(
@@ -146,13 +140,10 @@ def _assign(patients: list[str], options: BratsOptions, where: str) -> dict[str,
 def read_slices(
     unit: Unit, load: Load, options: BratsOptions, image_size: int
 ) -> Iterator[Sample | Dropped]:
-    """The axial slices of a case, anterior up and the patient's right on the left.
+    """Yield the axial slices of a case, anterior up and the patient's right on the left.
 
-    Raises
-    ------
-    DataError
-        Naming the case, for a volume that is damaged, constant, not finite or not
-        three-dimensional, or a segmentation on another grid.
+    `DataError` names the case if a volume is damaged, constant, not finite or not
+    three-dimensional, or if the segmentation is on another grid.
     """
     image, seg = (_volume(load(file), file.name, unit.key) for file in unit.files)
     if image.shape != seg.shape or not np.allclose(image.affine, seg.affine, atol=1e-2):
@@ -191,13 +182,13 @@ def read_slices(
 
 
 def _volume(data: bytes, name: str, case: str) -> Any:
-    """A NIfTI file with its axes in the order right, anterior, superior."""
+    """Read a NIfTI file with its axes in the order right, anterior, superior."""
     try:
         raw = gzip.decompress(data) if name.endswith(".gz") else data
         volume = nibabel.Nifti1Image.from_bytes(raw)
         if len(volume.shape) != 3:
             raise ValueError(f"{len(volume.shape)} dimensions, not 3")
-        if not np.isfinite(np.asarray(volume.dataobj)).all():  # what is cut off is found here
+        if not np.isfinite(np.asarray(volume.dataobj)).all():  # fails for a truncated file
             raise ValueError("values that are not finite")
         return nibabel.as_closest_canonical(volume)
     except UNREADABLE as error:
@@ -205,7 +196,7 @@ def _volume(data: bytes, name: str, case: str) -> Any:
 
 
 def _normalise(values: np.ndarray, brain: np.ndarray, clip: list[float], case: str) -> np.ndarray:
-    """uint8: the clipped range of the brain's values on 0 to 255, everything else 0."""
+    """Scale the clipped range of the brain's values to uint8, 0 to 255; 0 elsewhere."""
     low, high = np.percentile(values[brain], clip)
     if not high > low:
         raise DataError(f"case {case}: the brain has one value only")
@@ -214,7 +205,7 @@ def _normalise(values: np.ndarray, brain: np.ndarray, clip: list[float], case: s
 
 
 def _upright(axial: np.ndarray) -> np.ndarray:
-    """Rows from anterior to posterior, columns from right to left, padded to a square."""
+    """Turn rows from anterior to posterior, columns from right to left, and pad to a square."""
     picture = axial[::-1, ::-1].T
     side = max(picture.shape)
     rows, columns = ((side - n) // 2 for n in picture.shape)

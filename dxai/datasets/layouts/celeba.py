@@ -1,8 +1,8 @@
-"""Layout `celeba`: faces, female or male, from either of the two forms that CelebA comes in.
+"""Layout `celeba`: faces, female or male, from either of the two forms of CelebA.
 
-Class folders as StarGAN v2 splits CelebA-HQ (`train,val/{female,male}/*.jpg`, val being the test
-set), or the original release: `img_align_celeba/`, `list_attr_celeba.txt` and
-`list_eval_partition.txt`, wherever in the source they lie.
+Class folders as StarGAN v2 splits CelebA-HQ (`train,val/{female,male}/*.jpg`; val is the test set),
+or the original release: `img_align_celeba/`, `list_attr_celeba.txt` and `list_eval_partition.txt`,
+anywhere in the source.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ NOT_LISTED = f"not in {ATTRIBUTES}"
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
     """List the faces.
 
-    Raises
-    ------
-    DataError
-        For an attribute or partition file that is missing, malformed, or names other images than
-        the other one or the folder.
+    Raise `DataError` if the attribute or partition file is missing or malformed, or names other
+    images than the other file or the folder.
     """
     options = parse(HoldOutOptions, dataset.options, "options")
     files = Files(source)
@@ -65,7 +62,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
 
 
 def _named(files: Files, wanted: Callable[[PurePosixPath], bool]) -> dict[str, File]:
-    """The wanted files by their last name, which no two may share."""
+    """Map names without folder to the wanted files; a repeated name is an error."""
     found: dict[str, File] = {}
     for name, file in files.all.items():
         path = PurePosixPath(name)
@@ -79,7 +76,7 @@ def _is_image(path: PurePosixPath) -> bool:
 
 
 def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
-    """Image and class: a count, the attributes' names, then a line of -1 and 1 an image."""
+    """Yield image and class: a count, attribute names, then a line of -1 and 1 per image."""
     where, lines = _lines(source, file)
     if len(lines) < 2 or not lines[0].strip().isdecimal():
         raise DataError(f"{where}, line 1: the number of images is expected")
@@ -103,7 +100,7 @@ def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
 
 
 def _partition(source: Source, file: File) -> Iterator[tuple[str, str]]:
-    """Image and split: 0 train, 1 validation, 2 test."""
+    """Yield image and split: 0 train, 1 validation, 2 test."""
     where, lines = _lines(source, file)
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):

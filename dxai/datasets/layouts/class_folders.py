@@ -1,7 +1,7 @@
-"""What the layouts of one image a file share: class folders, reading a file.
+"""Class folders and reading, shared by the layouts with one image per file.
 
-Beside the images a source may say what makes their class: `truth/mask/<path>.png`, white where it
-is, or `truth/neutral/<path>.png`, the image without it, both under the image's own path.
+A source may hold an image's class-distinct content under the image's own path:
+`truth/mask/<path>.png`, white where it is, or `truth/neutral/<path>.png`, the image without it.
 """
 
 from __future__ import annotations
@@ -21,37 +21,31 @@ TRUTH = ("mask", "neutral")
 NO_IMAGE = "no image by its suffix"
 
 Aliases = Mapping[str, Sequence[str]]
-"""Split to the names, in lower case, that its folder may have."""
+"""Split to the valid names of its folder, in lower case."""
 
 
 class Files:
-    """The files of a source, which is listed once, by their folders."""
+    """Files of a source by folder; the source is listed once."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.all = {file.name: file for file in source.files()}
         self.tree: dict[str, list[File]] = defaultdict(list)
-        """Top folder, or folder of a folder (`train`, `train/cat`), to all files below it."""
+        """Top folder (`train`) or folder in one (`train/cat`) to all files below it."""
         for name, file in self.all.items():
             parts = name.split("/")
             for depth in range(1, min(len(parts), 3)):
                 self.tree["/".join(parts[:depth])].append(file)
 
     def folders(self, within: str = "") -> list[str]:
-        """Names of the folders at the top, or in a top folder, empty ones included."""
+        """Names of the top folders, or of those in a top folder, including empty ones."""
         found = {*self.tree, *self.source.empty}
         if not within:
             return sorted({name.split("/")[0] for name in found if name})
         return sorted({name.split("/")[1] for name in found if name.startswith(f"{within}/")})
 
     def images(self, folder: str) -> tuple[list[File], list[File]]:
-        """The image files below a class folder, and its other files.
-
-        Raises
-        ------
-        DataError
-            If there is no image.
-        """
+        """Images below a class folder and its other files; no image raises `DataError`."""
         images: list[File] = []
         others: list[File] = []
         for file in self.tree[folder]:
@@ -62,7 +56,7 @@ class Files:
         return images, others
 
     def unit(self, file: File, split: str, label: str, group: str | None = None) -> Unit:
-        """The unit of an image file, with what is known of its class-distinct part."""
+        """Unit of an image file, with the ground truth found for it."""
         known = {}
         for kind in TRUTH:
             path = PurePosixPath("truth", kind, file.name).with_suffix(".png").as_posix()
@@ -73,7 +67,7 @@ class Files:
 
 
 def read_file(unit: Unit, load: Load, image_size: int, channels: int) -> Iterator[Sample]:
-    """The one sample of a unit that `Files.unit` made: the centred square of its image."""
+    """Yield the one sample of a unit from `Files.unit`: the centred square of its image."""
     image = open_image(load(unit.files[0]), unit.key, channels)
     known = {}
     for kind, file in zip(unit.about, unit.files[1:], strict=True):
@@ -95,13 +89,7 @@ def read_file(unit: Unit, load: Load, image_size: int, channels: int) -> Iterato
 
 
 def find_splits(files: Files, aliases: Aliases) -> dict[str, str]:
-    """Folder of each split that there is.
-
-    Raises
-    ------
-    DataError
-        Without a folder for train or test, or with two for the same split.
-    """
+    """Folder of each split; a missing train or test, or a split with two, raises `DataError`."""
     splits: dict[str, str] = {}
     for folder in files.folders():
         for split, names in aliases.items():
@@ -123,10 +111,7 @@ def find_classes(
 ) -> tuple[str, ...]:
     """Class names in alphabetical order, the same in every split.
 
-    Raises
-    ------
-    DataError
-        For a chosen class that is not there, a class that is not in every split, or only one.
+    An absent chosen class, a class missing from a split, or a single class raises `DataError`.
     """
     root = files.source.name
     names = {split: set(files.folders(folder)) for split, folder in splits.items()}
@@ -150,7 +135,7 @@ def find_classes(
 
 
 def dropped_files(others: Iterable[File], split: str, label: str) -> list[Dropped]:
-    """Files that are no images, counted."""
+    """Count files that are not images."""
     count = len(list(others))
     return [Dropped(NO_IMAGE, count, split, label)] if count else []
 
@@ -165,7 +150,7 @@ def train_and_test(
 ) -> Listing:
     """List `<split>/<class>/` folders of train and test; validation is held out of train.
 
-    `classes` maps a class to the names that its folder may have; others are not looked at.
+    `classes` maps a class to the names that its folder may have; other folders are ignored.
     """
     splits = find_splits(files, aliases)
     units: list[Unit] = []
@@ -194,6 +179,6 @@ def train_and_test(
 def reader(
     dataset: DatasetParams, prepare: PrepareParams
 ) -> Callable[[Unit, Load], Iterator[Sample]]:
-    """`read_file` with the settings of a dataset."""
+    """Bind a dataset's settings to `read_file`."""
     size, channels = prepare.image_size, dataset.channels
     return functools.partial(read_file, image_size=size, channels=channels)

@@ -1,8 +1,8 @@
 """Layout `dota`: aerial images with rotated boxes, cut into patches with and without cars.
 
-`images/NAME.png` and `labelTxt/NAME.txt` beside it, wherever in the source. A label file may begin
+`images/NAME.png` and `labelTxt/NAME.txt` beside it, anywhere in the source. A label file may begin
 with the lines `imagesource:` and `gsd:`; every other line is a box: eight coordinates, category
-and, if given, whether the box is difficult.
+and optionally whether the box is difficult.
 """
 
 from __future__ import annotations
@@ -62,28 +62,17 @@ class DotaOptions(SplitOptions):
 
 @dataclass(frozen=True)
 class Boxes:
-    """The boxes of an image.
+    """The boxes of an image."""
 
-    Attributes
-    ----------
-    corners : ndarray
-        float64, (N, 4, 2), x and y in pixels.
-    is_car, is_vehicle : ndarray
-        bool, (N,).
-    """
-
-    corners: np.ndarray
-    is_car: np.ndarray
-    is_vehicle: np.ndarray
+    corners: np.ndarray  # float64, (N, 4, 2), x and y in pixels
+    is_car: np.ndarray  # bool, (N,)
+    is_vehicle: np.ndarray  # bool, (N,)
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
     """List the images; each goes to one split with all its patches.
 
-    Raises
-    ------
-    DataError
-        For an image without labels, labels without an image, or a malformed line.
+    Images without labels, labels without an image and malformed lines raise `DataError`.
     """
     options = parse(DotaOptions, dataset.options, "options")
     files = Files(source)
@@ -104,7 +93,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
 
 
 def _pairs(files: Files) -> list[tuple[File, File]]:
-    """Each image with its labels."""
+    """Pair each image with its labels."""
     labels = {n: f for n, f in files.all.items() if PurePosixPath(n).parent.name == "labelTxt"}
     pairs = []
     for name, file in files.all.items():
@@ -125,12 +114,9 @@ def _pairs(files: Files) -> list[tuple[File, File]]:
 
 
 def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
-    """The boxes that a label file describes; `difficult`: those marked so may be cars.
+    """Parse a label file; with `difficult`, boxes marked difficult may be cars.
 
-    Raises
-    ------
-    DataError
-        Naming the file, `where`, and the line that is neither a header nor a box.
+    `DataError` names the file, `where`, and the line that is neither a header nor a box.
     """
     corners, cars, vehicles = [], [], []
     for number, line in enumerate(text.splitlines(), 1):
@@ -142,7 +128,7 @@ def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
             hard = int(words[9]) if len(words) > 9 else 0
         except ValueError:
             points, hard = [], 0
-        # A category that is a number is a coordinate too many.
+        # A category that is a number is an extra coordinate.
         if (
             len(points) < 8
             or len(words) not in (9, 10)
@@ -164,28 +150,19 @@ def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
 
 
 def coverage(corners: np.ndarray, patches: np.ndarray) -> np.ndarray:
-    """Share of each box's area inside each patch.
+    """Share in [0, 1] of the area of each of N boxes inside each of P patches: (N, P).
 
-    Parameters
-    ----------
-    corners : ndarray
-        (N, 4, 2), of the boxes; corners in the order of a walk around the box, or crossed.
-    patches : ndarray
-        (P, 4): left, top, right, bottom.
-
-    Returns
-    -------
-    ndarray
-        (N, P), in [0, 1]. A box without area counts as a point of its own: 1 where it lies.
+    `corners`, (N, 4, 2), go around each box or cross over; `patches`, (P, 4), are left, top, right,
+    bottom. A box without area counts as a point: 1 in the patches that hold it.
     """
     shapes = shapely.polygons(corners)
-    # Corners in a crossed order make a bow tie; the box that was meant is their hull.
+    # Corners in a crossed order make a bow tie; the intended box is their hull.
     shapes = np.where(shapely.is_valid(shapes), shapes, shapely.convex_hull(shapes))
     area = shapely.area(shapes)
     flat = area == 0
     windows = shapely.box(*np.asarray(patches, np.float64).T)
     shares = np.zeros((len(shapes), len(windows)))
-    # Only pairs that meet cost an intersection.
+    # Intersect only pairs that meet.
     near_box, near_patch = shapely.STRtree(windows).query(shapes, predicate="intersects")
     inside = shapely.area(shapely.intersection(shapes[near_box], windows[near_patch]))
     whole = np.where(flat, 1.0, area)[near_box]
@@ -194,7 +171,7 @@ def coverage(corners: np.ndarray, patches: np.ndarray) -> np.ndarray:
 
 
 def patch_grid(width: int, height: int, patch: int, stride: int) -> np.ndarray:
-    """All patches that lie within an image: (P, 4) of left, top, right, bottom."""
+    """All patches within an image: (P, 4) of left, top, right, bottom."""
     top, left = np.meshgrid(
         np.arange(0, height - patch + 1, stride),
         np.arange(0, width - patch + 1, stride),
@@ -207,8 +184,7 @@ def patch_grid(width: int, height: int, patch: int, stride: int) -> np.ndarray:
 def classify(boxes: Boxes, patches: np.ndarray, enough: float) -> np.ndarray:
     """The class of each patch: 0 "cars", 1 "none", -1 in between."""
     shares = coverage(boxes.corners, patches) if len(boxes.corners) else np.zeros((0, len(patches)))
-    # Coordinates are decimal: a box of which exactly the wanted share lies inside must not miss it
-    # by rounding.
+    # Coordinates are decimal: rounding must not exclude a box with exactly the required share.
     cars = (shares[boxes.is_car] >= enough - 1e-9).any(0)
     vehicles = (shares[boxes.is_vehicle] > 0).any(0)
     return np.where(cars, 0, np.where(vehicles, -1, 1))
@@ -217,7 +193,7 @@ def classify(boxes: Boxes, patches: np.ndarray, enough: float) -> np.ndarray:
 def read_patches(
     unit: Unit, load: Load, options: DotaOptions, image_size: int, channels: int
 ) -> Iterator[Sample | Dropped]:
-    """The patches of an image, each with a mask of its cars."""
+    """Yield the patches of an image, each with a mask of its cars."""
     (boxes,) = unit.about
     picture = open_image(load(unit.files[0]), unit.key, channels)
     size = picture.size
@@ -225,7 +201,7 @@ def read_patches(
         if options.small_images == "skip":
             yield Dropped(TOO_SMALL, 1, unit.split)
             return
-        # What a crop holds beyond the image is black.
+        # A crop is black beyond the image.
         right, bottom = (max(side, options.patch) for side in size)
         picture = picture.crop((0, 0, right, bottom))
     patches = patch_grid(*picture.size, options.patch, options.stride)
@@ -250,7 +226,7 @@ def read_patches(
 
 
 def _mask(boxes: Boxes, patch: Sequence[int]) -> np.ndarray:
-    """The cars of a patch, (patch, patch), 255 inside."""
+    """Mask of the cars in a patch, (patch, patch), 255 inside."""
     mask = Image.new("L", (patch[2] - patch[0], patch[3] - patch[1]))
     pen = ImageDraw.Draw(mask)
     corner, far = np.asarray(patch[:2]), np.asarray(patch[2:])
@@ -262,7 +238,7 @@ def _mask(boxes: Boxes, patch: Sequence[int]) -> np.ndarray:
 
 
 def _assign(with_cars: list[bool], options: DotaOptions) -> list[str]:
-    """The split of each image, drawn among images with cars and among those without apart."""
+    """Draw the split of each image, separately for images with and without cars."""
     drawn = {}
     for kind in (True, False):
         total = with_cars.count(kind)

@@ -1,9 +1,9 @@
 """Layout `folder`: any user's `<split>/<class>/` tree of image files, or a CSV file naming them.
 
 Split folders are named train or training, val, valid or validation, test or testing, in any case.
-Without a validation folder, a share of train is held out. Images may lie at any depth below their
-class folder; hidden files and folders are skipped. A CSV file, which `source` then names, has the
-columns path (relative to it), label, split and, if wanted, group.
+Without a validation folder, a share of train is held out. Images may be at any depth below their
+class folder; hidden files and folders are skipped. A CSV file named by `source` has the columns
+path (relative to it), label, split and optionally group.
 """
 
 from __future__ import annotations
@@ -68,13 +68,8 @@ class FolderOptions(HoldOutOptions):
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
     """List the images below `source`.
 
-    Raises
-    ------
-    DataError
-        For a missing folder or split, fewer than two classes, a class without images or not in
-        every split, a path without a group.
-    ParamsError
-        For an unknown or impossible option.
+    A missing folder or split, fewer than two classes, a class without images or missing from a
+    split, or a path without a group raises `DataError`; an impossible option raises `ParamsError`.
     """
     options = parse(FolderOptions, dataset.options, "options")
     files = Files(source)
@@ -113,7 +108,7 @@ def _from_folders(
 def _from_table(
     files: Files, table: str, options: FolderOptions
 ) -> tuple[list[Unit], tuple[str, ...], list[Dropped]]:
-    """The images that a CSV file names, each of its faults named with the line it stands on."""
+    """Read the images that a CSV file names; each error names the file's line."""
     where = f"{files.source.name}/{table}"
     if table not in files.all:
         raise DataError(f"{where}: no such file")
@@ -152,7 +147,7 @@ def _from_table(
 
 
 def _rows(data: bytes, where: str) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """The rows of a CSV file, each with the line on which it ends."""
+    """Yield the rows of a CSV file, each with the number of its last line."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

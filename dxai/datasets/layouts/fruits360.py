@@ -29,26 +29,18 @@ COUNTS = {"peppers": (2478, 826), "tomatoes": (5103, 1707), "apples": (6404, 213
 
 
 class Fruits360Options(HoldOutOptions):
-    """Options of the layout `fruits360`."""
-
     fruit: Literal["peppers", "tomatoes", "apples"] = Field("peppers", description="Which classes.")
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
-    """List the images of one set.
-
-    Raises
-    ------
-    DataError
-        For a class that the source lacks.
-    """
+    """List the images of one set; a missing class raises `DataError`."""
     options = parse(Fruits360Options, dataset.options, "options")
     classes = {label: (label, f"{label} 1") for label in SETS[options.fruit]}
     return train_and_test(Files(source), dataset, prepare, FOLDERS, classes, options)
 
 
 def render_sample(folder: Path, options: dict[str, Any]) -> None:
-    """Fruit whose colour is the class."""
+    """Draw fruit whose colour is the class."""
     fruit = parse(Fruits360Options, options, "options").fruit
     fruits360.render_sample(folder, classes=SETS[fruit])
 

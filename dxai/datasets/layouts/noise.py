@@ -1,7 +1,7 @@
 """Layout `noise`: any folder of photographs, half of them with white Gaussian noise added here.
 
-The noise is drawn for each image from its own key, at the size at which the image is kept, so that
-shards are reproducible, and the image without it is kept too (`neutral`).
+Noise is drawn from each image's own key, at the stored size, so that shards are reproducible; the
+image without it is stored too (`neutral`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,8 @@ class NoiseOptions(SplitOptions):
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
     """List every image below `source`, whatever its folder; each split is half clean, half noise.
 
-    Raises
-    ------
-    DataError
-        If there are too few images.
-    ParamsError
-        For an impossible option, or an encoding that would not keep the noise as it is.
+    Too few images raise `DataError`; an impossible option, or an encoding that would change the
+    noise, raises `ParamsError`.
     """
     options = parse(NoiseOptions, dataset.options, "options")
     if dataset.encoding != "png":
@@ -76,7 +72,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
 def read_noisy(
     unit: Unit, load: Load, image_size: int, channels: int, sigma: float, seed: int
 ) -> Iterator[Sample]:
-    """The sample of one file: noise of deviation `sigma` (of 255) added if that is its class."""
+    """Yield a file's sample, plus noise of deviation `sigma` (of 255) if that is its class."""
     picture = open_image(load(unit.files[0]), unit.key, channels)
     clean = square(picture, image_size)
     image = clean

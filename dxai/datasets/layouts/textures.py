@@ -23,14 +23,11 @@ from dxai.datasets.splits import SplitOptions, draw_splits
 
 PHOTOGRAPHS = ("brick", "grass", "gravel")
 SIDE = 512
-"""Of each photograph, pixels."""
+"""Side of each photograph, pixels."""
 
 
 class TexturesOptions(SplitOptions):
-    """Options of the layout `textures`.
-
-    The shares are of each photograph's blocks, at least one block each.
-    """
+    """Options of the layout `textures`; shares are of each photograph's blocks, at least one."""
 
     block: int = Field(
         64,
@@ -53,17 +50,14 @@ class TexturesOptions(SplitOptions):
 
     @property
     def blocks(self) -> int:
-        """Number of blocks of a photograph."""
+        """Blocks per photograph."""
         return (SIDE // self.block) ** 2
 
 
 def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
-    """List the patches; no source is read, the photographs ship inside scikit-image.
+    """List the patches of photographs that ship inside scikit-image; no source is read.
 
-    Raises
-    ------
-    ParamsError
-        For an unknown or impossible option, or an image size that does not fit a block.
+    An impossible option, or an image size larger than a block, raises `ParamsError`.
     """
     options = parse(TexturesOptions, dataset.options, "options")
     size = prepare.image_size
@@ -82,21 +76,21 @@ def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) 
     read = functools.partial(
         read_block, options=options, image_size=size, channels=dataset.channels
     )
-    # Blocks of a split stay in the order of the photograph, which decides the order of the images.
+    # Blocks of a split keep the photograph's order, which decides the order of the images.
     units.sort(key=lambda unit: -SPLITS.index(unit.split))
     return Listing(PHOTOGRAPHS, units, read, options.model_dump())
 
 
 @functools.cache
 def photograph(name: str) -> np.ndarray:
-    """One of `PHOTOGRAPHS`: uint8, (512, 512)."""
+    """Load one of `PHOTOGRAPHS`: uint8, (512, 512)."""
     import skimage.data  # here, since most readers of shards never need it
 
     return np.asarray(getattr(skimage.data, name)())
 
 
 def _assign(photograph: str, options: TexturesOptions) -> list[str]:
-    """The split of each block, row by row."""
+    """Draw the split of each block, row by row."""
     total = options.blocks
     test = min(max(1, round(total * options.test)), total - 2)
     validation = min(max(1, round(total * options.validation)), total - test - 1)
@@ -106,7 +100,7 @@ def _assign(photograph: str, options: TexturesOptions) -> list[str]:
 def read_block(
     unit: Unit, load: Load, options: TexturesOptions, image_size: int, channels: int
 ) -> Iterator[Sample]:
-    """The patches of a block: every `stride` pixels in train, side by side elsewhere."""
+    """Yield the patches of a block: every `stride` pixels in train, side by side elsewhere."""
     row, column = unit.about
     step = options.stride if unit.split == "train" else image_size
     offsets = range(0, options.block - image_size + 1, step)
