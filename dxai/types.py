@@ -1,7 +1,7 @@
 """The values passed between modules.
 
 Shapes are written with B images of a batch, n branches, C channels, H x W pixels and c classes.
-Images are float32 in [-1, 1] unless said otherwise.
+Images are float32 in [-1, 1] unless noted.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def write_dataset(
     """Read every unit of a listing into shards, in `workers` processes as `read_all` does.
 
     Return the manifest: `target.about`, ``class_names``, ``options``, ``counts`` (split -> class ->
-    images), ``dropped`` (rules with what they left out), ``duplicates``, ``notes``, ``shards``
+    images), ``dropped`` (rules and images left out), ``duplicates``, ``notes``, ``shards``
     (split -> names) and ``files`` (name -> SHA-256).
 
     Raise `DataError` for an unusable image, two units of the same name, a class without images in

@@ -14,7 +14,7 @@ MOST_NAMED = 20
 
 
 class Statistics:
-    """Sums over the facts of all units, in their order, and over what the listing left out."""
+    """Sums over the facts of all units, in their order, and over images left out in listing."""
 
     def __init__(self, listing: Listing) -> None:
         # Split to class to images kept.

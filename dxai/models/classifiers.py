@@ -157,7 +157,7 @@ def build_classifier(
     ----------
     arch : str
         A key of `CLASSIFIERS`; `package.module:name` of a user's `torch.nn.Module` class or of a
-        function that returns one, called with `options` alone; or `torch.export`, when `weights`
+        function that returns one, called with only `options`; or `torch.export`, when `weights`
         is a file written by `torch.export.save`.
     channels, classes, image_size : int
         Shape of the images and number of classes; a network that does not fit is refused.
@@ -247,7 +247,7 @@ def default_layers(network: nn.Module) -> dict[str, Any]:
     """Layers that layer-based methods use when the settings name none.
 
     `gradcam` and `internal_influence` are names for `network.get_submodule`; `sequential` lists
-    three consecutive layers (Table 4), or nothing where the network lacks them.
+    three consecutive layers (Table 4), or none if the network has fewer.
     """
     if isinstance(network, ResNet18):
         return {

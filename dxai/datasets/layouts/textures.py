@@ -84,7 +84,7 @@ def find(source: Source | None, dataset: DatasetParams, prepare: PrepareParams) 
 @functools.cache
 def photograph(name: str) -> np.ndarray:
     """Load one of `PHOTOGRAPHS`: uint8, (512, 512)."""
-    import skimage.data  # here, since most readers of shards never need it
+    import skimage.data  # imported late: most readers of shards never need it
 
     return np.asarray(getattr(skimage.data, name)())
 

@@ -1,4 +1,4 @@
-"""Sample of AFHQ: drawn animal heads that differ by their ears and spots alone."""
+"""Sample of AFHQ: drawn animal heads that differ only by ears, spots and tongue."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from dxai.utils import keyed_random
 
 CLASSES = ("cat", "dog", "wild")
 COUNTS = {"train": 350, "val": 80}
-"""Images of each class; `val` is AFHQ's name of the test set."""
+"""Images of each class; `val` is AFHQ's name for the test set."""
 
 SIDE = 128
 FURS = ((0.8, 0.62, 0.42), (0.72, 0.7, 0.68), (0.86, 0.78, 0.66), (0.7, 0.55, 0.45))
 DARK = (0.1, 0.06, 0.05)
 
 Parts = list[tuple[np.ndarray, Colour]]
-"""Masks and their colours, in the order in which they are painted."""
+"""Masks and their colours, in painting order."""
 
 
 def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `train/cat/cat_00001.jpg` .. and `val/..`, and `truth/mask/..`
 
-    Background, fur, place and size of the head, eyes, nose and muzzle are drawn alike for all
-    classes. A cat has pointed black ears, a dog has hanging brown ears and its tongue out, a wild
-    animal has round white ears and spots: that is what the mask holds. The ears of all are at the
-    same place, so that what one class lacks of another lies within its own mask, too.
+    Background, fur, position and size of the head, eyes, nose and muzzle are drawn alike for all
+    classes. A cat has pointed black ears, a dog hanging brown ears and its tongue out, a wild
+    animal round white ears and spots: the mask holds these. All classes have their ears at the
+    same position, so that the mask also covers the absence of another class's ears.
     """
     at = grid((SIDE, SIDE))
     i = 0
@@ -56,7 +56,7 @@ def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int
 
 
 def _animal(rng: np.random.Generator, at: np.ndarray, label: str) -> tuple[np.ndarray, np.ndarray]:
-    """A head, and the pixels that only its class has."""
+    """Draw a head, and a mask of the pixels that only its class has."""
     canvas = backdrop(rng, (SIDE, SIDE))
     x, y = SIDE / 2 + rng.uniform(-6, 6), 72 + rng.uniform(-6, 6)
     r = rng.uniform(33, 39)

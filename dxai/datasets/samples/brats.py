@@ -1,4 +1,4 @@
-"""Sample of BraTS: drawn brains, each with one tumour in some of its slices, as NIfTI files."""
+"""Sample of BraTS: drawn brains with one tumour each, in some slices, as NIfTI files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int
     """Write `BraTS-DRAWN-00001/BraTS-DRAWN-00001_flair.nii.gz` and `.._seg.nii.gz` ..
 
     A brain is an ellipsoid with folds towards its rim, and two ventricles. The tumour, in about a
-    third of the slices, is brighter than everything else: oedema (2), in it an enhancing ring (4)
-    and a core (1). It is the only difference between the slices with it and those without.
+    third of the slices, is brighter than everything else: oedema (2), and within it an enhancing
+    ring (4) and a core (1). Slices with and without tumour differ in nothing else.
     """
     for i in range(CASES):
         rng = keyed_random.generator(seed, "samples/brats", 0, i)
@@ -33,13 +33,13 @@ def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int
 
 
 def _case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """FLAIR and segmentation, both (x, y, z) towards right, anterior, superior."""
+    """Draw FLAIR and segmentation, both (x, y, z) towards right, anterior, superior."""
     at = grid((SIDE, SIDE))
     centre = tuple(SIDE / 2 + rng.uniform(-3, 3, 2))
     radii = rng.uniform(34, 38), rng.uniform(40, 44)
     folds, blur = _volume_noise(rng, 8), _volume_noise(rng, 24)
     wave, shade, tall = rng.uniform(1.5, 2.5), rng.uniform(0.9, 1.1), rng.uniform(8, 14)
-    # The tumour: its place in the brain, half its height in slices, and its radius.
+    # The tumour: its position in the brain, half its height in slices, and its radius.
     place, middle = rng.uniform(-0.4, 0.4, 2), rng.uniform(0.3, 0.7) * SLICES
     height, radius = rng.uniform(5, 6.5), rng.uniform(10, 14)
     bumps = _volume_noise(rng, 12)
@@ -72,7 +72,7 @@ def _case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _volume_noise(rng: np.random.Generator, cell: int) -> np.ndarray:
-    """Smooth noise (z, y, x): drawn for every eighth slice, the others between them."""
+    """Draw smooth noise (z, y, x) for every eighth slice, and interpolate between them."""
     keys = np.stack([noise(rng, (SIDE, SIDE), cell) for _ in range(SLICES // 8 + 1)])
     z = np.arange(SLICES) / 8
     low, part = z.astype(int), (z % 1)[:, None, None]

@@ -1,4 +1,4 @@
-"""Sample of CelebA: drawn faces that differ by beard or long hair and lipstick alone."""
+"""Sample of CelebA: drawn faces that differ only by beard, or long hair and lipstick."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ SKINS = ((0.93, 0.76, 0.65), (0.87, 0.68, 0.55), (0.78, 0.58, 0.45))
 def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `img_align_celeba/000001.jpg` .., both lists, and `truth/mask/..`
 
-    Every second face, by a draw, is male. Background, skin, hair colour, glasses and the place of
-    the face are drawn alike; a male face has a beard, the others have hair down both sides and red
-    lips: that is what the mask holds. The lists say of every attribute what was drawn.
+    Each face is drawn male with probability 1/2. Background, skin, hair colour, glasses and the
+    position of the face are drawn alike; male faces have a beard, the others hair down both sides
+    and red lips: the mask holds these. The lists give the drawn value of each attribute.
     """
     rows, parts = [], []
     for i in range(sum(COUNTS)):
@@ -64,7 +64,7 @@ def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int
 
 
 def face(rng: np.random.Generator, male: bool) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """A face, the pixels that only its class has, and the attributes that it has."""
+    """Draw a face, a mask of the pixels that only its class has, and its attributes."""
     at = grid(SIZE)
     canvas, mask = backdrop(rng, SIZE), np.zeros(at.shape[1:], dtype=np.float32)
     x, y = SIZE[0] / 2 + rng.uniform(-3, 3), 58 + rng.uniform(-3, 3)
@@ -76,7 +76,7 @@ def face(rng: np.random.Generator, male: bool) -> tuple[np.ndarray, np.ndarray, 
     paint(canvas, ellipse(at, (x, y + 58), (36, 28)), cloth)
     paint(canvas, box(at, (x, y + 26), (18, 24), corner=4), 0.88 * skin)
     paint(canvas, ellipse(at, (x, y - 7), (w + 3, h)), hair)
-    if not male:  # before the face, which covers a part of it
+    if not male:  # before the face, which covers part of it
         for side in (-1, 1):
             lock = box(at, (x + side * (w + 2), y + 8), (8, 46), side * -0.06, 3)
             _lay(canvas, mask, lock, hair)
@@ -106,6 +106,6 @@ def face(rng: np.random.Generator, male: bool) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _lay(canvas: np.ndarray, mask: np.ndarray, part: np.ndarray, colour: Colour) -> None:
-    """Paint what only the class has, and mark it in the mask."""
+    """Paint a part that only the class has, and mark it in the mask."""
     paint(canvas, part, colour)
     paint(mask, part, 1.0)

@@ -24,7 +24,7 @@ from dxai.utils import keyed_random
 
 IMAGES, SIDE, PATCH = 120, 768, 256
 CAR, TRUCK = (80.0, 36.0), (170.0, 54.0)
-"""Length and width: at 32 px a patch shows a car on 10 x 4.5 pixels."""
+"""Length and width, pixels: in a patch at 32 px a car covers 10 x 4.5 pixels."""
 
 PAINTS = ((0.97, 0.97, 0.98), (0.95, 0.08, 0.06), (1.0, 0.88, 0.1), (0.1, 0.45, 1.0))
 GROUNDS = ((0.36, 0.47, 0.26), (0.42, 0.42, 0.43), (0.55, 0.5, 0.4), (0.5, 0.51, 0.5))
@@ -37,9 +37,9 @@ Object = tuple[str, np.ndarray, int]
 def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `images/P0001.png` .. and `labelTxt/P0001.txt` ..
 
-    Ground, roads, roofs, trees, pools and courts are drawn without regard to the patches; then
-    about half of the cells of a grid of `PATCH` pixels get one or two cars, some images one more
-    car across a border of cells and a truck.
+    Ground, roads, roofs, trees, pools and courts are drawn independently of the patches; then about
+    half of the cells of a grid of `PATCH` pixels get one or two cars. Some images get another car,
+    across a cell border, and some a truck.
     """
     at = grid((SIDE, SIDE))
     (folder / "labelTxt").mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int
 
 
 def _ground(rng: np.random.Generator, at: np.ndarray) -> tuple[np.ndarray, list[Object]]:
-    """An aerial image without vehicles, and the boxes of what else has a category."""
+    """Draw an aerial image without vehicles, and list the boxes of its other categories."""
     first, second = rng.permutation(len(GROUNDS))[:2]
     canvas = np.empty((SIDE, SIDE, 3), dtype=np.float32)
     canvas[:] = GROUNDS[first]
@@ -86,7 +86,7 @@ def _ground(rng: np.random.Generator, at: np.ndarray) -> tuple[np.ndarray, list[
 
 
 def _road(rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray) -> None:
-    """A straight road with a dashed line, across the whole image."""
+    """Draw a straight road with a dashed line across the whole image."""
     centre, angle = _place(rng), rng.uniform(0, np.pi)
     paint(canvas, box(at, centre, (3 * SIDE, 130), angle), (0.36, 0.36, 0.38))
     along = np.array([np.cos(angle), np.sin(angle)])
@@ -97,7 +97,7 @@ def _road(rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray) -> None:
 
 
 def _vehicles(rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray) -> list[Object]:
-    """Draw the vehicles; no two overlap."""
+    """Draw the vehicles without overlap."""
     wanted: list[tuple[Point, Point, int]] = []
     for row in range(SIDE // PATCH):
         for column in range(SIDE // PATCH):
@@ -129,7 +129,7 @@ def _vehicles(rng: np.random.Generator, canvas: np.ndarray, at: np.ndarray) -> l
 def _vehicle(
     canvas: np.ndarray, at: np.ndarray, centre: Point, size: Point, angle: float, colour: Colour
 ) -> None:
-    """Body, and for a car the two panes beside its roof."""
+    """Draw the body and, for a car, the two panes beside its roof."""
     stamp(canvas, at, centre, size, angle, colour, corner=9)
     along = np.array([np.cos(angle), np.sin(angle)])
     for shift, length in ((0.16, 11), (-0.3, 8)) if size == CAR else ((0.4, 9),):

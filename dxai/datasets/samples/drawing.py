@@ -1,8 +1,8 @@
-"""Shapes, backgrounds and files that the samples are drawn with.
+"""Shapes, backgrounds and file output for the samples.
 
 A canvas is float32 in [0, 1], (height, width, 3) or (height, width). Shapes are masks in [0, 1]:
-the signed distance to the outline, clipped to one pixel, which is the anti-aliasing. Points and
-sizes are (x, y) in pixels, angles in radians.
+the signed distance to the outline, clipped to one pixel for anti-aliasing. Points and sizes are
+(x, y) in pixels, angles in radians.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def grid(size: tuple[int, int]) -> np.ndarray:
 
 
 def around(at: np.ndarray, centre: Point, reach: float) -> tuple[slice, slice]:
-    """Rows and columns of the square window around a point: small shapes cost little there."""
+    """Rows and columns of the square window around a point, in which small shapes cost little."""
     x, y = centre[0] - at[0, 0, 0], centre[1] - at[1, 0, 0]
     rows = slice(max(0, int(y - reach)), max(0, int(y + reach) + 2))
     return rows, slice(max(0, int(x - reach)), max(0, int(x + reach) + 2))
@@ -40,7 +40,7 @@ def ellipse(at: np.ndarray, centre: Point, radii: Point, angle: float = 0.0) -> 
 def box(
     at: np.ndarray, centre: Point, size: Point, angle: float = 0.0, corner: float = 0.0
 ) -> np.ndarray:
-    """A filled box of (length, width), its corners rounded by a radius."""
+    """A filled box of (length, width), with corners rounded to a radius."""
     u, v = _turn(at, centre, angle)
     u, v = abs(u) - size[0] / 2 + corner, abs(v) - size[1] / 2 + corner
     outside = np.hypot(np.maximum(u, 0), np.maximum(v, 0))
@@ -80,7 +80,7 @@ def stamp(
     colour: Colour,
     corner: float = 0.0,
 ) -> None:
-    """Paint a box, at the cost of its own window instead of the canvas."""
+    """Paint a box, computing only its own window of the canvas."""
     near = around(at, centre, np.hypot(*size) / 2 + 1)
     paint(canvas[near], box(at[:, *near], centre, size, angle, corner), colour)
 
@@ -103,18 +103,18 @@ def backdrop(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def blur(canvas: np.ndarray, radius: float) -> np.ndarray:
-    """The canvas through a Gaussian of this deviation in pixels."""
+    """Blur the canvas by a Gaussian whose deviation is `radius` pixels."""
     soft = Image.fromarray(to_pixels(canvas)).filter(ImageFilter.GaussianBlur(radius))
     return np.asarray(soft, dtype=np.float32) / 255
 
 
 def to_pixels(canvas: np.ndarray) -> np.ndarray:
-    """The canvas as uint8."""
+    """Convert the canvas to uint8."""
     return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
 def save(path: Path, canvas: np.ndarray) -> None:
-    """Write PNG or, nearly without loss, JPEG; the same canvas gives the same bytes."""
+    """Write PNG or, nearly without loss, JPEG; equal canvases give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(to_pixels(canvas))
     if path.suffix == ".png":
@@ -124,7 +124,7 @@ def save(path: Path, canvas: np.ndarray) -> None:
 
 
 def save_truth(folder: Path, kind: str, path: Path, canvas: np.ndarray) -> None:
-    """Write what is known of the image at `path` to `truth/<kind>/`, at the same relative path."""
+    """Write ground truth of the image at `path` to `truth/<kind>/`, at the same relative path."""
     save((folder / "truth" / kind / path.relative_to(folder)).with_suffix(".png"), canvas)
 
 
@@ -138,5 +138,5 @@ def _turn(at: np.ndarray, centre: Point, angle: float) -> tuple[np.ndarray, np.n
 
 
 def _cover(distance: np.ndarray) -> np.ndarray:
-    """How much of each pixel lies inside, from its distance to the outline."""
+    """Covered share of each pixel, from its distance to the outline."""
     return np.clip(distance + np.float32(0.5), 0, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Sample of Fruits-360: drawn fruit on white, which differs by a colour added to all of it."""
+"""Sample of Fruits-360: drawn fruit on white, whose class is a colour added to all of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dxai.utils import keyed_random
 
 SIDE = 100
 COUNTS = {"Pepper": (160, 40), "Tomato": (110, 25), "Apple": (110, 20)}
-"""Training and test images of each class of a set."""
+"""Training and test images per class of a set."""
 
 COLOURS = {
     "Pepper Green": (135, -0.08),
@@ -42,15 +42,15 @@ COLOURS = {
     "Apple Red Yellow 1": (200, 0.1),
     "Apple Red Yellow 2": (130, -0.1),
 }
-"""Hue in degrees and lightness: far enough from each other to be told apart at any size."""
+"""Hue in degrees and lightness, distinguishable at any size."""
 
 
 def render_sample(folder: Path, seed: int = 0, classes: Sequence[str] | None = None) -> None:
     """Write `Training/<class>/0_100.jpg` .. and `Test/<class>/..`, and `truth/neutral/..`
 
-    All fruit of a set (peppers, tomatoes, apples) has the same distribution of shape, place, light
-    and stalk. The class is a colour added to every pixel of the fruit; in the neutral image it is
-    the mean colour of the set, which tells nothing.
+    All fruit of a set (peppers, tomatoes, apples) has the same distribution of shape, position,
+    light and stalk. The class is a colour added to every pixel of the fruit; the neutral image has
+    the mean colour of the set instead, which says nothing about the class.
 
     `classes` are the class folders to write, keys of `COLOURS`; default: all.
     """
@@ -70,19 +70,19 @@ def render_sample(folder: Path, seed: int = 0, classes: Sequence[str] | None = N
 
 
 def colour(name: str) -> np.ndarray:
-    """What a class adds to each channel of a gray fruit."""
+    """Value that a class adds to each channel of a gray fruit."""
     hue, light = COLOURS[name]
     turns = np.deg2rad(hue - np.array([0, 120, 240]))
     return (0.28 * np.cos(turns) + light).astype(np.float32)
 
 
 def mean_colour(kind: str) -> np.ndarray:
-    """The mean of what the classes of a set add: of the set that a first word of a class names."""
+    """Mean colour of a set's classes, whose names start with `kind`."""
     return np.mean([colour(name) for name in COLOURS if name.split()[0] == kind], axis=0)
 
 
 def _fruit(rng: np.random.Generator, at: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """A gray fruit on white, and how much of each pixel is fruit."""
+    """Draw a gray fruit on white, and its share of each pixel."""
     x, y = SIDE / 2 + rng.uniform(-3, 3, 2)
     r = rng.uniform(36, 41)
     angle = rng.uniform(-0.3, 0.3)

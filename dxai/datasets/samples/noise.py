@@ -11,14 +11,14 @@ from dxai.utils import keyed_random
 
 COUNTS = {"train": 800, "test": 160}
 FOCUS = 3.0
-"""Deviation of the blur, pixels of the 89 that a face image is wide."""
+"""Deviation of the blur, in pixels of a face image, which is 89 wide."""
 
 
 def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Write `train/00001.png` .. and `test/..`
 
-    Faces of both kinds that `celeba` draws, out of focus and stored without loss: they have no
-    grain of their own, and what is added to half of them is the only one.
+    Faces of both `celeba` classes, out of focus and stored losslessly: they have no grain of their
+    own, so that the noise added to half of them is the only one.
     """
     i = 0
     for split, count in COUNTS.items():

@@ -12,11 +12,11 @@ from dxai.utils import keyed_random
 
 SIDE = 64
 IMAGES = {"train": 200, "test": 80}
-"""Of each class."""
+"""Images per class."""
 
 
 def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int = 0) -> None:
-    """Write `train,test/{cross,disk}/*.png`, light or dark, at a random place.
+    """Write `train,test/{cross,disk}/*.png`: dark crosses and light disks at random positions.
 
     The shape itself is class-distinct: `truth/mask/` holds it.
     """
@@ -29,12 +29,12 @@ def render_sample(folder: Path, options: dict[str, Any] | None = None, seed: int
                 dx, dy = np.abs(x - cx), np.abs(y - cy)
                 far = np.hypot(dx, dy)
                 if label == "cross":
-                    # A bar's half width is what makes both shapes equal in area.
+                    # This half width of a bar gives both shapes the same area.
                     far = np.maximum(np.maximum(dx, dy), np.minimum(dx, dy) * 2.1)
                 inside = np.clip(radius - far + 0.5, 0, 1)[..., None]
                 slope = rng.uniform(-0.4, 0.4, 2)
                 ground = 110 + (slope[0] * (x - SIDE / 2) + slope[1] * (y - SIDE / 2))[..., None]
-                # Light against dark besides, or a small network would need more images than these.
+                # Brightness differs, too, or a small network would need more images.
                 colour = rng.uniform(170, 250, 3) if label == "disk" else rng.uniform(0, 50, 3)
                 picture = ground * (1 - inside) + colour * inside
                 picture = picture + rng.normal(0, 3, (SIDE, SIDE, 1))

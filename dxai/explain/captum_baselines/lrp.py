@@ -215,8 +215,8 @@ def _to_operation(model: fx.GraphModule, node: fx.Node) -> None:
 def _own_input(model: fx.GraphModule, node: fx.Node) -> None:
     """Insert a cloning module before a step that moves relevance by itself.
 
-    At a tensor with several uses Captum adds the values that come back, all of which must be
-    relevance per unit of value; modules with a rule return that.
+    At a tensor with several uses Captum adds the values that come back. Each must be relevance
+    per unit of value, which only modules with a rule return.
     """
     for source in node.all_input_nodes:
         if len(source.users) > 1 and source.target not in SPLITTING:
