@@ -61,7 +61,7 @@ class Paths:
     params = _Below(PARAMS)
     dvc_lock = _Below(DVC_LOCK)
 
-    # Never an output of a stage: DVC deletes outputs before a stage runs.
+    # No stage may output to it: DVC deletes outputs before a stage runs.
     work = _Below(".work")
     unfinished = _Below(".work/checkpoints")
     unfinished_data = _Below(".work/prepare")

@@ -117,7 +117,7 @@ class LogReader:
 
     page = 200
     overlap = timedelta(seconds=10)
-    """Largest delay in seconds after its timestamp with which another process's record arrives."""
+    """Largest delay between the timestamp and the arrival of another process's record."""
 
     def __init__(self, api: PrefectApi, run: str) -> None:
         self.api, self.run = api, run
@@ -125,7 +125,7 @@ class LogReader:
         self.last: datetime | None = None
 
     def read(self) -> list[dict[str, Any]]:
-        """Return the new records, by their timestamps."""
+        """Return the records that are new, sorted by timestamp."""
         wanted: dict[str, Any] = {"flow_run_id": {"any_": [self.run]}}
         if self.last is not None:
             wanted["timestamp"] = {"after_": (self.last - self.overlap).isoformat()}

@@ -303,7 +303,7 @@ def stop(stack: Stack, service: Service) -> bool:
 
 @contextmanager
 def exclusive(stack: Stack, name: str) -> Iterator[None]:
-    """Let only one command of this name run in the folder; `ServiceError` names another process."""
+    """Let only one command of this name run in the folder; else raise `ServiceError`."""
     with files.locked(stack.pid_file(name)) as file:
         if file is None:
             other = running(stack, name) or {"pid": 0}

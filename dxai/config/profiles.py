@@ -143,7 +143,7 @@ def _within(values: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], key: str, setting: str) -> dict[str, Any]:
-    """Copy with one dotted key set, which may be new in an entry, its options and overrides."""
+    """Return a copy with a dotted key set; entries, options and overrides accept new keys."""
     if key == "profile":
         raise ParamsError("profile is chosen by its name, not overridden")
     new = parse_yaml(setting, f"{key}: {setting!r}")

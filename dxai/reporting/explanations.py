@@ -64,8 +64,9 @@ def explain_files(
 ) -> int:
     """Write `<stem>.png` and `<stem>.json` to `out` for each image; returns the number of failures.
 
-    An image that cannot be read is named on stderr and skipped. `class_name` is the class to
-    explain, by default each image's predicted class. Raises `ValueError` if it does not exist.
+    `out` is created if missing. An image that cannot be read is named on stderr and skipped.
+    `class_name` is the class to explain, by default each image's predicted class. Raises
+    `ValueError` if it does not exist.
     """
     target = None
     if class_name is not None:

@@ -45,7 +45,7 @@ SETTINGS: dict[Any, Any] = {
     "ytick.color": BLACK,
 }
 HATCHES = ("", "//", "--", "xx", "\\\\", "++", "||")
-"""Line styles and markers of successive series, besides their colours."""
+"""Hatches of successive series, besides their colours."""
 
 
 def explanation(
@@ -114,7 +114,7 @@ def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _text(name: str, longest: int) -> str:
-    """Shorten a name from data to a label without control characters or a leading `_`."""
+    """Make a short, printable label of a name; matplotlib would omit one with a leading `_`."""
     shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
     shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     return "\u200b" + shown if shown.startswith("_") else shown

@@ -8,7 +8,7 @@ BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"
 """The palette of Okabe and Ito, and a gray for controls."""
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GRAY)
-"""Dashes of successive series without a style of their own."""
+"""Colours of successive series without a style of their own."""
 
 
 @dataclass(frozen=True)

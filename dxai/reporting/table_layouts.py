@@ -177,7 +177,7 @@ def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
 
 
 def table1(rows: list[Row], claims: list[Row]) -> Table:
-    """Show methods in lines, datasets in columns; first C = D, to which the paper's compare."""
+    """Show methods in lines, datasets in columns; first C = D, as in the paper's values."""
     printed = {(d, m): v for d, methods in paper.TABLE1.items() for m, v in methods.items()}
     rows = [row | {"paper": printed.get((row["dataset"], row["method"]))} for row in rows]
     note = [
@@ -519,7 +519,7 @@ def _pivot(
 def _areas(
     rows: list[Row], claims: dict[Any, Row], column: str
 ) -> tuple[list[Heading], list[Line]]:
-    """Put methods in lines, and classifiers and datasets in columns, the first beside the paper's.
+    """Put methods in lines, classifiers and datasets in columns, the paper's beside the first.
 
     `claims` maps dataset and classifier to the claim with the mean of ours over seeds.
     """

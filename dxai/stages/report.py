@@ -12,7 +12,7 @@ from dxai.utils.files import atomic
 
 
 def main() -> None:
-    """Write results/report.html, then fail if a method did; the rows of the others are valid."""
+    """Write results/report.html, then fail if a method did (its row says so; others are valid)."""
     params = load_params()
     page = build_report(params, HERE)
     with atomic(HERE.report) as temporary:

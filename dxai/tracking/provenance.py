@@ -23,7 +23,7 @@ PATCH = "code.patch"
 OWN = "dxai"
 """This package; its version is the commit."""
 STAGES_EXTRA = "pipeline"
-"""The extra that has what `dvc repro` needs."""
+"""The extra with the requirements of `dvc repro`."""
 NOT_CODE = "data"
 """Folder for raw images; new files in it are data."""
 KEPT = {PARAMS, DVC_LOCK}
@@ -208,7 +208,7 @@ def _requirements(project: Mapping[str, Any]) -> list[str]:
     """Return requirements of stages and DVC; an earlier version of this project has no extras."""
     extras = project.get("optional-dependencies", {})
     found = [*project["dependencies"], *extras.get(STAGES_EXTRA, [])]
-    for line in found:  # grows: an extra may name further ones, as `dxai[data,..]`
+    for line in found:  # grows: an extra may name others, as `dxai[data,..]`
         if own := re.fullmatch(rf"{OWN}\[(.+)\]", line):
             found += [more for name in own[1].split(",") for more in extras[name.strip()]]
     return [line for line in found if not line.startswith(f"{OWN}[")]

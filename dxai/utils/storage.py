@@ -23,7 +23,7 @@ S3_OPTIONS: dict[str, Any] = {
 """Options of s3fs; an unresponsive server is given up after two minutes."""
 
 SEND_SECONDS, SEND_RATE = 30.0, 1e6
-"""Time limit of an upload: this many seconds plus one for every so many bytes. The timeouts of
+"""Time limit of an upload: seconds, plus bytes divided by bytes per second. The timeouts of
 S3_OPTIONS do not notice a server that stops accepting data."""
 
 T = TypeVar("T")
@@ -104,5 +104,5 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if not text:
         text = "timed out" if isinstance(error, TimeoutError) else type(error).__name__
-    # Without credentials.
+    # Remove credentials.
     return re.sub(r"(\w+://)[^/@\s]*@", r"\1", text)

@@ -39,7 +39,7 @@ from dxai.utils.progress import clock
 
 TEMPLATE = "page.html.jinja"
 OPEN = 3
-"""Number of sections up to which their details are open."""
+"""Largest number of cases whose details are open at first."""
 
 
 def build_report(params: Params, paths: Paths) -> str:

@@ -129,7 +129,7 @@ def _method_line(row: Row, params: Params, lowest: Mapping[str, float]) -> View:
 
 # ------------------------------------------------------------------------------------ means
 def localised(case: Case, params: EvaluateParams) -> list[View]:
-    """Measure in `MEASURES` how well each method marks the parts known to make the class."""
+    """Show, in the columns `MEASURES`, how well each method marks the known parts of a class."""
     lines = []
     for method in ORDER:
         sign = case.primary(method)

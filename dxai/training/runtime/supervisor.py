@@ -59,7 +59,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """The input of each worker; `name` identifies the training, its settings and its data."""
+    """Input of each worker; `name` identifies the training, its settings and its data."""
 
     job: Job
     checkpoint: Checkpoint
