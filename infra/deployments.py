@@ -7,9 +7,10 @@ import logging
 
 from infra import mlflow_server, supervisor
 from infra.prefect_api import PrefectApi
-from infra.supervisor import POOL, QUEUES, ServiceError, Stack
+from infra.supervisor import ServiceError, Stack
 
 DEPLOYMENT = "dxai/full-benchmark"
+POOL, QUEUES = "dxai-local", ("default", "nightly")
 logger = logging.getLogger(__name__)
 
 

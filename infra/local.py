@@ -25,9 +25,10 @@ from dxai.config.settings import ParamsError, choose
 from dxai.paths import Paths
 from dxai.reporting.text import format_table
 from infra import deployments, service_definitions, supervisor
-from infra.deployments import DEPLOYMENT
+from infra.deployments import DEPLOYMENT, POOL
+from infra.ports import HOST, PORTS
 from infra.prefect_api import FINAL, ApiError, LogReader, PrefectApi
-from infra.supervisor import POOL, ServiceError, Stack
+from infra.supervisor import ServiceError, Stack
 
 WEB_PAGES = ("prefect", "mlflow")
 """Services with a web page."""
@@ -168,7 +169,7 @@ def bring_up(stack: Stack) -> None:
     echo(f"everything is up after {time.monotonic() - began:.0f} s")
     echo(f"Prefect  {stack.url('prefect')}")
     echo(f"MLflow   {stack.url('mlflow')}")
-    default = stack.port("prefect") == supervisor.PORTS["prefect"][1]
+    default = stack.port("prefect") == PORTS["prefect"][1]
     prefix = "" if default else f"PREFECT_API_URL={api.url} "
     echo(f"run      {prefix}prefect deployment run {DEPLOYMENT} --watch")
     if stack.cluster:
@@ -182,7 +183,7 @@ def print_status(stack: Stack) -> None:
             echo(f"{name}: stopped")
             continue
         scheme = "http://" if name in WEB_PAGES else ""
-        where = f", {scheme}{supervisor.HOST}:{found['port']}" if found["port"] else ""
+        where = f", {scheme}{HOST}:{found['port']}" if found["port"] else ""
         echo(f"{name}: running, process {found['pid']}{where}")
 
 

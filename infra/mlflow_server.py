@@ -6,7 +6,8 @@ import importlib.util
 import logging
 from importlib import metadata
 
-from infra.supervisor import BUCKET, HOST, ServiceError, Stack, python_module, run
+from infra.ports import HOST
+from infra.supervisor import BUCKET, ServiceError, Stack, python_module, run
 
 logger = logging.getLogger(__name__)
 

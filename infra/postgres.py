@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from infra import credentials, supervisor
-from infra.supervisor import HOST, ServiceError, Stack
+from infra.ports import HOST
+from infra.supervisor import ServiceError, Stack
 
 DATABASES = ("prefect", "mlflow")
 USERS = ("postgres", "nobody")

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from infra import credentials, deployments, mlflow_server, postgres
+from infra.deployments import POOL
+from infra.ports import HOST
 from infra.supervisor import (
     BUCKET,
-    HOST,
-    POOL,
     Service,
     ServiceError,
     Stack,

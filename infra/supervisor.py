@@ -29,21 +29,11 @@ import psutil
 from dxai.paths import Paths
 from dxai.utils import files, processes
 from infra import credentials
+from infra.ports import HOST, PORTS
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
-PORTS = {
-    "prefect": ("DXAI_PREFECT_PORT", 4250),
-    "mlflow": ("DXAI_MLFLOW_PORT", 5050),
-    "postgres": ("DXAI_POSTGRES_PORT", 5450),
-    "store": ("DXAI_STORE_PORT", 9050),
-    "ray-head": ("DXAI_RAY_PORT", 6390),
-}
-"""Environment variable and default of each port; prefect.toml repeats the first default."""
-
 BUCKET = "dxai"
-POOL, QUEUES = "dxai-local", ("default", "nightly")
 START_TIMEOUT = 180.0
 FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
 """Variables of the user that would select another server; services do not inherit them."""
@@ -148,7 +138,7 @@ class Service:
     """A program that runs until it is stopped."""
 
     name: str
-    """Name of its log and pid file, and of its entry in `PORTS` if it has a port."""
+    """Name of its log and pid file, and of its entry in `infra.ports.PORTS` if it has a port."""
     command: Callable[[Stack], list[str]]
     healthy: Callable[[Stack], bool]
     """Whether it is ready for work; called repeatedly after a start."""

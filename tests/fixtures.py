@@ -29,7 +29,7 @@ from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.metrics.removal import DELETED, ENERGIES
 from dxai.metrics.scorer import CURVES
 from dxai.paths import Paths
-from dxai.results import tables
+from dxai.results import table_builders
 from dxai.results.table_specs import SPECS
 from dxai.utils.files import read_json, write_json
 
@@ -413,7 +413,7 @@ def _tables(folders: Paths, params: Params) -> None:
     for name, frame in frames.items():
         path = folders.results / "tables" / f"{name}.csv"
         frame.to_csv(path, index=False, float_format="%.6g")
-    write_json(folders.results / "metrics.json", tables.headlines(frames))
+    write_json(folders.results / "metrics.json", table_builders.headlines(frames))
 
 
 def _counts(folders: Paths, params: Params) -> pd.DataFrame:

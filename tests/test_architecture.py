@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 
 from flows.dvc_runner import groups
-from infra import supervisor
+from infra.deployments import POOL, QUEUES
+from infra.ports import HOST, PORTS
 from tests.stage_dependencies import (
     corrected,
     derived,
@@ -157,14 +158,14 @@ def test_git_ignores_what_dvc_keeps() -> None:
 # ------------------------------------------------------------------------------------ settings
 def test_prefect_s_files_agree_with_the_launcher() -> None:
     settings = tomllib.loads((ROOT / "prefect.toml").read_text())
-    port = supervisor.PORTS["prefect"][1]
+    port = PORTS["prefect"][1]
     assert settings["server"]["api"]["port"] == port
-    assert settings["api"]["url"] == f"http://{supervisor.HOST}:{port}/api"
+    assert settings["api"]["url"] == f"http://{HOST}:{port}/api"
     assert settings["server"]["analytics_enabled"] is False
     for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
         pool = deployment["work_pool"]
-        assert pool["name"] == supervisor.POOL
-        assert pool.get("work_queue_name", "default") in supervisor.QUEUES
+        assert pool["name"] == POOL
+        assert pool.get("work_queue_name", "default") in QUEUES
         file, function = deployment["entrypoint"].split(":")
         assert f"def {function}(" in (ROOT / file).read_text()
 

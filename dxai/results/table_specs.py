@@ -112,7 +112,7 @@ _ALL = (
             *_number("mean_abs_distinct neutrality uncertainty seconds_per_image"),
             *_text("status reason"),
         ),
-        "dxai.results.tables:table1",
+        "dxai.results.table_builders:table1",
     ),
     TableSpec(
         "table2",
@@ -121,7 +121,7 @@ _ALL = (
             *_METHOD, *_text("profile"), *_count("steps images"),
             *_interval("auc_deletion", metric="deletion"), *_number("paper"),
         ),
-        "dxai.results.tables:table2",
+        "dxai.results.table_builders:table2",
     ),
     TableSpec(
         "table3",
@@ -130,7 +130,7 @@ _ALL = (
             *_text("dataset trained scorer"), *_count("seeds"), *_text("profile"),
             *_count("steps images"), *_interval("auc", metric="cross"), *_number("paper"),
         ),
-        "dxai.results.tables:table3",
+        "dxai.results.table_builders:table3",
         ("cross",),
         ("dataset", "trained", "scorer"),
     ),
@@ -143,7 +143,7 @@ _ALL = (
             *_interval("normalised", metric="std_normalised"), *_count("constant"),
             *_number("paper paper_normalised"),
         ),
-        "dxai.results.tables:table4",
+        "dxai.results.table_builders:table4",
         ("stability",),
     ),
     TableSpec(
@@ -153,7 +153,7 @@ _ALL = (
             *_text("dataset source"), *_count("classes train validation test groups_test"),
             *_count("paper_train paper_test"),
         ),
-        "dxai.results.tables:table5",
+        "dxai.results.table_builders:table5",
         ("prepared",),
     ),
     TableSpec(
@@ -163,7 +163,7 @@ _ALL = (
             *_text("dataset classifier"), *_count("seed"), *_text("profile"), *_count("images"),
             *_interval("test_accuracy", "accuracy", "accuracy", "higher"), *_number("paper"),
         ),
-        "dxai.results.tables:table6",
+        "dxai.results.table_builders:table6",
         ("classifiers",),
         ("dataset", "classifier"),
     ),
@@ -175,7 +175,7 @@ _ALL = (
             *_count("steps images"), *_number("accuracy"), *_interval("auc"), *_interval("delta"),
             *_number("auc_transfer auc_blur psnr_db mean_abs_distinct neutrality"),
         ),
-        "dxai.results.tables:ablations",
+        "dxai.results.table_builders:ablations",
         ("ablations",),
     ),
     TableSpec(
@@ -185,7 +185,7 @@ _ALL = (
             *_METHOD, *_count("images known"),
             *_number("pointing average_precision energy_inside mask_area correlation"),
         ),
-        "dxai.results.tables:localisation",
+        "dxai.results.table_builders:localisation",
     ),
     TableSpec(
         "per_class",
@@ -193,7 +193,7 @@ _ALL = (
         (
             *_METHOD, *_text("class"), *_count("images"), *_number("accuracy"), *_interval("auc"),
         ),
-        "dxai.results.tables:per_class",
+        "dxai.results.table_builders:per_class",
         logged=False,
     ),
     TableSpec(
@@ -204,7 +204,7 @@ _ALL = (
             *_count("seeds"), *_number("ours baseline"), *_text("best_baseline"),
             *_number("before after uncertainty"),
         ),
-        "dxai.results.tables:per_image",
+        "dxai.results.table_builders:per_image",
         logged=False,
     ),
     TableSpec(

@@ -11,7 +11,7 @@ from dxai.config.params_file import load_params
 from dxai.config.schema import Params
 from dxai.paths import HERE, ours_name
 from dxai.reporting.text import write_exports
-from dxai.results import tables
+from dxai.results import table_builders
 from dxai.results.table_specs import SPECS
 from dxai.results.verdicts import verdict
 from dxai.stages import run_stage
@@ -24,9 +24,9 @@ def main() -> None:
     frames = make(SPECS, params)
     write(HERE.tables, frames)
     with atomic(HERE.curves) as temporary:
-        curves = tables.curve_points(outcome_folders(params))
+        curves = table_builders.curve_points(outcome_folders(params))
         curves.to_csv(temporary, index=False, float_format="%.6g")
-    write_json(HERE.metrics, tables.headlines(frames))
+    write_json(HERE.metrics, table_builders.headlines(frames))
     for claim in frames["claims"].to_dict("records"):
         print(
             f"tables: Table {claim['table']}, {claim['dataset']} {claim['classifier']}: "

@@ -37,7 +37,7 @@ from dxai.paths import HERE, MODEL, Paths
 from dxai.results.comparison import LoggedRun
 from dxai.results.io import Tables
 from dxai.results.metric_names import metric_values, tables_with_metrics
-from dxai.tracking.run_records import Numbers, Record, read_records
+from dxai.tracking.mlflow_records import Numbers, Record, read_records
 from dxai.utils.files import atomic, read_json, sha256
 
 if TYPE_CHECKING:

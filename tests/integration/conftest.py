@@ -25,7 +25,7 @@ from dxai.config.profiles import select_profile
 from infra.prefect_api import PrefectApi
 from tests import s3
 from tests.conftest import require_program
-from tests.hooks import webhook
+from tests.webhook_receiver import webhook
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK_SECRET = "T0K3N-that-only-the-environment-has"

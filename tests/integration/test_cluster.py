@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from infra import credentials, service_definitions, supervisor
+from infra.ports import HOST
 from tests.integration.conftest import Project
 from tests.ray_jobs import LOOPBACK, listening, session
 
@@ -69,9 +70,9 @@ def test_without_the_secrets_nobody_gets_in(cluster: Project) -> None:
     port = cluster.environment["DXAI_POSTGRES_PORT"]
     for password in ("", "wrong", credentials.USER):
         with pytest.raises(psycopg.OperationalError, match="password"):
-            address = {"host": supervisor.HOST, "port": port, "user": credentials.USER}
+            address = {"host": HOST, "port": port, "user": credentials.USER}
             psycopg.connect(**address, password=password, dbname="mlflow", passfile=os.devnull)
-    endpoint = f"http://{supervisor.HOST}:{cluster.environment['DXAI_STORE_PORT']}"
+    endpoint = f"http://{HOST}:{cluster.environment['DXAI_STORE_PORT']}"
     for secret in ("wrong", credentials.USER):
         client = boto3.session.Session(credentials.USER, secret, region_name="us-east-1").client(
             "s3", endpoint_url=endpoint
@@ -85,7 +86,7 @@ def test_without_the_secrets_nobody_gets_in(cluster: Project) -> None:
             for name, value in here.environment().items()
             if not name.startswith("RAY_AUTH_TOKEN")
         }
-        address = f"{supervisor.HOST}:{cluster.environment['DXAI_RAY_PORT']}"
+        address = f"{HOST}:{cluster.environment['DXAI_RAY_PORT']}"
         done = subprocess.run(
             [*status, "--address", address],
             env=environment | {"RAY_AUTH_TOKEN": token},

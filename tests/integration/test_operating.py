@@ -21,7 +21,7 @@ import yaml
 from infra import service_definitions, supervisor
 from tests import containers
 from tests.integration.conftest import ROOT, Project, wait_for
-from tests.manual import block, sections
+from tests.operating_manual import block, sections
 from tests.ray_jobs import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

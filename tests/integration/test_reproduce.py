@@ -17,7 +17,7 @@ from PIL import Image
 from dxai.config.params_file import format_params
 from dxai.config.profiles import load_profile
 from tests.integration.conftest import Project
-from tests.manual import block
+from tests.operating_manual import block
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

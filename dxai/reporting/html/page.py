@@ -13,9 +13,9 @@ import yaml
 from dxai.config.schema import Params
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.paths import METRICS, ROLES, SUMMARY, Paths, ours_name
-from dxai.reporting.html import svg
+from dxai.reporting.html import svg_charts
 from dxai.reporting.html.case import Case, read_cases, read_optional, scored_images
-from dxai.reporting.html.charts import (
+from dxai.reporting.html.chart_data import (
     bar_charts,
     curve_charts,
     stability_chart,
@@ -62,7 +62,7 @@ def build_report(params: Params, paths: Paths) -> str:
         sections=sections,
         opened=len(sections) <= OPEN,
         measures=MEASURES,
-        hatchings=svg.hatchings(),
+        hatchings=svg_charts.hatchings(),
         times=times,
         total=math.fsum(seconds for _, seconds in times),
     )

@@ -14,7 +14,7 @@ from dxai.metrics import removal
 from dxai.paths import MAPS, STABILITY_NAME, ours_name
 from dxai.reporting import image_tiles
 from dxai.reporting.html.case import Case, Maps, scored_images
-from dxai.reporting.html.charts import CLASSES
+from dxai.reporting.html.chart_data import CLASSES
 from dxai.reporting.table_layouts import WORST, fixed
 from dxai.results.claims import read_maps
 from dxai.results.io import Row

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows import webhook
-from tests import hooks
-from tests.hooks import Hook
+from tests import webhook_receiver
+from tests.webhook_receiver import Hook
 
 SECRET = "T0K3N-of-the-webhook"
 HEAD = "profile,dataset,classifier,method,sign,seed,status,reason,images,accuracy,auc"
@@ -23,7 +23,7 @@ smoke,textures,simple,ig,signed,,ok,,24,0.9,0.85,0.8,0.9,,
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     monkeypatch.setattr(webhook, "PAUSE", 0.0)
-    with hooks.webhook() as server:
+    with webhook_receiver.webhook() as server:
         monkeypatch.setenv(webhook.URL, f"{server.url}/{SECRET}")
         yield server
 

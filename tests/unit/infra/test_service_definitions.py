@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra import credentials, postgres, service_definitions, supervisor
+from infra.ports import PORTS
 from infra.supervisor import ServiceError, Stack
 from tests.conftest import require_program
 
@@ -84,7 +85,7 @@ def test_services_are_listed_after_what_they_need() -> None:
             service_definitions.CLUSTER[:index]
         )
     assert set(service_definitions.LOCAL) <= set(service_definitions.CLUSTER)
-    assert set(supervisor.PORTS) <= set(service_definitions.CLUSTER)
+    assert set(PORTS) <= set(service_definitions.CLUSTER)
 
 
 def test_a_missing_program_is_named(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

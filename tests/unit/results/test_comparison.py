@@ -19,7 +19,7 @@ from dxai.reporting.text_comparison import FORMATS, as_text
 from dxai.results.comparison import CellChange, LoggedRun, Verdict, compare
 from dxai.results.metric_names import MetricValue
 from dxai.tracking import mlflow_store
-from dxai.tracking.run_records import Record
+from dxai.tracking.mlflow_records import Record
 
 
 # ------------------------------------------------------------------------------------ cells

@@ -20,7 +20,7 @@ ENTRY = """    TableSpec(
         "table7",
         "Table 7: rows of each method.",
         (*_text("dataset classifier method"), *_count("rows"), *_interval("lead", metric="lead")),
-        "dxai.results.tables:table7",
+        "dxai.results.table_builders:table7",
         ("outcomes",),
     ),
 )  # fmt: skip
@@ -74,7 +74,7 @@ def test_a_table_is_added_by_one_entry_and_one_function(tmp_path: Path) -> None:
     ignore = shutil.ignore_patterns("__pycache__")
     for folder in ("dxai", "flows", "tests"):
         shutil.copytree(PROJECT / folder, code / folder, ignore=ignore)
-    registry, makers = code / "dxai/results/table_specs.py", code / "dxai/results/tables.py"
+    registry, makers = code / "dxai/results/table_specs.py", code / "dxai/results/table_builders.py"
     text = registry.read_text()
     assert text.count(")  # fmt: skip\n\nSPECS =") == 1
     registry.write_text(text.replace(")  # fmt: skip\n\nSPECS =", ENTRY))

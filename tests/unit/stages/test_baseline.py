@@ -4,11 +4,13 @@ import json
 
 import pytest
 
+from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
 from dxai.config.schema import METHODS
 from dxai.config.settings import ParamsError
 from dxai.explain import controls
-from dxai.stages import baseline, classifier, tables
+from dxai.results import table_builders
+from dxai.stages import baseline, classifier
 from dxai.types import Unsupported
 from dxai.utils.files import read_json
 from tests.prepared import PROJECT, prepared_textures
@@ -79,7 +81,7 @@ def test_what_goes_wrong_becomes_the_rows_reason(inside, monkeypatch, error, sta
     assert row == {"method": "random", "sign": "", "status": status, "reason": reason}
     baseline.main("textures", "simple", "ig")
     folders = [inside / f"results/outcomes/textures/simple/{m}" for m in ("random", "ig")]
-    table = tables.tables.table1(folders, tables.load_params())
+    table = table_builders.table1(folders, load_params())
     assert table.set_index("method").loc["random", "status"] == status
     assert (table["status"] == "ok").sum() == 2
 

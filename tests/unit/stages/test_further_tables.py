@@ -17,7 +17,7 @@ from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.models.serialization import load_classifier, load_snapshots
-from dxai.reporting.html.charts import training_charts
+from dxai.reporting.html.chart_data import training_charts
 from dxai.stages import (
     baseline,
     classifier,

@@ -1,7 +1,7 @@
-"""A run's result files as flat records: names, tags, numbers, curves, files.
+"""Decide what a run logs to MLflow, and read it from the result files as flat records.
 
-`dxai.tracking.mlflow_store` reads all records before it logs the first, so a run with a missing
-result is never logged in part.
+A record has names, tags, numbers, curves and files. `dxai.tracking.mlflow_store` reads all records
+before it logs the first, so a run with a missing result is never logged in part.
 """
 
 from __future__ import annotations

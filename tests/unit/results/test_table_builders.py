@@ -7,7 +7,7 @@ import pytest
 from dxai.config.params_file import load_params
 from dxai.config.schema import METHODS
 from dxai.reporting.styles import STYLES
-from dxai.results import claims, methods, paper, tables
+from dxai.results import claims, methods, paper, table_builders
 from dxai.results.table_specs import SPECS
 from dxai.utils.files import write_json
 from tests.fixtures import small_params
@@ -42,7 +42,7 @@ def folders(tmp_path):
 
 
 def test_table1_has_a_row_a_cell_in_the_order_of_the_paper(folders):
-    table = tables.table1(folders, PARAMS)
+    table = table_builders.table1(folders, PARAMS)
     assert list(table.columns) == SPECS["table1"].names
     assert list(table["method"]) == [
         "dxai", "dxai", "lrp", "ig", "ig", "lime", "random", "naive", "shuffled", "shuffled",
@@ -55,13 +55,13 @@ def test_table1_has_a_row_a_cell_in_the_order_of_the_paper(folders):
 
 
 def test_the_best_baseline_is_the_lowest_of_either_sign_but_no_control_and_not_naive(folders):
-    table = tables.table1(folders, PARAMS)
+    table = table_builders.table1(folders, PARAMS)
     best = methods.best_baseline(table.to_dict("records"))
     assert (best["method"], best["sign"]) == ("ig", "relu")
 
 
 def test_delta_is_the_paired_difference_to_it(folders):
-    table = tables.table1(folders, PARAMS)
+    table = table_builders.table1(folders, PARAMS)
     ours = table[table["method"] == "dxai"]
     # 0.55 (the area behind beta = 0.45) times what is lost more than the best baseline loses.
     for (_, row), expected in zip(ours.iterrows(), (-0.22, -0.11), strict=True):
@@ -70,11 +70,11 @@ def test_delta_is_the_paired_difference_to_it(folders):
 
 
 def test_metrics_name_each_number_once(folders):
-    table = tables.table1(folders, PARAMS)
+    table = table_builders.table1(folders, PARAMS)
     sixth = pd.DataFrame([{"dataset": "textures", "classifier": "resnet18", "test_accuracy": 0.9}])
     frames = {"table1": table, "table6": sixth}
     frames["claims"] = claims.all_claims(folders, [], [], PARAMS)
-    found = tables.headlines(frames)
+    found = table_builders.headlines(frames)
     cell = found["table1"]["textures"]["resnet18"]
     assert cell["dxai-0"] == pytest.approx(0.56)
     assert cell["dxai-1"] == pytest.approx(0.67)
@@ -92,7 +92,7 @@ def test_table6_stands_beside_the_papers_accuracies(tmp_path):
     for folder in folders:
         metrics = {"test_accuracy": 0.99, "test_images": 1707, "seed": 0}
         write_json(folder / "metrics.json", metrics)
-    table = tables.table6(folders, PARAMS)
+    table = table_builders.table6(folders, PARAMS)
     assert table["classifier"].tolist() == ["simple", "discriminator"]
     assert list(table.columns) == SPECS["table6"].names
     assert table["paper"].tolist()[0] == 0.985
@@ -102,20 +102,20 @@ def test_table6_stands_beside_the_papers_accuracies(tmp_path):
 def test_curves_are_one_row_a_level(tmp_path):
     drawn = {"level": [0.0, 1.0], "accuracy": [1.0, 0.5], "low": [1.0, 0.4], "high": [1.0, 0.6]}
     folder = write_outcomes(tmp_path, "ig", [("ig", "unsupported", "no")])
-    assert tables.curve_points([folder]).empty
+    assert table_builders.curve_points([folder]).empty
     row = {"method": "ig", "sign": "relu", "curves": {"beta": drawn, "blur": drawn}}
     summary = {"dataset": "d", "classifier": "c", "seed": 0, "rows": [row]}
     write_json(folder / "summary.json", summary)
-    found = tables.curve_points([folder])
+    found = table_builders.curve_points([folder])
     assert list(found["curve"]) == ["beta", "beta", "blur", "blur"]
     assert list(found["accuracy"]) == [1, 0.5, 1, 0.5]
 
 
 def test_wilsons_interval_is_the_published_one():
     # Newcombe 1998, Table I: 81 of 263, 15 of 148 and 0 of 20 by method 3.
-    assert tables.wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert tables.wilson(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
-    assert tables.wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert table_builders.wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert table_builders.wilson(15 / 148, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
+    assert table_builders.wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
 
 
 def test_every_method_has_its_place():
@@ -139,7 +139,7 @@ def test_table2_is_beside_the_papers_and_only_where_it_was_measured(tmp_path):
         ),
         write_outcomes(tmp_path, "ig", [("ig", "relu", 0.4)], deletion=[0.4]),
     ]
-    table = tables.table2(folders, PARAMS)
+    table = table_builders.table2(folders, PARAMS)
     assert list(table.columns) == SPECS["table2"].names
     keyed = table.set_index(["dataset", "method"])
     assert list(keyed.index) == [("brats", "dxai"), ("brats", "ig"), ("textures", "ig")]
@@ -147,7 +147,7 @@ def test_table2_is_beside_the_papers_and_only_where_it_was_measured(tmp_path):
         [deletion_area(0.6), deletion_area(0.2), deletion_area(0.4)]
     )
     assert keyed["paper"].tolist() == pytest.approx([0.125, 0.171, math.nan], nan_ok=True)
-    assert tables.table2([], PARAMS).empty
+    assert table_builders.table2([], PARAMS).empty
 
 
 def test_table3_is_the_mean_over_seeds(tmp_path):
@@ -156,7 +156,7 @@ def test_table3_is_the_mean_over_seeds(tmp_path):
         write_cross(tmp_path, "resnet18", "resnet18", 0.4, dataset="dota", seed=1),
         write_cross(tmp_path, "resnet18", "simple", 0.2, dataset="dota"),
     ]
-    table = tables.table3(folders, PARAMS)
+    table = table_builders.table3(folders, PARAMS)
     assert list(table.columns) == SPECS["table3"].names
     keyed = table.set_index(["trained", "scorer"])
     own, other = keyed.loc[("resnet18", "resnet18")], keyed.loc[("resnet18", "simple")]
@@ -171,7 +171,7 @@ def test_table3_is_the_mean_over_seeds(tmp_path):
 def test_table4_as_training_goes_on_beside_layers(tmp_path):
     ours = {1: (0.3, 0.5), 7: (0.2, 0.4), 70: (0.1, 0.2), 210: (0.05, 0.1)}
     folder = write_stability(tmp_path, ours, {"gradcam": (0.01, 0.3)}, dataset="afhq", constant=6)
-    table = tables.table4([folder], PARAMS)
+    table = table_builders.table4([folder], PARAMS)
     assert list(table.columns) == SPECS["table4"].names
     assert table["step"].tolist() == [1, 7, 70, 210, pd.NA]
     assert table["seeds"].tolist() == [3, 3, 3, 3, pd.NA]
@@ -188,7 +188,7 @@ def test_table4_as_training_goes_on_beside_layers(tmp_path):
 
 def test_table4_where_every_map_is_constant(tmp_path):
     folder = write_stability(tmp_path, {1: (0.0, 0.5)}, {}, constant=IMAGES)
-    (row,) = tables.table4([folder], PARAMS).to_dict("records")
+    (row,) = table_builders.table4([folder], PARAMS).to_dict("records")
     assert (row["constant"], row["std"]) == (IMAGES, 0)
     assert np.isnan([row["normalised"], row["normalised_low"], row["normalised_high"]]).all()
     assert pd.isna(row["paper"])  # one step is not the paper's four
@@ -199,7 +199,7 @@ def test_table5_counts_what_was_prepared(tmp_path):
     textures = params.datasets["textures"].replace(source="somewhere")
     params = params.replace(datasets={"textures": textures})
     folder = prepared_textures(tmp_path)
-    (row,) = tables.table5([folder], params).to_dict("records")
+    (row,) = table_builders.table5([folder], params).to_dict("records")
     assert set(row) == set(SPECS["table5"].names)
     counted = [len(pd.read_parquet(folder / f"{s}-index.parquet")) for s in ("train", "test")]
     assert [row["train"], row["test"]] == counted
@@ -212,7 +212,7 @@ def test_table5_counts_what_was_prepared(tmp_path):
 def test_an_ablation_is_compared_with_what_was_left_as_it_is(tmp_path):
     base = write_outcomes(tmp_path, "dxai-0", [("dxai", "part", 0.8), ("shuffled", "part", 0.1)])
     worse = write_outcomes(tmp_path, "dxai-two_branches", [("dxai", "part", 0.3)], psnr_db=21.0)
-    table = tables.ablations([base, worse], PARAMS)
+    table = table_builders.ablations([base, worse], PARAMS)
     assert list(table.columns) == SPECS["ablations"].names
     assert table["variant"].tolist() == ["as it is", "two_branches"]
     assert table["auc"].tolist() == pytest.approx([beta_area(0.8), beta_area(0.3)])
@@ -230,14 +230,14 @@ def test_localisation_is_where_something_is_known(tmp_path):
         write_outcomes(tmp_path, "random", [("random", "relu", 0.4)], known=0),
         write_outcomes(tmp_path, "lrp", [("lrp", "failed", "broke")]),
     ]
-    table = tables.localisation(folders, PARAMS)
+    table = table_builders.localisation(folders, PARAMS)
     assert list(table.columns) == SPECS["localisation"].names
     assert list(zip(table["method"], table["sign"], strict=True)) == [
         ("ig", "signed"),
         ("ig", "relu"),
     ]
     assert (table["known"] == 12).all() and (table["pointing"] == 0.75).all()
-    assert tables.localisation(folders[1:], PARAMS).empty
+    assert table_builders.localisation(folders[1:], PARAMS).empty
 
 
 def test_each_class_has_an_area_of_its_own(tmp_path):
@@ -246,7 +246,7 @@ def test_each_class_has_an_area_of_its_own(tmp_path):
         write_outcomes(tmp_path, "lrp", [("lrp", "failed", "broke")]),
         write_outcomes(tmp_path, "dxai-0", [("dxai", "part", (1.0, 0.0))]),
     ]
-    table = tables.per_class(folders, PARAMS)
+    table = table_builders.per_class(folders, PARAMS)
     assert list(table.columns) == SPECS["per_class"].names
     assert list(zip(table["method"], table["sign"], table["class"], strict=True)) == [
         ("dxai", "part", "a"), ("dxai", "part", "b"), ("ig", "signed", "a"), ("ig", "signed", "b"),
@@ -261,7 +261,7 @@ def test_a_class_that_is_never_right_has_no_area(tmp_path):
     outcomes = pd.read_parquet(folder / "outcomes.parquet")
     outcomes.loc[outcomes["label"] == 1, "prediction"] = 0
     outcomes.to_parquet(folder / "outcomes.parquet")
-    first, second = tables.per_class([folder], PARAMS).to_dict("records")
+    first, second = table_builders.per_class([folder], PARAMS).to_dict("records")
     assert first["auc"] == pytest.approx(beta_area(0.4))
     assert second["accuracy"] == 0 and np.isnan(second["auc"])
 
@@ -275,7 +275,7 @@ def test_the_worst_explained_image_comes_first(tmp_path):
         write_outcomes(tmp_path, "ig", [("ig", "signed", 0.0), ("ig", "relu", 0.4)]),
         write_outcomes(tmp_path, "ig", [("ig", "relu", 0.4)], dataset="afhq"),
     ]
-    table = tables.per_image(folders, PARAMS)
+    table = table_builders.per_image(folders, PARAMS)
     assert list(table.columns) == SPECS["per_image"].names
     assert len(table) == IMAGES and set(table["dataset"]) == {"textures"}
     assert table["index"].tolist()[:2] == [40, 7]
@@ -289,11 +289,11 @@ def test_the_worst_explained_image_comes_first(tmp_path):
     keyed = table.set_index("index")
     assert keyed.loc[3, "baseline"] == pytest.approx(lost)  # image 3 of 10 is among the 4 lost
     assert keyed.loc[4, "baseline"] == pytest.approx(kept)
-    assert tables.per_image(folders[2:], PARAMS).empty
+    assert table_builders.per_image(folders[2:], PARAMS).empty
 
 
 def test_per_image_without_baselines_or_uncertainty(tmp_path):
     folder = write_outcomes(tmp_path, "dxai-0", [("dxai", "part", 0.5)])
-    table = tables.per_image([folder], PARAMS)
+    table = table_builders.per_image([folder], PARAMS)
     assert list(table.columns) == SPECS["per_image"].names
     assert table[["baseline", "best_baseline", "uncertainty"]].isna().all(axis=None)

@@ -1,4 +1,4 @@
-"""The charts of the report, each with a heading and a description in words."""
+"""Choose the data of each chart in the report, with a heading and a description in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from dxai.paths import HISTORY, ours_name
-from dxai.reporting.html import svg
+from dxai.reporting.html import svg_charts
 from dxai.reporting.html.case import Case
 from dxai.results.io import Row, read_history
 from dxai.results.methods import OURS, label, rank
@@ -54,7 +54,7 @@ class Charts:
 def curve_charts(case: Case, seed: int, best: str | None) -> Charts:
     """Plot accuracy while the class-distinct part is removed, by each way of removing it."""
     charts: list[Chart] = []
-    shared: dict[str, svg.Series] = {}
+    shared: dict[str, svg_charts.Series] = {}
     for name, (title, xlabel) in CURVE_TITLES.items():
         found = case.curves(name, seed)
         if not found:
@@ -65,14 +65,14 @@ def curve_charts(case: Case, seed: int, best: str | None) -> Charts:
         ends = ", ".join(f"{label(m)} {found[m]['accuracy'][-1]:.2f}" for m in order)
         words = f"{title}. At the right end: {ends}"
         x = found[order[0]]["level"]
-        drawn = svg.lines(x, series, xlabel, "accuracy of the classifier", words, (0, 1.03))
+        drawn = svg_charts.lines(x, series, xlabel, "accuracy of the classifier", words, (0, 1.03))
         charts.append(Chart(title, drawn))
-    return Charts(charts, svg.legend(shared.values()) if charts else NONE)
+    return Charts(charts, svg_charts.legend(shared.values()) if charts else NONE)
 
 
-def _curve(method: str, line: dict[str, Any], band: bool) -> svg.Series:
+def _curve(method: str, line: dict[str, Any], band: bool) -> svg_charts.Series:
     bounds = {"low": line["low"], "high": line["high"]} if band else {}
-    return svg.of_method(method, line["accuracy"], **bounds)
+    return svg_charts.of_method(method, line["accuracy"], **bounds)
 
 
 def bar_charts(case: Case, seed: int) -> Charts:
@@ -93,9 +93,9 @@ def bar_charts(case: Case, seed: int) -> Charts:
             for beta, end in zip((levels[0], levels[-1]), ends, strict=True)
         )
         title = f"Images of class {name}"
-        drawn = svg.bars(names, [levels[i] for i in shown], values, "β", f"{title}. {words}")
+        drawn = svg_charts.bars(names, [levels[i] for i in shown], values, "β", f"{title}. {words}")
         charts.append(Chart(title, drawn))
-    return Charts(charts, svg.bar_legend(names))
+    return Charts(charts, svg_charts.bar_legend(names))
 
 
 def training_charts(classifier: Path, decompositions: dict[int, Path]) -> list[Chart]:
@@ -142,7 +142,7 @@ def stability_chart(rows: list[Row]) -> Chart | None:
             np.array([by.get(step, {}).get(key) for step in steps], float)
             for key in ("std", "std_low", "std_high")
         )
-        line = svg.nth_series(name, k, values, marked=True)
+        line = svg_charts.nth_series(name, k, values, marked=True)
         if np.isfinite([*low, *high]).all():
             line = replace(line, low=low, high=high)
         series.append(line)
@@ -151,8 +151,8 @@ def stability_chart(rows: list[Row]) -> Chart | None:
     top = np.nanmax([s.values if s.high is None else s.high for s in series])
     words = f"{title}. From the first to the last step: {ends}"
     limits = (0.0, 1.05 * float(top))
-    drawn = svg.lines(steps, series, "training step", "deviation", words, limits, log=True)
-    return Chart(title, drawn, svg.legend(series))
+    drawn = svg_charts.lines(steps, series, "training step", "deviation", words, limits, log=True)
+    return Chart(title, drawn, svg_charts.legend(series))
 
 
 def _history(
@@ -171,15 +171,15 @@ def _history(
 def _chart(
     title: str, x: np.ndarray, found: dict[str, np.ndarray], xlabel: str, ylabel: str
 ) -> Chart:
-    steps = svg.thinned(x)
+    steps = svg_charts.thinned(x)
     series = [
-        svg.nth_series(name, k, svg.thinned(values), marked=len(steps) <= 15)
+        svg_charts.nth_series(name, k, svg_charts.thinned(values), marked=len(steps) <= 15)
         for k, (name, values) in enumerate(found.items())
     ]
     last = {name: values[np.isfinite(values)][-1] for name, values in found.items()}
     ends = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
-    drawn = svg.lines(steps, series, xlabel, ylabel, f"{title}. At the end: {ends}")
-    return Chart(title, drawn, svg.legend(series))
+    drawn = svg_charts.lines(steps, series, xlabel, ylabel, f"{title}. At the end: {ends}")
+    return Chart(title, drawn, svg_charts.legend(series))
 
 
 def _logged(values: np.ndarray | None) -> bool:

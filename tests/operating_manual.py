@@ -1,4 +1,4 @@
-"""The commands of docs/operating.md."""
+"""The commands of docs/operating.md, read from the page."""
 
 from __future__ import annotations
 

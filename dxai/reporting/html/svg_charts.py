@@ -1,4 +1,4 @@
-"""Charts as small SVG elements of the page, which follow its theme and draw fast.
+"""Draw charts as small SVG elements of the page, which follow its theme and render fast.
 
 Coordinates are pixels of a chart of `WIDTH` x `HEIGHT`. Every series has a marker, a dash or a
 hatching besides its colour. Names from data are escaped.

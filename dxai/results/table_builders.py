@@ -1,4 +1,4 @@
-"""Makers of the tables in `table_specs`, from the folders that the stages wrote."""
+"""Builders of the tables in `table_specs`, from the folders that the stages wrote."""
 
 from __future__ import annotations
 

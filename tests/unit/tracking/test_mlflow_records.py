@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dxai.tracking.run_records import GUARDS, deltas, flat, guards, numbers
+from dxai.tracking.mlflow_records import GUARDS, deltas, flat, guards, numbers
 
 
 def row(sign: str = "part", method: str = "dxai", **values: float) -> dict[str, Any]:
