@@ -21,7 +21,7 @@ from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
 from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
-from dxai.training.events import EventSink, Stopped
+from dxai.training.events import RESENT, EventSink, Stopped
 from dxai.training.run import TrainingRun
 from dxai.types import Batch
 from dxai.utils import keyed_random
@@ -57,6 +57,8 @@ def train_classifier(
         optimiser.load_state_dict(state["optimiser"])
         best, history, done = state["best"], state["history"], state["step"]
         seen, spent = state["seen"], state["seconds"]
+    for row in history[-RESENT:]:
+        events.emit("row", step=row["epoch"] * steps, numbers=row)
     events.emit("start", step=done, total=total, images=batch_size)
     order = Order.over(data, seed, batch_size)
     began = time.monotonic() - spent

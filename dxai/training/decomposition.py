@@ -21,7 +21,7 @@ from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
 from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.distributed import ProcessGroup
-from dxai.training.events import EventSink, Stopped
+from dxai.training.events import RESENT, EventSink, Stopped
 from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, build_networks, draw_inputs, train_step
 from dxai.types import Batch, Decomposition
@@ -51,6 +51,8 @@ def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list
     share = group.share(params.batch_size)
     start, history, sums, spent, snapshots = _resume(networks, run.load())
     kept = snapshot_steps(params.steps)
+    for row in history[-RESENT:]:
+        events.emit("row", step=row["step"], numbers=row)
     events.emit("start", step=start, total=params.steps, images=params.batch_size)
     shown = _panel_batch(run.validation)
     began = time.monotonic() - spent

@@ -16,6 +16,9 @@ from dxai.training.prometheus import Metrics
 from dxai.utils.files import atomic
 from dxai.utils.progress import Progress
 
+RESENT = 10
+"""Rows of the history that a resumed training emits again: a kill may have lost their events."""
+
 
 class Stopped(Exception):
     """Raised by a training that was asked to stop, after it has saved."""
