@@ -18,11 +18,21 @@ CONFIDENCE = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Curve:
-    """Whether each image was classified correctly at each level."""
+    """Whether each image was classified correctly at each level.
 
-    levels: np.ndarray  # (L,), rising from 0
-    correct: np.ndarray  # (N, L), bool
-    groups: Sequence[str]  # (N,), the units of resampling
+    Attributes
+    ----------
+    levels : ndarray
+        (L,), rising from 0.
+    correct : ndarray
+        (N, L), bool.
+    groups : sequence of str
+        (N,), the units of resampling.
+    """
+
+    levels: np.ndarray
+    correct: np.ndarray
+    groups: Sequence[str]
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -63,8 +73,17 @@ def resampled_means(
 def area(levels: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
     """Trapezoid area under accuracy / accuracy(0), divided by the range of the levels.
 
-    `levels`, (L,), rise from 0; with beta their range is 1, as in Table 1. `accuracy`, (..., L),
-    gives (...): 1 if no accuracy is lost, NaN where accuracy(0) is 0.
+    Parameters
+    ----------
+    levels : ndarray
+        (L,), rising from 0; with beta their range is 1, as in Table 1.
+    accuracy : ndarray
+        (..., L).
+
+    Returns
+    -------
+    ndarray
+        (...), 1 if no accuracy is lost; NaN where accuracy(0) is 0.
     """
     first = accuracy[..., :1]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -91,10 +110,17 @@ def mean_areas(curves: Sequence[Curve], resamples: int, seed: int) -> np.ndarray
 def paired_difference(
     ours: Sequence[Curve], other: Sequence[Curve], resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """Mean area of ours minus that of the other method, low and high of its paired 95% interval.
+    """Mean area of ours minus that of the other method, and its paired 95% interval.
 
-    Each sequence has one curve per seed (the other method may have just one), all over the same
-    images. "Better" means high < 0.
+    Parameters
+    ----------
+    ours, other : sequence of Curve
+        One per seed (the other method may have just one), all over the same images.
+
+    Returns
+    -------
+    tuple of float
+        Difference, low, high. "Better" means high < 0.
     """
     names = [tuple(curve.groups) for curve in (*ours, *other)]
     if len(set(names)) != 1:

@@ -11,19 +11,38 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Known class-distinct content of a batch; NaN for images where it is unknown."""
+    """Known class-distinct content of a batch; NaN for images where it is unknown.
 
-    masks: Tensor  # (B, 1, H, W), in [0, 1]: the class-distinct share of each pixel
-    difference: Tensor  # (B, C, H, W): the image minus its neutral version
+    Attributes
+    ----------
+    masks : Tensor
+        (B, 1, H, W), in [0, 1]: the class-distinct share of each pixel.
+    difference : Tensor
+        (B, C, H, W): the image minus its neutral version, without the class-distinct content.
+    """
+
+    masks: Tensor
+    difference: Tensor
 
 
 def localise(heat: Tensor, distinct: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
     """Compute every measure for a batch, each (B,), NaN where undefined for an image.
 
-    `heat`, (B, 1 or C, H, W), is the heatmap or psi_distinct; `distinct`, (B, C, H, W), is
-    psi_distinct. `pointing`, `average_precision`, `energy_inside` and `mask_area` compare `heat`
-    with the mask (known if it covers at least half of some pixel), `correlation` compares
-    psi_distinct with the known difference.
+    Parameters
+    ----------
+    heat : Tensor
+        (B, 1 or C, H, W): the heatmap, or psi_distinct.
+    distinct : Tensor
+        (B, C, H, W): psi_distinct.
+    truth : GroundTruth
+        Of the same images.
+
+    Returns
+    -------
+    dict
+        `pointing`, `average_precision`, `energy_inside` and `mask_area` of `heat` against the mask
+        (known if it covers at least half of some pixel), and `correlation` of psi_distinct with
+        the known difference.
     """
     missing = torch.full((len(distinct),), torch.nan, dtype=torch.float64)
     inside = truth.masks >= 0.5
@@ -44,8 +63,12 @@ def localise(heat: Tensor, distinct: Tensor, truth: GroundTruth) -> dict[str, Te
 def pointing(heat: Tensor, inside: Tensor) -> Tensor:
     """Pointing game (Zhang et al. 2018): 1 if the largest |heat| is in the region, else 0; (B,).
 
-    `heat`, (B, 1 or C, H, W), counts by its mean absolute value over channels; `inside`,
-    (B, 1, H, W), is bool. Chance is the region's share of the area.
+    Parameters
+    ----------
+    heat : Tensor
+        (B, 1 or C, H, W); its absolute values are averaged over channels.
+    inside : Tensor
+        (B, 1, H, W), bool. Chance is the region's share of the area.
     """
     peak = heat.abs().mean(1).flatten(1).argmax(1)
     return inside.flatten(1).gather(1, peak[:, None])[:, 0].double()
@@ -70,10 +93,19 @@ def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
 
 
 def energy_inside(distinct: Tensor, masks: Tensor) -> Tensor:
-    """Share of the energy of psi_distinct (or a heatmap) inside the known region: (B,), in [0, 1].
+    """Share of the energy of psi_distinct (or a heatmap) inside the known region.
 
-    `distinct` is (B, C, H, W); `masks`, (B, 1, H, W), in [0, 1], is the region's share of each
-    pixel. Higher is better; chance is ``masks.mean((1, 2, 3))``, and zeros give 0.
+    Parameters
+    ----------
+    distinct : Tensor
+        (B, C, H, W), psi_distinct or a heatmap.
+    masks : Tensor
+        (B, 1, H, W), in [0, 1]: the region's share of each pixel.
+
+    Returns
+    -------
+    Tensor
+        (B,), in [0, 1]; higher is better, and chance is ``masks.mean((1, 2, 3))``. Zeros give 0.
     """
     energy = distinct.double().square()
     total = energy.sum((1, 2, 3))

@@ -21,10 +21,21 @@ DELETED = (0.0, 0.05, 0.1, 0.15, 0.2)
 
 
 def distinct_from_heatmap(heatmap: Tensor, images: Tensor, sign: str) -> Tensor:
-    """psi_distinct = w x with w = H / max|H| per image (Section 4 of the paper): (B, C, H, W).
+    """psi_distinct = w x with w = H / max|H| per image (Section 4 of the paper).
 
-    `heatmap` is (B, 1 or C, H, W), `images` are in [-1, 1], and `sign` is that of `with_sign`. A
-    heatmap of zeros gives 0.
+    Parameters
+    ----------
+    heatmap : Tensor
+        (B, 1 or C, H, W).
+    images : Tensor
+        (B, C, H, W) in [-1, 1].
+    sign : {'signed', 'relu'}
+        Keep the heatmap's sign, or set negative values to 0 first (the paper's H >= 0).
+
+    Returns
+    -------
+    Tensor
+        (B, C, H, W); 0 where a heatmap is 0 everywhere.
     """
     heatmap = with_sign(heatmap, sign)
     peak = heatmap.abs().amax((1, 2, 3), keepdim=True)
@@ -58,10 +69,21 @@ def delete(
 ) -> Tensor:
     """Delete the pixels that a map ranks highest (Table 2): (L, B, C, H, W).
 
-    Pixels are ranked by the mean absolute value over channels of `heat`, (B, 1 or C, H, W), a
-    heatmap (not w x) or psi_distinct. The index (B,) of each image in its split and `seed` break
-    ties. Each of the L `shares` of the pixels is rounded to a whole number of them, and `fill`
-    replaces their values in all channels.
+    Parameters
+    ----------
+    images : Tensor
+        (B, C, H, W).
+    heat : Tensor
+        (B, 1 or C, H, W), a heatmap (not w x) or psi_distinct; pixels are ranked by its mean
+        absolute value over channels.
+    shares : sequence of float
+        L shares of the pixels, each rounded to a whole number of them.
+    fill : float
+        Replaces the values of deleted pixels in all channels.
+    index : Tensor
+        (B,), the index of each image in its split; with `seed` it breaks ties.
+    seed : int
+        The run's seed.
     """
     ranks = heat.abs().mean(1).flatten(1).double().numpy()
     pixels = ranks.shape[1]

@@ -11,8 +11,16 @@ import numpy as np
 def deviation(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean over pixels of the standard deviation over maps, absolute and relative to their range.
 
-    `maps` is (S, N, C, H, W); both results are (N,). The standard deviation (ddof 0) is divided by
-    the range of the image's values over all its maps; NaN if its maps are constant.
+    Parameters
+    ----------
+    maps : ndarray
+        (S, N, C, H, W).
+
+    Returns
+    -------
+    tuple of ndarray
+        Each (N,): the standard deviation (ddof 0), and the same divided by the range of the
+        image's values over all its maps; NaN if its maps are constant.
     """
     spread = pixel_deviation(maps).mean((1, 2, 3))
     values = maps.astype(np.float64)

@@ -17,10 +17,20 @@ from dxai.utils import keyed_random
 class Order:
     """An endless stream of shuffled passes over `n` images, cut into batches.
 
-    `seed` determines the order. A dataset that does not fit in memory has its row groups shuffled,
-    then the images within each `window` of row groups: a shuffle buffer whose state is a function
-    of the step, so that resuming needs none. `blocks`, (R + 1,), are the starts of the row groups
-    and the end; None shuffles all images together.
+    A dataset that does not fit in memory has its row groups shuffled, then the images within each
+    window of row groups: a shuffle buffer whose state is a function of the step, so that resuming
+    needs none.
+
+    Parameters
+    ----------
+    seed : int
+        Determines the order.
+    n, batch_size : int
+        Images in the split and in a batch.
+    blocks : ndarray, optional
+        (R + 1,), the starts of the row groups, and the end; None shuffles all images together.
+    window : int
+        Row groups whose images are shuffled together.
     """
 
     def __init__(

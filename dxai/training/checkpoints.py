@@ -45,9 +45,15 @@ class Manifest:
 class Checkpoint:
     """The last `keep` checkpoints of one training, and the best.
 
-    The name of `folder` should contain a digest of everything that determines the result, so that a
-    run with other settings never resumes from it. `mirror` is a URL (``s3://bucket/prefix``) for
-    copies, from which other machines resume.
+    Parameters
+    ----------
+    folder : Path
+        Of this training alone; its name should contain a digest of everything that determines the
+        result, so that a run with other settings never resumes from it.
+    mirror : str, optional
+        A URL (``s3://bucket/prefix``) for copies, from which other machines resume.
+    keep : int
+        Number of latest checkpoints kept; the best is kept too.
     """
 
     def __init__(self, folder: Path, mirror: str | None = None, keep: int = 2) -> None:
@@ -57,7 +63,10 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """Return the state of the last intact checkpoint, or None.
 
-        Raises `CheckpointError` if the object store, which may have a later one, is unreachable.
+        Raises
+        ------
+        CheckpointError
+            If the object store, which may have a later one, is unreachable.
         """
         here, there = self._local(), self._remote()
         for step in sorted({*here, *there}, reverse=True):
@@ -75,8 +84,14 @@ class Checkpoint:
         """Save a state of tensors and plain values, and delete checkpoints no longer needed.
 
         `step` counts the steps done; the checkpoint with the highest score is kept besides the last
-        ones. Raises `OSError` if writing fails (earlier checkpoints are kept), and
-        `CheckpointError` if the upload fails; its message says what is kept on disk.
+        ones.
+
+        Raises
+        ------
+        OSError
+            If writing fails; earlier checkpoints are kept.
+        CheckpointError
+            If the upload fails; the message says what is kept on disk.
         """
         path = self._path(step)
         for left in self.folder.glob(".*.tmp"):  # left by a killed process

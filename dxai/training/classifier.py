@@ -35,9 +35,18 @@ def train_classifier(
     Uses cross-entropy, AdamW, a cosine schedule from `lr` to 0 over all epochs, and early stopping.
     A checkpoint is written after each epoch and when stopped.
 
-    Returns a row per epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
-    `validation_accuracy`, `seconds` since the start. Raises `NonFiniteError`, with step and image
-    ids, and, if the event sink requests it, `Stopped` after saving.
+    Returns
+    -------
+    list of dict
+        One row per epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
+        `validation_accuracy`, `seconds` since the start.
+
+    Raises
+    ------
+    NonFiniteError
+        With step and image ids.
+    Stopped
+        If the event sink requested it; everything up to that step is saved.
     """
     data, seed, events, group = run.data, run.seed, run.events, run.group
     group.synchronise_batch_norm(network)

@@ -40,9 +40,18 @@ READ_EVERY = 20
 def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list[dict[str, Any]]:
     """Train `networks`, as built by `build_networks`, in place; resume from a checkpoint if any.
 
-    Returns the history, a row every `log_every` steps: `step`, `seconds`, `loss/...`, and `psnr_db`
-    on validation images. Raises `NonFiniteError`, with step, losses and image ids, and, if the
-    event sink requests it, `Stopped` after saving.
+    Returns
+    -------
+    list of dict
+        The history, a row every `log_every` steps: `step`, `seconds`, `loss/...`, and `psnr_db` on
+        validation images.
+
+    Raises
+    ------
+    NonFiniteError
+        With step, losses and image ids.
+    Stopped
+        If the event sink requested it; everything up to that step is saved.
     """
     data, seed, events, group = run.data, run.seed, run.events, run.group
     classes = len(data.class_names)

@@ -20,7 +20,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class ProcessGroup:
     """One worker's view of the process group, by default as its only worker.
 
-    `rank` counts from 0. With `size` > 1, `torch.distributed` must be initialised.
+    Attributes
+    ----------
+    rank, size : int
+        This worker's number, from 0, and the number of workers. With more than one,
+        `torch.distributed` must be initialised.
     """
 
     rank: int = 0
@@ -29,7 +33,10 @@ class ProcessGroup:
     def share(self, batch_size: int) -> range:
         """Return this worker's positions in a batch.
 
-        Raises `ValueError` if it cannot be divided equally, which would change the mean.
+        Raises
+        ------
+        ValueError
+            If the batch cannot be divided equally, which would change the mean.
         """
         if batch_size % self.size:
             valid = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
@@ -71,7 +78,10 @@ class ProcessGroup:
     def synchronise_batch_norm(self, network: nn.Module) -> nn.Module:
         """Compute batch norm statistics over the whole batch (`nn.SyncBatchNorm` needs a GPU).
 
-        Raises `ValueError` for a custom batch norm class.
+        Raises
+        ------
+        ValueError
+            For a custom batch norm class.
         """
         if self.size > 1:
             for module in network.modules():

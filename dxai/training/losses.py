@@ -30,8 +30,12 @@ def adversarial_fake(head: Tensor) -> Tensor:
 def distribution_kl(heads: Tensor, logits: Tensor, direction: str = "d_c") -> Tensor:
     """KL(D||C) between class distributions on real images (Eq. 11), or KL(C||D) for ``c_d``.
 
-    `heads` (of D) and `logits` (of the classifier C, without gradient) are (B, c). `direction`,
-    'd_c' or 'c_d', starts with the distribution that is averaged over.
+    Parameters
+    ----------
+    heads, logits : Tensor
+        (B, c), of the discriminator D and of the classifier C; the latter gets no gradient.
+    direction : {'d_c', 'c_d'}
+        Starts with the distribution that is averaged over: D or C.
     """
     log_d, log_c = heads.log_softmax(1), logits.detach().log_softmax(1)
     if direction == "d_c":
@@ -69,9 +73,14 @@ def distinct_reconstruction(
         (B, C, H, W); the mean of |psi_distinct^y| is taken per image and channel.
     over : {'image', 'batch'}
         Divide by the mask's size per image and average, independently of how a batch is split, or
-        by its size over the whole batch. An empty mask contributes 0.
+        by its size over the whole batch.
     mean_over_workers : callable
         For ``batch``: the mean of a scalar over all workers sharing the batch.
+
+    Returns
+    -------
+    Tensor
+        Scalar; an empty mask contributes 0.
     """
     size = distinct.detach().abs()
     mask = (size > size.mean((2, 3), keepdim=True)).to(x.dtype)
@@ -92,7 +101,12 @@ def neutrality(logits: Tensor) -> Tensor:
 def r1_penalty(head: Tensor, x: Tensor) -> Tensor:
     """1/2 ||grad_x D_y(x)||^2 per image, averaged (Mescheder et al. 2018).
 
-    `head` (B,) is the output for the images `x` (B, C, H, W), which need `requires_grad`.
+    Parameters
+    ----------
+    head : Tensor
+        (B,), the discriminator's output for the images.
+    x : Tensor
+        (B, C, H, W), with `requires_grad`.
     """
     (gradient,) = torch.autograd.grad(head.sum(), x, create_graph=True)
     return 0.5 * gradient.square().sum((1, 2, 3)).mean()

@@ -21,9 +21,18 @@ class NonFiniteError(ValueError):
 class TrainingRun:
     """One worker's data, checkpoints, events and connection to the other workers.
 
-    `data` trains, `validation` selects and monitors; test images are never used. `seed` keys every
-    random draw. `checkpoint` belongs to this training alone; only the first worker reads and writes
-    it, and only the first worker's `events` can request a stop.
+    Attributes
+    ----------
+    data, validation : ShardedDataset
+        Images to train on, and images to select and monitor with. Test images are never used.
+    seed : int
+        Keys every random draw.
+    checkpoint : Checkpoint
+        Of this training alone; read and written by the first worker only.
+    events : EventSink
+        Receives progress and may request a stop; only the first worker's is asked.
+    group : ProcessGroup
+        The workers that share each batch.
     """
 
     data: ShardedDataset

@@ -72,8 +72,11 @@ def build_networks(
 ) -> Networks:
     """Build networks and optimisers; the initial weights depend on `seed`, not on the device.
 
-    Raises `ValueError` for a joint classifier with a single-head discriminator, or `compile`
-    without a C++ compiler.
+    Raises
+    ------
+    ValueError
+        For a joint classifier with a single-head discriminator, or `compile` without a C++
+        compiler.
     """
     if classifier is None and params.discriminator_heads != "class":
         raise ValueError("classifier joint: needs decompose.discriminator_heads: class")
@@ -164,11 +167,21 @@ def draw_inputs(
 def blend(
     psi_y: Tensor, psi_other: Tensor, alpha: Tensor, zero_distinction: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Return the alpha-blended images x_hat^y and x_hat^y~ of Eq. 5, each (B, C, H, W).
+    """Return the alpha-blended images of Eq. 5.
 
-    `psi_y` and `psi_other`, (B, n, C, H, W), are the branches under the styles of the image's class
-    and of the other class; `alpha`, (B, n - 1) or (1, n - 1), is in [0, 1]. `zero_distinction`
-    replaces psi_distinct of the other class by 0.
+    Parameters
+    ----------
+    psi_y, psi_other : Tensor
+        (B, n, C, H, W), branches under the styles of the image's class and of the other class.
+    alpha : Tensor
+        (B, n - 1) or (1, n - 1), in [0, 1].
+    zero_distinction : bool
+        Whether psi_distinct of the other class is replaced by 0.
+
+    Returns
+    -------
+    tuple of Tensor
+        x_hat^y and x_hat^y~, each (B, C, H, W).
     """
     alpha = alpha[:, :, None, None, None]
     own, other = psi_y[:, 1:], psi_other[:, 1:]
@@ -183,9 +196,14 @@ def blend(
 class Savings:
     """Optimisations that change no loss; switched off only in benchmarks/step.py.
 
-    `one_pass` uses one generator pass for both updates and one encoder pass for both styles;
-    `real_once` passes each real image through the discriminator once, not once per blend; `frozen`
-    computes no gradients of its weights while the generator is updated.
+    Attributes
+    ----------
+    one_pass : bool
+        Use one generator pass for both updates and one encoder pass for both styles.
+    real_once : bool
+        Pass each real image through the discriminator once, not once per blend.
+    frozen : bool
+        Compute no gradients of the discriminator's weights while the generator is updated.
     """
 
     one_pass: bool = True
@@ -222,11 +240,27 @@ def train_step(
     group: ProcessGroup = SINGLE_PROCESS,
     savings: Savings = ALL,
 ) -> dict[str, Tensor]:
-    """Update discriminator, generator, mapping network and averages, in place, with one batch.
+    """Update discriminator, generator, mapping network and averages with one batch.
 
-    `x`, (B, C, H, W) in [-1, 1], and `y`, (B,), are this worker's share of the batch; gradients are
-    averaged over `group`. `step` counts from 0. Returns unweighted losses by name, `total` and
-    `total_d`, as scalars on this share.
+    Parameters
+    ----------
+    networks : Networks
+        Changed in place.
+    x, y : Tensor
+        (B, C, H, W) in [-1, 1] and (B,): this worker's share of the batch.
+    drawn : RandomInputs
+        The step's random inputs.
+    step : int
+        Counted from 0.
+    group : ProcessGroup
+        The workers that share the batch; gradients are averaged over it.
+    savings : Savings
+        All, except in a benchmark.
+
+    Returns
+    -------
+    dict of Tensor
+        Unweighted losses by name, `total` and `total_d`: scalars on this worker's share.
     """
     with torch.set_grad_enabled(savings.one_pass):
         blended = blends(networks, params, x, y, drawn, savings)

@@ -72,12 +72,28 @@ def launch(
 ) -> tuple[dict[str, Any], Checkpoint]:
     """Train to completion, resuming from a checkpoint if there is one.
 
-    `title` starts progress lines; `name` contains a digest of everything that determines the
-    result; `folder` gets panels/, events.jsonl and Ray's log.
+    Parameters
+    ----------
+    job : Job
+        The training.
+    title : str
+        Starts progress lines.
+    name : str
+        Contains a digest of everything that determines the result.
+    folder : Path
+        Gets panels/, events.jsonl and Ray's log.
+    params : TrainingParams
+        Where and how it runs.
 
-    Returns the final state and its checkpoint, to be removed once the result is written. Raises
-    `TrainingError`, `TrainingFailed`, or, after a signal, KeyboardInterrupt or SystemExit once the
-    state is saved.
+    Returns
+    -------
+    dict, Checkpoint
+        The final state and its checkpoint, to be removed once the result is written.
+
+    Raises
+    ------
+    TrainingError, TrainingFailed
+        See these. After a signal, KeyboardInterrupt or SystemExit once the state is saved.
     """
     if "://" in params.storage:
         checkpoint = Checkpoint(cache_root() / "checkpoints" / name, params.storage, params.keep)
