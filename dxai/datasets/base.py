@@ -20,42 +20,87 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class File:
-    """A file of a source, as it was when the source was listed."""
+    """A file of a source, as it was when the source was listed.
 
-    name: str  # path relative to the source, with `/` between folders
-    size: int  # bytes
-    version: str  # changes with the content: time of the last write, an ETag
+    Attributes
+    ----------
+    name : str
+        Path relative to the source, with `/` between folders.
+    size : int
+        Bytes.
+    version : str
+        Changes with the content: time of the last write, an ETag.
+    """
+
+    name: str
+    size: int
+    version: str
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Smallest piece that a process reads at once: an image file, a volume, an aerial image."""
+    """Smallest piece that a process reads at once: an image file, a volume, an aerial image.
 
-    key: str  # unique; the ids of its samples start with it
-    split: str = ""  # empty if its samples belong to several splits
-    files: tuple[File, ...] = ()  # units whose first files are equal are duplicates
-    label: str = ""  # class of its samples, if they share one
-    group: str = ""  # samples of a group are never separated
-    about: tuple[Any, ...] = ()  # anything else the layout needs to read the unit
+    Attributes
+    ----------
+    key : str
+        Unique; the ids of its samples start with it.
+    split : str
+        Split of its samples; empty if they belong to several.
+    files : tuple of File
+        Files to load. Units whose first files are equal are duplicates.
+    label : str
+        Class of its samples, if they share one.
+    group : str
+        Samples of a group are never separated.
+    about : tuple
+        Anything else the layout needs to read the unit.
+    """
+
+    key: str
+    split: str = ""
+    files: tuple[File, ...] = ()
+    label: str = ""
+    group: str = ""
+    about: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, cropped and resized, on its way into a shard."""
+    """One image, cropped and resized, on its way into a shard.
 
-    image: np.ndarray  # uint8, (H, W) gray or (H, W, 3) RGB
-    split: str  # one of SPLITS
-    label: str  # name of its class
-    id: str  # unique in the dataset
-    # Images of a group are never separated by splitting or resampling: the source block of a
-    # photograph, a patient; the image itself where images are independent.
+    Attributes
+    ----------
+    image : ndarray
+        uint8, (H, W) gray or (H, W, 3) RGB.
+    split : {'train', 'validation', 'test'}
+        One of `SPLITS`.
+    label : str
+        Name of its class.
+    id : str
+        Unique in the dataset.
+    group : str
+        Images of a group are never separated by splitting or resampling: the source block of a
+        photograph, a patient; the image itself where images are independent.
+    source : str
+        A file relative to the source folder, and the box within it.
+    mask : ndarray, optional
+        uint8, (H, W), where known: the class-distinct share of each pixel, of 255.
+    neutral : ndarray, optional
+        Like `image`, where known: the same without the class-distinct content.
+    size : (int, int), optional
+        Width and height of the image file, pixels; None takes those of `image`.
+    """
+
+    image: np.ndarray
+    split: str
+    label: str
+    id: str
     group: str
-    source: str  # a file relative to the source folder, and the box within it
-    # uint8, (H, W), where known: the class-distinct share of each pixel, of 255.
+    source: str
     mask: np.ndarray | None = None
-    # Like `image`, where known: the same without the class-distinct content.
     neutral: np.ndarray | None = None
-    size: tuple[int, int] | None = None  # width, height of the image file; None: those of `image`
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,31 +119,57 @@ Load = Callable[[File], bytes]
 
 @dataclass(frozen=True)
 class Listing:
-    """Images that a layout found, before any is read."""
+    """Images that a layout found, before any is read.
 
-    class_names: tuple[str, ...]  # in the order of the integer labels
+    Attributes
+    ----------
+    class_names : tuple of str
+        Every class, in the order of the integer labels.
+    units : sequence of Unit
+        Everything to read.
+    read : callable
+        ``read(unit, load)`` yields the samples of a unit, and the images it drops. It runs in other
+        processes, so it must be a function of a module, or a `functools.partial` of one.
+    options : dict
+        The layout's options with their defaults, for the manifest.
+    dropped : tuple of Dropped
+        Images left out while listing.
+    notes : tuple of str
+        Remarks for the user that are not errors.
+    """
+
+    class_names: tuple[str, ...]
     units: Sequence[Unit]
-    # ``read(unit, load)`` yields the samples of a unit, and the images it drops. It runs in other
-    # processes, so it must be a function of a module, or a `functools.partial` of one.
     read: Callable[[Unit, Load], Iterable[Sample | Dropped]]
-    options: dict[str, Any] = field(default_factory=dict)  # with their defaults, for the manifest
-    dropped: tuple[Dropped, ...] = ()  # left out while listing
-    notes: tuple[str, ...] = ()  # remarks for the user that are not errors
+    options: dict[str, Any] = field(default_factory=dict)
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset's native layout: how to find its images, and a small set drawn in it."""
+    """A dataset's native layout: how to find its images, and a small set drawn in it.
 
-    # ``find(source, dataset, prepare)`` lists the images of a `dxai.datasets.source.Source`.
+    Attributes
+    ----------
+    find : callable
+        ``find(source, dataset, prepare)`` lists the images of a `dxai.datasets.source.Source`.
+    render_sample : callable or None
+        ``render_sample(folder, options)`` writes a small synthetic set in the native layout
+        (`source: sample`), with the ground truth of each image in `truth/mask/` or
+        `truth/neutral/` under the image's own path. None if the layout reads no source.
+    origin, licence : str
+        For the data card.
+    counts : callable
+        ``counts(options)`` gives the paper's numbers of training (validation included) and test
+        images (Table 5), or None.
+    exact : bool
+        Whether a release declared as the paper's must have exactly these counts.
+    """
+
     find: Callable[[Any, DatasetParams, PrepareParams], Listing]
-    # ``render_sample(folder, options)`` writes a small synthetic set in the native layout
-    # (`source: sample`), with the ground truth of each image in `truth/mask/` or `truth/neutral/`
-    # under the image's own path. None if the layout reads no source.
     render_sample: Callable[[Path, dict[str, Any]], None] | None
-    origin: str  # for the data card, as is the licence
+    origin: str
     licence: str
-    # ``counts(options)`` gives the paper's numbers of training (validation included) and test
-    # images (Table 5), or None.
     counts: Callable[[dict[str, Any]], tuple[int, int] | None] = lambda options: None
-    exact: bool = False  # whether a release declared as the paper's must have exactly these counts
+    exact: bool = False

@@ -32,15 +32,31 @@ UNREADABLE = (
 
 
 def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
-    """Read an image file, in any format of Pillow, as a square uint8 array, (H, W) or (H, W, 3).
+    """Read an image file as a square 8-bit image.
 
     The EXIF orientation is applied, transparent pixels are laid over black, an animation gives its
     first frame, and 16-bit gray is scaled by its full range (65535 becomes 255). The largest
-    centred square is then resized to `image_size` pixels with a bicubic filter whose support grows
-    with the reduction, so that a smaller image is not aliased. One channel is luma (ITU-R 601-2),
-    three are RGB.
+    centred square is then resized with a bicubic filter whose support grows with the reduction, so
+    that a smaller image is not aliased.
 
-    A file that cannot be read whole, or values without a defined range, raise `DataError`.
+    Parameters
+    ----------
+    path : path
+        Any file that Pillow reads.
+    image_size : int
+        Side of the result, pixels.
+    channels : {1, 3}
+        1 gives luma (ITU-R 601-2), 3 gives RGB.
+
+    Returns
+    -------
+    ndarray
+        uint8, (image_size, image_size) or (image_size, image_size, 3).
+
+    Raises
+    ------
+    DataError
+        For a file that cannot be read whole, or values without a defined range.
     """
     try:
         data = Path(path).read_bytes()

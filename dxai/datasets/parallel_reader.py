@@ -33,13 +33,20 @@ SERIAL_BYTES = 16 << 20
 
 @dataclass
 class Reading:
-    """Result of reading one unit."""
+    """Result of reading one unit.
 
-    rows: list[tuple[str, dict[str, Any]]]  # split and encoded row of each sample
-    # For the data card, a resumed run and the search for duplicates, as JSON: ``unit``, ``split``,
-    # ``digest`` of the first file, ``rows`` (split -> class -> images), ``dropped`` ([rule, count,
-    # split, class]), ``sizes`` ("WxH" -> images) and ``intensity`` (class -> counts of pixel values
-    # in `BINS` bins; of large images every k-th pixel).
+    Attributes
+    ----------
+    rows : list of (str, dict)
+        Split and encoded row of each sample.
+    facts : dict
+        For the data card, a resumed run and the search for duplicates, as JSON: ``unit``,
+        ``split``, ``digest`` of the first file, ``rows`` (split -> class -> images), ``dropped``
+        ([rule, count, split, class]), ``sizes`` ("WxH" -> images) and ``intensity`` (class ->
+        counts of pixel values in `BINS` bins; of large images every k-th pixel).
+    """
+
+    rows: list[tuple[str, dict[str, Any]]]
     facts: dict[str, Any]
 
 
@@ -112,8 +119,12 @@ def read_all(
 ) -> Generator[Reading, None, None]:
     """Read units in `workers` processes (0: one per core), in the order given.
 
-    Only a few batches are in progress, so that memory does not grow with the number of units. An
-    unusable unit, or a killed process, raises `DataError`.
+    Only a few batches are in progress, so that memory does not grow with the number of units.
+
+    Raises
+    ------
+    DataError
+        For an unusable unit, or a process that was killed.
     """
     workers = workers or len(os.sched_getaffinity(0))
     size = sum(file.size for unit in units for file in unit.files)

@@ -36,14 +36,30 @@ DUPLICATE = "the same file as one of another split"
 
 @dataclass(frozen=True)
 class Target:
-    """Content and destination of a prepared dataset."""
+    """Content and destination of a prepared dataset.
 
-    out: Path  # the dataset's folder, which changes only after everything was read
-    work: Path  # unfinished work of exactly these settings and this source
-    about: dict[str, Any]  # ``name``, ``layout``, ``channels``, ``image_size``, ``encoding``
-    shard_bytes: int = 128 << 20  # a shard is closed at this size
-    duplicates: str = "report"  # or "drop", "refuse": handling of files that another split has too
-    origin: str = ""  # for the data card, as are the next two
+    Attributes
+    ----------
+    out : Path
+        The dataset's folder, which changes only after everything was read.
+    work : Path
+        Unfinished work of exactly these settings and this source.
+    about : dict
+        ``name``, ``layout``, ``channels``, ``image_size``, ``encoding``, for the manifest.
+    shard_bytes : int
+        A shard is closed at this size.
+    duplicates : {'report', 'drop', 'refuse'}
+        Handling of files that another split has too.
+    origin, licence, paper
+        For the data card.
+    """
+
+    out: Path
+    work: Path
+    about: dict[str, Any]
+    shard_bytes: int = 128 << 20
+    duplicates: str = "report"
+    origin: str = ""
     licence: str = ""
     paper: tuple[int, int] | None = None
 
@@ -53,12 +69,18 @@ def write_dataset(
 ) -> dict[str, Any]:
     """Read every unit of a listing into shards, in `workers` processes as `read_all` does.
 
-    Return the manifest: `target.about`, ``class_names``, ``options``, ``counts`` (split -> class ->
-    images), ``dropped`` (rules and images left out), ``duplicates``, ``notes``, ``shards``
-    (split -> names) and ``files`` (name -> SHA-256).
+    Returns
+    -------
+    dict
+        The manifest: `target.about`, ``class_names``, ``options``, ``counts`` (split -> class ->
+        images), ``dropped`` (rules and images left out), ``duplicates``, ``notes``, ``shards``
+        (split -> names) and ``files`` (name -> SHA-256).
 
-    Raise `DataError` for an unusable image, two units of the same name, a class without images in
-    a split, a refused duplicate, a disk that cannot be written, or another process at this work.
+    Raises
+    ------
+    DataError
+        For an unusable image, two units of the same name, a class without images in a split, a
+        refused duplicate, a disk that cannot be written, or another process at this work.
     """
     twins = [key for key, n in Counter(unit.key for unit in listing.units).items() if n > 1]
     if twins:

@@ -27,8 +27,19 @@ class RandomMap(BatchExplainer):
 def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
     """Permute the pixels of each image, all channels of a pixel together.
 
-    From psi_distinct, (B, C, H, W), this makes the same values, energy and histogram without
-    structure. `seed` and the index (B,) of each image in its split key the permutation.
+    Parameters
+    ----------
+    distinct : Tensor
+        (B, C, H, W), psi_distinct.
+    index : Tensor
+        (B,), the index of each image in its split; with `seed` it keys the permutation.
+    seed : int
+        The run's seed.
+
+    Returns
+    -------
+    Tensor
+        (B, C, H, W): the same values, energy and histogram without structure.
     """
     images = []
     for image, i in zip(distinct.flatten(2), index.tolist(), strict=True):

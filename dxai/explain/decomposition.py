@@ -73,6 +73,11 @@ class DXAI(Explainer):
         index : Tensor, optional
             (B,), keys each image's latent; default: 0 .. B-1.
 
+        Returns
+        -------
+        Decomposition
+            distinct + agnostic + residual is the image.
+
         Raises
         ------
         ValueError

@@ -36,7 +36,10 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
     modules, a module used twice becomes two, and no activation shares its input tensor, on which
     Captum sets hooks, with other nodes.
 
-    Raises `Unsupported` if torch.fx cannot follow control flow that depends on values.
+    Raises
+    ------
+    Unsupported
+        If torch.fx cannot follow control flow that depends on values.
     """
     try:
         model = fx.symbolic_trace(frozen_copy(classifier))

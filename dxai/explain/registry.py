@@ -30,10 +30,17 @@ EXPLAINERS = {
 def build_explainer(
     name: str, classifier: nn.Module, settings: dict[str, Any] | None = None, seed: int = 0
 ) -> Explainer:
-    """Build the explainer `name` for `classifier`, images (B, C, H, W) in [-1, 1] to logits (B, c).
+    """Build the explainer `name` for `classifier`.
 
-    Other parameters and errors are those of `BatchExplainer`. An unknown method raises
-    `ParamsError`, a ValueError that names the valid ones.
+    `classifier` maps images (B, C, H, W) in [-1, 1] to logits (B, c); the other parameters are
+    those of `BatchExplainer`.
+
+    Raises
+    ------
+    ParamsError
+        For an unknown method or setting; a ValueError that names the valid ones.
+    Unsupported
+        If the method cannot apply to this classifier; the message says why.
     """
     module, kind = EXPLAINERS[choose("method", name, EXPLAINERS)]
     found = getattr(importlib.import_module(f"dxai.explain.{module}"), kind)

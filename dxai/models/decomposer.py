@@ -15,8 +15,14 @@ from dxai.types import Decomposition
 class Decomposer(nn.Module):
     """The trained network that decomposes images.
 
-    `latent_dim` and `mapping_width` are the sizes of z and of the hidden layers of
-    `MappingNetwork`; `generator` takes the options of `Generator`.
+    Parameters
+    ----------
+    channels, classes, image_size : int
+        Of the images and labels.
+    latent_dim, mapping_width : int
+        Sizes of z and of the hidden layers of `MappingNetwork`.
+    generator
+        Options of `Generator`.
     """
 
     def __init__(

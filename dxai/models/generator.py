@@ -120,8 +120,14 @@ class Generator(nn.Module):
 class MappingNetwork(nn.Module):
     """Map a latent and a class to one style vector per AdaIN block.
 
-    Each class has a head that gives `styles` (K) vectors of size `style_dim` (S); hidden layers
-    have `width` units.
+    Parameters
+    ----------
+    latent_dim, width, style_dim : int
+        Sizes of z, of the hidden layers, and of a style vector (S).
+    classes : int
+        Number of classes; each has a head of its own.
+    styles : int
+        K, the number of AdaIN blocks of the generator.
     """
 
     def __init__(

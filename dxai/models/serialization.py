@@ -27,8 +27,15 @@ class ModelError(ValueError):
 def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) -> None:
     """Write a classifier.
 
-    `info` holds `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`,
-    `profile`, and any other metadata.
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    network : nn.Module
+        As built by `build_classifier`.
+    info : dict
+        `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`, `profile`, and
+        any other metadata.
     """
     write_tensors(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
 
@@ -51,8 +58,17 @@ def save_decomposer(
 ) -> None:
     """Write a decomposition together with the classifier that it explains.
 
-    `decomposer` has the averaged weights; `info` holds `settings` (constructor arguments of
-    `Decomposer`), `seed`, `steps`, `profile`, `class_names`, ...
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    decomposer : Decomposer
+        With the averaged weights.
+    info : dict
+        `settings` (constructor arguments of `Decomposer`), `seed`, `steps`, `profile`,
+        `class_names`, ...
+    classifier, classifier_info
+        As for `save_classifier`.
     """
     write_tensors(
         path,

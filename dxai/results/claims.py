@@ -33,10 +33,18 @@ def all_claims(
 ) -> pd.DataFrame:
     """Return every claim that the results allow, one per row.
 
-    The folders are those of the stages `baseline` and `ours`, `cross`, and `stability`; `params`
-    sets the number of resamples and their seed. `ours_value` is the mean over `seeds` seeds;
-    `other` names the other side: the best baseline (Tables 1 and 2), another classifier (Table 3),
-    Grad-CAM (Table 4).
+    Parameters
+    ----------
+    outcomes, cross, stability : sequence of Path
+        Folders written by the stages `baseline` and `ours`, `cross`, and `stability`.
+    params : Params
+        Sets the number of resamples and their seed.
+
+    Returns
+    -------
+    DataFrame
+        `ours_value` is the mean over `seeds` seeds; `other` names the other side: the best
+        baseline (Tables 1 and 2), another classifier (Table 3), Grad-CAM (Table 4).
     """
     rows = [
         *_against_baselines(outcomes, params.evaluate),

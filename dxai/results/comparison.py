@@ -31,9 +31,20 @@ class Verdict(Enum):
 class LoggedRun:
     """MLflow's data about a run.
 
-    `started` is the time of logging. `params` has settings under dotted names; `data` maps a
-    dataset to a hash of its prepared files. `commit` is the code's, and `dirty` says whether files
-    differed from it. `cells` are those of its tables.
+    Attributes
+    ----------
+    id, name, started : str
+        As in MLflow; the last is the time of logging.
+    params : mapping
+        Settings under dotted names.
+    data : mapping
+        Dataset to a hash of its prepared files.
+    commit : str, optional
+        Of the code.
+    dirty : bool, optional
+        Whether files differed from the commit.
+    cells : sequence of MetricValue
+        Of its tables.
     """
 
     id: str

@@ -29,11 +29,18 @@ STAGES = {
 class Column:
     """A column of a CSV table.
 
-    `name` is its heading. `type` is 'text', 'count', 'number' or 'truth' (str, int, float, bool); a
-    missing value is "" in a text column and None in any other. `bounds` is the prefix of the
-    columns `<bounds>_low` and `<bounds>_high` with its 95% interval, `metric` the first part of its
-    metrics' names in MLflow (empty: not logged as metrics), and `better`, 'lower' or 'higher', the
-    direction of improvement.
+    Attributes
+    ----------
+    name : str
+        Its heading.
+    type : {'text', 'count', 'number', 'truth'}
+        str, int, float or bool; a missing value is "" in a text column and None in any other.
+    bounds : str
+        Prefix of the columns `<bounds>_low` and `<bounds>_high` with its 95% interval.
+    metric : str
+        First part of its metrics' names in MLflow; not logged as metrics if empty.
+    better : {'lower', 'higher'}
+        The direction of improvement.
     """
 
     name: str
@@ -47,11 +54,23 @@ class Column:
 class TableSpec:
     """A table, from the stages it needs to the names of its metrics.
 
-    `name` is the stem of its CSV file (`table<N>` can be selected by number), `title` one sentence
-    for readers. `make`, a `module:function`, is called with a list of folders for each of `sources`
-    (keys of `STAGES`), then the `Params`, and returns a DataFrame with these `columns`. The values
-    of the columns `key` complete a metric's name. `logged` says whether MLflow and Prefect show it
-    as a table; a large one is only kept as files.
+    Attributes
+    ----------
+    name : str
+        Stem of its CSV file; `table<N>` can be selected by number.
+    title : str
+        One sentence for readers.
+    columns : tuple of Column
+        Columns of the CSV file.
+    make : str
+        A `module:function` that is called with a list of folders for each source, then the
+        `Params`, and returns a DataFrame with these columns.
+    sources : tuple of str
+        Keys of `STAGES`.
+    key : tuple of str
+        Columns whose values complete a metric's name.
+    logged : bool
+        Whether MLflow and Prefect show it as a table; a large one is only kept as files.
     """
 
     name: str

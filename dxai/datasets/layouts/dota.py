@@ -150,10 +150,19 @@ def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
 
 
 def coverage(corners: np.ndarray, patches: np.ndarray) -> np.ndarray:
-    """Share in [0, 1] of the area of each of N boxes inside each of P patches: (N, P).
+    """Share of each box's area inside each patch.
 
-    `corners`, (N, 4, 2), go around each box or cross over; `patches`, (P, 4), are left, top, right,
-    bottom. A box without area counts as a point: 1 in the patches that hold it.
+    Parameters
+    ----------
+    corners : ndarray
+        (N, 4, 2), of the boxes; they go around each box or cross over.
+    patches : ndarray
+        (P, 4): left, top, right, bottom.
+
+    Returns
+    -------
+    ndarray
+        (N, P), in [0, 1]. A box without area counts as a point: 1 in the patches that hold it.
     """
     shapes = shapely.polygons(corners)
     # Corners in a crossed order make a bow tie; the intended box is their hull.
