@@ -75,10 +75,19 @@ def pointing(heat: Tensor, inside: Tensor) -> Tensor:
 
 
 def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
-    """Area under the precision-recall curve of the pixels ranked by |heat|: (B,), in [0, 1].
+    """Area under the precision-recall curve of the pixels ranked by |heat|.
 
-    Arguments and chance level are those of `pointing`. Ties are grouped, as in scikit-learn's
-    ``average_precision_score``; an empty region gives 0.
+    Ties are grouped, as in scikit-learn's ``average_precision_score``.
+
+    Parameters
+    ----------
+    heat, inside : Tensor
+        As in `pointing`, as is the chance level.
+
+    Returns
+    -------
+    Tensor
+        (B,), in [0, 1]; 0 for an empty region.
     """
     scores = heat.abs().mean(1).flatten(1).double().numpy()
     found = []
@@ -114,9 +123,17 @@ def energy_inside(distinct: Tensor, masks: Tensor) -> Tensor:
 
 
 def correlation(distinct: Tensor, truth: Tensor) -> Tensor:
-    """Pearson correlation of psi_distinct with the known difference: (B,), in [-1, 1].
+    """Pearson correlation with the known difference, over all pixels and channels.
 
-    Both are (B, C, H, W), and all pixels and channels count. Higher is better; no variance gives 0.
+    Parameters
+    ----------
+    distinct, truth : Tensor
+        (B, C, H, W): psi_distinct, and the image minus its neutral version.
+
+    Returns
+    -------
+    Tensor
+        (B,), in [-1, 1]; higher is better, and no variance gives 0.
     """
     x, y = (values.double().flatten(1) for values in (distinct, truth))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)

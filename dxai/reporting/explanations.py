@@ -40,11 +40,21 @@ class Model:
 
 
 def open_model(path: Path | str, classifier: Path | str | None = None, seed: int = 0) -> Model:
-    """Load a decomposition from its folder or model.pt.
+    """Load a decomposition.
 
-    `classifier`, the folder or model.pt of another classifier, replaces the decomposition's own;
-    `seed` draws the latent z. Raises `ValueError` if the model does not exist, or the classifier is
-    for other images or classes.
+    Parameters
+    ----------
+    path : path
+        A decomposition's folder or model.pt.
+    classifier : path, optional
+        The folder or model.pt of a classifier that replaces the decomposition's own.
+    seed : int
+        Draws the latent z.
+
+    Raises
+    ------
+    ValueError
+        If the model does not exist, or the classifier is for other images or classes.
     """
     explainer = DXAI.load(path, seed)
     if classifier is not None:

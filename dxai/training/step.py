@@ -127,8 +127,14 @@ def generator_settings(params: DecomposeParams) -> dict[str, Any]:
 class RandomInputs:
     """The random numbers of one step, keyed by (seed, step, sample, purpose).
 
-    other : (B,), uniform over the classes but y; latent_y, latent_other : (B, latent_dim); alpha :
-    (B, n - 1), or (1, n - 1) if shared by the batch.
+    Attributes
+    ----------
+    other : Tensor
+        (B,), classes drawn uniformly from all but y.
+    latent_y, latent_other : Tensor
+        (B, latent_dim).
+    alpha : Tensor
+        (B, n - 1), or (1, n - 1) if shared by the batch.
     """
 
     other: Tensor

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 def generator(seed: int, purpose: str, step: int = 0, sample: int = 0) -> np.random.Generator:
     """Return the generator of one key.
 
-    Different purposes, for example ``"latent"``, never share numbers. `step` is the optimiser step
-    (or epoch), `sample` the index in the global batch (or in the split).
+    Parameters
+    ----------
+    seed : int
+        The run's seed.
+    purpose : str
+        For example ``"latent"``; different purposes never share numbers.
+    step, sample : int
+        The optimiser step (or epoch), and the index in the global batch (or in the split).
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()
     key = np.frombuffer(digest, dtype=np.uint64)
