@@ -82,7 +82,7 @@ def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
     Parameters
     ----------
     heat, inside : Tensor
-        As in `pointing`, as is the chance level.
+        As in `pointing`; chance is the same share of the area.
 
     Returns
     -------
