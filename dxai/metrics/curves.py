@@ -116,6 +116,8 @@ def paired_difference(
     ----------
     ours, other : sequence of Curve
         One per seed (the other method may have just one), all over the same images.
+    resamples, seed : int
+        Number of bootstrap resamples of the groups, and the key of their draws.
 
     Returns
     -------

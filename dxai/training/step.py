@@ -252,6 +252,8 @@ def train_step(
     ----------
     networks : Networks
         Changed in place.
+    params : DecomposeParams
+        Weights of the losses and other settings of the training.
     x, y : Tensor
         (B, C, H, W) in [-1, 1] and (B,): this worker's share of the batch.
     drawn : RandomInputs
