@@ -27,10 +27,8 @@ from dxai.config.schema import (
     TrainingParams,
 )
 from dxai.config.settings import Settings
-from dxai.datasets.layouts import brats, dota, folder, fruits360, noise, textures
-from dxai.datasets.splits import HoldOutOptions
-from dxai.explain import naive
-from dxai.explain.captum_baselines import gradients, layers, lime, lrp
+from dxai.datasets import registry
+from dxai.explain.registry import EXPLAINERS, explainer_class
 
 PAGE = Path(__file__).with_name("settings.md")
 COMMAND = "python docs/settings_page.py"
@@ -61,24 +59,19 @@ BLOCKS: dict[str, type[Settings]] = {
     "training": TrainingParams,
     "evaluate": EvaluateParams,
 }
-LAYOUTS: dict[str, type[Settings]] = {
-    "afhq, celeba": HoldOutOptions,
-    "brats": brats.BratsOptions,
-    "dota": dota.DotaOptions,
-    "folder": folder.FolderOptions,
-    "fruits360": fruits360.Fruits360Options,
-    "noise": noise.NoiseOptions,
-    "textures": textures.TexturesOptions,
-}
-METHODS: dict[str, type[Settings]] = {
-    "gradcam, guided_gradcam": layers.LayerSettings,
-    "gradient_shap": gradients.GradientShapSettings,
-    "ig": gradients.IntegratedGradientsSettings,
-    "internal_influence": layers.InternalInfluenceSettings,
-    "lime": lime.LimeSettings,
-    "lrp": lrp.LRPSettings,
-    "naive": naive.NaiveSettings,
-}
+
+
+def _grouped(kinds: dict[str, type[Settings]]) -> dict[str, type[Settings]]:
+    """Join the names of those with the same class, and leave out those without settings."""
+    names: dict[type[Settings], list[str]] = {}
+    for name, kind in sorted(kinds.items()):
+        if kind.model_fields:
+            names.setdefault(kind, []).append(name)
+    return {", ".join(found): kind for kind, found in names.items()}
+
+
+LAYOUTS = _grouped({name: layout.options for name, layout in registry.LAYOUTS.items()})
+METHODS = _grouped({name: explainer_class(name).Settings for name in EXPLAINERS})
 
 
 def settings_page() -> str:

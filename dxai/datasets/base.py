@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.settings import Settings
 
 SPLITS = ("train", "validation", "test")
 
@@ -165,6 +166,8 @@ class Layout:
         images (Table 5), or None.
     exact : bool
         Whether a release declared as the paper's must have exactly these counts.
+    options : type of Settings
+        Checks a dataset's `options`.
     """
 
     find: Callable[[Any, DatasetParams, PrepareParams], Listing]
@@ -173,3 +176,4 @@ class Layout:
     licence: str
     counts: Callable[[dict[str, Any]], tuple[int, int] | None] = lambda options: None
     exact: bool = False
+    options: type[Settings] = field(kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from dxai.config.settings import choose
-from dxai.explain.base import Explainer
+from dxai.explain.base import BatchExplainer, Explainer
 
 EXPLAINERS = {
     "lrp": ("captum_baselines.lrp", "LRP"),
@@ -42,6 +42,10 @@ def build_explainer(
     Unsupported
         If the method cannot apply to this classifier; the message says why.
     """
+    return explainer_class(name)(classifier, settings or {}, seed)
+
+
+def explainer_class(name: str) -> type[BatchExplainer]:
+    """Import the class of a method."""
     module, kind = EXPLAINERS[choose("method", name, EXPLAINERS)]
-    found = getattr(importlib.import_module(f"dxai.explain.{module}"), kind)
-    return found(classifier, settings or {}, seed)
+    return getattr(importlib.import_module(f"dxai.explain.{module}"), kind)

@@ -27,4 +27,5 @@ LAYOUT = Layout(
     "CC BY-NC 4.0",
     lambda options: (14630, 1500),
     exact=True,
+    options=HoldOutOptions,
 )

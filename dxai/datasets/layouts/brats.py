@@ -226,4 +226,5 @@ LAYOUT = Layout(
     "BraTS challenge, Menze et al. 2015, Bakas et al. 2017, https://www.synapse.org/brats",
     "CC BY 4.0, or the challenge's data agreement, by release",
     lambda options: (15000, 1232),
+    options=BratsOptions,
 )

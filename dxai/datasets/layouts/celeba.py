@@ -130,4 +130,5 @@ LAYOUT = Layout(
     "non-commercial research only (CelebA's agreement)",
     lambda options: (28000, 2000),
     exact=True,
+    options=HoldOutOptions,
 )

@@ -262,4 +262,5 @@ LAYOUT = Layout(
     "DOTA v1.0, Xia et al. 2018, https://captain-whu.github.io/DOTA",
     "academic use only; images of Google Earth under its own terms",
     lambda options: (172465, 20696),
+    options=DotaOptions,
 )

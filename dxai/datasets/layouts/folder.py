@@ -195,4 +195,4 @@ def _notes(units: Iterable[Unit]) -> tuple[str, ...]:
     return (f"{len(shared)} groups of test are also in train, first {min(shared)!r}",)
 
 
-LAYOUT = Layout(find, shapes.render_sample, "your own images", "yours")
+LAYOUT = Layout(find, shapes.render_sample, "your own images", "yours", options=FolderOptions)

@@ -39,10 +39,10 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     return train_and_test(Files(source), dataset, prepare, FOLDERS, classes, options)
 
 
-def render_sample(folder: Path, options: dict[str, Any]) -> None:
+def render_sample(folder: Path, options: dict[str, Any], seed: int = 0) -> None:
     """Draw fruit whose colour is the class."""
     fruit = parse(Fruits360Options, options, "options").fruit
-    fruits360.render_sample(folder, classes=SETS[fruit])
+    fruits360.render_sample(folder, seed, SETS[fruit])
 
 
 LAYOUT = Layout(
@@ -52,4 +52,5 @@ LAYOUT = Layout(
     "CC BY-SA 4.0",
     lambda options: COUNTS[options["fruit"]],
     exact=True,
+    options=Fruits360Options,
 )

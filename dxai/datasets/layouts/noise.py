@@ -91,4 +91,5 @@ LAYOUT = Layout(
     noise.render_sample,
     "your own photographs, with noise added here",
     "yours",
+    options=NoiseOptions,
 )

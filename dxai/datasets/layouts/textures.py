@@ -122,5 +122,9 @@ def read_block(
 
 
 LAYOUT = Layout(
-    find, None, "photographs brick, grass and gravel inside scikit-image (data/textures.md)", "CC0"
+    find,
+    None,
+    "photographs brick, grass and gravel inside scikit-image (data/textures.md)",
+    "CC0",
+    options=TexturesOptions,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from docs import settings_page
-from dxai.config.schema import Params
+from dxai.config.schema import DatasetParams, Params
 from dxai.config.settings import Settings
 from dxai.datasets.registry import LAYOUTS
 from dxai.explain.registry import EXPLAINERS
@@ -21,6 +21,8 @@ def test_the_page_is_what_its_command_writes() -> None:
 def test_no_block_layout_or_method_is_left_out() -> None:
     assert names(settings_page.LAYOUTS) == set(LAYOUTS)
     assert names(settings_page.METHODS) == set(EXPLAINERS) - {"random"}  # it has no settings
+    valid = f"One of {', '.join(sorted(LAYOUTS))}."
+    assert valid in str(DatasetParams.model_fields["layout"].description)
     blocks = {n for n, f in Params.model_fields.items() if isinstance(f.default, Settings)}
     assert blocks <= set(settings_page.BLOCKS)
 

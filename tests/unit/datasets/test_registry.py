@@ -23,6 +23,7 @@ from dxai.datasets.prepare import prepare
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import Source, open_source
+from dxai.datasets.splits import HoldOutOptions
 from tests.listings import samples_of
 from tests.unit.datasets.conftest import Drawn
 
@@ -73,7 +74,7 @@ def test_incomplete_layout_is_noticed() -> None:
     def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
         raise NotImplementedError
 
-    found = lacks(Layout(find, None, "", " ", exact=True))
+    found = lacks(Layout(find, None, "", " ", exact=True, options=HoldOutOptions))
     assert [text.split(":")[0] for text in found] == [
         "origin",
         "licence",

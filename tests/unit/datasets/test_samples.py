@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dxai.config.params_file import load_params
-from dxai.config.profiles import select_profile
+from dxai.config.params_file import load_params, read_yaml
+from dxai.config.profiles import CATALOGUE, select_profile
 from dxai.datasets.prepare import prepare
 from dxai.datasets.registry import LAYOUTS
-from dxai.datasets.samples import afhq, brats, celeba, dota, fruits360, noise, shapes
+from dxai.datasets.samples import afhq, celeba, dota
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifiers import build_classifier
 from dxai.training.checkpoints import Checkpoint
@@ -26,17 +25,10 @@ from dxai.training.run import TrainingRun
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
-SAMPLES = {
-    "afhq": afhq.render_sample,
-    "brats": brats.render_sample,
-    "celeba": celeba.render_sample,
-    "dota": dota.render_sample,
-    "folder": shapes.render_sample,
-    "fruits360": functools.partial(
-        fruits360.render_sample, classes=("Pepper Red", "Tomato 3", "Apple Red 1")
-    ),
-    "noise": noise.render_sample,
-}
+DRAWN = sorted(name for name, layout in LAYOUTS.items() if layout.render_sample is not None)
+SAMPLES = [
+    n for n, found in read_yaml(CATALOGUE)["datasets"].items() if found["source"] == "sample"
+]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -44,17 +36,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_every_drawn_layout_has_a_sample_here() -> None:
-    drawn = {name for name, layout in LAYOUTS.items() if layout.render_sample is not None}
-    assert drawn == SAMPLES.keys()
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_seed_alone_decides(name: str, tmp_path: Path) -> None:
     for place, seed in (("one", 0), ("again", 0), ("other", 1)):
-        SAMPLES[name](tmp_path / place, seed=seed)
+        LAYOUTS[name].render_sample(tmp_path / place, {}, seed=seed)
     one, other = content(tmp_path / "one"), content(tmp_path / "other")
     assert content(tmp_path / "again") == one
     assert other.keys() == one.keys()
@@ -206,10 +193,7 @@ def test_brains_of_brats(drawn: Drawn) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["afhq", "celeba", "noise", "dota", "brats", "peppers", "tomatoes", "apples", "shapes"],
-)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_a_small_classifier_learns_each_sample(name: str, tmp_path: Path) -> None:
     """The class is in the pictures, and is still there at 32 px: above 0.9 on test images."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
