@@ -130,7 +130,7 @@ class Listing:
         Everything to read.
     read : callable
         ``read(unit, load)`` yields the samples of a unit, and the images it drops. It runs in other
-        processes, so it must be a function of a module, or a `functools.partial` of one.
+        processes, so it must be a module-level function, or a `functools.partial` of one.
     options : dict
         The layout's options with their defaults, for the manifest.
     dropped : tuple of Dropped
