@@ -134,11 +134,6 @@ def difference(claim: Row) -> Number:
     return replace(measured(claim, "delta"), signed=True)
 
 
-def ours(claim: Row) -> Number:
-    """Return our side of a claim: the mean over seeds, with its interval."""
-    return measured(claim, "ours_value")
-
-
 # ------------------------------------------------------------------------------------ tables
 def all_tables(tables: Tables) -> dict[str, list[Table]]:
     """Map the name of each CSV file to its tables as readers see them."""
@@ -162,14 +157,15 @@ def all_tables(tables: Tables) -> dict[str, list[Table]]:
 def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
     """Show the rows of a table without a layout of its own, each number beside its interval."""
     ends = {f"{c.bounds}_{end}" for c in spec.columns if c.bounds for end in ("low", "high")}
-    shown = {c.name: c.type for c in spec.columns if c.name not in ends}
-    digits = {"number": 3, "count": 0}
-    columns = [Heading(n, kind="value" if type in digits else "text") for n, type in shown.items()]
+    digits = {c.name: c.digits for c in spec.columns if c.type == "number"}
+    digits |= {c.name: 0 for c in spec.columns if c.type == "count"}
+    shown = [name for name in spec.names if name not in ends]
+    columns = [Heading(n, kind="value" if n in digits else "text") for n in shown]
     lines = []
     for row in rows:
         cells = [
-            replace(measured(row, n), digits=digits[type]) if type in digits else str(row[n])
-            for n, type in shown.items()
+            replace(measured(row, n), digits=digits[n]) if n in digits else str(row[n])
+            for n in shown
         ]
         case = row.get("dataset", ""), row.get("classifier", "")
         lines.append(Line(cells, "/".join(case), *case))
@@ -426,7 +422,7 @@ def claimed(claims: list[Row]) -> Table:
     lines = []
     for claim in claims:
         cells = [str(claim["table"]), *_case(claim), claim["claim"], against(claim)]
-        cells += [ours(claim), Number(claim["other_value"]), difference(claim)]
+        cells += [measured(claim, "ours_value"), Number(claim["other_value"]), difference(claim)]
         cells += [Number(claim[key], digits=0) for key in ("seeds", "images", "groups")]
         cells.append(verdict(claim["delta_low"], claim["delta_high"]))
         lines.append(Line(cells, str(claim["table"]), *_case(claim)))
@@ -532,7 +528,7 @@ def _areas(
         if row["status"] != "ok":
             area = str(row["status"])
         elif method == OURS and case in claims:
-            area = ours(claims[case])
+            area = measured(claims[case], "ours_value")
         printed = Number(None if rule else row["paper"])
         found.setdefault(case, {}).setdefault((method, rule), (area, printed))
     columns, cases = _texts("Method"), []

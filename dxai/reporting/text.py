@@ -9,22 +9,10 @@ from typing import Any
 from dxai.reporting.table_layouts import Table, all_tables
 from dxai.results.io import Row, TableError, read_table, read_tables
 from dxai.results.methods import OURS, OUTSIDE
+from dxai.results.table_specs import SPECS, Column
 from dxai.results.verdicts import HOLDS, verdict
 from dxai.utils.files import atomic
 
-TERMINAL = {
-    "auc": ("AUC", 3),
-    "interval": ("95% interval", 3),
-    "auc_energy": ("energy", 3),
-    "auc_transfer": ("transfer", 3),
-    "auc_blur": ("blur", 3),
-    "psnr_db": ("PSNR", 1),
-    "psnr_removed_db": ("PSNR x1", 1),
-    "mean_abs_distinct": ("|distinct|", 3),
-    "neutrality": ("neutral", 2),
-    "seconds_per_image": ("s/image", 3),
-}
-"""Columns of Table 1 in a terminal: heading and decimals."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -98,8 +86,9 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     about = [f"{dataset} / {classifier}", f"profile {rows[0]['profile']}"]
     if scored:
         about += [f"{scored[0]['images']} images", f"accuracy {scored[0]['accuracy']:.3f}"]
-    heading = ["method", "sign", *(heading for heading, _ in TERMINAL.values())]
-    lines = [heading, *(_line(row, lowest) for row in rows)]
+    shown = [column for column in SPECS["table1"].columns if column.terminal]
+    heading = [h for c in shown for h in (c.terminal, c.bounds and "95% interval") if h]
+    lines = [["method", "sign", *heading], *(_line(row, lowest, shown) for row in rows)]
     notes = ["AUC and its guards: lower is better; * the lowest of ours and the baselines."]
     notes += [f"{r['method']}: {r['status']}: {r['reason']}" for r in rows if r["status"] != "ok"]
     notes += [
@@ -111,14 +100,18 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     return "\n".join([", ".join(about), aligned(lines), *notes])
 
 
-def _line(row: Row, lowest: float | None) -> list[str]:
+def _line(row: Row, lowest: float | None, shown: list[Column]) -> list[str]:
     if row["status"] != "ok":
         return [row["method"], row["sign"], row["status"]]
     outside = row["method"] in OUTSIDE
-    cells = {name: decimals(row.get(name), digits) for name, (_, digits) in TERMINAL.items()}
-    cells["interval"] = f"{decimals(row['auc_low'], 3)}-{decimals(row['auc_high'], 3)}"
-    cells["auc"] += "*" if not outside and row["auc"] is not None and row["auc"] == lowest else " "
-    return [f"({row['method']})" if outside else _name(row), row["sign"], *cells.values()]
+    mark = "*" if not outside and row["auc"] is not None and row["auc"] == lowest else " "
+    cells = [f"({row['method']})" if outside else _name(row), row["sign"]]
+    for c in shown:
+        cells.append(decimals(row.get(c.name), c.digits) + (mark if c.name == "auc" else ""))
+        if c.bounds:
+            ends = (row.get(f"{c.bounds}_{end}") for end in ("low", "high"))
+            cells.append("-".join(decimals(end, c.digits) for end in ends))
+    return cells
 
 
 def _name(row: Row) -> str:

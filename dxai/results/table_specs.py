@@ -1,13 +1,14 @@
-"""The registry of result tables, from which every other list of tables and columns is derived.
+"""The registry of result tables: their files, types, metrics and stages are derived from it.
 
-To add a table, add a `TableSpec` to `SPECS` and write the function that it names. The table is then
+To add a table, add a `TableSpec` to `_ALL` and write the function that it names. The table is then
 made, written as CSV, Markdown and LaTeX, shown in the report, logged to MLflow, published by the
-flow and offered by `dxai tables`. This module imports nothing heavy, since flows read it.
+flow and offered by `dxai tables`. A column of Table 1 with headings is also in the terminal and in
+the report's table of each case. This module imports nothing heavy, since flows read it.
 """
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ class Column:
         First part of its metrics' names in MLflow; not logged as metrics if empty.
     better : {'lower', 'higher'}
         The direction of improvement.
+    terminal, report : str
+        Heading of a number of Table 1 there (HTML in the report); not shown if empty.
+    digits : int
+        Decimals of a number there and in a table without a layout.
     """
 
     name: str
@@ -48,6 +53,9 @@ class Column:
     bounds: str = ""
     metric: str = ""
     better: str = "lower"
+    terminal: str = ""
+    report: str = ""
+    digits: int = 3
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,7 @@ class TableSpec:
     @property
     def maker(self) -> Callable[..., Any]:
         """Return the function that `make` names."""
-        module, _, function = self.make.partition(":")
-        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        found: Callable[..., Any] = pkgutil.resolve_name(self.make)
         return found
 
 
@@ -106,12 +113,9 @@ def _columns(type: str, names: str) -> Iterable[Column]:
 _text, _count, _number = (partial(_columns, type) for type in ("text", "count", "number"))
 
 
-def _interval(
-    name: str, bounds: str = "", metric: str = "", better: str = "lower"
-) -> Iterable[Column]:
+def _interval(name: str, bounds: str = "", metric: str = "", **shown: Any) -> Iterable[Column]:
     """Return the columns of a number and of both ends of its interval."""
-    bounds = bounds or name
-    return (Column(name, "number", bounds, metric, better), *_bounds(bounds))
+    return Column(name, "number", bounds or name, metric, **shown), *_bounds(bounds or name)
 
 
 def _bounds(name: str) -> Iterable[Column]:
@@ -126,9 +130,17 @@ _ALL = (
         "Table 1: AUC while the class-distinct part is removed, lower is better.",
         (
             *_METHOD, *_text("profile"), *_count("steps images"), *_number("accuracy"),
-            *_interval("auc", metric="auc"), *_bounds("delta"),
-            *_number("auc_energy auc_transfer auc_blur psnr_db psnr_removed_db"),
-            *_number("mean_abs_distinct neutrality uncertainty seconds_per_image"),
+            *_interval("auc", metric="auc", terminal="AUC", report="AUC ↓"), *_bounds("delta"),
+            Column("auc_energy", terminal="energy", report="Equal<br>energy ↓"),
+            Column("auc_transfer", terminal="transfer", report="Trans-<br>fer ↓"),
+            Column("auc_blur", terminal="blur", report="Blur ↓"),
+            Column("psnr_db", terminal="PSNR", report="PSNR<br>x̂, dB ↑", digits=1),
+            Column("psnr_removed_db", terminal="PSNR x1", report="PSNR<br>x₁, dB", digits=1),
+            Column("mean_abs_distinct", terminal="|distinct|",
+                   report="Mean<br>|ψ<sub>distinct</sub>|"),
+            Column("neutrality", terminal="neutral", report="Neu-<br>trality ↑", digits=2),
+            Column("uncertainty"),
+            Column("seconds_per_image", terminal="s/image", report="s per<br>image ↓"),
             *_text("status reason"),
         ),
         "dxai.results.table_builders:table1",
@@ -180,7 +192,7 @@ _ALL = (
         "Table 6: accuracy of the classifiers.",
         (
             *_text("dataset classifier"), *_count("seed"), *_text("profile"), *_count("images"),
-            *_interval("test_accuracy", "accuracy", "accuracy", "higher"), *_number("paper"),
+            *_interval("test_accuracy", "accuracy", "accuracy", better="higher"), *_number("paper"),
         ),
         "dxai.results.table_builders:table6",
         ("classifiers",),

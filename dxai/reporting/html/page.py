@@ -35,9 +35,9 @@ from dxai.reporting.html.tables import (
 from dxai.reporting.table_layouts import MEASURES, all_tables, fixed, per_class, signed
 from dxai.results import paper
 from dxai.results.io import Tables, read_tables
+from dxai.results.table_specs import SPECS
 from dxai.utils.progress import clock
 
-TEMPLATE = "page.html.jinja"
 OPEN = 3
 """Largest number of cases whose details are open at first."""
 
@@ -52,7 +52,7 @@ def build_report(params: Params, paths: Paths) -> str:
     anchors = {(c.dataset, c.classifier): f"cell-{k}" for k, c in enumerate(cases, 1)}
     sections = [_section(case, anchors, params, paths) for case in cases]
     times = stage_times(params, paths)
-    template = _environment().get_template(TEMPLATE)
+    template = _environment().get_template("page.html.jinja")
     return template.render(
         params=params,
         settings=yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True),
@@ -60,6 +60,7 @@ def build_report(params: Params, paths: Paths) -> str:
         tables=_views(tables, paths, sections, anchors),
         stability=stability_chart(tables["table4"]),
         sections=sections,
+        columns=[column for column in SPECS["table1"].columns if column.report],
         opened=len(sections) <= OPEN,
         measures=MEASURES,
         hatchings=svg_charts.hatchings(),
@@ -76,8 +77,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"fixed": fixed, "signed": signed, "uri": picture_uri, "clock": clock}
-    environment.filters.update(filters)
+    environment.filters |= {"fixed": fixed, "signed": signed, "uri": picture_uri, "clock": clock}
     return environment
 
 

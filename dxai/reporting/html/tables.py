@@ -28,7 +28,7 @@ from dxai.reporting.table_layouts import (
     against,
     difference,
     fixed,
-    ours,
+    measured,
 )
 from dxai.reporting.text import latex, markdown
 from dxai.results import paper
@@ -56,8 +56,7 @@ AREAS = ("auc", *GUARDS)
 
 def make_claim(case: Case) -> View | None:
     """Return the claim of Table 1 with its guards; None unless ours and a baseline were scored."""
-    found = (c for c in case.tables["claims"] if c["table"] == 1 and c["claim"] == BEST)
-    row = next(found, None)
+    row = next((c for c in case.tables["claims"] if c["table"] == 1 and c["claim"] == BEST), None)
     if row is None:
         return None
     checks = [
@@ -66,7 +65,7 @@ def make_claim(case: Case) -> View | None:
     ]
     return {
         "row": row,
-        "ours": ours(row),
+        "ours": measured(row, "ours_value"),
         "best": against(row),
         "verdict": verdict(row["delta_low"], row["delta_high"]),
         "checks": checks,
@@ -248,7 +247,7 @@ def _mark(claim: Row, anchor: str, doubts: str) -> View:
         "symbol": SYMBOLS[words],
         "words": words,
         "difference": str(difference(claim)),
-        "detail": f"ours {ours(claim)}, {other} {claim['other_value']:.3f}; "
+        "detail": f"ours {measured(claim, 'ours_value')}, {other} {claim['other_value']:.3f}; "
         f"{claim['seeds']} {seeds}, {images}{doubts}",
         "href": f"#{anchor}" if claim["table"] == 1 else f"#table{claim['table']}",
     }

@@ -1,4 +1,4 @@
-"""Adding a table takes one entry of the registry and one function; everything else reads them."""
+"""Adding a table takes one entry of the registry and one function, adding a column one entry."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
-from dxai.results.table_specs import SPECS, STAGES
+from dxai.reporting.html import build_report
+from dxai.reporting.text import format_table
+from dxai.results.table_specs import SPECS, STAGES, Column
+from tests.fixtures import write_results
 from tests.prepared import PROJECT
 
 ENTRY = """    TableSpec(
@@ -65,6 +69,33 @@ print("shown", shown["table-7"])
 print("schema", benchmark.full_benchmark.parameters.properties["tables"])
 benchmark.reproduce_all({}, [7])
 """
+
+
+def test_a_column_of_table_1_is_added_by_one_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPECS["table1"]
+    # The scorer computes this number already; the table does not show it.
+    added = Column("auc_deletion", terminal="deleted", report="Dele-<br>ted ↓", digits=4)
+    assert added.name not in spec.names
+    monkeypatch.setitem(SPECS, "table1", replace(spec, columns=(*spec.columns, added)))
+    params, paths = write_results(tmp_path)
+
+    rows = pd.read_csv(paths.table("table1")).set_index("method")
+    assert rows.loc["dxai", "auc_deletion"] == pytest.approx(0.168)
+
+    _, heading, _, *lines = format_table(paths.table("table1")).splitlines()
+    assert heading.endswith("  deleted")
+    assert next(line for line in lines if line.startswith("dxai")).endswith("   0.1680")
+
+    page = build_report(params, paths)
+    (table,) = re.findall('<table class="wide table1">.*?</table>', page, re.S)
+    head, ours, *others = re.findall("<tr.*?</tr>", table, re.S)
+    assert re.search(r"<th scope=\"col\">Dele-<br>ted ↓</th>\s*</tr>", head)
+    assert re.search(r"<td>0\.1680</td>\s*</tr>", ours)
+    (reason,) = (row for row in others if "not enough segments" in row)
+    spans = re.findall(r'<t[hd](?: colspan="(\d+)")?', reason)
+    assert sum(int(span or 1) for span in spans) == len(re.findall("<th", head))
 
 
 @pytest.mark.slow
