@@ -110,7 +110,7 @@ def test_ctrl_c_in_a_stage_leaves_nothing_half_written(project: Project) -> None
     try:
         started = {stage: project.start(f"dxai.stages.{stage}", *NAMES[stage]) for stage in NAMES}
         for process in started.values():
-            wait_for(lambda p=process: p.poll() is not None or seconds_of(p.pid) > BUSY)
+            wait_for(lambda p=process: p.poll() is not None or seconds_of(p.pid) > BUSY, 180)
         ended = {stage for stage, process in started.items() if process.poll() is not None}
         for process in started.values():
             process.send_signal(signal.SIGINT)

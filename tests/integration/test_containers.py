@@ -190,7 +190,7 @@ class Postgres:
     """Debian's PostgreSQL, made ready by the very file that the container's first start runs."""
 
     def __init__(self, stack: Stack) -> None:
-        self.stack, self.stack = stack, stack.folder / "postgres"
+        self.stack, self.folder = stack, stack.folder / "postgres"
         homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
         self.bin = homes[-1] if homes else Path(require_program("initdb")).parent
         self.user = {"user": "postgres"} if os.getuid() == 0 else {}  # it refuses root
@@ -204,27 +204,27 @@ class Postgres:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def __enter__(self) -> None:
-        self.stack.mkdir()
-        password = self.stack / "password"
+        self.folder.mkdir()
+        password = self.folder / "password"
         password.write_text(self.stack.services["postgres"]["environment"]["POSTGRES_PASSWORD"])
         if self.user:
-            shutil.chown(self.stack, "postgres")
+            shutil.chown(self.folder, "postgres")
             shutil.chown(password, "postgres")
         password.chmod(0o600)
-        data, options = self.stack / "data", self.stack.services["postgres"]["environment"]
+        data, options = self.folder / "data", self.stack.services["postgres"]["environment"]
         initdb = [self.bin / "initdb", "-U", "postgres", "-D", data, f"--pwfile={password}"]
         self.run(*initdb, *options["POSTGRES_INITDB_ARGS"].split())
-        where = f"-h 127.0.0.1 -k {self.stack}"
-        log = self.stack / "log"
+        where = f"-h 127.0.0.1 -k {self.folder}"
+        log = self.folder / "log"
         self.run(self.bin / "pg_ctl", "-D", data, "-l", log, "-w", "-o", where, "start")
         script = containers.KUBERNETES / "databases.sql"
         psql = [self.bin / "psql", "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-h", "127.0.0.1"]
-        readable = self.stack / "databases.sql"  # the checkout may be root's alone
+        readable = self.folder / "databases.sql"  # the checkout may be root's alone
         readable.write_text(script.read_text())
         self.run(*psql, "-U", "postgres", "-f", readable)
 
     def __exit__(self, *exception: object) -> None:
-        self.run(self.bin / "pg_ctl", "-D", self.stack / "data", "-m", "immediate", "stop")
+        self.run(self.bin / "pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
 
 
 def ask(url: str, password: str | None = None, **headers: str) -> tuple[int, str]:
