@@ -37,7 +37,8 @@ def exclusive(name: str, log: Callable[[str], None]) -> Iterator[None]:
                 yield
                 file.truncate(0)
                 return
-        if (other := HERE.run_lock.read_text() or "another run") != logged:
+        # The file is empty for a moment when a run begins or ends.
+        if (other := HERE.run_lock.read_text()) not in ("", logged):
             logged = other
             log(f"waiting until {other}, which uses this folder, has ended")
         time.sleep(POLL_SECONDS)
