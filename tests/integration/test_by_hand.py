@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
@@ -128,9 +129,13 @@ def test_ctrl_c_in_a_stage_leaves_nothing_half_written(project: Project) -> None
 
 
 def seconds_of(pid: int) -> float:
-    """Processor time of a process."""
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+    """Processor time of a process and of its readers."""
+    process, total = psutil.Process(pid), 0.0
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def outputs(root: Path) -> dict[Path, int | None]:

@@ -21,7 +21,9 @@ from dxai.datasets.base import DataError
 from dxai.datasets.remote_cache import publish
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.training.checkpoints import Checkpoint, CheckpointError
-from dxai.training.decomposition import DecompositionJob
+from dxai.training.decomposition import DecompositionJob, train
+from dxai.training.events import EventSink
+from dxai.training.run import TrainingRun
 from dxai.training.runtime.supervisor import launch
 from dxai.utils import storage
 from dxai.utils.storage import StorageError
@@ -123,12 +125,9 @@ def test_another_machine_goes_on_to_the_same_numbers(
     url = f"s3://{server.bucket()}/checkpoints"
     wanted, _ = launch(job(folder), "t", NAME, tmp_path / "a", training(str(tmp_path / "local")))
     with pytest.raises(KeyboardInterrupt):
-        data = ShardedDataset(folder, "train")
         mirrored = test_decomposition.Dies(tmp_path / "cache/checkpoints" / NAME, url)
-        test_decomposition.train(
-            job(folder).networks(data), SETTINGS, data, ShardedDataset(folder, "validation"), 0,
-            mirrored, test_decomposition.EventSink(),
-        )  # fmt: skip
+        run = TrainingRun.open(folder, 0, mirrored, EventSink())
+        train(job(folder).networks(run.data), SETTINGS, run)
     elsewhere(tmp_path, monkeypatch)
     found, checkpoint = launch(job(folder), "t", NAME, Path(".work"), training(url))
     events = [json.loads(line) for line in Path(".work/events.jsonl").read_text().splitlines()]
