@@ -86,7 +86,7 @@ LONG = {
     "classifier": ["classifier.epochs=100000", "classifier.patience=100000"],
     "decompose": ["decompose.steps=1000000"],
     "baseline": ["methods.lime.samples=1000000"],
-    "ours": ["evaluate.latents=1000000"],
+    "score_decomposition": ["evaluate.latents=1000000"],
 }
 """Settings with which a stage would take hours (the first: a minute)."""
 NAMES = {
@@ -94,7 +94,7 @@ NAMES = {
     "classifier": ["textures", "simple", "explained"],
     "decompose": ["textures", "simple", "0"],
     "baseline": ["textures", "simple", "lime"],
-    "ours": ["textures", "simple", "0"],
+    "score_decomposition": ["textures", "simple", "0"],
 }
 
 
