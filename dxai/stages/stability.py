@@ -21,7 +21,7 @@ from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.metrics.stability import deviation, pixel_deviation
-from dxai.models.classifiers import default_layers
+from dxai.models.default_layers import default_layers
 from dxai.models.serialization import load_decomposer, load_snapshots
 from dxai.paths import HERE, IMAGES, MAPS, STABILITY
 from dxai.stages import run_stage, scoring

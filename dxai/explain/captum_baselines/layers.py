@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dxai.config.settings import Settings, choose
 from dxai.explain.base import BatchExplainer
 from dxai.explain.model_surgery import frozen_copy, require_same, traced_copy
-from dxai.models.classifiers import default_layers
+from dxai.models.default_layers import default_layers
 from dxai.types import Unsupported
 
 
@@ -21,7 +21,7 @@ class LayerSettings(Settings):
     layer: str | None = Field(
         None,
         description="Name of the layer (`model.get_submodule`), for example `layer3.1.conv2`.\n"
-        "null: `dxai.models.classifiers.default_layers`, which for an unknown network is its last "
+        "null: `dxai.models.default_layers`, which for an unknown network is its last "
         "convolution.",
     )
 
