@@ -46,7 +46,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
             "with the same values"
         )
     try:
-        return check(values)
+        return check(values, Path(path).resolve().parent)
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
 
@@ -75,8 +75,11 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ParamsError(f"{where} is not valid YAML: {reason}") from None
 
 
-def check(values: dict[str, Any]) -> Params:
-    """Check the values of a whole file, which must name every setting of a stage."""
+def check(values: dict[str, Any], folder: Path = Path()) -> Params:
+    """Check the values of a whole file in `folder`.
+
+    It must name every setting of a stage, and every file that a classifier comes from.
+    """
     params = parse(Params, values, "")
     for where, block in {"": params, **dict(params)}.items():
         if isinstance(block, Settings):
@@ -84,6 +87,11 @@ def check(values: dict[str, Any]) -> Params:
             if missing:
                 names = ", ".join(f"{where}.{name}".removeprefix(".") for name in missing)
                 raise ParamsError(f"missing {names}; `dxai use PROFILE` writes every setting")
+    for name, spec in params.classifiers.items():
+        missing = [file for file in spec.sources(folder) if file not in spec.files]
+        if missing or "files" not in spec.model_fields_set:
+            what = f"lacks {', '.join(missing)}" if missing else "is missing"
+            raise ParamsError(f"classifiers.{name}.files {what}; `dxai use` fills it")
     return params
 
 

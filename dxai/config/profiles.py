@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dxai.config.params_file import check, format_params, parse_yaml, read_yaml
-from dxai.config.schema import JOINT, Params
-from dxai.config.settings import ParamsError, Settings, choose
+from dxai.config.schema import JOINT, ClassifierSpec, Params
+from dxai.config.settings import ParamsError, Settings, choose, parse
 from dxai.utils.files import atomic
 
 PROFILES = Path(__file__).with_name("profiles")
@@ -64,9 +64,10 @@ def select_profile(
     if isinstance(before.get("run"), dict):
         earlier, before = before, before["run"]
         changes = [f"{path.name}: converted to the present layout"]
+    before, written = _value_range_moved(before), before
     values = dict(before) if profile is None else load_profile(profile)
     base = values.get("profile") if values.get("profile") in profile_names() else None
-    own = earlier.get("catalogue") or {}
+    own = _value_range_moved(earlier.get("catalogue") or {})
     known = [values, load_profile(base) if base else {}, own, read_yaml(CATALOGUE), before]
     if datasets is not None:
         values["datasets"] = _pick("datasets", datasets, known)
@@ -85,12 +86,38 @@ def select_profile(
     values |= {key: _within(values, key) for key in ("repeat", "ablations") if key in values}
     for key, setting in (overrides or {}).items():
         values = _override(values, key, setting)
-    check(values)
-    changes += [*_left_out(earlier, values), *_changes(before, values)]
+    values["classifiers"] = _files_filled(values["classifiers"], before, path.parent)
+    check(values, path.parent)
+    changes += [*_left_out(earlier, values), *_changes(written, values)]
     if changes:
         with atomic(path) as temporary:
             temporary.write_text(format_params(values), encoding="utf-8")
     return changes
+
+
+def _value_range_moved(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy in which `options.value_range` of a classifier stands beside `options`."""
+    moved = {}
+    for name, entry in (values.get("classifiers") or {}).items():
+        options = dict((isinstance(entry, dict) and entry.get("options")) or {})
+        if "value_range" in options:
+            entry = {**entry, "value_range": options.pop("value_range"), "options": options}
+        moved[name] = entry
+    return values | ({"classifiers": moved} if moved else {})
+
+
+def _files_filled(entries: dict[str, Any], before: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return classifiers with `files`: what they come from now, and what the user added to it."""
+    filled = {}
+    for name, entry in entries.items():
+        spec = parse(ClassifierSpec, entry, f"classifiers.{name}")
+        earlier = (before.get("classifiers") or {}).get(name)
+        no_longer = (
+            parse(ClassifierSpec, earlier, f"classifiers.{name}").sources(folder) if earlier else []
+        )
+        added = [file for file in spec.files if file not in no_longer]
+        filled[name] = {**entry, "files": list(dict.fromkeys([*spec.sources(folder), *added]))}
+    return filled
 
 
 def _left_out(earlier: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:

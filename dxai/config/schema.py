@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -30,6 +31,8 @@ METHODS = (
 
 JOINT = "joint"
 """The `arch` of a classifier that is the discriminator of the decomposition's own run (C = D)."""
+FROM_FILE = ("torch.export", "torchscript")
+"""Values of `arch` that take the whole network from the file `weights`."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -77,12 +80,76 @@ class ClassifierSpec(Settings):
 
     arch: str = Field(
         description="Architecture, or `package.module:name` of your own torch module.\n"
-        "A key of `dxai.models.classifiers.CLASSIFIERS`, `joint` (C = D), or the import path of a "
-        "`torch.nn.Module` or of a function that returns one."
+        "A key of `dxai.models.classifiers.CLASSIFIERS`, `joint` (C = D), the import path of a "
+        "`torch.nn.Module` or of a function that returns one, or `torch.export` or `torchscript` "
+        "with such a file as `weights`."
     )
     options: dict[str, Any] = Field({}, description="Keyword arguments of the constructor.")
     weights: str | None = Field(
-        None, description="File with trained weights; empty: the network is trained here."
+        None,
+        description="File with trained weights; empty: the network is trained here.\n"
+        "A state dict of `torch.save`, plain or wrapped; `.safetensors`; or the file of "
+        "`torch.export` or TorchScript.",
+    )
+    value_range: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="Value range of images that the network expects, before `mean` and `std`.\n"
+        "null: [-1, 1], or [0, 1] if `mean` or `std` is given.",
+    )
+    mean: list[float] | None = Field(
+        None,
+        min_length=1,
+        description="Mean of each channel, subtracted; in the units of `value_range`.",
+    )
+    std: list[float] | None = Field(
+        None,
+        min_length=1,
+        description="Deviation of each channel, divided by; in the units of `value_range`.",
+    )
+    size: int | None = Field(
+        None,
+        gt=0,
+        description="Side to which images are resized before the network, pixels; null: as is.",
+    )
+    class_names: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Classes in the network's order; null: the dataset's order.\n"
+        "Matched by name with those of the dataset.",
+    )
+    field: str | int | None = Field(
+        None,
+        description="Field of the network's result that holds the logits.\n"
+        "null: the tensor itself, `.logits`, or the only tensor of shape (B, classes).",
+    )
+    outputs: list[int] | None = Field(
+        None,
+        min_length=1,
+        description="Index of the logit of each class; null: all of them, in order.\n"
+        "In the dataset's order, or in that of `class_names`. With two classes, one index stands "
+        "for a single logit z of the second class, taken as (-z/2, z/2).",
+    )
+    activation: Literal["none", "softmax", "sigmoid"] = Field(
+        "none", description="Activation that the network applies to its logits; it is undone."
+    )
+    train: bool | None = Field(
+        None,
+        description="Whether the network is trained here.\n"
+        "null: unless `weights` is given; false: it is taken as it is, for a function that brings "
+        "its own weights.",
+    )
+    twin: bool | str = Field(
+        True,
+        description="The twin that scores `auc_transfer`: trained here, none, or its weights.\n"
+        "true: the same architecture, trained here from new weights; false: none; or the path of "
+        "its weights.",
+    )
+    files: list[str] = Field(
+        [],
+        description="Files that the network comes from; stages rerun when they change.\n"
+        "Its weights, the twin's, and your module or package. `dxai use` fills it.",
     )
     overrides: dict[str, dict[str, Any]] = Field(
         {},
@@ -94,7 +161,56 @@ class ClassifierSpec(Settings):
     def _check(self) -> Self:
         for stage in self.overrides:
             choose("overrides", stage, ("decompose",))
+        if "value_range" in self.options:
+            raise ParamsError(
+                "options.value_range is now value_range, beside options; `dxai use` converts it"
+            )
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ParamsError(f"value_range is {self.value_range}; it must be [low, high]")
+        if self.std is not None and min(self.std) <= 0:
+            raise ParamsError(f"std is {self.std}; each must be above 0")
+        if self.mean and self.std and len(self.mean) != len(self.std):
+            raise ParamsError(f"mean has {len(self.mean)} values and std {len(self.std)}")
+        for name in ("class_names", "outputs", "files"):
+            values: list[Any] = getattr(self, name) or []
+            if len(set(values)) < len(values):
+                raise ParamsError(f"{name} is {values}; each must be there once")
+        if self.outputs is not None and min(self.outputs) < 0:
+            raise ParamsError(f"outputs is {self.outputs}; indices count from 0")
+        if self.arch in FROM_FILE and self.weights is None:
+            raise ParamsError(f"weights is empty; arch {self.arch} needs the file to load")
+        if self.train and self.weights is not None:
+            raise ParamsError("train is true although weights are given; leave one out")
+        if self.train is False and self.weights is None and ":" not in self.arch:
+            raise ParamsError(
+                f"train is false, but arch {self.arch} brings no weights; set weights"
+            )
+        if self.arch == JOINT:
+            kept = {"arch", "options", "overrides"}
+            for name, field in type(self).model_fields.items():
+                if name not in kept and getattr(self, name) != field.default:
+                    raise ParamsError(f"{name} has no use with arch joint; leave it out")
         return self
+
+    @property
+    def trained_here(self) -> bool:
+        """Return whether the stage `classifier` trains the network."""
+        return self.weights is None if self.train is None else self.train
+
+    @property
+    def expected_range(self) -> tuple[float, float]:
+        """Return the range of images that the network expects, before `mean` and `std`."""
+        if self.value_range is None:
+            return (-1.0, 1.0) if self.mean is None and self.std is None else (0.0, 1.0)
+        low, high = self.value_range
+        return float(low), float(high)
+
+    def sources(self, folder: Path) -> list[str]:
+        """List the files that the network comes from: weights, and modules that lie in `folder`."""
+        found = [path for path in (self.weights, self.twin) if isinstance(path, str)]
+        package = self.arch.partition(":")[0].partition(".")[0] if ":" in self.arch else ""
+        candidates = [package, f"{package}.py"] if package else []
+        return found + [name for name in candidates if (folder / name).exists()][:1]
 
 
 class RepeatParams(Settings):

@@ -211,8 +211,7 @@ class ClassifierJob:
 
     def network(self, data: ShardedDataset) -> tuple[nn.Module, dict[str, Any]]:
         """Build the network, with the spec's weights if any; also returns what rebuilds it."""
-        options = dict(self.spec.options)
-        network_range = [float(v) for v in options.pop("value_range", (-1.0, 1.0))]
+        options, network_range = dict(self.spec.options), list(self.spec.expected_range)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(initial_seed(self.seed))
             network = build_classifier(

@@ -172,8 +172,10 @@ def build(width):
 FRUIT = {"layout": "folder", "source": "data/fruit", "channels": 3}
 MINE = {
     "arch": "own_network:build",
-    "options": {"width": 6, "value_range": [0, 1]},
+    "options": {"width": 6},
     "weights": "mine.pt",
+    "value_range": [0, 1],
+    "files": ["mine.pt", "own_network.py"],
 }
 OWN = {
     "datasets": {"fruit": FRUIT},

@@ -264,3 +264,20 @@ def test_any_values_read_back(file: Path, values: dict, profile: str) -> None:
         for name in path:
             found = found[name] if isinstance(found, dict) else getattr(found, name)
         assert found == value
+
+
+def test_the_files_of_a_classifier_are_filled_in_and_those_of_the_user_kept(file: Path) -> None:
+    (file.parent / "nets").mkdir()
+    mine = {"arch": "nets.small:Net", "options": {"width": 4, "value_range": [0, 1]}}
+    mine |= {"weights": "old.pt", "files": ["old.pt", "extra.json"]}
+    values = read_yaml(file) | {"classifiers": {"mine": mine}, "joint": {}}
+    values["repeat"] = {"classifiers": [], "seeds": []}
+    values["ablations"] = {"datasets": [], "classifiers": [], "variants": {}}
+    file.write_text(format_params(values))
+    changes = select_profile(file, overrides={"classifiers.mine.weights": "new.pt"})
+    found = load_params(file).classifiers["mine"]
+    assert found.files == ["new.pt", "nets", "extra.json"]
+    assert (found.options, found.value_range) == ({"width": 4}, [0, 1])
+    assert "classifiers.mine.options.value_range: removed" in changes
+    assert "classifiers.mine.value_range: added" in changes
+    assert select_profile(file) == []

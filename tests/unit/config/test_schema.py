@@ -9,11 +9,12 @@ from dxai.config.profiles import load_profile, profile_names
 from dxai.config.schema import (
     METHODS,
     ClassifierParams,
+    ClassifierSpec,
     DecomposeParams,
     EvaluateParams,
     PrepareParams,
 )
-from dxai.config.settings import ParamsError
+from dxai.config.settings import ParamsError, parse
 from dxai.models.classifiers import CLASSIFIERS
 
 FILE = Path(__file__).parents[3] / "params.yaml"
@@ -273,3 +274,56 @@ def test_workers_must_divide_the_batch_of_every_ablation(tmp_path):
     variants = {"odd": {"batch_size": 3}}
     with pytest.raises(ParamsError, match=r"workers is 2; it must divide both .* one is 3"):
         rich(tmp_path, ablations__variants=variants, training__workers=2)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"options": {"value_range": [0, 1]}}, "options.value_range is now value_range"),
+        ({"value_range": [1, 0]}, r"value_range is \[1.0, 0.0\]; it must be \[low, high\]"),
+        ({"value_range": [0]}, "value_range"),
+        ({"mean": [0.5, 0.5, 0.5], "std": [0.2]}, "mean has 3 values and std 1"),
+        ({"std": [0.2, 0.0]}, "each must be above 0"),
+        ({"size": 0}, "greater than 0"),
+        ({"class_names": ["a", "a"]}, "each must be there once"),
+        ({"outputs": [0, -1]}, "indices count from 0"),
+        ({"activation": "tanh"}, "'none', 'softmax' or 'sigmoid'"),
+        ({"arch": "torch.export"}, "weights is empty; arch torch.export needs the file"),
+        ({"arch": "torchscript"}, "weights is empty; arch torchscript needs the file"),
+        ({"weights": "w.pt", "train": True, "files": ["w.pt"]}, "train is true although weights"),
+        ({"train": False}, "arch simple brings no weights"),
+        ({"arch": "joint", "mean": [0.5]}, "mean has no use with arch joint"),
+    ],
+)
+def test_an_unusable_entry_of_a_classifier_is_refused_in_a_line(entry, said):
+    with pytest.raises(ParamsError, match=said) as error:
+        parse(ClassifierSpec, {"arch": "simple"} | entry, "classifiers.mine")
+    assert str(error.value).startswith("classifiers.mine")
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_expects_the_range_of_its_mean():
+    assert ClassifierSpec(arch="simple").expected_range == (-1, 1)
+    assert ClassifierSpec(arch="simple", std=[0.5]).expected_range == (0, 1)
+    caffe = ClassifierSpec(arch="simple", mean=[117.0], value_range=[0, 255])
+    assert caffe.expected_range == (0, 255)
+
+
+def test_a_network_is_trained_here_unless_it_brings_its_weights():
+    assert ClassifierSpec(arch="simple").trained_here
+    assert not ClassifierSpec(arch="simple", weights="w.pt").trained_here
+    assert not ClassifierSpec(arch="my.nets:pretrained", train=False).trained_here
+
+
+def test_every_file_of_a_classifier_is_named(tmp_path):
+    (tmp_path / "nets.py").touch()
+    entry = {"arch": "nets:Net", "weights": "w.pt", "twin": "t.pt"}
+    for files, missing in ((["w.pt"], "t.pt, nets.py"), (["w.pt", "t.pt"], "nets.py")):
+        document = changed(tmp_path, classifiers={"mine": entry | {"files": files}})
+        with pytest.raises(
+            ParamsError, match=rf"classifiers\.mine\.files lacks {missing}; `dxai use`"
+        ):
+            load_params(document)
+    document = changed(tmp_path, classifiers={"mine": {"arch": "simple"}})
+    with pytest.raises(ParamsError, match=r"classifiers\.mine\.files is missing"):
+        load_params(document)
