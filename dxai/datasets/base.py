@@ -52,6 +52,8 @@ class Unit:
         Files to load. Units whose first files are equal are duplicates.
     label : str
         Class of its samples, if they share one.
+    classes : tuple of str
+        Without a `label`, the classes that its samples can have; empty: any.
     group : str
         Samples of a group are never separated.
     about : tuple
@@ -64,6 +66,7 @@ class Unit:
     label: str = ""
     group: str = ""
     about: tuple[Any, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Images that a rule of the filter leaves out."""
+    """Images, or files found while listing, that a rule leaves out; `files` names the latter."""
 
     rule: str  # ends the sentence "left out: "
     count: int = 1
     split: str = ""  # empty if undecided
     label: str = ""  # empty if they have none
+    files: tuple[str, ...] = field(default=(), compare=False)  # relative to the source
+
+    @classmethod
+    def of(cls, rule: str, files: Iterable[str], split: str = "", label: str = "") -> list[Dropped]:
+        """Leave out files of a source; an empty list if there are none."""
+        names = tuple(files)
+        return [cls(rule, len(names), split, label, names)] if names else []
 
 
 Load = Callable[[File], bytes]
@@ -134,7 +144,8 @@ class Listing:
     options : dict
         The layout's options with their defaults, for the manifest.
     dropped : tuple of Dropped
-        Images left out while listing.
+        Files left out while listing, by name. `dxai.datasets.leftovers` adds what no unit holds,
+        no rule names and was not read while listing.
     notes : tuple of str
         Remarks for the user that are not errors.
     """

@@ -11,6 +11,7 @@ from typing import Any
 from dxai.config.schema import DatasetParams, Params
 from dxai.config.settings import ParamsError, choose
 from dxai.datasets.base import DataError, Layout, Listing
+from dxai.datasets.leftovers import find_all
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.datasets.source import SAMPLE, LocalSource, Source, expand, open_source
@@ -45,7 +46,7 @@ def prepare(
     layout = LAYOUTS[choose(f"dataset {name}: layout", dataset.layout, LAYOUTS)]
     try:
         with _source(name, dataset, layout, Path(work)) as source:
-            listing = layout.find(source, dataset, params.prepare)
+            listing = find_all(layout, source, dataset, params.prepare)
             for note in listing.notes:
                 print(f"prepare {name}: {note}")
             target = _target(name, params, layout, listing, Path(out), Path(work))
@@ -123,7 +124,8 @@ def _code() -> str:
 def _report(name: str, manifest: dict[str, Any]) -> None:
     for row in manifest["dropped"]:
         where = f"{row['split']} {row['class']}".strip()
-        print(f"prepare {name}: left out {row['images']} ({row['rule']}) {where}".rstrip())
+        first = f", first {row['first']}" if row["first"] else ""
+        print(f"prepare {name}: left out {row['images']} ({row['rule']}{first}) {where}".rstrip())
     twins = manifest["duplicates"]
     if twins["across"]:
         one, other = twins["examples"][0]

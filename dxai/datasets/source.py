@@ -31,11 +31,14 @@ class Source:
         CSV file in the folder that lists the images, if the source names one.
     empty : list of str
         Folders in which `files` found nothing; object stores have none.
+    hidden : list of str
+        Files, and folders with all their content, that `files` skipped for the dot of their name.
     """
 
     def __init__(self, name: str, table: str | None = None) -> None:
         self.name, self.table = name, table
         self.empty: list[str] = []
+        self.hidden: list[str] = []
 
     def files(self) -> list[File]:
         """List every file that is not hidden, sorted by name.
@@ -120,7 +123,7 @@ class LocalSource(Source):
     def files(self) -> list[File]:
         if not os.path.isdir(self.root):
             raise DataError(f"{self.root}: no such folder")
-        home, self.empty = Path(os.path.realpath(self.root)), []
+        home, self.empty, self.hidden = Path(os.path.realpath(self.root)), [], []
         found = [
             File(name, state.st_size, str(state.st_mtime_ns))
             for name, state in self._walk(home, "", (home,))
@@ -146,10 +149,15 @@ class LocalSource(Source):
             entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{self.root / folder}: cannot be listed ({error.strerror})") from error
-        entries = [entry for entry in entries if not entry.name.startswith(".")]
-        if not entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        if not shown:
             self.empty.append(folder)
-        for entry in entries:
+        self.hidden += [
+            f"{folder}/{entry.name}" if folder else entry.name
+            for entry in entries
+            if entry.name.startswith(".")
+        ]
+        for entry in shown:
             name = check_name(f"{folder}/{entry.name}" if folder else entry.name, self.name)
             # Path.resolve raises a RuntimeError for a link to itself
             target = Path(os.path.realpath(entry.path)) if entry.is_symlink() else None
@@ -181,12 +189,14 @@ class RemoteSource(Source):
         listed: dict[str, Any] = with_retries(
             lambda: system.find(root, detail=True), f"{self.name}: cannot be listed"
         )
-        found = []
+        found: list[File] = []
+        self.hidden = []
         for path, info in listed.items():
             if path == root or (path.endswith("/") and not info["size"]):
                 continue  # a marker of a folder
             name = path.removeprefix(f"{root}/")
             if is_hidden(name):
+                self.hidden.append(name)
                 continue
             if info["size"] is None:
                 raise DataError(f"{self.name}/{name}: its server does not say how large it is")

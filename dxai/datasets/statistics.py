@@ -20,6 +20,7 @@ class Statistics:
         # Split to class to images kept.
         self.counts = {split: dict.fromkeys(listing.class_names, 0) for split in SPLITS}
         self.dropped: Counter[tuple[str, str, str]] = Counter()  # (rule, split, class) to images
+        self._first_dropped: dict[tuple[str, str, str], str] = {}  # the same to a file or unit
         self.sizes: Counter[str] = Counter()  # "WxH" of the image files to images
         self.intensity: dict[str, np.ndarray] = {}  # class to the histogram of its pixel values
         # Numbers of files equal to an earlier one, and pairs of names of those ``across`` splits.
@@ -27,7 +28,7 @@ class Statistics:
         self.shards: dict[str, list[str]] = {}  # split to names, once written
         self._first: dict[str, tuple[str, str]] = {}
         for one in listing.dropped:
-            self.dropped[one.rule, one.split, one.label] += one.count
+            self._drop((one.rule, one.split, one.label), one.count, *one.files[:1])
 
     @property
     def images(self) -> int:
@@ -44,7 +45,7 @@ class Statistics:
             for label, count in counts.items():
                 self.counts[split][label] += count
         for rule, count, split, label in facts["dropped"]:
-            self.dropped[rule, split, label] += count
+            self._drop((rule, split, label), count, facts["unit"])
         self.sizes.update(facts["sizes"])
         for label, histogram in facts["intensity"].items():
             values = np.asarray(histogram, np.int64)
@@ -52,11 +53,25 @@ class Statistics:
         self._note_duplicate(facts)
 
     def dropped_rows(self) -> list[dict[str, Any]]:
-        """`dropped` as rows, sorted: ``rule``, ``split``, ``class``, ``images``."""
+        """`dropped` as rows, sorted: ``rule``, ``split``, ``class``, ``images``, ``first``.
+
+        ``first`` is the name of one of the files.
+        """
         return [
-            {"rule": rule, "split": split, "class": label, "images": count}
+            {
+                "rule": rule,
+                "split": split,
+                "class": label,
+                "images": count,
+                "first": self._first_dropped.get((rule, split, label), ""),
+            }
             for (rule, split, label), count in sorted(self.dropped.items())
         ]
+
+    def _drop(self, key: tuple[str, str, str], count: int, *names: str) -> None:
+        self.dropped[key] += count
+        for name in names:
+            self._first_dropped.setdefault(key, name)
 
     def _note_duplicate(self, facts: dict[str, Any]) -> None:
         if not facts["digest"]:

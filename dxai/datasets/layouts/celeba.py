@@ -51,13 +51,13 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     units: list[Unit] = [
         files.unit(images[name], partition[name], label) for name, label in labels.items()
     ]
-    extra = len(images) - len(labels)
+    extra = [file.name for name, file in images.items() if name not in labels]
     return Listing(
         tuple(CLASSES),
         by_split(units),
         reader(dataset, prepare),
         options.model_dump(),
-        (Dropped(NOT_LISTED, extra),) if extra else (),
+        tuple(Dropped.of(NOT_LISTED, extra)),
     )
 
 

@@ -136,8 +136,7 @@ def find_classes(
 
 def dropped_files(others: Iterable[File], split: str, label: str) -> list[Dropped]:
     """Count files that are not images."""
-    count = len(list(others))
-    return [Dropped(NO_IMAGE, count, split, label)] if count else []
+    return Dropped.of(NO_IMAGE, (file.name for file in others), split, label)
 
 
 def train_and_test(

@@ -126,7 +126,7 @@ def _from_table(
             raise DataError(f"{place}: no label")
         split = _canonical(row["split"] or "", place)
         if options.classes is not None and label not in options.classes:
-            dropped.append(Dropped("a class that is not among options.classes", 1, split, label))
+            dropped += Dropped.of("a class that is not among options.classes", [name], split, label)
             continue
         group = row.get("group") or _group(name, options.group)
         units.append(files.unit(files.all[name], split, label, group))

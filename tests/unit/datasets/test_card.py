@@ -91,7 +91,7 @@ def test_counts_after_and_before(card: Page) -> None:
 
 def test_rules_sizes_and_the_paper(card: Page) -> None:
     left_out = card.tables["Left out"]
-    assert [f"rule {EVIL}", "train", "dark", "3"] in left_out
+    assert [f"rule {EVIL}", "train", "dark", "3", "train/0"] in left_out
     assert sum(int(row[3]) for row in left_out[1:]) == 10
     sizes = {row[0]: int(row[1]) for row in card.tables["Sizes of the image files, pixels"]}
     assert sizes["100 x 50"] == 3

@@ -311,7 +311,8 @@ def test_duplicates_across_splits_are_dropped(
     assert manifest["counts"]["train"] == {"a": 2, "b": 2}
     assert manifest["counts"]["test"] == {"a": 1, "b": 1}
     assert manifest["dropped"] == [
-        {"rule": DUPLICATE, "split": "train", "class": label, "images": 1} for label in "ab"
+        {"rule": DUPLICATE, "split": "train", "class": label, "images": 1, "first": "train/1"}
+        for label in "ab"
     ]
     ids = ShardedDataset(tmp_path / "noise", "train").ids
     assert {name.rpartition("/")[0] for name in ids} == {"train/0", "train/2"}
