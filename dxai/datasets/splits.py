@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,28 @@ class SplitOptions(Settings):
         if self.validation + self.test >= 1:
             raise ParamsError("the sum of validation and test must be below 1")
         return self
+
+
+def check_group(pattern: str | None) -> str | None:
+    """Return a `group` option if it is a regular expression with a capture, or None.
+
+    It is a validator of pydantic, and raises `ParamsError` otherwise.
+    """
+    try:
+        captures = pattern is None or re.compile(pattern).groups
+    except re.error as error:
+        raise ParamsError(f"{pattern!r} is not a regular expression: {error}") from None
+    if not captures:
+        raise ParamsError(f"{pattern!r} captures nothing; put brackets around the group")
+    return pattern
+
+
+def group_of(path: str, pattern: str) -> str:
+    """Group that a `group` option finds in a path; a path without one raises `DataError`."""
+    match = re.search(pattern, path)
+    if match is None:
+        raise DataError(f"{path}: the group pattern {pattern!r} is not found in this path")
+    return "/".join(part or "" for part in match.groups())
 
 
 def by_split(units: Iterable[Unit]) -> list[Unit]:

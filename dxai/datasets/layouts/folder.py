@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from dxai.config.schema import DatasetParams, PrepareParams
-from dxai.config.settings import ParamsError, parse
+from dxai.config.settings import parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Unit
 from dxai.datasets.layouts import class_folders
 from dxai.datasets.layouts.class_folders import Files
 from dxai.datasets.samples import shapes
 from dxai.datasets.source import Source, check_name
-from dxai.datasets.splits import HoldOutOptions, by_split, hold_out
+from dxai.datasets.splits import HoldOutOptions, by_split, check_group, group_of, hold_out
 
 ALIASES = {
     "train": ("train", "training"),
@@ -52,17 +50,7 @@ class FolderOptions(HoldOutOptions):
         None, description="The class folders to use; null: all of them."
     )
 
-    @model_validator(mode="after")
-    def _check_group(self) -> Self:
-        try:
-            captures = self.group is None or re.compile(self.group).groups
-        except re.error as error:
-            raise ParamsError(f"group {self.group!r} is no regular expression: {error}") from None
-        if not captures:
-            raise ParamsError(
-                f"group {self.group!r} captures nothing; put brackets around the group"
-            )
-        return self
+    _check_group = field_validator("group")(check_group)
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
@@ -177,12 +165,7 @@ def _canonical(split: str, place: str) -> str:
 
 
 def _group(path: str, pattern: str | None) -> str:
-    if pattern is None:
-        return path
-    match = re.search(pattern, path)
-    if match is None:
-        raise DataError(f"{path}: the group pattern {pattern!r} is not found in this path")
-    return "/".join(part or "" for part in match.groups())
+    return path if pattern is None else group_of(path, pattern)
 
 
 def _notes(units: Iterable[Unit]) -> tuple[str, ...]:

@@ -276,7 +276,7 @@ def test_bad_trees(tree: Tree, spoil: Callable[[Path], None], message: str) -> N
         ({"validaton": 0.1}, "unknown 'validaton'; valid are classes, group, seed, validation"),
         ({"validation": 0.0}, "validation is 0.0"),
         ({"validation": "a"}, "options.validation is 'a'"),
-        ({"group": "("}, "is no regular expression"),
+        ({"group": "("}, "is not a regular expression"),
         ({"group": "patient"}, "captures nothing"),
         ({"classes": "a"}, "options.classes is 'a'"),
     ],
