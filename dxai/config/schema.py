@@ -291,7 +291,12 @@ class DecomposeParams(Settings):
         7, gt=0, description="Channels of a branch at full resolution; doubled at each halving."
     )
     branch_max_width: int = Field(64, gt=0, description="Maximum number of channels of a branch.")
-    coarsest: int = Field(16, gt=0, description="Side of the coarsest feature map, pixels.")
+    coarsest: int = Field(
+        16,
+        gt=0,
+        description="Smallest side of the coarsest feature map, pixels.\n"
+        "Images are halved while it is at least this, and padded inside where needed.",
+    )
     agnostic_skip: bool = Field(
         False,
         description="Add x / (n - 1) to each class-agnostic branch.\n"
@@ -507,8 +512,15 @@ class Params(Settings):
         cases: list[tuple[str, str | None]] = [(name, None) for name in self.explained]
         cases += product(self.ablations.classifiers, self.ablations.variants)
         for name in self.datasets:
+            decompositions = [self.decompose_for(name, *case) for case in cases]
+            for decompose in decompositions:
+                if decompose.coarsest > self.prepare.image_size:
+                    raise ParamsError(
+                        f"decompose.coarsest is {decompose.coarsest}; it must be at most "
+                        f"prepare.image_size ({self.prepare.image_size})"
+                    )
             sizes = [self.classifier_for(name).batch_size]
-            sizes += [self.decompose_for(name, *case).batch_size for case in cases]
+            sizes += [decompose.batch_size for decompose in decompositions]
             for size in sizes:
                 if size % self.training.workers:
                     raise ParamsError(

@@ -118,6 +118,38 @@ class AdaptiveInstanceNorm(nn.Module):
         return normalise(x, 1 + scale, shift)
 
 
+class ReflectionPadding(nn.Module):
+    """Mirror the borders of square images until their side is a multiple of `multiple`.
+
+    Flips and concatenations, because the backward pass of `F.pad` has no deterministic algorithm on
+    a GPU. A side that is a multiple already is left unchanged.
+    """
+
+    def __init__(self, side: int, multiple: int) -> None:
+        super().__init__()
+        self.side = side
+        self.padded = side + -side % multiple
+        self.before = (self.padded - side) // 2
+        self.after = self.padded - side - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, K, side, side) to (B, K, padded, padded)."""
+        if self.after == 0:
+            return x
+        side, before, after = self.side, self.before, self.after
+        top, bottom = x[:, :, 1 : before + 1].flip(2), x[:, :, side - 1 - after : side - 1].flip(2)
+        x = torch.cat([top, x, bottom], 2)
+        left, right = x[..., 1 : before + 1].flip(3), x[..., side - 1 - after : side - 1].flip(3)
+        return torch.cat([left, x, right], 3)
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Cut (..., padded, padded) back to (..., side, side)."""
+        if self.after == 0:
+            return x
+        kept = slice(self.before, self.before + self.side)
+        return x[..., kept, kept]
+
+
 class EncoderBlock(nn.Module):
     """Pre-activated residual block with instance norm; `down` halves the resolution.
 

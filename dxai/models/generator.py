@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.models.blocks import DecoderBlock, EncoderBlock, InstanceNorm
+from dxai.models.blocks import DecoderBlock, EncoderBlock, InstanceNorm, ReflectionPadding
 
 
 class Generator(nn.Module):
@@ -23,13 +23,14 @@ class Generator(nn.Module):
     Parameters
     ----------
     channels, image_size : int
-        Shape of the images; `image_size` is `coarsest` times a power of two.
+        Shape of the images. Sides that cannot be halved often enough are padded inside.
     branches, style_dim : int
         n and S.
     branch_width, branch_max_width : int
         Channels of one branch at full resolution, doubling at each halving up to the maximum.
     coarsest : int
-        Side of the coarsest feature map, pixels.
+        Smallest side of the coarsest feature map, pixels: images are halved while it is at least
+        this.
     agnostic_skip : bool
         Add x / (n - 1) to each agnostic branch; the last layer starts small.
     normalise_input : bool
@@ -52,12 +53,13 @@ class Generator(nn.Module):
         style_dim: int = 64,
     ) -> None:
         super().__init__()
-        halvings = (image_size // coarsest).bit_length() - 1
-        if image_size != coarsest << max(halvings, 0):
+        if coarsest > image_size:
             raise ValueError(
-                f"coarsest is {coarsest}; it must be image_size ({image_size}) divided by a power "
-                "of two"
+                f"decompose.coarsest is {coarsest}; it must be at most prepare.image_size "
+                f"({image_size})"
             )
+        halvings = (image_size // coarsest).bit_length() - 1
+        self.padding = ReflectionPadding(image_size, 1 << halvings)
         self.channels, self.branches, self.style_dim = channels, branches, style_dim
         self.agnostic_skip, self.normalise_input = agnostic_skip, normalise_input
         widths = [
@@ -87,7 +89,7 @@ class Generator(nn.Module):
         """Features of x (B, C, H, W) from fine to coarse, independent of the style."""
         if self.normalise_input:
             x = F.instance_norm(x)
-        features = [self.stem(x.to(memory_format=self.memory_format))]
+        features = [self.stem(self.padding(x).to(memory_format=self.memory_format))]
         for block in self.encoder:
             features.append(block(features[-1]))
         features[-1] = self.bottleneck(features[-1])
@@ -99,7 +101,7 @@ class Generator(nn.Module):
         for level, block in enumerate(self.decoder):
             h = block(h, style[:, level + 1]) + features[-2 - level]
         psi = self.last(torch.tanh(self.last_norm(h)))
-        psi = psi.unflatten(1, (self.branches, self.channels))
+        psi = self.padding.crop(psi.unflatten(1, (self.branches, self.channels)))
         if self.agnostic_skip:
             share = x[:, None] / (self.branches - 1)
             psi = torch.cat([psi[:, :1], psi[:, 1:] + share], dim=1)

@@ -74,8 +74,9 @@ DIVIDED: set[Any] = {operator.truediv, torch.div, "div"}
 MOVING: set[Any] = {
     *(torch.flatten, torch.reshape, torch.cat, torch.concat, torch.permute, torch.transpose),
     *(torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.clone, operator.getitem),
+    torch.flip,
     *("flatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze", "chunk"),
-    *("split", "contiguous", "clone"),
+    *("split", "contiguous", "clone", "flip"),
 }
 """Functions and methods that move values; relevance moves with them."""
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dxai.models.blocks import AdaptiveInstanceNorm, InstanceNorm, normalise
+from dxai.models.blocks import AdaptiveInstanceNorm, InstanceNorm, ReflectionPadding, normalise
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 
@@ -65,3 +65,15 @@ def test_normalise_works_in_float32_on_bfloat16():
     found = normalise(x, scale, shift)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, normalise(x.float(), scale.float(), shift.float()))
+
+
+@pytest.mark.parametrize(("side", "multiple"), [(16, 8), (17, 2), (17, 8), (33, 16), (5, 4)])
+def test_reflection_padding_is_torchs(side, multiple):
+    padding = ReflectionPadding(side, multiple)
+    x = torch.randn(2, 3, side, side, dtype=torch.float64, requires_grad=True)
+    expected = F.pad(x, (padding.before, padding.after) * 2, mode="reflect")
+    assert expected.shape[-1] % multiple == 0 and expected.shape[-1] - side < multiple
+    assert torch.equal(padding(x), expected)
+    assert torch.equal(padding.crop(padding(x)), x)
+    if side == 5:
+        assert torch.autograd.gradgradcheck(padding, x)  # for the R1 penalty

@@ -23,7 +23,19 @@ SMALL = {"width": 4}
 
 
 @pytest.mark.parametrize("arch", CLASSIFIERS)
-@pytest.mark.parametrize(("channels", "classes", "size"), [(1, 2, 16), (3, 5, 32), (3, 4, 128)])
+@pytest.mark.parametrize(
+    ("channels", "classes", "size"),
+    [
+        (1, 2, 16),
+        (1, 2, 17),
+        (3, 5, 32),
+        (1, 3, 33),
+        (1, 3, 96),
+        (3, 2, 100),
+        (3, 4, 128),
+        (1, 2, 299),
+    ],
+)
 def test_every_classifier_returns_logits(arch, channels, classes, size):
     network = build_classifier(arch, channels, classes, size, **SMALL)
     assert network(torch.zeros(2, channels, size, size)).shape == (2, classes)
@@ -55,8 +67,8 @@ def test_unknown_names_and_options_are_refused_with_the_valid_ones():
         build_classifier("simple", 1, 2, 32, depth=3)
     with pytest.raises(ValueError, match="no_such_module"):
         build_classifier("no_such_module:Net", 1, 2, 32)
-    with pytest.raises(ValueError, match="image_size"):
-        build_classifier("discriminator", 1, 2, 24)
+    with pytest.raises(ValueError, match=r"prepare\.image_size is 7"):
+        build_classifier("discriminator", 1, 2, 7)
 
 
 USER_CODE = """

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dxai.models.decomposer import Decomposer
 from dxai.models.generator import Generator, MappingNetwork
@@ -66,9 +67,29 @@ def test_no_bias_stands_directly_before_an_instance_norm():
     assert not [n for n in names if n.endswith("conv1.bias")]
 
 
-def test_coarsest_must_divide_the_image():
-    with pytest.raises(ValueError, match="coarsest"):
-        Generator(1, 32, coarsest=12)
+def test_coarsest_is_at_most_the_image():
+    with pytest.raises(ValueError, match=r"decompose\.coarsest is 33.* prepare\.image_size \(32\)"):
+        Generator(1, 32, coarsest=33)
+    assert len(Generator(1, 32, branches=2, branch_width=2, coarsest=12).encoder) == 1
+
+
+@pytest.mark.parametrize("size", [16, 17, 33, 96, 100, 299])
+def test_any_size_is_padded_inside(size):
+    torch.manual_seed(0)
+    generator = Generator(1, size, branches=2, branch_width=2, branch_max_width=2, coarsest=8)
+    assert 8 <= generator.padding.padded >> len(generator.encoder) <= 16
+    image, style = torch.randn(1, 1, size, size), torch.randn(1, generator.styles, 64)
+    psi = generator(image, style)
+    assert psi.shape == (1, 2, 1, size, size)
+    # The mirrored image, explained at the padded size, is the same in the middle.
+    sides = (generator.padding.before, generator.padding.after)
+    mirrored = F.pad(image, sides * 2, mode="reflect") if any(sides) else image
+    whole = Generator(
+        1, mirrored.shape[-1], branches=2, branch_width=2, branch_max_width=2, coarsest=8
+    )
+    whole.load_state_dict(generator.state_dict())
+    middle = whole(mirrored, style)[..., sides[0] :, sides[0] :][..., :size, :size]
+    torch.testing.assert_close(psi, middle, rtol=1e-3, atol=1e-4)
 
 
 def test_mapping_uses_the_head_of_the_class():
