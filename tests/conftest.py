@@ -96,18 +96,18 @@ Mount = Callable[..., Path | None]
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
     """Mount file systems of a given size in new folders; None where that is not permitted."""
-    places: list[Path] = []
+    mounted: list[Path] = []
 
-    def make(size: str, place: Path | None = None, *options: str) -> Path | None:
-        place = place or tmp_path / f"disk-{len(places)}"
-        place.mkdir(exist_ok=True)
+    def make(size: str, folder: Path | None = None, *options: str) -> Path | None:
+        folder = folder or tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir(exist_ok=True)
         chosen = ",".join([f"size={size}", *options])
-        command = ["mount", "-t", "tmpfs", "-o", chosen, "tmpfs", str(place)]
+        command = ["mount", "-t", "tmpfs", "-o", chosen, "tmpfs", str(folder)]
         if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
             return None
-        places.append(place)
-        return place
+        mounted.append(folder)
+        return folder
 
     yield make
-    for place in places:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

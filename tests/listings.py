@@ -30,9 +30,9 @@ def noise_listing(counts: dict[str, int], size: int = 8, channels: int = 3) -> L
 
 def read_noise(unit: Unit, load: Load, size: int, channels: int) -> Iterator[Sample]:
     """Yield the images of a unit."""
-    (places,) = unit.about
+    (numbers,) = unit.about
     shape = (size, size, 3) if channels == 3 else (size, size)
-    for i in places:
+    for i in numbers:
         rng = np.random.default_rng((len(unit.split), i))
         pixels = rng.integers(0, 256, shape, dtype=np.uint8)
         mask = rng.integers(0, 256, (size, size), dtype=np.uint8) if i % 2 else None

@@ -19,6 +19,6 @@ def sections() -> dict[str, list[str]]:
     return found
 
 
-def block(heading: str, place: int = 0) -> str:
+def block(heading: str, index: int = 0) -> str:
     """Return one block of commands."""
-    return sections()[heading][place]
+    return sections()[heading][index]

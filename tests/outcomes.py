@@ -83,7 +83,7 @@ def write_outcomes(
     folder = root / dataset / classifier / name
     folder.mkdir(parents=True)
     frames, images, described = [], [], []
-    for place, (method, sign, lost) in enumerate(rows):
+    for index, (method, sign, lost) in enumerate(rows):
         if isinstance(lost, str):
             described.append({"method": method, "sign": "", "status": sign, "reason": lost})
             continue
@@ -92,8 +92,8 @@ def write_outcomes(
         row = {"method": method, "sign": sign, "status": "ok", "reason": "", "images": IMAGES}
         row |= {"accuracy": 1.0, "auc": float(np.trapezoid(mean, mean.index)), **further}
         if deletion:
-            frames.append(outcomes(method, sign, deletion[place], "deletion", group))
-            row["auc_deletion"] = deletion_area(deletion[place])
+            frames.append(outcomes(method, sign, deletion[index], "deletion", group))
+            row["auc_deletion"] = deletion_area(deletion[index])
         described.append(row)
         of = frames[-1].drop_duplicates("index")
         images.append(of[["id", "group", "label", "index", "method", "sign"]].assign(**further))

@@ -348,16 +348,16 @@ def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
     outside |= {"OMP_WAIT_POLICY": "PASSIVE", "RAY_TRAIN_V2_ENABLED": "1", **OPEN}
     nodes: list[Node] = []
     try:
-        for place, count in enumerate(cpus):
+        for number, count in enumerate(cpus):
             where = [f"--address={address}"]
-            if not place:
+            if not number:
                 port = address.partition(":")[2]
                 where = ["--head", f"--port={port}", "--include-dashboard=false"]
             command = [program, "start", "--block", "--disable-usage-stats", *where]
             command.append("--object-store-memory=100000000")
-            with (log / f"node-{place}.txt").open("wb") as output:
+            with (log / f"node-{number}.txt").open("wb") as output:
                 process = subprocess.Popen(
-                    [*command, f"--node-ip-address=127.0.0.{place + 1}", f"--num-cpus={count}"],
+                    [*command, f"--node-ip-address=127.0.0.{number + 1}", f"--num-cpus={count}"],
                     env=outside,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -365,7 +365,7 @@ def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
                     start_new_session=True,
                 )
             nodes.append(Node(process, address))
-            said = log / f"node-{place}.txt"
+            said = log / f"node-{number}.txt"
             wait_for(lambda f=said: "Ray runtime started" in f.read_text(), f"start, see {said}")
         yield nodes
     finally:

@@ -133,13 +133,13 @@ def known_part(test: ShardedDataset) -> tuple[Batch, str, Tensor]:
     It is a mask, (B, 1, H, W), or the image minus the image without its class, (B, C, H, W).
     """
     kind = "mask" if test.having("mask") else "neutral"
-    places = test.having(kind)
+    chosen = test.having(kind)
     if kind == "mask":
-        return test.batch(places), kind, test.masks(places)
+        return test.batch(chosen), kind, test.masks(chosen)
     # A clean image has no added noise.
-    places = [i for i in places if test.class_names[test.labels[i]] != "clean"]
-    batch = test.batch(places)
-    return batch, kind, batch.images - test.neutral(places)
+    chosen = [i for i in chosen if test.class_names[test.labels[i]] != "clean"]
+    batch = test.batch(chosen)
+    return batch, kind, batch.images - test.neutral(chosen)
 
 
 @torch.no_grad()
@@ -151,10 +151,10 @@ def explain(decomposer: Decomposer, batch: Batch) -> Tensor:
 
 def figure(images: Tensor, known: Tensor, part: Tensor, shown: int = 10) -> Image.Image:
     """Stack images, ground truth and psi_distinct vertically; zero is gray."""
-    places = torch.linspace(0, len(images) - 1, min(shown, len(images))).long()
+    chosen = torch.linspace(0, len(images) - 1, min(shown, len(images))).long()
     if known.shape[1] == 1 and known.min() >= 0:
         known = 2 * known - 1  # a mask: black and white
-    rows = [row[places].expand(-1, images.shape[1], -1, -1) for row in (images, known, part)]
+    rows = [row[chosen].expand(-1, images.shape[1], -1, -1) for row in (images, known, part)]
     rows = [F.pad(row, (1, 1, 1, 1), value=1.0) for row in rows]
     sheet = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
     pixels = ((sheet.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()

@@ -91,9 +91,9 @@ def test_the_webhook_is_told_and_nobody_else_knows_it(finished: Project) -> None
     assert told["state"] == "Completed"
     assert [row["method"] for row in told["table1"]] == [row["method"] for row in table(finished)]
     assert finished.api.url.removesuffix("/api") in told["url"]
-    places = [finished.root / ".work", finished.root / "results", finished.root / "params.yaml"]
+    written = [finished.root / ".work", finished.root / "results", finished.root / "params.yaml"]
     found = subprocess.run(
-        ["grep", "-rlF", HOOK_SECRET, *map(str, places)], capture_output=True, text=True
+        ["grep", "-rlF", HOOK_SECRET, *map(str, written)], capture_output=True, text=True
     )
     assert found.stdout == ""
 

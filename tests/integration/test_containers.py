@@ -68,7 +68,7 @@ class Stack:
         assert filled["services"].keys() == self.services.keys()
 
     def _here(self, name: str, value: Any) -> Any:
-        """A value of the file with the names of containers turned into places on this machine."""
+        """Return a value of the file with containers' names, ports and folders as they are here."""
         if isinstance(value, dict):
             return {key: self._here(name, item) for key, item in value.items()}
         if isinstance(value, list):
@@ -120,11 +120,9 @@ class Stack:
         """Whether the service's own health check says so within some seconds."""
         kind, *command = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
-        place, environment = self.folder, self.environment(name)
+        here: dict[str, Any] = {"env": self.environment(name), "cwd": self.folder}
         try:
-            done = subprocess.run(
-                command, env=environment, cwd=place, capture_output=True, timeout=seconds
-            )
+            done = subprocess.run(command, **here, capture_output=True, timeout=seconds)
         except subprocess.TimeoutExpired:  # so does Ray's, as long as there is no head
             return False
         return done.returncode == 0
@@ -243,8 +241,8 @@ def ask(url: str, password: str | None = None, **headers: str) -> tuple[int, str
 def test_the_worker_s_clone_is_the_checkout_and_its_deployments_are_known(stack: Stack) -> None:
     project = stack.folder / "workspace/dxai"
     heads = {
-        subprocess.run(["git", "rev-parse", "HEAD"], cwd=place, capture_output=True).stdout
-        for place in (project, stack.folder / "source")
+        subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True).stdout
+        for folder in (project, stack.folder / "source")
     }
     assert len(heads) == 1
     url = f"{stack.url('4200')}/api/deployments/name/dxai/full-benchmark"

@@ -120,14 +120,14 @@ def tenth(counts: Any) -> Any:
 def photographs(folder: Path, sizes: dict[str, int], count: int) -> None:
     """Images of seeded noise, `count` in each class folder; `sizes` says how many pixels wide."""
     rng = np.random.default_rng(0)
-    for place, i in itertools.product(sizes, range(count)):
-        path = folder / place / f"{i}.png"
+    for subfolder, i in itertools.product(sizes, range(count)):
+        path = folder / subfolder / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        shape = (sizes[place], sizes[place], 3)
+        shape = (sizes[subfolder], sizes[subfolder], 3)
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
 
 
-PLACES = ("train/a", "train/b", "test/a", "test/b")
+SUBFOLDERS = ("train/a", "train/b", "test/a", "test/b")
 
 
 @pytest.mark.parametrize("name", ["", "/all.csv"], ids=["folders", "table"])
@@ -135,8 +135,12 @@ def test_prepared_from_an_object_store_is_the_same_bytes(
     server: s3.Server, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = tmp_path / "raw"
-    photographs(raw, dict.fromkeys(PLACES, 20), 4)
-    rows = [f"{place}/{i}.png,{place[-1]},{place[:-2]}" for place in PLACES for i in range(4)]
+    photographs(raw, dict.fromkeys(SUBFOLDERS, 20), 4)
+    rows = [
+        f"{subfolder}/{i}.png,{subfolder[-1]},{subfolder[:-2]}"
+        for subfolder in SUBFOLDERS
+        for i in range(4)
+    ]
     (raw / "all.csv").write_text("\n".join(["path,label,split", *rows]))
     url = server.upload(raw, server.bucket(), "raw")
     s3.use(monkeypatch, server.endpoint)
@@ -149,7 +153,7 @@ def test_prepared_from_an_object_store_is_the_same_bytes(
 def test_prepared_by_several_processes_is_the_same_bytes(
     moto: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photographs(tmp_path / "raw", dict.fromkeys(PLACES, 512), 6)
+    photographs(tmp_path / "raw", dict.fromkeys(SUBFOLDERS, 512), 6)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
     assert size > parallel_reader.SERIAL_BYTES  # else one process reads it
     url = moto.upload(tmp_path / "raw", moto.bucket(), "raw")
@@ -468,7 +472,7 @@ def test_a_failed_preparation_names_the_object_and_leaves_nothing(
     moto: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small answers pass; those of large images are cut again and again."""
-    photographs(tmp_path / "raw", dict.fromkeys(PLACES, 8) | {"train/b": 300}, 2)
+    photographs(tmp_path / "raw", dict.fromkeys(SUBFOLDERS, 8) | {"train/b": 300}, 2)
     url = moto.upload(tmp_path / "raw", moto.bucket(), "raw")
     with s3.Proxy(moto, "cut", after=100_000, times=1000) as proxy:
         s3.use(monkeypatch, proxy.endpoint)

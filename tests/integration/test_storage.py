@@ -77,10 +77,10 @@ def training(url: str) -> TrainingParams:
 
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine: nothing of the first one is there."""
-    place = tmp_path / "elsewhere"
-    place.mkdir()
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("DXAI_CACHE", str(place / "cache"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("DXAI_CACHE", str(elsewhere / "cache"))
 
 
 def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ def test_another_machine_goes_on_to_the_same_numbers(
 
 def test_the_later_one_is_loaded_wherever_it_is(server: s3.Server, tmp_path: Path) -> None:
     url = f"s3://{server.bucket()}/checkpoints"
-    one, other = (Checkpoint(tmp_path / place / "x", url) for place in ("one", "other"))
+    one, other = (Checkpoint(tmp_path / folder / "x", url) for folder in ("one", "other"))
     one.save(state(1), 1)
     other.save(state(2), 2)
     assert step_of(one) == 2
@@ -404,8 +404,8 @@ def test_data_is_sent_once_and_read_from_there(
         assert server.log.read_text().count('"PUT ') == before
     here, there = ShardedDataset(folder, "train"), ShardedDataset(url, "train")
     assert there.ids == here.ids and there.class_names == here.class_names
-    places = list(range(len(here)))
-    assert torch.equal(there.batch(places).images, here.batch(places).images)
+    indices = list(range(len(here)))
+    assert torch.equal(there.batch(indices).images, here.batch(indices).images)
     assert (there.labels == here.labels).all()
 
 

@@ -69,8 +69,8 @@ def train(data: Path, tmp_path: Path) -> Iterator[Callable[..., Training]]:
     def start(settings: dict[str, Any] | None = None, **training: Any) -> Training:
         variables = training.pop("variables", {})
         params = TRAINING.replace(**training)
-        place = tmp_path / str(len(made))
-        made.append(Training(place, job(data, **settings or {}), params, variables))
+        root = tmp_path / str(len(made))
+        made.append(Training(root, job(data, **settings or {}), params, variables))
         return made[-1].start()
 
     yield start

@@ -180,8 +180,8 @@ def test_damaged_bytes_give_an_image_or_a_data_error(
     buffer = io.BytesIO()
     Image.open(io.BytesIO(jpeg(16))).save(buffer, kind)
     data = bytearray(buffer.getvalue())
-    for place, bits in flips:
-        data[int(place * len(data))] ^= bits
+    for position, bits in flips:
+        data[int(position * len(data))] ^= bits
     (tmp_path / "damaged").write_bytes(data)
     try:
         assert read_image(tmp_path / "damaged", 8, 3).shape == (8, 8, 3)

@@ -40,8 +40,8 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_seed_alone_decides(name: str, tmp_path: Path) -> None:
-    for place, seed in (("one", 0), ("again", 0), ("other", 1)):
-        LAYOUTS[name].render_sample(tmp_path / place, {}, seed=seed)
+    for folder, seed in (("one", 0), ("again", 0), ("other", 1)):
+        LAYOUTS[name].render_sample(tmp_path / folder, {}, seed=seed)
     one, other = content(tmp_path / "one"), content(tmp_path / "other")
     assert content(tmp_path / "again") == one
     assert other.keys() == one.keys()

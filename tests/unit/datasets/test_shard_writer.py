@@ -183,9 +183,9 @@ def test_a_killed_run_goes_on_without_loss(tmp_path: Path, last: list[int]) -> N
     whole = write_noise(tmp_path / "whole", LONG, shard_bytes=20_000)
     folder = tmp_path / "killed"
     folder.mkdir()
-    for place in last:
+    for killed_at in last:
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder), str(place)],
+            [sys.executable, "-c", KILLED, str(folder), str(killed_at)],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -206,9 +206,9 @@ def test_truncated_file_is_named(prepared: Path, name: str) -> None:
         ShardedDataset(prepared, "train").batch(range(250))
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= 16
+    data[position] ^= 16
     path.write_bytes(data)
 
 
@@ -219,11 +219,11 @@ def test_flipped_bit_is_found_when_it_is_read(prepared: Path, what: str) -> None
         path = prepared / "train-00000.parquet"
         encoded = ShardedDataset(prepared, "train").encoded(1)
         assert encoded is not None
-        place = path.read_bytes().index(encoded) + 50
+        position = path.read_bytes().index(encoded) + 50
     else:
         path = prepared / "train-index.parquet"
-        place = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset + 60
-    flip(path, place)
+        position = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset + 60
+    flip(path, position)
     with pytest.raises(DataError, match=f"{path.name}: damaged shard"):
         ShardedDataset(prepared, "train").batch([0, 1])
 

@@ -26,8 +26,8 @@ def drawn(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Images (N, 1, 16, 16), the bars in them, and their classes."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
-    place = torch.arange(SIZE) - (SIZE - 1) / 2
-    y, x = torch.meshgrid(place, place, indexing="ij")
+    axis = torch.arange(SIZE) - (SIZE - 1) / 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
     angle = labels[:, None, None] * torch.pi / CLASSES
     offset = 6 * torch.rand(count, 1, 1, generator=rng) - 3
     across = x * angle.sin() + y * angle.cos() - offset

@@ -94,7 +94,7 @@ def test_what_is_not_known_is_nan_and_nothing_else_is() -> None:
     finite = {name: value.isfinite().tolist() for name, value in found.items()}
     assert finite.pop("correlation") == [False, True, False, False]
     assert len(finite) == 4
-    assert all(places == [True, False, False, False] for places in finite.values())
+    assert all(known == [True, False, False, False] for known in finite.values())
     assert found["mask_area"][0] == 0.5
     expected = np.corrcoef(part[1].flatten(), np.arange(16))[0, 1]
     assert found["correlation"][1] == pytest.approx(expected, abs=1e-6)

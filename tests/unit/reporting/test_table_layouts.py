@@ -46,10 +46,10 @@ def tables(folder: Path) -> dict[str, Table]:
 
 
 def column(table: Table, name: str, group: str = "", kind: str = "value") -> list[str]:
-    (place,) = (
+    (index,) = (
         k for k, c in enumerate(table.columns) if (c.name, c.group, c.kind) == (name, group, kind)
     )
-    return [str(line.cells[place]) for line in table.lines]
+    return [str(line.cells[index]) for line in table.lines]
 
 
 def line(table: Table, *start: str) -> list[str]:
@@ -189,8 +189,8 @@ def test_table6_names_the_discriminator_and_leads_to_the_joint_classifier(
     tables: dict[str, Table],
 ) -> None:
     table = tables["table6"]
-    (place,) = (c for c in table.columns if (c.name, c.kind) == ("discriminator", "value"))
-    assert place.classifier == "joint"
+    (found,) = (c for c in table.columns if (c.name, c.kind) == ("discriminator", "value"))
+    assert found.classifier == "joint"
     assert line(table, "brats")[-3:] == ["0.912", "0.877", "0.982"]
     assert line(table, "textures")[-3:] == [NONE] * 3
 

@@ -135,7 +135,7 @@ def test_datasets_and_classifiers_are_kept_apart(tmp_path: Path) -> None:
 
 def test_the_diagonal_of_table_3_in_row_and_column(tmp_path: Path) -> None:
     lost = {("one", "one"): 0.8, ("one", "two"): 0.3, ("two", "one"): 0.9, ("two", "two"): 0.6}
-    folders = [write_cross(tmp_path, *place, share) for place, share in lost.items()]
+    folders = [write_cross(tmp_path, *pair, share) for pair, share in lost.items()]
     folders += [write_cross(tmp_path, "one", "one", 0.6, seed=1)]
     found = claims(cross=folders)
     assert (found["table"] == 3).all()
@@ -148,12 +148,12 @@ def test_the_diagonal_of_table_3_in_row_and_column(tmp_path: Path) -> None:
         ("two", "trained for one, scored by two"): (0.6, 0.3, True),
     }
     assert set(keyed.index) == set(expected)
-    for place, (own, other, holds) in expected.items():
-        claim = keyed.loc[place]
+    for pair, (own, other, holds) in expected.items():
+        claim = keyed.loc[pair]
         assert claim["ours_value"] == pytest.approx(beta_area(own))
         assert claim["delta"] == pytest.approx(beta_area(own) - beta_area(other))
         assert claim["holds"] == holds
-        assert claim["claim"].endswith("row") == (f"trained for {place[0]}" in place[1])
+        assert claim["claim"].endswith("row") == (f"trained for {pair[0]}" in pair[1])
     assert keyed.loc[("one", "trained for one, scored by two"), "seeds"] == 2
 
 

@@ -26,7 +26,7 @@ from dxai.tracking.mlflow_records import Record
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [
-        # Half widths 0.03 and 0.04: the noise is 0.05, whatever the place of the interval.
+        # Half widths 0.03 and 0.04: the noise is 0.05, whatever the position of the interval.
         ((0.80, 0.77, 0.83), (0.849, 0.80, 0.88), Verdict.WITHIN),
         ((0.80, 0.77, 0.83), (0.851, 0.80, 0.88), Verdict.OUTSIDE),
         ((0.80, 0.77, 0.83), (0.749, 0.70, 0.78), Verdict.OUTSIDE),
@@ -175,9 +175,9 @@ def test_json_has_the_numbers(everything: bool, count: int) -> None:
 
 # ------------------------------------------------------------------------------------ MLflow
 def table1(values: dict[str, float]) -> list[dict[str, Any]]:
-    place = {"dataset": "d", "classifier": "c", "sign": "part"}
+    case = {"dataset": "d", "classifier": "c", "sign": "part"}
     return [
-        place
+        case
         | {"method": method, "auc": value, "auc_low": value - 0.03, "auc_high": value + 0.03}
         | {"steps": None}
         for method, value in values.items()

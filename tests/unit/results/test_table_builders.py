@@ -88,7 +88,7 @@ def test_metrics_name_each_number_once(folders):
 
 
 def test_table6_stands_beside_the_papers_accuracies(tmp_path):
-    folders = [tmp_path / place for place in ("tomatoes/simple/explained", "mine/joint/twin")]
+    folders = [tmp_path / case for case in ("tomatoes/simple/explained", "mine/joint/twin")]
     for folder in folders:
         metrics = {"test_accuracy": 0.99, "test_images": 1707, "seed": 0}
         write_json(folder / "metrics.json", metrics)

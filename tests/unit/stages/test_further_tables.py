@@ -114,9 +114,9 @@ def parts(step: int) -> np.ndarray:
     batch = data.batch(chosen_images(len(data), IMAGES))
     found = []
     for seed in (0, 3):
-        place = Path(f"artifacts/decompositions/textures/resnet18/{seed}")
-        explainer = DXAI.load(place, seed=0)
-        for kept, decomposer in load_snapshots(place):
+        folder = Path(f"artifacts/decompositions/textures/resnet18/{seed}")
+        explainer = DXAI.load(folder, seed=0)
+        for kept, decomposer in load_snapshots(folder):
             if kept == step:
                 explainer.decomposer = decomposer
                 found.append(explainer.attribute(batch.images, batch.labels, batch.index))

@@ -11,8 +11,8 @@ from dxai.tracking.mlflow_records import GUARDS, deltas, flat, guards, numbers
 
 
 def row(sign: str = "part", method: str = "dxai", **values: float) -> dict[str, Any]:
-    place = {"dataset": "d", "classifier": "c", "method": method, "sign": sign}
-    return dict.fromkeys(GUARDS.values()) | place | values
+    case = {"dataset": "d", "classifier": "c", "method": method, "sign": sign}
+    return dict.fromkeys(GUARDS.values()) | case | values
 
 
 def test_guards_are_those_of_our_rows_with_seeds_averaged() -> None:

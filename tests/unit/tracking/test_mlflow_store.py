@@ -43,8 +43,8 @@ def write_project(root: Path, rich: bool = False) -> Params:
         row = read_json(ours / "summary.json")["rows"][0]
         write_json(ours.with_name("dxai-0-by-resnet18") / "cross.json", {"row": row})
     for variant in params.ablations.variants:
-        place = root / "artifacts/decompositions" / CELL
-        shutil.copytree(place / "0", place / variant)
+        trained = root / "artifacts/decompositions" / CELL
+        shutil.copytree(trained / "0", trained / variant)
     torch.manual_seed(0)
     for role in ("explained", "twin"):
         network = build_classifier("simple", 1, len(CLASSES), SIZE)
@@ -137,7 +137,7 @@ def test_the_data_is_a_tag(root: Path, runs: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "metric", "place", "column"),
+    ("name", "metric", "keys", "column"),
     [
         ("table1", "auc", ("dataset", "classifier", "method"), "auc"),
         ("table2", "deletion", ("dataset", "classifier", "method"), "auc_deletion"),
@@ -150,13 +150,13 @@ def test_each_cell_of_a_table_is_a_metric(
     runs: pd.DataFrame,
     name: str,
     metric: str,
-    place: tuple[str, ...],
+    keys: tuple[str, ...],
     column: str,
 ) -> None:
     rows = table(rich[0], name).dropna(subset=column)
     if "sign" in rows:  # the first one of each method
-        rows = rows[rows["sign"] == rows.groupby(list(place))["sign"].transform("first")]
-    expected = rows.groupby(list(place))[column].mean()
+        rows = rows[rows["sign"] == rows.groupby(list(keys))["sign"].transform("first")]
+    expected = rows.groupby(list(keys))[column].mean()
     assert len(expected) >= 6
     run = parent(runs, "rich").dropna()
     for names, value in expected.items():

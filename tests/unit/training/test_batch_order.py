@@ -79,10 +79,10 @@ def test_streaming_reads_each_row_group_about_once(data: ShardedDataset) -> None
     read: list[int] = []
     original = small._row_group
 
-    def counted(place: int) -> object:
-        if place not in small._cache:
-            read.append(place)
-        return original(place)
+    def counted(row_group: int) -> object:
+        if row_group not in small._cache:
+            read.append(row_group)
+        return original(row_group)
 
     small._row_group = counted  # type: ignore[assignment, method-assign]
     order = Order.over(small, 0, 10)

@@ -243,8 +243,8 @@ def test_contrast_is_lowered_by_at_most_its_strength() -> None:
 def ids_of(folder: Path, batch_size: int, step: int) -> str:
     """The ids of the images of a step, as messages list them."""
     data = ShardedDataset(folder, "train")
-    places = batch_order.Order.over(data, 0, batch_size).indices(step)
-    return ", ".join(data.ids[i] for i in places)
+    indices = batch_order.Order.over(data, 0, batch_size).indices(step)
+    return ", ".join(data.ids[i] for i in indices)
 
 
 def named_step(message: str) -> int:
@@ -452,8 +452,8 @@ def assert_ended_well(
     assert done.stderr.startswith("error: step ") and done.stderr.count("\n") == 1
     step = named_step(done.stderr.removeprefix("error: "))
     assert ids_of(root / "data/prepared/textures", batch_size, step - 1) in done.stderr
-    (place,) = (root / ".work/checkpoints").glob("*textures*")
-    state = Checkpoint(place).load()
+    (checkpoint,) = (root / ".work/checkpoints").glob("*textures*")
+    state = Checkpoint(checkpoint).load()
     assert state is not None and 0 < state["step"] < step
     assert_finite(state[kept])
     assert not list(root.rglob("history.csv"))

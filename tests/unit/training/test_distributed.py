@@ -221,7 +221,7 @@ class Double(nn.Module):
         return self.inner(x.double())
 
 
-def resnet(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Tensor]:
+def resnet(folder: Path, group: ProcessGroup, out: Path) -> dict[str, Tensor]:
     """A classifier with batch norm after some steps in float64."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     torch.manual_seed(0)
@@ -230,12 +230,12 @@ def resnet(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Tensor]:
     events = test_decomposition.Seen(stop_after=6)
     with contextlib.suppress(Stopped):
         train_classifier(
-            network, params, TrainingRun(data, validation, 0, Checkpoint(place), events, group)
+            network, params, TrainingRun(data, validation, 0, Checkpoint(out), events, group)
         )
     return flat(network.state_dict())
 
 
-def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
+def loops(folder: Path, group: ProcessGroup, out: Path) -> dict[str, Any]:
     """Both loops as they are, asked to stop, continued, and with numbers that go wrong."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     found: dict[str, Any] = {"told": {}}
@@ -243,7 +243,7 @@ def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
     def decompose(checkpoint: str, events: test_decomposition.Seen, **changed: Any) -> Any:
         params = SMALL.replace(**changed)
         _, networks = test_decomposition.start(folder, params)
-        kept = Checkpoint(place / checkpoint)
+        kept = Checkpoint(out / checkpoint)
         return train(
             networks, params, TrainingRun(data, validation, 0, kept, events, group)
         ), networks
@@ -253,7 +253,7 @@ def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
             test_decomposition.LEARN.replace(**changed),
             test_decomposition.network(),
         )
-        kept = Checkpoint(place / checkpoint)
+        kept = Checkpoint(out / checkpoint)
         return train_classifier(
             network, params, TrainingRun(data, validation, 0, kept, events, group)
         ), network
@@ -277,7 +277,7 @@ def loops(folder: Path, group: ProcessGroup, place: Path) -> dict[str, Any]:
     return found
 
 
-def poisoned(folder: Path, group: ProcessGroup, place: Path) -> dict[str, str]:
+def poisoned(folder: Path, group: ProcessGroup, out: Path) -> dict[str, str]:
     """The last worker's weights go wrong, and with the next loss those of all."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     found = {}
@@ -294,7 +294,7 @@ def poisoned(folder: Path, group: ProcessGroup, place: Path) -> dict[str, str]:
                 events = test_decomposition.Poisoned(next(weights.parameters()), value, after=3)
             params = SMALL if name == "decompose" else test_decomposition.LEARN
             subject = networks if name == "decompose" else network
-            kept = Checkpoint(place / f"{name}-{value}")
+            kept = Checkpoint(out / f"{name}-{value}")
             try:
                 given = TrainingRun(data, validation, 0, kept, events, group)
                 call(subject, params, given)  # type: ignore
@@ -303,11 +303,11 @@ def poisoned(folder: Path, group: ProcessGroup, place: Path) -> dict[str, str]:
     return found
 
 
-def work(rank: int, size: int, folder: Path, place: Path, tasks: tuple[str, ...]) -> None:
+def work(rank: int, size: int, folder: Path, out: Path, tasks: tuple[str, ...]) -> None:
     """One worker: does the tasks, and leaves what it found in rank-<rank>.pt."""
     torch.set_num_threads(1)
     if size > 1:
-        dist.init_process_group("gloo", f"file://{place}/meet", rank=rank, world_size=size)
+        dist.init_process_group("gloo", f"file://{out}/meet", rank=rank, world_size=size)
     group, data = ProcessGroup(rank, size), ShardedDataset(folder, "train")
     known: dict[str, Callable[[], Any]] = {
         "some": lambda: decompositions(data, group, SOME),
@@ -315,11 +315,11 @@ def work(rank: int, size: int, folder: Path, place: Path, tasks: tuple[str, ...]
         "gradients": lambda: gradients(data, group),
         "curves": lambda: curves(data, group),
         "batch_norms": lambda: batch_norms(group),
-        "resnet": lambda: resnet(folder, group, place / "resnet"),
-        "loops": lambda: loops(folder, group, place / "loops"),
-        "poisoned": lambda: poisoned(folder, group, place / "poisoned"),
+        "resnet": lambda: resnet(folder, group, out / "resnet"),
+        "loops": lambda: loops(folder, group, out / "loops"),
+        "poisoned": lambda: poisoned(folder, group, out / "poisoned"),
     }
-    torch.save({task: known[task]() for task in tasks}, place / f"rank-{rank}.pt")
+    torch.save({task: known[task]() for task in tasks}, out / f"rank-{rank}.pt")
     if size > 1:
         dist.barrier()
         dist.destroy_process_group()
@@ -354,36 +354,36 @@ class Workers:
     def _run(self, sizes: set[int], tasks: tuple[str, ...]) -> None:
         """Others in processes, and a single one here meanwhile."""
         running = {size: self._start(size, tasks) for size in sizes - {1}}
-        places = [self.root / f"{size}-{tasks[0]}" for size in sizes]
+        folders = [self.root / f"{size}-{tasks[0]}" for size in sizes]
         if 1 in sizes:
             (self.root / f"1-{tasks[0]}").mkdir()
             work(0, 1, self.folder, self.root / f"1-{tasks[0]}", tasks)
         for size, processes in running.items():
-            place = self.root / f"{size}-{tasks[0]}"
+            out = self.root / f"{size}-{tasks[0]}"
             try:
                 codes = [process.wait(timeout=250) for process in processes]
             finally:
                 for process in processes:
                     process.kill()
-            said = [path.read_text()[-3000:] for path in sorted(place.glob("*.log"))]
+            said = [path.read_text()[-3000:] for path in sorted(out.glob("*.log"))]
             assert not any(codes), "\n".join(said)
-        for place in places:
-            size = int(place.name.split("-")[0])
-            found = [torch.load(place / f"rank-{rank}.pt") for rank in range(size)]
+        for out in folders:
+            size = int(out.name.split("-")[0])
+            found = [torch.load(out / f"rank-{rank}.pt") for rank in range(size)]
             for task in tasks:
                 self._found[size, task] = [worker[task] for worker in found]
 
     def _start(self, size: int, tasks: tuple[str, ...]) -> list[subprocess.Popen[bytes]]:
-        place = self.root / f"{size}-{tasks[0]}"
-        place.mkdir()
+        out = self.root / f"{size}-{tasks[0]}"
+        out.mkdir()
         code = (
             "from pathlib import Path; from tests.unit.training import test_distributed as t; "
-            f"t.work(RANK, {size}, Path({str(self.folder)!r}), Path({str(place)!r}), {tasks!r})"
+            f"t.work(RANK, {size}, Path({str(self.folder)!r}), Path({str(out)!r}), {tasks!r})"
         )
         environment = os.environ | {"PYTHONPATH": str(PROJECT), "GLOO_SOCKET_IFNAME": "lo"}
         processes = []
         for rank in range(size):
-            with (place / f"{rank}.log").open("wb") as log:
+            with (out / f"{rank}.log").open("wb") as log:
                 processes.append(
                     subprocess.Popen(
                         [sys.executable, "-c", code.replace("RANK", str(rank))],
@@ -480,8 +480,8 @@ def test_batch_norms_see_the_whole_batch(size: int, workers: Workers) -> None:
     """Outputs, gradients, running statistics and eval mode of torch's own on one worker."""
     found, (wanted,) = workers(size, "batch_norms"), workers(1, "batch_norms")
     for name in wanted:
-        for place, whole in enumerate(wanted[name]["parts"]):
-            joined = torch.cat([worker[name]["parts"][place] for worker in found])
+        for index, whole in enumerate(wanted[name]["parts"]):
+            joined = torch.cat([worker[name]["parts"][index] for worker in found])
             torch.testing.assert_close(joined, whole, rtol=1e-10, atol=1e-12)
         for worker in found:
             for kind in ("gradients", "buffers"):

@@ -141,8 +141,8 @@ def test_twenty_pixels_of_tumour(tmp_path: Path, pixels: int, kind: str) -> None
     values, tumour = head()
     tumour[:] = 0
     flat = tumour[:, :, 4].reshape(-1)
-    places = np.flatnonzero(values[:, :, 4].reshape(-1))[:pixels]
-    flat[places] = np.array([1, 2, 4])[np.arange(pixels) % 3]
+    brain = np.flatnonzero(values[:, :, 4].reshape(-1))[:pixels]
+    flat[brain] = np.array([1, 2, 4])[np.arange(pixels) % 3]
     tumour[:, :, 4] = flat.reshape(20, 24)
     samples, dropped = one_case(tmp_path, (values, tumour))
     labels = {sample.id: sample.label for sample in samples}
@@ -329,7 +329,7 @@ def other_size(folder: Path) -> None:
     change(folder, seg=head()[1][:, :, :-1])
 
 
-def other_place(folder: Path) -> None:
+def other_position(folder: Path) -> None:
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
     affine[0, 3] = 7
     image = nibabel.Nifti1Image(head()[1], affine)
@@ -377,7 +377,7 @@ def colour(folder: Path) -> None:
         (four_axes, "unreadable volume (4 dimensions, not 3)"),
         (two_axes, "unreadable volume (2 dimensions, not 3)"),
         (other_size, "the segmentation (20, 24, 9) does not lie on the grid"),
-        (other_place, "does not lie on the grid of the image"),
+        (other_position, "does not lie on the grid of the image"),
         (constant, "one value only"),
         (nothing, "no value is above 0"),
         (with_nan, "not finite"),
@@ -468,7 +468,7 @@ def test_slices_are_split_whatever_the_order(tmp_path: Path) -> None:
     mixed = defaultdict(set)
     for name, split in splits[0].items():
         mixed[name.split("/")[0]].add(split)
-    assert any(len(places) > 1 for places in mixed.values())
+    assert any(len(found_in) > 1 for found_in in mixed.values())
     other, _ = read(root, 8, split_by="slice", seed=5)
     assert {one.id: one.split for one in other} != splits[0]
 

@@ -60,14 +60,14 @@ def test_attribute_male_and_partition_decide(celeba: Path) -> None:
     assert not listing(celeba).dropped
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_the_attribute_is_found_by_its_name(celeba: Path, place: int) -> None:
+@pytest.mark.parametrize("column", range(3))
+def test_the_attribute_is_found_by_its_name(celeba: Path, column: int) -> None:
     names = ["Bald", "Young"]
-    names.insert(place, "Male")
+    names.insert(column, "Male")
     rows = []
     for i, male in enumerate(MALE):
         values = [-male, -male]
-        values.insert(place, male)
+        values.insert(column, male)
         rows.append(f"{i:03d}.jpg " + " ".join(map(str, values)))
     (celeba / ATTRIBUTES).write_text("\n".join(["8", " ".join(names) + " ", *rows, "", ""]))
     labels = {unit.key: unit.label for unit in listing(celeba).units}

@@ -152,7 +152,7 @@ def test_groups_are_held_out_whole(
     for unit in found.units:
         splits[unit.group].add(unit.split)
         assert f"patient-{unit.group}-" in unit.key
-    assert all(len(places) == 1 for places in splits.values())
+    assert all(len(found_in) == 1 for found_in in splits.values())
     seen = counts(listing(root, 1, 1, group=r"patient-(\d+)", validation=share, seed=seed))
     assert all(seen[split, label] for split in ("train", "validation") for label in "abc")
 

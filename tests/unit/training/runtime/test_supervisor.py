@@ -267,11 +267,11 @@ def test_one_worker_on_ray_is_the_plain_loop(make: Any, folder: Path, tmp_path: 
     there, _ = launch(job, "t", "there", tmp_path / "there", params(tmp_path, "ray"))
     same(there, here)
     panels = {
-        place: {path.name: path.read_bytes() for path in (tmp_path / place).rglob("*.png")}
-        for place in ("here", "there")
+        folder: {path.name: path.read_bytes() for path in (tmp_path / folder).rglob("*.png")}
+        for folder in ("here", "there")
     }
     assert panels["there"] == panels["here"]
-    rows = [events(tmp_path / place, "row") for place in ("here", "there")]
+    rows = [events(tmp_path / folder, "row") for folder in ("here", "there")]
     assert len(rows[0]) == len(rows[1]) == len(here["history"])
     for row, other in zip(*rows, strict=True):
         same(row["numbers"], other["numbers"])
