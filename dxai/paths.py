@@ -50,6 +50,7 @@ class Paths:
 
     prepared = _Below("data/prepared")
     artifacts = _Below("artifacts")
+    networks = _Below("artifacts/networks")
     classifiers = _Below("artifacts/classifiers")
     decompositions = _Below("artifacts/decompositions")
     results = _Below("results")
@@ -82,6 +83,10 @@ class Paths:
     def dataset(self, dataset: str) -> Path:
         """Return the folder of the stage `prepare`."""
         return self.prepared / dataset
+
+    def network(self, classifier: str, file: str) -> Path:
+        """Return the file of the stage `network` on one file that a classifier may come from."""
+        return Path(f"{self.networks / classifier}/{file}.json")  # an absolute path stays below
 
     def classifier(self, dataset: str, classifier: str, role: str) -> Path:
         """Return the folder of the stage `classifier`."""

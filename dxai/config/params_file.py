@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarfloat import ScalarFloat
 
-from dxai.config.schema import Params
+from dxai.config.schema import BUILT_IN, Params
 from dxai.config.settings import ParamsError, Settings, parse
 
 HEADER = """\
@@ -46,7 +46,11 @@ def load_params(path: Path | str = "params.yaml") -> Params:
             "with the same values"
         )
     try:
-        return check(values, Path(path).resolve().parent)
+        params = check(values, Path(path).resolve().parent)
+        for file in network_files(values["classifiers"]):
+            if file not in params.network_files:
+                raise ParamsError(f"network_files lacks {file}; `dxai use` lists it")
+        return params
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
 
@@ -95,8 +99,18 @@ def check(values: dict[str, Any], folder: Path = Path()) -> Params:
     return params
 
 
+def network_files(classifiers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """List every file that classifiers come from, once: DVC cannot loop over lists in a mapping."""
+    files = [file for entry in classifiers.values() for file in entry.get("files") or []]
+    return list(dict.fromkeys([BUILT_IN, *files]))
+
+
 def format_params(values: Mapping[str, Any]) -> str:
-    """Format the values of a file, with the descriptions of their fields as comments."""
+    """Format the values of a file, with the descriptions of their fields as comments.
+
+    `network_files` is derived from the other values.
+    """
+    values = {**values, "network_files": network_files(values["classifiers"])}
     lines = _mapping(values, Params, "", commented=True)
     text = HEADER + "".join(f"{line}\n" for line in lines)
     yaml, stream = YAML(), io.StringIO()

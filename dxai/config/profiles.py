@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dxai.config.params_file import check, format_params, parse_yaml, read_yaml
+from dxai.config.params_file import check, format_params, network_files, parse_yaml, read_yaml
 from dxai.config.schema import JOINT, ClassifierSpec, Params
 from dxai.config.settings import ParamsError, Settings, choose, parse
 from dxai.utils.files import atomic
@@ -35,7 +35,8 @@ def load_profile(name: str) -> dict[str, Any]:
     for key in NAMED.keys() & own.keys():
         entries = catalogue[NAMED[key]]
         values[key] = {entry: entries.get(entry, {}) for entry in own[key]}
-    return _merge(values, own) | {"profile": name}
+    values = _merge(values, own) | {"profile": name}
+    return values | {"network_files": network_files(values.get("classifiers") or {})}
 
 
 def select_profile(
@@ -87,6 +88,7 @@ def select_profile(
     for key, setting in (overrides or {}).items():
         values = _override(values, key, setting)
     values["classifiers"] = _files_filled(values["classifiers"], before, path.parent)
+    values["network_files"] = network_files(values["classifiers"])
     check(values, path.parent)
     changes += [*_left_out(earlier, values), *_changes(written, values)]
     if changes:

@@ -33,6 +33,8 @@ JOINT = "joint"
 """The `arch` of a classifier that is the discriminator of the decomposition's own run (C = D)."""
 FROM_FILE = ("torch.export", "torchscript")
 """Values of `arch` that take the whole network from the file `weights`."""
+BUILT_IN = "dxai/models/classifiers.py"
+"""The file of the built-in networks."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -177,6 +179,11 @@ class ClassifierSpec(Settings):
                 raise ParamsError(f"{name} is {values}; each must be there once")
         if self.outputs is not None and min(self.outputs) < 0:
             raise ParamsError(f"outputs is {self.outputs}; indices count from 0")
+        for file in self.files:
+            if "@" in file:
+                raise ParamsError(f"files names {file}; DVC allows no @ in it, so rename the file")
+            if ".." in Path(file).parts:
+                raise ParamsError(f"files names {file}; make a link to it within the project")
         if self.arch in FROM_FILE and self.weights is None:
             raise ParamsError(f"weights is empty; arch {self.arch} needs the file to load")
         if self.train and self.weights is not None:
@@ -452,6 +459,11 @@ class Params(Settings):
 
     profile: str = Field(description="The profile that the values come from.")
     seeds: list[int] = Field(description="Seeds of the decomposition, for every classifier.")
+    network_files: list[str] = Field(
+        description="Files of all `classifiers`; `dxai use` lists them.\n"
+        "The stage `network` watches each of them for each classifier. The first one, with the "
+        "built-in networks, is always there."
+    )
     repeat: RepeatParams = Field(
         RepeatParams(), description="Further seeds for some of the classifiers."
     )

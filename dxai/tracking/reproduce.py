@@ -182,6 +182,8 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     for name, spec in (params["classifiers"] | params.get("joint", {})).items():
         if weights := spec.get("weights"):
             needed[weights] = f"the weights of classifier {name}"
+        for file in spec.get("files") or []:
+            needed.setdefault(file, f"a file of classifier {name}")
         module = str(spec.get("arch", "")).partition(":")
         if module[1]:
             top = module[0].split(".")[0]

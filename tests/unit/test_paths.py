@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -75,10 +76,11 @@ def test_a_project_elsewhere_has_the_same_paths_below_its_root() -> None:
 
 # ------------------------------------------------------------------------------------ dvc.yaml
 SAMPLES = {"dataset": "D", "classifier": "C", "role": "R", "name": "N", "method": "M"}
-SAMPLES |= {"scorer": "S", "source": "data/raw"}
+SAMPLES |= {"scorer": "S", "source": "data/raw", "file": "F"}
 HERE = paths.HERE
 OUTPUTS: dict[str, Callable[[], list[Path]]] = {
     "prepare": lambda: [HERE.dataset("D")],
+    "network": lambda: [HERE.network("C", "F")],
     "classifier": lambda: [HERE.classifier("D", "C", "R")],
     "decompose": lambda: [HERE.decomposition("D", "C", "N")],
     "baseline": lambda: [HERE.outcome("D", "C", "M")],
@@ -108,7 +110,7 @@ STAGES = {
 @pytest.mark.parametrize("name", STAGES)
 def test_dvc_yaml_agrees(name: str) -> None:
     stage = STAGES[name]
-    command = filled(stage["cmd"]).split()
+    command = shlex.split(filled(stage["cmd"]))
     module = command[2].removeprefix("dxai.stages.")
     outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     assert [Path(filled(out)) for out in outs] == OUTPUTS[module]()

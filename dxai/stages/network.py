@@ -1,0 +1,44 @@
+"""Hash a file that a classifier comes from, to rerun what depends on it: DVC stage `network`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dxai.config.params_file import load_params
+from dxai.config.settings import choose
+from dxai.paths import HERE
+from dxai.stages import run_stage
+from dxai.utils.files import read_json, sha256, write_json
+
+
+def main(classifier: str, file: str) -> None:
+    """Write artifacts/networks/<classifier>/<file>.json: SHA-256 of the file, or of a folder's.
+
+    It is `{}` if the classifier does not come from this file.
+    """
+    params = load_params()
+    choose("file", file, params.network_files)
+    out = HERE.network(classifier, file)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    used = file in params.classifier_spec(classifier).files
+    write_json(out, {str(path): sha256(path) for path in _files(Path(file))} if used else {})
+
+
+def hashes(classifier: str) -> dict[str, str]:
+    """Return what this stage found: SHA-256 by the path of every file of a classifier."""
+    found = {}
+    for path in sorted((HERE.networks / classifier).rglob("*.json")):
+        found.update(read_json(path))
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    """List a file, or all files of a folder but those that Python compiles."""
+    if not path.is_dir():
+        return [path]
+    found = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return [file for file in found if "__pycache__" not in file.parts]
+
+
+if __name__ == "__main__":
+    run_stage(main)
