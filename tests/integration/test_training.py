@@ -9,6 +9,8 @@ from collections.abc import Callable
 import mlflow
 import pytest
 
+from dxai.paths import Paths
+from dxai.utils import shared_process
 from tests.integration.conftest import Project, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -16,9 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ON_RAY = {
     "training.executor": "ray",
     "training.cpus_per_worker": "1",
-    "decompose.steps": "300",
-    "decompose.checkpoint_every": "100",
-    "decompose.panel_every": "50",
+    "decompose.steps": "150",
+    "decompose.checkpoint_every": "50",
+    "decompose.panel_every": "25",
 }
 
 
@@ -35,17 +37,17 @@ def ray_processes(project: Project) -> list[str]:
 
 
 def test_a_stop_saves_and_the_next_run_goes_on(project: Project) -> None:
-    project.interrupt("panel of step 50", "infra.local", "benchmark")
+    project.interrupt("panel of step 25", "infra.local", "benchmark")
     wait_for(lambda: not ray_processes(project), 20)
 
     run = project.local("benchmark")
     assert run.returncode == 0, run.stdout
     (step,) = re.findall(r"continuing from step (\d+)", run.stdout)
-    assert 50 <= int(step) < 300
+    assert 25 <= int(step) < 150
     # Each of the two has its own workers, in a cluster that both use.
     assert run.stdout.count("starting on Ray") == 2
-    assert re.search(r"\d+/300 steps, [\d.]+/s, [\d:]+ left, \d+ images/s, class ", run.stdout)
-    assert (project.root / ".work/cluster/said").exists()
+    assert re.search(r"\d+/150 steps, [\d.]+/s, [\d:]+ left, \d+ images/s, class ", run.stdout)
+    assert (Paths(project.root).ray / shared_process.FIRST_LINE).exists()
     wait_for(lambda: not ray_processes(project), 20)
 
 
@@ -55,8 +57,8 @@ def test_the_numbers_of_both_trainings_were_logged_live(project: Project) -> Non
     frame = mlflow.search_runs(experiment_names=["dxai-training"])
     assert set(frame["status"]) == {"FINISHED"}
     assert len(frame) == 2  # the one that was stopped went on in its own run
-    assert set(frame["metrics.step"]) == {300}
+    assert set(frame["metrics.step"]) == {150}
     client = mlflow.MlflowClient()
     for run in frame["run_id"]:
         steps = [m.step for m in client.get_metric_history(run, "loss/rec")]
-        assert steps == list(range(5, 301, 5))
+        assert steps == list(range(5, 151, 5))
