@@ -24,7 +24,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--set",
         metavar="KEY=VALUE",
         dest="overrides",
-        type=_override,
+        type=override,
         action="append",
         default=[],
         help="another value, for example decompose.steps=300; may be repeated",
@@ -37,7 +37,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     return parser
 
 
-def _override(text: str) -> tuple[str, str]:
+def override(text: str) -> tuple[str, str]:
+    """Split KEY=VALUE of the command line."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")

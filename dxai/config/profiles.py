@@ -1,4 +1,4 @@
-"""Profiles, and `dxai use`, which makes params.yaml from one of them.
+"""Profiles, and `dxai use` and `dxai add`, which make params.yaml from one of them.
 
 A file of profiles/ holds the differences from the profile that it `extends`: its mappings are
 merged over the other's at every depth. Three mappings select what is run and replace the other's:
@@ -8,11 +8,19 @@ in catalogue.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dxai.config.params_file import check, format_params, network_files, parse_yaml, read_yaml
+from dxai.config.params_file import (
+    check,
+    format_params,
+    load_params,
+    network_files,
+    parse_yaml,
+    read_yaml,
+)
 from dxai.config.schema import JOINT, ClassifierSpec, Params
 from dxai.config.settings import ParamsError, Settings, choose, parse
 from dxai.utils.files import atomic
@@ -21,6 +29,12 @@ PROFILES = Path(__file__).with_name("profiles")
 CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 NAMED = {"datasets": "datasets", "classifiers": "classifiers", "joint": "classifiers"}
 """Mappings that select what is run, and the part of the catalogue with their entries."""
+
+ADDING = {
+    "datasets": "`dxai add dataset {} PATH`",
+    "classifiers": "`dxai add classifier {} package.module:Net`",
+}
+"""The commands that add an entry."""
 
 
 def profile_names() -> list[str]:
@@ -92,9 +106,13 @@ def select_profile(
     check(values, path.parent)
     changes += [*_left_out(earlier, values), *_changes(written, values)]
     if changes:
-        with atomic(path) as temporary:
-            temporary.write_text(format_params(values), encoding="utf-8")
+        _write(path, values)
     return changes
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(format_params(values), encoding="utf-8")
 
 
 def _value_range_moved(values: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +138,59 @@ def _files_filled(entries: dict[str, Any], before: dict[str, Any], folder: Path)
         added = [file for file in spec.files if file not in no_longer]
         filled[name] = {**entry, "files": list(dict.fromkeys([*spec.sources(folder), *added]))}
     return filled
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A params file with one more entry, checked and not yet written."""
+
+    params: Params
+    values: dict[str, Any]
+    changes: list[str]
+
+    def write(self, path: Path | str) -> None:
+        """Write the file, if a value changed."""
+        if self.changes:
+            _write(Path(path).resolve(), self.values)
+
+
+def add_entry(
+    path: Path | str,
+    kind: str,
+    name: str,
+    entry: Mapping[str, Any],
+    keep: bool = False,
+    profile: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Addition:
+    """Return a params file with an entry of `datasets` or `classifiers` that is run.
+
+    It replaces the others of its kind (and `joint`), or stands beside them with `keep`; an entry of
+    this name is replaced in any case. The other settings are those of the file or of a profile,
+    with `overrides` as for `select_profile`. Raises `ParamsError` as that does.
+    """
+    path = Path(path).resolve()
+    load_params(path)
+    before = read_yaml(path)
+    values = dict(before)
+    if profile is not None:
+        values = load_profile(profile) | {block: before[block] for block in NAMED}
+    values[kind] = (dict(values[kind]) if keep else {}) | {name: dict(entry)}
+    if kind == "classifiers":
+        values["joint"] = {k: v for k, v in values["joint"].items() if keep and k != name}
+    values |= {key: _within(values, key) for key in ("repeat", "ablations")}
+    for key, setting in (overrides or {}).items():
+        values = _override(values, key, setting)
+    values["classifiers"] = _files_filled(values["classifiers"], before, path.parent)
+    values["network_files"] = network_files(values["classifiers"])
+    return Addition(check(values, path.parent), values, [*_changes(before, values)])
+
+
+def catalogue_entry(layout: str) -> dict[str, Any]:
+    """Return the channels and overrides of the catalogue's first dataset of a layout."""
+    entries = read_yaml(CATALOGUE)["datasets"].values()
+    first: dict[str, Any] = next((entry for entry in entries if entry["layout"] == layout), {})
+    return {key: first[key] for key in ("channels", "overrides") if key in first}
 
 
 def _left_out(earlier: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
@@ -157,7 +228,7 @@ def _pick(what: str, names: Iterable[str], known: list[dict[str, Any]]) -> dict[
     merged: dict[str, Any] = {}
     for source in reversed(known):
         merged |= source.get(what) or {}
-    return {name: merged[choose(what, name, merged)] for name in names}
+    return {name: merged[_known(what, name, merged)] for name in names}
 
 
 def _within(values: dict[str, Any], key: str) -> dict[str, Any]:
@@ -182,7 +253,7 @@ def _override(values: dict[str, Any], key: str, setting: str) -> dict[str, Any]:
         where = ".".join(parts[:depth])
         may_be_new = parts[0] in NAMED and depth >= 2
         if part not in inner and not may_be_new:
-            choose(where or "params.yaml", part, inner)
+            _known(where or "params.yaml", part, inner)
         if depth == len(parts) - 1:
             inner[part] = new
         elif isinstance(inner.get(part, {}), dict):
@@ -190,6 +261,20 @@ def _override(values: dict[str, Any], key: str, setting: str) -> dict[str, Any]:
         else:
             raise ParamsError(f"{where}.{part}".removeprefix(".") + " is a value, not a mapping")
     return result
+
+
+def _known(where: str, name: str, valid: Iterable[str]) -> str:
+    """Like `choose`; for the name of an entry, say how to bring it."""
+    try:
+        return choose(where, name, valid)
+    except ParamsError as error:
+        if where not in NAMED:
+            raise
+        if name in read_yaml(CATALOGUE)[NAMED[where]]:
+            raise ParamsError(
+                f"{error}; `dxai use --{NAMED[where]} {name}` runs the catalogue's"
+            ) from None
+        raise ParamsError(f"{error}; {ADDING[NAMED[where]].format(name)} adds one") from None
 
 
 def _changes(before: Any, after: Any, where: str = "") -> Iterator[str]:

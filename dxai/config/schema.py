@@ -36,7 +36,20 @@ FROM_FILE = ("torch.export", "torchscript")
 BUILT_IN = "dxai/models/classifiers.py"
 """The file of the built-in networks."""
 
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+"""Names that DVC takes in the name of a stage, and a file system in that of a folder."""
+
 S = TypeVar("S", bound=Settings)
+
+
+def check_name(where: str, name: str) -> str:
+    """Return the name of an entry; raise a `ParamsError` unless DVC and file names can hold it."""
+    if not NAME.fullmatch(name):
+        raise ParamsError(
+            f"{where}: the name {name!r} must start with a letter and have at most 64 letters of "
+            "a-z, A-Z, digits, _ and -"
+        )
+    return name
 
 
 class DatasetParams(Settings):
@@ -500,6 +513,9 @@ class Params(Settings):
                 raise ParamsError(f"{name} is empty; name at least one")
         if not self.explained:
             raise ParamsError("classifiers is empty, and so is joint; name at least one")
+        for where in ("datasets", "classifiers", "joint"):
+            for name in getattr(self, where):
+                check_name(where, name)
         for where, is_joint in (("classifiers", False), ("joint", True)):
             for name, spec in getattr(self, where).items():
                 if (spec.arch == JOINT) is not is_joint:

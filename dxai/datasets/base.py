@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,11 @@ class Layout:
         Whether a release declared as the paper's must have exactly these counts.
     options : type of Settings
         Checks a dataset's `options`.
+    fits : callable, optional
+        Whether the names of a source's files look like this layout. None: it is never recognised,
+        only chosen.
+    looks_for : str
+        The files that `fits` looks for, for messages.
     """
 
     find: Callable[[Any, DatasetParams, PrepareParams], Listing]
@@ -188,3 +193,5 @@ class Layout:
     counts: Callable[[dict[str, Any]], tuple[int, int] | None] = lambda options: None
     exact: bool = False
     options: type[Settings] = field(kw_only=True)
+    fits: Callable[[Collection[str]], bool] | None = None
+    looks_for: str = ""

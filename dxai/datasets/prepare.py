@@ -45,7 +45,7 @@ def prepare(
     dataset = params.dataset(name)
     layout = LAYOUTS[choose(f"dataset {name}: layout", dataset.layout, LAYOUTS)]
     try:
-        with _source(name, dataset, layout, Path(work)) as source:
+        with raw_images(name, dataset, layout, Path(work)) as source:
             listing = find_all(layout, source, dataset, params.prepare)
             for note in listing.notes:
                 print(f"prepare {name}: {note}")
@@ -63,7 +63,7 @@ def _is_drawn(dataset: DatasetParams, layout: Layout) -> bool:
 
 
 @contextlib.contextmanager
-def _source(
+def raw_images(
     name: str, dataset: DatasetParams, layout: Layout, work: Path
 ) -> Iterator[Source | None]:
     """Open the raw images; those of a drawn sample exist only inside the block."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import parse
 from dxai.datasets.base import Layout, Listing
-from dxai.datasets.layouts.class_folders import Files, train_and_test
+from dxai.datasets.layouts.class_folders import Files, classes_of, train_and_test
 from dxai.datasets.samples import afhq
 from dxai.datasets.source import Source
 from dxai.datasets.splits import HoldOutOptions
@@ -28,4 +28,6 @@ LAYOUT = Layout(
     lambda options: (14630, 1500),
     exact=True,
     options=HoldOutOptions,
+    fits=lambda names: classes_of(names, FOLDERS["train"]) == set(CLASSES),
+    looks_for="train/ with the folders cat, dog and wild, and no other",
 )

@@ -227,4 +227,6 @@ LAYOUT = Layout(
     "CC BY 4.0, or the challenge's data agreement, by release",
     lambda options: (15000, 1232),
     options=BratsOptions,
+    fits=lambda names: any(map(VOLUME.search, names)),
+    looks_for=f"{NAMES['image']}, and {NAMES['seg']}",
 )

@@ -7,13 +7,13 @@ anywhere in the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import PurePosixPath
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Unit
-from dxai.datasets.layouts.class_folders import Files, reader, train_and_test
+from dxai.datasets.layouts.class_folders import Files, classes_of, reader, train_and_test
 from dxai.datasets.samples import celeba
 from dxai.datasets.source import Source
 from dxai.datasets.splits import HoldOutOptions, by_split
@@ -59,6 +59,13 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         options.model_dump(),
         tuple(Dropped.of(NOT_LISTED, extra)),
     )
+
+
+def fits(names: Collection[str]) -> bool:
+    """Whether there is an attribute file, or training images of exactly the two classes."""
+    if ATTRIBUTES in {PurePosixPath(name).name for name in names}:
+        return True
+    return classes_of(names, FOLDERS["train"]) == set(CLASSES)
 
 
 def _named(files: Files, wanted: Callable[[PurePosixPath], bool]) -> dict[str, File]:
@@ -131,4 +138,6 @@ LAYOUT = Layout(
     lambda options: (28000, 2000),
     exact=True,
     options=HoldOutOptions,
+    fits=fits,
+    looks_for=f"{ATTRIBUTES}, or train/ with the folders female and male, and no other",
 )

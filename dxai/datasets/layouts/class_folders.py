@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from dxai.config.schema import DatasetParams, PrepareParams
@@ -132,6 +132,12 @@ def find_classes(
     if len(names["train"]) < 2:
         raise DataError(f"{root}: only one class, {min(names['train'])!r}; it takes at least two")
     return tuple(sorted(names["train"]))
+
+
+def classes_of(names: Collection[str], folders: Sequence[str]) -> set[str]:
+    """Return the class folders with images in the top folders of these names, in any case."""
+    found = (name.split("/") for name in names if suffix(name) in EXTENSIONS)
+    return {parts[1] for parts in found if len(parts) > 2 and parts[0].lower() in folders}
 
 
 def dropped_files(others: Iterable[File], split: str, label: str) -> list[Dropped]:

@@ -263,4 +263,6 @@ LAYOUT = Layout(
     "academic use only; images of Google Earth under its own terms",
     lambda options: (172465, 20696),
     options=DotaOptions,
+    fits=lambda names: any(PurePosixPath(name).parent.name == "labelTxt" for name in names),
+    looks_for="images/*.png and labelTxt/*.txt",
 )

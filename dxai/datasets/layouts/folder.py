@@ -178,4 +178,12 @@ def _notes(units: Iterable[Unit]) -> tuple[str, ...]:
     return (f"{len(shared)} groups of test are also in train, first {min(shared)!r}",)
 
 
-LAYOUT = Layout(find, shapes.render_sample, "your own images", "yours", options=FolderOptions)
+LAYOUT = Layout(
+    find,
+    shapes.render_sample,
+    "your own images",
+    "yours",
+    options=FolderOptions,
+    fits=lambda names: bool(class_folders.classes_of(names, ALIASES["train"])),
+    looks_for="train/CLASS/*.jpg and test/CLASS/*.jpg (or .png and others)",
+)

@@ -6,6 +6,7 @@ Class names are those of the release 2020.05.18; later releases, which number ev
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import Field
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import parse
 from dxai.datasets.base import Layout, Listing
-from dxai.datasets.layouts.class_folders import Files, train_and_test
+from dxai.datasets.layouts.class_folders import Files, classes_of, train_and_test
 from dxai.datasets.samples import fruits360
 from dxai.datasets.source import Source
 from dxai.datasets.splits import HoldOutOptions
@@ -53,4 +54,9 @@ LAYOUT = Layout(
     lambda options: COUNTS[options["fruit"]],
     exact=True,
     options=Fruits360Options,
+    fits=lambda names: any(
+        {re.sub(r" 1$", "", found) for found in classes_of(names, FOLDERS["train"])} >= set(fruit)
+        for fruit in SETS.values()
+    ),
+    looks_for="Training/ with the folders of its peppers, tomatoes or apples",
 )

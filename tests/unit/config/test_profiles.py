@@ -174,7 +174,19 @@ def test_what_is_repeated_may_be_named_at_once(file: Path) -> None:
         ({"overrides": {"decompose.steps": "[1"}}, ["decompose.steps", "YAML"]),
         ({"overrides": {"decompose.steps.x": "1"}}, ["decompose.steps"]),
         ({"overrides": {"profile": "paper"}}, ["profile"]),
-        ({"overrides": {"datasets.mine.source": "data/mine"}}, ["datasets", "mine", "textures"]),
+        (
+            {"overrides": {"datasets.mine.source": "data/mine"}},
+            ["datasets", "mine", "textures", "`dxai add dataset mine PATH` adds one"],
+        ),
+        (
+            {"overrides": {"datasets.dota.source": "data/dota"}},
+            ["datasets", "dota", "textures", "`dxai use --datasets dota` runs the catalogue's"],
+        ),
+        (
+            {"overrides": {"classifiers.mine.weights": "w.pt"}},
+            ["classifiers", "mine", "`dxai add classifier mine package.module:Net` adds one"],
+        ),
+        ({"datasets": ["mine"]}, ["datasets", "mine", "`dxai add dataset mine PATH` adds one"]),
         ({"overrides": {"datasets.textures.chanels": "1"}}, ["datasets.textures", "channels"]),
     ],
 )

@@ -1,0 +1,48 @@
+"""Recognition of a source's layout by the names of its files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+
+from dxai.datasets.base import DataError
+from dxai.datasets.registry import LAYOUTS
+from dxai.datasets.source import Source
+
+OWN = "folder"
+"""The layout that takes any user's folders; those of a release go before it."""
+
+
+def recognise(source: Source) -> list[str]:
+    """Return the layouts that fit a source: that of a release before `folder`.
+
+    No layout, or those of two releases, raise `DataError`, which lists what was looked for.
+    """
+    if source.table is not None:
+        return [OWN]
+    names = [file.name for file in source.files()]
+    found = fitting(names)
+    if len(found) - (OWN in found) > 1:
+        several = " and ".join(f"{name} ({LAYOUTS[name].looks_for})" for name in found[:2])
+        raise DataError(f"{source.name} fits the layouts {several}; choose one with --layout")
+    if found:
+        return found
+    below: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        top, _, rest = name.partition("/")
+        below[top].append(rest)
+    for top, inner in below.items():
+        if deeper := fitting(inner):
+            raise DataError(
+                f"{source.name} fits no layout, but {source.name}/{top} fits {deeper[0]}; name that"
+            )
+    wanted = "; ".join(f"{n}: {layout.looks_for}" for n, layout in LAYOUTS.items() if layout.fits)
+    raise DataError(
+        f"{source.name}: none of its {len(names)} files fits a layout; looked for {wanted}"
+    )
+
+
+def fitting(names: Collection[str]) -> list[str]:
+    """Return the layouts that fit these names of files, `folder` last."""
+    fits = [name for name, layout in LAYOUTS.items() if layout.fits and layout.fits(names)]
+    return sorted(fits, key=lambda name: name == OWN)

@@ -1,0 +1,74 @@
+"""Recognition of layouts: each from the names of its own files, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dxai.datasets.base import DataError
+from dxai.datasets.recognise import fitting, recognise
+from dxai.datasets.registry import LAYOUTS
+from dxai.datasets.source import open_source
+from tests.unit.datasets.conftest import Drawn
+
+Tree = Callable[..., Path]
+RECOGNISED = [name for name, layout in LAYOUTS.items() if layout.fits is not None]
+TRAINED = ["train/a/1.png", "train/b/2.jpg", "test/a/3.png", "test/b/4.png"]
+
+
+def test_every_layout_but_those_that_fit_anything_can_be_recognised() -> None:
+    assert set(LAYOUTS) - set(RECOGNISED) == {"noise", "textures"}
+    assert all(LAYOUTS[name].looks_for for name in RECOGNISED)
+
+
+@pytest.mark.parametrize("layout", RECOGNISED)
+def test_a_sample_is_recognised_as_its_own_layout(drawn: Drawn, layout: str) -> None:
+    assert recognise(open_source(str(drawn(layout))))[0] == layout
+
+
+@pytest.mark.parametrize(
+    ("names", "layouts"),
+    [
+        (TRAINED, ["folder"]),
+        ([name.replace("train", "Training") for name in TRAINED], ["folder"]),
+        (["train/cat/1.png", "train/dog/1.png", "train/wild/1.png"], ["afhq", "folder"]),
+        # One more class: a release of something else.
+        ([f"train/{c}/1.png" for c in ("cat", "dog", "wild", "bird")], ["folder"]),
+        (["train/female/1.png", "train/male/1.png"], ["celeba", "folder"]),
+        (["a/b/images/P1.png", "a/b/labelTxt/P1.txt"], ["dota"]),
+        (["deep/CASE/CASE_seg.nii.gz", "deep/CASE/CASE_flair.nii.gz"], ["brats"]),
+        (["a/1.png", "b/2.png"], []),
+        (["train/a/notes.txt"], []),
+        (["train/1.png", "test/1.png"], []),
+        ([], []),
+    ],
+)
+def test_what_fits(names: list[str], layouts: list[str]) -> None:
+    assert fitting(names) == layouts
+
+
+def test_a_csv_file_is_read_by_the_layout_folder(tmp_path: Path) -> None:
+    assert recognise(open_source(str(tmp_path / "images.csv"))) == ["folder"]
+
+
+def test_nothing_that_fits_lists_what_was_looked_for(tree: Tree) -> None:
+    with pytest.raises(DataError, match="none of its 2 files fits a layout") as error:
+        recognise(open_source(str(tree({"cats": 1, "dogs": 1}))))
+    assert all(f"{name}: {LAYOUTS[name].looks_for}" in str(error.value) for name in RECOGNISED)
+    assert "\n" not in str(error.value)
+
+
+def test_two_releases_in_one_folder_are_named(tree: Tree) -> None:
+    root = tree({"images": 1, "train/female": 1, "train/male": 1})
+    (root / "labelTxt").mkdir()
+    (root / "labelTxt" / "000.txt").write_text("")
+    with pytest.raises(DataError, match=r"celeba \(.*dota \(.*--layout"):
+        recognise(open_source(str(root)))
+
+
+def test_a_folder_around_the_right_one_says_which_to_name(tree: Tree) -> None:
+    root = tree({"archive/train/a": 1, "archive/train/b": 1, "notes": 1})
+    with pytest.raises(DataError, match=r"raw/archive fits folder; name that"):
+        recognise(open_source(str(root)))
