@@ -1,53 +1,46 @@
-"""Layout `brats`: brain MRI, one folder per case, cut into axial slices with and without tumour.
+"""Layout `brats`: brain MRI, one FLAIR volume per case, in axial slices with and without tumour.
 
-`CASE/CASE_flair.nii.gz` (or `-t2f`) and `CASE/CASE_seg.nii.gz` (or `-seg`), anywhere in the source.
-Volumes are skull-stripped: voxels outside the brain are 0.
+A case is two volumes in one folder, anywhere in the source: `CASE_flair.nii.gz` (or `-t2f`) and
+`CASE_seg.nii.gz` (or `-seg`), in any letter case, compressed or not. The folder may be the case's
+own or hold any number of cases. Volumes are skull-stripped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import gzip
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import nibabel
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError, parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import resize
-from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.layouts.volumes import find_brain, find_tumour, read_volume
 from dxai.datasets.samples import brats
 from dxai.datasets.source import Source
-from dxai.datasets.splits import SplitOptions, by_split, draw_splits
+from dxai.datasets.splits import SplitOptions, by_split, check_group, draw_splits, group_of
 from dxai.utils import keyed_random
 
 CLASSES = ("healthy", "tumour")
-VOLUME = re.compile(r"[-_](flair|t2f|seg)\.nii(\.gz)?$")
-NAMES = {"image": "*_flair.nii.gz or *-t2f.nii.gz", "seg": "*_seg.nii.gz"}
-FOLLOW_UP = re.compile(r"^(BraTS-[A-Za-z]+-\d{5})-\d{3}$")
+VOLUME = re.compile(r"(?:(.+)[-_])?(flair|t2f|seg)\.nii(?:\.gz)?", re.IGNORECASE)
+OTHER_SEQUENCE = re.compile(r".+[-_]t[12](ce|c|n|gd|w)?\.nii(\.gz)?", re.IGNORECASE)
+RENAMED = re.compile(r"W39_1998\.09\.19_Segm\.nii(\.gz)?", re.IGNORECASE), "BraTS20_Training_355"
+"""The segmentation of this case of BraTS 2020 as it is distributed."""
+FOLLOW_UP = re.compile(r"(BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)
 """Names in later releases, whose last number counts a patient's examinations."""
+
+UNLABELLED = "a case without a segmentation"
+NO_IMAGE = "a segmentation without a FLAIR volume of its name"
+SEQUENCE = "a volume of another sequence than FLAIR"
 LITTLE = "some tumour, but too few pixels of it"
 NARROW = "no tumour, but less than a full cross-section of the brain"
-
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,  # voxels that are colours, not numbers
-    zlib.error,
-    nibabel.filebasedimages.ImageFileError,
-    nibabel.spatialimages.HeaderDataError,
-    nibabel.wrapstruct.WrapStructError,
-)
-"""Errors that gzip and nibabel raise for damaged volumes."""
 
 
 class BratsOptions(SplitOptions):
@@ -73,6 +66,15 @@ class BratsOptions(SplitOptions):
         description="Whether all slices of a patient go to the same split.\n"
         "The paper splits by slice.",
     )
+    group: str | None = Field(
+        None,
+        description="A regular expression whose captures in a case's path are its patient.\n"
+        "It is searched in the path of the FLAIR volume relative to `source`. null: "
+        "`BraTS-GLI-00000-000` and `BraTS-GLI-00000-001` are examinations of one patient, and any "
+        "other case is a patient of its own.",
+    )
+
+    _check_group = field_validator("group")(check_group)
 
     @model_validator(mode="after")
     def _check_clip(self) -> Self:
@@ -82,49 +84,112 @@ class BratsOptions(SplitOptions):
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
-    """List the cases; one without image or segmentation, or too few patients, raise `DataError`."""
+    """List the cases.
+
+    No case, too few patients, a path without a patient, two files for one volume, or an image and a
+    segmentation of different names without their counterparts raise `DataError`.
+    """
     if dataset.channels != 1:
         raise ParamsError(f"channels is {dataset.channels}; MRI is gray, take 1")
     options = parse(BratsOptions, dataset.options, "options")
-    cases = _cases(Files(source))
-    patients = sorted({_patient(case) for case in cases})
+    cases, dropped = _find_cases(source)
+    patient = {case: _patient(case, files[0].name, options.group) for case, files in cases.items()}
+    patients = sorted(set(patient.values()))
     splits = dict.fromkeys(patients, "")
     if options.split_by == "patient":
         splits = _assign(patients, options, source.name)
     units = [
-        Unit(case, splits[_patient(case)], files, "", _patient(case), (i,))
+        Unit(case, splits[patient[case]], files, "", patient[case], (i,))
         for i, (case, files) in enumerate(sorted(cases.items()))
     ]
     read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
-    return Listing(CLASSES, by_split(units), read, options.model_dump())
+    return Listing(CLASSES, by_split(units), read, options.model_dump(), tuple(dropped))
 
 
-def _cases(files: Files) -> dict[str, tuple[File, File]]:
-    """Map each case, the path of its folder, to its image and segmentation."""
-    found: dict[str, dict[str, File]] = defaultdict(dict)
-    for name, file in files.all.items():
-        match = VOLUME.search(name)
-        if match:
-            volumes = found[PurePosixPath(name).parent.as_posix()]
-            kind = "seg" if match[1] == "seg" else "image"
-            if kind in volumes and match[1] == "t2f":
-                continue  # the older name wins
-            volumes[kind] = file
-    if not found:
+def _find_cases(source: Source) -> tuple[dict[str, tuple[File, File]], list[Dropped]]:
+    """Map the name of each case to its image and segmentation, and leave out other volumes."""
+    names = [(PurePosixPath(file.name), file) for file in source.files()]
+    volumes: dict[tuple[str, str], dict[str, File]] = defaultdict(dict)  # by folder and case
+    for path, file in names:
+        if found := _parse(path.name):
+            folder, (case, role) = path.parent.as_posix(), found
+            other = volumes[folder, case.lower()].setdefault(role, file)
+            if other is not file:
+                raise DataError(
+                    f"{source.name}: {other.name} and {file.name} are two files for the {role} of "
+                    "one case; keep one"
+                )
+    cases: dict[str, tuple[File, File]] = {}
+    single: dict[str, list[File]] = {"image": [], "segmentation": []}
+    for (folder, _), roles in volumes.items():
+        if len(roles) < 2:
+            ((role, file),) = roles.items()
+            single[role].append(file)
+            continue
+        files = roles["image"], roles["segmentation"]
+        key = _key(folder, files[0].name)
+        if key in cases:
+            raise DataError(
+                f"{source.name}: {cases[key][0].name} and {files[0].name} are two images of the "
+                f"case {key}; keep one"
+            )
+        cases[key] = files
+    _check_singles(source.name, cases, **single)
+    sequences = [file.name for path, file in names if OTHER_SEQUENCE.fullmatch(path.name)]
+    return cases, [
+        *Dropped.of(UNLABELLED, (file.name for file in single["image"])),
+        *Dropped.of(NO_IMAGE, (file.name for file in single["segmentation"])),
+        *Dropped.of(SEQUENCE, sequences),
+    ]
+
+
+def _parse(name: str) -> tuple[str, str] | None:
+    """Case and role, `image` or `segmentation`, that a file's name says; None for other files."""
+    renamed, case = RENAMED
+    if renamed.fullmatch(name):
+        return case, "segmentation"
+    match = VOLUME.fullmatch(name)
+    if not match:
+        return None
+    return match[1] or "", "segmentation" if match[2].lower() == "seg" else "image"
+
+
+def _key(folder: str, image: str) -> str:
+    """Name of a case: its folder's, and its own where that is another."""
+    case, _ = _parse(PurePosixPath(image).name) or ("", "")
+    if case.lower() in ("", PurePosixPath(folder).name.lower()):
+        return folder
+    return PurePosixPath(folder, case).as_posix()
+
+
+def _check_singles(
+    where: str, cases: dict[str, tuple[File, File]], image: list[File], segmentation: list[File]
+) -> None:
+    """Raise `DataError` if an image and a segmentation may belong together, or there is no case."""
+    folders = {PurePosixPath(file.name).parent: file.name for file in reversed(segmentation)}
+    for file in image:
+        other = folders.get(PurePosixPath(file.name).parent)
+        if other is not None:
+            raise DataError(
+                f"{where}: {file.name} has no segmentation and {other} no FLAIR volume of its "
+                "name; if they belong together, give them the same name, as in CASE_flair.nii.gz "
+                "and CASE_seg.nii.gz, else move one of them to another folder"
+            )
+    if cases:
+        return
+    pair = "each is CASE_flair.nii.gz (or -t2f) and CASE_seg.nii.gz (or -seg) in one folder"
+    if image or segmentation:
         raise DataError(
-            f"{files.source.name}: no cases; each is a folder with *_flair.nii.gz (or -t2f) and "
-            "*_seg.nii.gz"
+            f"{where}: no cases; {pair}, but {(image or segmentation)[0].name} is alone, as are "
+            f"all {len(image)} FLAIR volumes and {len(segmentation)} segmentations"
         )
-    for case, volumes in sorted(found.items()):
-        for kind, names in NAMES.items():
-            if kind not in volumes:
-                raise DataError(f"{files.source.name}: case {case}: no {names}")
-    return {case: (volumes["image"], volumes["seg"]) for case, volumes in found.items()}
+    raise DataError(f"{where}: no cases; {pair}")
 
 
-def _patient(case: str) -> str:
-    name = PurePosixPath(case).name
-    match = FOLLOW_UP.match(name)
+def _patient(case: str, image: str, pattern: str | None) -> str:
+    if pattern is not None:
+        return group_of(image, pattern)
+    match = FOLLOW_UP.fullmatch(PurePosixPath(case).name)
     return match[1] if match else case
 
 
@@ -142,21 +207,25 @@ def read_slices(
 ) -> Iterator[Sample | Dropped]:
     """Yield the axial slices of a case, anterior up and the patient's right on the left.
 
-    `DataError` names the case if a volume is damaged, constant, not finite or not
-    three-dimensional, or if the segmentation is on another grid.
+    `DataError` names the case and the file if a volume is damaged, constant, not finite, not
+    three-dimensional or without a background, or if the segmentation has no labels or another grid.
     """
-    image, seg = (_volume(load(file), file.name, unit.key) for file in unit.files)
-    if image.shape != seg.shape or not np.allclose(image.affine, seg.affine, atol=1e-2):
+    image, seg = unit.files
+    where = f"case {unit.key}: "
+    data = load(image), load(seg)
+    with _naming(f"{where}{image.name}"):
+        values, affine = read_volume(data[0])
+        brain = find_brain(values)
+    with _naming(f"{where}{seg.name}"):
+        labels, other_affine = read_volume(data[1])
+        tumour = find_tumour(labels)
+    if values.shape != labels.shape or not np.allclose(affine, other_affine, atol=1e-2):
         raise DataError(
-            f"case {unit.key}: the segmentation {seg.shape} does not lie on the grid of the image "
-            f"{image.shape}"
+            f"{where}{seg.name} {labels.shape} is on another grid than {image.name} "
+            f"{values.shape}; resample it to the image's, by nearest neighbour"
         )
-    values = np.asarray(image.dataobj, np.float32)
-    tumour = np.asarray(seg.dataobj) > 0
-    brain = values > 0
-    if not brain.any():
-        raise DataError(f"case {unit.key}: no value is above 0, which would be brain")
-    gray = _normalise(values, brain, options.clip, unit.key)
+    with _naming(f"{where}{image.name}"):
+        gray = _normalise(values, brain, options.clip)
     areas = brain.sum((0, 1))
     full = options.cross_section * areas.max()
     for z in range(values.shape[2]):
@@ -181,25 +250,20 @@ def read_slices(
             )
 
 
-def _volume(data: bytes, name: str, case: str) -> Any:
-    """Read a NIfTI file with its axes in the order right, anterior, superior."""
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Turn a `ValueError` into a `DataError` that says where it happened."""
     try:
-        raw = gzip.decompress(data) if name.endswith(".gz") else data
-        volume = nibabel.Nifti1Image.from_bytes(raw)
-        if len(volume.shape) != 3:
-            raise ValueError(f"{len(volume.shape)} dimensions, not 3")
-        if not np.isfinite(np.asarray(volume.dataobj)).all():  # fails for a truncated file
-            raise ValueError("values that are not finite")
-        return nibabel.as_closest_canonical(volume)
-    except UNREADABLE as error:
-        raise DataError(f"case {case}: {name}: unreadable volume ({error})") from error
+        yield
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
-def _normalise(values: np.ndarray, brain: np.ndarray, clip: list[float], case: str) -> np.ndarray:
+def _normalise(values: np.ndarray, brain: np.ndarray, clip: list[float]) -> np.ndarray:
     """Scale the clipped range of the brain's values to uint8, 0 to 255; 0 elsewhere."""
     low, high = np.percentile(values[brain], clip)
     if not high > low:
-        raise DataError(f"case {case}: the brain has one value only")
+        raise ValueError("the brain has one value only")
     scaled = ((values - low) / (high - low)).clip(0, 1) * 255
     return np.where(brain, scaled.round(), 0).astype(np.uint8)
 

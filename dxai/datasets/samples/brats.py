@@ -40,7 +40,7 @@ def _case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     folds, blur = _volume_noise(rng, 8), _volume_noise(rng, 24)
     wave, shade, tall = rng.uniform(1.5, 2.5), rng.uniform(0.9, 1.1), rng.uniform(8, 14)
     # The tumour: its position in the brain, half its height in slices, and its radius.
-    place, middle = rng.uniform(-0.4, 0.4, 2), rng.uniform(0.3, 0.7) * SLICES
+    position, middle = rng.uniform(-0.4, 0.4, 2), rng.uniform(0.3, 0.7) * SLICES
     height, radius = rng.uniform(5, 6.5), rng.uniform(10, 14)
     bumps = _volume_noise(rng, 12)
     flair = np.zeros((SLICES, SIDE, SIDE), dtype=np.float32)
@@ -59,7 +59,7 @@ def _case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             value = value + ventricle * (120 - value)
         rise = 1 - ((z - middle) / height) ** 4
         if rise > 0:
-            x, y = centre + place * size
+            x, y = centre + position * size
             reach = np.hypot(at[0] - x, at[1] - y) / (radius * np.sqrt(rise)) + 0.18 * bumps[z]
             inside = brain > 0.99
             for label, limit, bright in ((2, 1.0, 780), (4, 0.65, 900), (1, 0.4, 640)):

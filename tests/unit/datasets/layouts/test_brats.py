@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
-from dxai.datasets.layouts.brats import LITTLE, NARROW, find
+from dxai.datasets.layouts.brats import LITTLE, NARROW, NO_IMAGE, SEQUENCE, UNLABELLED, find
 from dxai.datasets.source import open_source
 
 SHAPE = (20, 24, 10)
@@ -141,8 +143,8 @@ def test_twenty_pixels_of_tumour(tmp_path: Path, pixels: int, kind: str) -> None
     values, tumour = head()
     tumour[:] = 0
     flat = tumour[:, :, 4].reshape(-1)
-    brain = np.flatnonzero(values[:, :, 4].reshape(-1))[:pixels]
-    flat[brain] = np.array([1, 2, 4])[np.arange(pixels) % 3]
+    inside = np.flatnonzero(values[:, :, 4].reshape(-1))[:pixels]
+    flat[inside] = np.array([1, 2, 4])[np.arange(pixels) % 3]
     tumour[:, :, 4] = flat.reshape(20, 24)
     samples, dropped = one_case(tmp_path, (values, tumour))
     labels = {sample.id: sample.label for sample in samples}
@@ -226,10 +228,10 @@ def test_ways_to_store_a_volume(
     for kind, volume in zip(kinds, (values, tumour), strict=True):
         path = folder / f"mine{kind}{suffix}"
         if stored == "scaled":
-            image = nibabel.Nifti1Image(volume, np.diag([1.0, 1.0, 2.0, 1.0]))
+            image = nibabel.Nifti1Image(4 * volume, np.diag([1.0, 1.0, 2.0, 1.0]))
             image.header.set_slope_inter(0.25, 0)
             nibabel.save(image, path)
-            np.testing.assert_array_equal(nibabel.load(path).get_fdata(), volume * 0.25)
+            np.testing.assert_array_equal(nibabel.load(path).get_fdata(), volume)
         else:
             image = nibabel.Nifti1Image(volume.astype(stored), np.diag([1.0, 1.0, 2.0, 1.0]))
             nibabel.save(image, path)
@@ -263,26 +265,6 @@ def test_slices_are_padded_to_a_square_not_cropped(
 
 
 # ------------------------------------------------------------------------------------ faults
-
-
-def unpaired(folder: Path) -> None:
-    (folder / "Brats18_001_seg.nii.gz").unlink()
-
-
-def no_image(folder: Path) -> None:
-    (folder / "Brats18_001_flair.nii.gz").unlink()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [(unpaired, "case Brats18_001: no *_seg"), (no_image, "case Brats18_001: no *_flair")],
-)
-def test_missing_volume_is_named_with_its_case(tmp_path: Path, spoil: object, message: str) -> None:
-    cases(tmp_path, 4)
-    assert callable(spoil)
-    spoil(tmp_path / "Brats18_001")
-    with pytest.raises(DataError, match=re.escape(message)):
-        listing(tmp_path)
 
 
 def truncated(folder: Path) -> None:
@@ -366,6 +348,42 @@ def colour(folder: Path) -> None:
     change(folder, flair=np.zeros(SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])))
 
 
+def complex_values(folder: Path) -> None:
+    change(folder, flair=head()[0].astype(np.complex64))
+
+
+def empty_axis(folder: Path) -> None:
+    change(folder, flair=head()[0][:0])
+
+
+def lying_header(folder: Path) -> None:
+    """Dimensions of 32000 voxels each, which nobody should make room for."""
+    image = nibabel.Nifti1Image(head()[0], np.eye(4)).to_bytes()
+    sizes = np.array([32000] * 3, "<i2").tobytes()
+    path = folder / "Brats18_001_flair.nii.gz"
+    path.write_bytes(gzip.compress(image[:42] + sizes + image[48:]))
+
+
+def no_background(folder: Path) -> None:
+    change(folder, flair=np.random.default_rng(0).normal(500, 100, SHAPE).astype(np.float32))
+
+
+def huge(folder: Path) -> None:
+    change(folder, flair=head()[0] * 1e300)
+
+
+def below_zero(folder: Path) -> None:
+    change(folder, seg=np.where(head()[1] > 0, 2, -1).astype(np.int16))
+
+
+def thousandths(folder: Path) -> None:
+    change(folder, seg=head()[1] * np.float32(0.001))
+
+
+def interpolated_percent(folder: Path) -> None:
+    change(folder, seg=ndimage.zoom(np.kron(head()[1] * 50.0, np.ones((2, 2, 2))), 0.5))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -376,14 +394,22 @@ def colour(folder: Path) -> None:
         (text, "Brats18_001_flair.nii.gz: unreadable volume"),
         (four_axes, "unreadable volume (4 dimensions, not 3)"),
         (two_axes, "unreadable volume (2 dimensions, not 3)"),
-        (other_size, "the segmentation (20, 24, 9) does not lie on the grid"),
-        (other_position, "does not lie on the grid of the image"),
-        (constant, "one value only"),
-        (nothing, "no value is above 0"),
+        (empty_axis, "no voxels, its size is (0, 24, 10)"),
+        (lying_header, "bytes, but its header promises"),
+        (other_size, "Brats18_001_seg.nii.gz (20, 24, 9) is on another grid than"),
+        (other_position, "is on another grid than Brats18_001/Brats18_001_flair.nii.gz (20, 24, 10)"),
+        (constant, "Brats18_001_flair.nii.gz: the brain has one value only"),
+        (nothing, "Brats18_001_flair.nii.gz: no brain: every voxel is 0"),
+        (no_background, "Brats18_001_flair.nii.gz: no background: the volume's corners go from"),
+        (huge, "above 1e+30"),
         (with_nan, "not finite"),
         (with_infinity, "not finite"),
         (nan_in_the_mask, "not finite"),
-        (colour, "unreadable volume"),
+        (colour, "unreadable volume (voxels of type"),
+        (complex_values, "unreadable volume (voxels of type complex64, not real numbers)"),
+        (below_zero, "Brats18_001_seg.nii.gz: values from -1 to 2; labels are 0 (no tumour) and"),
+        (thousandths, "Brats18_001_seg.nii.gz: values from 0 to 0.002; labels are whole numbers"),
+        (interpolated_percent, "not all of them whole, so ripples of an interpolation count"),
     ],
 )
 def test_damaged_volume_is_named_with_its_case(tmp_path: Path, spoil: object, message: str) -> None:
@@ -468,9 +494,66 @@ def test_slices_are_split_whatever_the_order(tmp_path: Path) -> None:
     mixed = defaultdict(set)
     for name, split in splits[0].items():
         mixed[name.split("/")[0]].add(split)
-    assert any(len(found_in) > 1 for found_in in mixed.values())
+    assert any(len(found) > 1 for found in mixed.values())
     other, _ = read(root, 8, split_by="slice", seed=5)
     assert {one.id: one.split for one in other} != splits[0]
+
+
+# --------------------------------------------------------------------------------- file names
+
+
+def pair(root: Path, image: str, seg: str, seed: int = 0) -> None:
+    """A case's image and segmentation under these paths."""
+    for name, volume in zip((image, seg), head(seed), strict=True):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), root / name)
+
+
+@pytest.mark.parametrize(
+    ("image", "seg"),
+    [
+        (f"{folder}{case}/{case}{image}", f"{folder}{case}/{case}{seg}")
+        for folder, case, image, seg in (
+            ("HGG/", "Brats18_2013_{}_1", "_flair.nii.gz", "_seg.nii.gz"),
+            ("LGG/", "BraTS19_TCIA01_13{}_1", "_flair.nii", "_seg.nii"),
+            ("MICCAI_BraTS2020_TrainingData/", "BraTS20_Training_00{}", "_flair.nii", "_seg.nii"),
+            ("", "BraTS2021_0000{}", "_flair.nii.gz", "_seg.nii.gz"),
+            ("training_data1_v2/", "BraTS-GLI-0000{}-100", "-t2f.nii.gz", "-seg.nii.gz"),
+            ("train/", "BraTS-MET-0000{}-000", "-t2f.nii.gz", "-seg.nii.gz"),
+            ("upper/", "BRATS20_TRAINING_00{}", "_FLAIR.NII.GZ", "_Seg.nii.gz"),
+        )
+    ],
+    ids=["2018", "2019", "2020", "2021", "2024", "2023", "upper"],
+)
+def test_names_of_the_releases(tmp_path: Path, image: str, seg: str) -> None:
+    for i in range(4):
+        pair(tmp_path, image.format(i, i), seg.format(i, i), i)
+    found = listing(tmp_path)
+    assert {unit.key for unit in found.units} == {
+        Path(image.format(i, i)).parent.as_posix() for i in range(4)
+    }
+    assert not found.dropped
+    load = open_source(str(tmp_path)).load
+    assert len([one for unit in found.units for one in found.read(unit, load)]) == 40
+
+
+def test_segmentation_of_case_355_as_it_is_distributed(tmp_path: Path) -> None:
+    cases(tmp_path, 3)
+    folder = tmp_path / "BraTS20_Training_355"
+    save(folder, head(), names=("_flair.nii", "_seg.nii"))
+    (folder / "BraTS20_Training_355_seg.nii").rename(folder / "W39_1998.09.19_Segm.nii")
+    found = listing(tmp_path)
+    assert len(found.units) == 4 and not found.dropped
+    (unit,) = [unit for unit in found.units if unit.key == folder.name]
+    assert [Path(file.name).name for file in unit.files] == [
+        "BraTS20_Training_355_flair.nii",
+        "W39_1998.09.19_Segm.nii",
+    ]
+    shutil.copy(folder / "W39_1998.09.19_Segm.nii", folder / "BraTS20_Training_355_seg.nii")
+    with pytest.raises(
+        DataError, match=r"355_seg\.nii and \S+W39_1998.09.19_Segm\.nii are two files"
+    ):
+        listing(tmp_path)
 
 
 def test_cases_in_subfolders(tmp_path: Path) -> None:
@@ -480,12 +563,121 @@ def test_cases_in_subfolders(tmp_path: Path) -> None:
     assert keys == {f"{kind}/Brats18_{i:03d}" for kind in ("HGG", "LGG") for i in range(3)}
 
 
-def test_the_other_sequences_are_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["", "siteA/", "a/b/c/"])
+def test_cases_side_by_side(tmp_path: Path, folder: str) -> None:
+    for i in range(4):
+        pair(tmp_path, f"{folder}P{i}_flair.nii", f"{folder}p{i}_seg.nii", i)
+        pair(tmp_path, f"other/P{i}-t2f.nii", f"other/P{i}-seg.nii", i)
+    found = listing(tmp_path)
+    keys = {unit.key: [file.name for file in unit.files] for unit in found.units}
+    assert len(found.units) == 8 and not found.dropped
+    assert keys[f"{folder}P2"] == [f"{folder}P2_flair.nii", f"{folder}p2_seg.nii"]
+    assert keys["other/P2"] == ["other/P2-t2f.nii", "other/P2-seg.nii"]
+
+
+def test_a_folder_names_the_case_of_files_without_a_name(tmp_path: Path) -> None:
+    for i in range(4):
+        pair(tmp_path, f"BraTS-GLI-00000-00{i}/flair.nii", f"BraTS-GLI-00000-00{i}/seg.nii", i)
+    found = listing(tmp_path, split_by="slice")
+    assert [unit.key for unit in found.units] == [f"BraTS-GLI-00000-00{i}" for i in range(4)]
+    assert {unit.group for unit in found.units} == {"BraTS-GLI-00000"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Brats18_001_flair.nii.gz", "Brats18_001_flair.nii"),
+        ("Brats18_001_flair.nii.gz", "Brats18_001-t2f.nii.gz"),
+        ("Brats18_001_flair.nii.gz", "brats18_001_FLAIR.nii.gz"),
+        ("Brats18_001_seg.nii.gz", "Brats18_001-seg.nii.gz"),
+        ("Brats18_001_seg.nii.gz", "Brats18_001_seg.nii"),
+    ],
+)
+def test_two_files_for_one_volume_are_both_named(tmp_path: Path, old: str, new: str) -> None:
+    folder = cases(tmp_path, 4) / "Brats18_001"
+    shutil.copy(folder / old, folder / new)
+    with pytest.raises(
+        DataError, match=r"are two files for the \w+ of one case; keep one"
+    ) as error:
+        listing(tmp_path)
+    assert f"Brats18_001/{old} " in str(error.value) and f"Brats18_001/{new} " in str(error.value)
+
+
+def test_two_cases_of_one_name_are_both_named(tmp_path: Path) -> None:
     cases(tmp_path, 4)
-    for name in ("t1", "t1ce", "t2"):
-        (tmp_path / f"Brats18_001/Brats18_001_{name}.nii.gz").write_bytes(b"not read")
-    samples, _ = read(tmp_path)
-    assert len(samples) == 40
+    pair(tmp_path, "Brats18_001_flair.nii", "Brats18_001_seg.nii")
+    with pytest.raises(
+        DataError, match="are two images of the case Brats18_001; keep one"
+    ) as error:
+        listing(tmp_path)
+    assert "Brats18_001/Brats18_001_flair.nii.gz" in str(error.value)
+
+
+def test_what_is_no_case_is_counted_by_name(tmp_path: Path) -> None:
+    """Cases without a segmentation, a prediction beside the truth, and other sequences."""
+    cases(tmp_path, 4)
+    for i in range(3):
+        save(tmp_path / f"BraTS20_Validation_00{i}", head())
+        (tmp_path / f"BraTS20_Validation_00{i}/BraTS20_Validation_00{i}_seg.nii.gz").unlink()
+    shutil.copy(
+        tmp_path / "Brats18_002/Brats18_002_seg.nii.gz",
+        tmp_path / "Brats18_001/Brats18_001_unet_seg.nii.gz",
+    )
+    (tmp_path / "Brats18_003/Brats18_003_flair.nii.gz").unlink()
+    for name in ("_t1.nii", "_T1ce.nii.gz", "-t1n.nii.gz", "-t2w.nii.gz"):
+        (tmp_path / f"Brats18_001/Brats18_001{name}").write_bytes(b"not read")
+    found = listing(tmp_path)
+    assert [unit.key for unit in found.units if unit.split] == [u.key for u in found.units]
+    assert {unit.key for unit in found.units} == {f"Brats18_00{i}" for i in range(3)}
+    assert {unit.files[1].name for unit in found.units if unit.key == "Brats18_001"} == {
+        "Brats18_001/Brats18_001_seg.nii.gz"
+    }
+    assert {one.rule: one.files for one in found.dropped} == {
+        UNLABELLED: tuple(
+            f"BraTS20_Validation_00{i}/BraTS20_Validation_00{i}_flair.nii.gz" for i in range(3)
+        ),
+        NO_IMAGE: (
+            "Brats18_001/Brats18_001_unet_seg.nii.gz",
+            "Brats18_003/Brats18_003_seg.nii.gz",
+        ),
+        SEQUENCE: tuple(
+            f"Brats18_001/Brats18_001{name}"
+            for name in ("-t1n.nii.gz", "-t2w.nii.gz", "_T1ce.nii.gz", "_t1.nii")
+        ),
+    }
+
+
+def test_image_and_segmentation_of_other_names_are_both_named(tmp_path: Path) -> None:
+    """A prediction alone, or a spelling; neither is taken for the truth, nor left out."""
+    folder = cases(tmp_path, 4) / "Brats18_001"
+    (folder / "Brats18_001_seg.nii.gz").rename(folder / "Brats18_1_seg.nii.gz")
+    with pytest.raises(DataError, match="give them the same name") as error:
+        listing(tmp_path)
+    for name in ("Brats18_001_flair.nii.gz", "Brats18_1_seg.nii.gz"):
+        assert f"Brats18_001/{name}" in str(error.value)
+
+
+def test_no_case_has_both(tmp_path: Path) -> None:
+    for i in range(3):
+        pair(tmp_path, f"images/P{i}_flair.nii", f"labels/P{i}_seg.nii")
+    message = "images/P0_flair.nii is alone, as are all 3 FLAIR volumes and 3 segmentations"
+    with pytest.raises(DataError, match=message):
+        listing(tmp_path)
+
+
+def test_patients_by_a_pattern(tmp_path: Path) -> None:
+    for i in range(8):
+        pair(tmp_path, f"sub-{i // 2}/ses-{i}_flair.nii", f"sub-{i // 2}/ses-{i}_seg.nii", i)
+    splits = defaultdict(set)
+    for unit in listing(tmp_path, group=r"sub-(\d)").units:
+        assert unit.group == unit.key[4]
+        splits[unit.group].add(unit.split)
+    assert len(splits) == 4 and all(len(found) == 1 for found in splits.values())
+    assert {unit.group for unit in listing(tmp_path).units} == {
+        f"sub-{i // 2}/ses-{i}" for i in range(8)
+    }
+    with pytest.raises(DataError, match=r"sub-0/ses-0_flair\.nii: the group pattern .*not found"):
+        listing(tmp_path, group=r"ses-(9)")
 
 
 @pytest.mark.parametrize(
@@ -497,7 +689,9 @@ def test_the_other_sequences_are_not_read(tmp_path: Path) -> None:
         ({"clip": [1.0]}, "clip is [1.0]"),
         ({"split_by": "voxel"}, "split_by is 'voxel'; it must be 'patient' or 'slice'"),
         ({"test": 0.0}, "greater than 0"),
-        ({"tumor": 20}, "unknown 'tumor'; valid are clip, cross_section, min_tumour"),
+        ({"group": "("}, "is not a regular expression"),
+        ({"group": "sub"}, "captures nothing"),
+        ({"tumor": 20}, "unknown 'tumor'; valid are clip, cross_section, group, min"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, object], message: str) -> None:
