@@ -36,6 +36,7 @@ RENAMED = re.compile(r"W39_1998\.09\.19_Segm\.nii(\.gz)?", re.IGNORECASE), "BraT
 FOLLOW_UP = re.compile(r"(BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)
 """Names in later releases, whose last number counts a patient's examinations."""
 
+PAIR = "CASE_flair.nii.gz (or -t2f) and CASE_seg.nii.gz (or -seg)"
 UNLABELLED = "a case without a segmentation"
 NO_IMAGE = "a segmentation without a FLAIR volume of its name"
 SEQUENCE = "a volume of another sequence than FLAIR"
@@ -177,7 +178,7 @@ def _check_singles(
             )
     if cases:
         return
-    pair = "each is CASE_flair.nii.gz (or -t2f) and CASE_seg.nii.gz (or -seg) in one folder"
+    pair = f"each is {PAIR} in one folder"
     if image or segmentation:
         raise DataError(
             f"{where}: no cases; {pair}, but {(image or segmentation)[0].name} is alone, as are "
@@ -291,6 +292,6 @@ LAYOUT = Layout(
     "CC BY 4.0, or the challenge's data agreement, by release",
     lambda options: (15000, 1232),
     options=BratsOptions,
-    fits=lambda names: any(map(VOLUME.search, names)),
-    looks_for=f"{NAMES['image']}, and {NAMES['seg']}",
+    fits=lambda names: any(_parse(PurePosixPath(name).name) for name in names),
+    looks_for=PAIR,
 )

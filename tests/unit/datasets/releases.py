@@ -98,20 +98,62 @@ def brain(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image, tumour
 
 
-@release("BraTS 2017 to 2020")
-def brats_2020(root: Path) -> None:
+def case(folder: Path, stem: str, seed: int, ends: Iterable[str]) -> None:
+    """Write the volumes of a case, and a file of another sequence that nobody reads."""
+    for end, values in zip(ends, brain(seed), strict=True):
+        volume(folder / f"{stem}{end}", values)
+    (folder / f"{stem}_t1.nii.gz").write_bytes(b"not read")
+
+
+@release("BraTS 2017 and 2018")
+def brats_2018(root: Path) -> None:
     for i in range(8):
-        name = f"BraTS20_Training_{i + 1:03d}"
-        for kind, values in zip(("flair", "seg"), brain(i), strict=True):
-            volume(root / f"MICCAI_BraTS2020_TrainingData/{name}/{name}_{kind}.nii.gz", values)
+        name = f"Brats18_CBICA_AA{i}_1"
+        grade = root / "MICCAI_BraTS_2018_Data_Training" / ("HGG", "LGG")[i % 2]
+        case(grade / name, name, i, ("_flair.nii.gz", "_seg.nii.gz"))
+
+
+@release("BraTS 2019")
+def brats_2019(root: Path) -> None:
+    for i in range(8):
+        name = f"BraTS19_TCIA01_13{i}_1"
+        grade = root / "MICCAI_BraTS_2019_Data_Training" / ("HGG", "LGG")[i % 2]
+        case(grade / name, name, i, ("_flair.nii", "_seg.nii"))
+
+
+@release("BraTS 2020")
+def brats_2020(root: Path) -> None:
+    """Write one segmentation under the name that it has in the release, and unlabelled cases."""
+    folder = root / "MICCAI_BraTS2020_TrainingData"
+    for i in range(8):
+        name = f"BraTS20_Training_{i + 348:03d}"
+        case(folder / name, name, i, ("_flair.nii", "_seg.nii"))
+    last = folder / "BraTS20_Training_355"
+    (last / "BraTS20_Training_355_seg.nii").rename(last / "W39_1998.09.19_Segm.nii")
+    (folder / "survival_info.csv").write_text("Brats20ID,Age,Survival_days,Extent_of_Resection\n")
+    name = "BraTS20_Validation_001"
+    volume(root / f"MICCAI_BraTS2020_ValidationData/{name}/{name}_flair.nii", brain(9)[0])
+
+
+@release("BraTS 2021")
+def brats_2021(root: Path) -> None:
+    for i in range(8):
+        name = f"BraTS2021_{i:05d}"
+        case(root / name, name, i, ("_flair.nii.gz", "_seg.nii.gz"))
 
 
 @release("BraTS 2023 and 2024")
 def brats_2023(root: Path) -> None:
-    for i in range(8):
-        name = f"BraTS-GLI-{i:05d}-000"
-        for kind, values in zip(("t2f", "seg"), brain(i), strict=True):
-            volume(root / f"TrainingData/{name}/{name}-{kind}.nii.gz", values)
+    """Write two examinations of each patient."""
+    for i in range(16):
+        name = f"BraTS-GLI-{i // 2:05d}-{100 + i % 2:03d}"
+        case(root / "training_data1_v2" / name, name, i, ("-t2f.nii.gz", "-seg.nii.gz"))
+
+
+@release("volumes of many patients in one folder")
+def volumes(root: Path) -> None:
+    for i in range(16):
+        case(root, f"sub-{i // 2:02d}_ses-{i % 2}", i, ("_FLAIR.nii.gz", "_seg.nii.gz"))
 
 
 @release("Fruits-360 2020.05.18")

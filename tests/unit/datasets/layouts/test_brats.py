@@ -397,7 +397,10 @@ def interpolated_percent(folder: Path) -> None:
         (empty_axis, "no voxels, its size is (0, 24, 10)"),
         (lying_header, "bytes, but its header promises"),
         (other_size, "Brats18_001_seg.nii.gz (20, 24, 9) is on another grid than"),
-        (other_position, "is on another grid than Brats18_001/Brats18_001_flair.nii.gz (20, 24, 10)"),
+        (
+            other_position,
+            "is on another grid than Brats18_001/Brats18_001_flair.nii.gz (20, 24, 10)",
+        ),
         (constant, "Brats18_001_flair.nii.gz: the brain has one value only"),
         (nothing, "Brats18_001_flair.nii.gz: no brain: every voxel is 0"),
         (no_background, "Brats18_001_flair.nii.gz: no background: the volume's corners go from"),
