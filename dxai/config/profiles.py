@@ -21,7 +21,7 @@ from dxai.config.params_file import (
     parse_yaml,
     read_yaml,
 )
-from dxai.config.schema import JOINT, ClassifierSpec, Params
+from dxai.config.schema import JOINT, ClassifierSpec, Params, split_table
 from dxai.config.settings import ParamsError, Settings, choose, parse
 from dxai.utils.files import atomic
 
@@ -103,6 +103,7 @@ def select_profile(
         values = _override(values, key, setting)
     values["classifiers"] = _files_filled(values["classifiers"], before, path.parent)
     values["network_files"] = network_files(values["classifiers"])
+    values["datasets"] = {k: _with_table(v) for k, v in values["datasets"].items()}
     check(values, path.parent)
     changes += [*_left_out(earlier, values), *_changes(written, values)]
     if changes:
@@ -191,6 +192,19 @@ def catalogue_entry(layout: str) -> dict[str, Any]:
     entries = read_yaml(CATALOGUE)["datasets"].values()
     first: dict[str, Any] = next((entry for entry in entries if entry["layout"] == layout), {})
     return {key: first[key] for key in ("channels", "overrides") if key in first}
+
+
+def _with_table(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a dataset's entry whose source is a folder, with its CSV file as an option.
+
+    DVC watches a source: with the table alone it would not see that an image changes.
+    """
+    if not isinstance(entry, dict) or entry.get("layout") != "folder":
+        return entry
+    folder, table = split_table(str(entry.get("source", "")))
+    if not (table and folder):
+        return entry
+    return entry | {"source": folder, "options": {**(entry.get("options") or {}), "table": table}}
 
 
 def _left_out(earlier: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:

@@ -60,7 +60,7 @@ class DatasetParams(Settings):
         "One of afhq, brats, celeba, dota, folder, fruits360, noise, textures."
     )
     source: str = Field(
-        description="Folder, file or URL of the raw images; `sample`: a small drawn set.\n"
+        description="Folder or URL of the raw images; `sample`: a small drawn set.\n"
         "URLs are those of fsspec (`s3://bucket/prefix`); `~` and `$NAME` are expanded."
     )
     channels: int = Field(3, description="1 (gray) or 3 (RGB).")
@@ -87,7 +87,26 @@ class DatasetParams(Settings):
             choose("overrides", stage, ("classifier", "decompose"))
         if self.channels not in (1, 3):
             raise ParamsError(f"channels is {self.channels}; valid are 1 (gray) and 3 (RGB)")
+        folder, table = split_table(self.source)
+        if table and self.layout == "folder":
+            raise ParamsError(
+                f"source is {self.source}, and changes of its images would go unnoticed; set "
+                f"source: {folder or 'its folder'} and options: {{table: {table}}}, or run `dxai "
+                "use`, which does"
+            )
+        if table:
+            raise ParamsError(
+                f"source is {self.source}; only the layout folder reads a CSV file, name the folder"
+            )
         return self
+
+
+def split_table(source: str) -> tuple[str, str]:
+    """Split a source that ends with a CSV file into its folder and that file, else ``""``."""
+    if not source.lower().endswith(".csv"):
+        return source, ""
+    folder, slash, table = source.rpartition("/")
+    return folder or slash, table
 
 
 class ClassifierSpec(Settings):

@@ -72,7 +72,7 @@ class _Observed(Source):
     """A source that remembers which of its files were listed, and which were read."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(source.name, source.table)
+        super().__init__(source.name)
         self._source = source
         self.listed: list[File] = []
         self.read: set[str] = set()

@@ -78,12 +78,7 @@ def raw_images(
             drawn.name = SAMPLE
             yield drawn
     else:
-        source = open_source(dataset.source)
-        if source.table is not None and layout is not LAYOUTS["folder"]:
-            raise ParamsError(
-                f"source {source.table}: only the layout folder reads a CSV file; name the folder"
-            )
-        yield source
+        yield open_source(dataset.source)
 
 
 def _target(

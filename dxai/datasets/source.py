@@ -27,16 +27,14 @@ class Source:
     ----------
     name : str
         The user's name for it, without credentials.
-    table : str or None
-        CSV file in the folder that lists the images, if the source names one.
     empty : list of str
         Folders in which `files` found nothing; object stores have none.
     hidden : list of str
         Files, and folders with all their content, that `files` skipped for the dot of their name.
     """
 
-    def __init__(self, name: str, table: str | None = None) -> None:
-        self.name, self.table = name, table
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.empty: list[str] = []
         self.hidden: list[str] = []
 
@@ -72,24 +70,21 @@ def expand(text: str) -> str:
 def open_source(text: str) -> Source:
     """Open a `source` of params.yaml, expanded.
 
-    `text` is a local path or an fsspec URL (``s3://bucket/prefix``) of a folder, or of a CSV file
-    in it. Endpoint and credentials of S3 come from the environment (AWS_ENDPOINT_URL, AWS_PROFILE,
-    AWS_ACCESS_KEY_ID ..) or from the AWS configuration files.
+    `text` is a local path or an fsspec URL (``s3://bucket/prefix``) of a folder. Endpoint and
+    credentials of S3 come from the environment (AWS_ENDPOINT_URL, AWS_PROFILE, AWS_ACCESS_KEY_ID
+    ..) or from the AWS configuration files.
 
     An unset environment variable, or credentials in the URL, which params.yaml and dvc.lock would
     publish, raise `DataError` or `StorageError`.
     """
     refuse_credentials(text)
-    found, table = expand(text), None
+    found = expand(text)
     refuse_credentials(found)
     if found.rstrip("/").endswith(":"):
         raise DataError(f"source {text!r} names no bucket or folder")
-    if found.lower().endswith(".csv"):
-        folder, slash, table = found.rpartition("/")
-        found = folder or slash
     if "://" not in found or found.startswith("file://"):
-        return LocalSource(Path(found.removeprefix("file://")), table)
-    return RemoteSource(found, table)
+        return LocalSource(Path(found.removeprefix("file://")))
+    return RemoteSource(found)
 
 
 def check_name(name: str, where: str) -> str:
@@ -116,8 +111,8 @@ def is_hidden(name: str) -> bool:
 class LocalSource(Source):
     """Folder on this machine; links inside it may only point to files inside it."""
 
-    def __init__(self, root: Path, table: str | None = None) -> None:
-        super().__init__(str(root), table)
+    def __init__(self, root: Path) -> None:
+        super().__init__(str(root))
         self.root = root
 
     def files(self) -> list[File]:
@@ -181,8 +176,8 @@ class LocalSource(Source):
 class RemoteSource(Source):
     """Prefix of an object store (``s3://bucket/prefix``) or other fsspec file system."""
 
-    def __init__(self, url: str, table: str | None = None) -> None:
-        super().__init__(url.rstrip("/"), table)
+    def __init__(self, url: str) -> None:
+        super().__init__(url.rstrip("/"))
 
     def files(self) -> list[File]:
         system, root = open_url(self.name)

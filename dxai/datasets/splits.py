@@ -112,7 +112,7 @@ def choose_groups(
     for label in sorted(classes, key=lambda label: wanted[label]):
         groups = sorted(group for group in sizes if label in sizes[group])
         order = keyed_random.permutation(seed, f"folder/{label}", 0, len(groups))
-        free = [groups[place] for place in order if groups[place] not in held]
+        free = [groups[i] for i in order if groups[i] not in held]
         for group in free:
             if _fits(sizes[group], count, wanted):
                 held.add(group)

@@ -130,9 +130,9 @@ def photographs(folder: Path, sizes: dict[str, int], count: int) -> None:
 SUBFOLDERS = ("train/a", "train/b", "test/a", "test/b")
 
 
-@pytest.mark.parametrize("name", ["", "/all.csv"], ids=["folders", "table"])
+@pytest.mark.parametrize("table", [None, "all.csv"], ids=["folders", "table"])
 def test_prepared_from_an_object_store_is_the_same_bytes(
-    server: s3.Server, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: s3.Server, table: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = tmp_path / "raw"
     photographs(raw, dict.fromkeys(SUBFOLDERS, 20), 4)
@@ -144,8 +144,9 @@ def test_prepared_from_an_object_store_is_the_same_bytes(
     (raw / "all.csv").write_text("\n".join(["path,label,split", *rows]))
     url = server.upload(raw, server.bucket(), "raw")
     s3.use(monkeypatch, server.endpoint)
-    here = run(DatasetParams(layout="folder", source=f"{raw}{name}"), tmp_path / "here")
-    there = run(DatasetParams(layout="folder", source=f"{url}{name}"), tmp_path / "there")
+    dataset = DatasetParams(layout="folder", source=str(raw), options={"table": table})
+    here = run(dataset, tmp_path / "here")
+    there = run(dataset.replace(source=url), tmp_path / "there")
     assert there == here
     assert {"manifest.json", "card.html", "test-00000.parquet"} < here.keys()
 

@@ -1,4 +1,7 @@
-"""Layout `afhq`: Animal Faces-HQ v1, `train,val/{cat,dog,wild}/*.jpg`; its val is the test set."""
+"""Layout `afhq`: Animal Faces-HQ, `train,val/{cat,dog,wild}/*.jpg` (v1), `train,test/..` (v2).
+
+Release v1 calls its test set val.
+"""
 
 from __future__ import annotations
 

@@ -2,15 +2,13 @@
 
 Split folders are named train or training, val, valid or validation, test or testing, in any case.
 Without a validation folder, a share of train is held out. Images may be at any depth below their
-class folder; hidden files and folders are skipped. A CSV file named by `source` has the columns
-path (relative to it), label, split and optionally group.
+class folder; hidden files and folders are skipped. A CSV file named by the option `table` has the
+columns path (relative to the source), label, split and optionally group.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field, field_validator
 
@@ -19,8 +17,10 @@ from dxai.config.settings import parse
 from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Unit
 from dxai.datasets.layouts import class_folders
 from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.layouts.image_table import read_table
+from dxai.datasets.layouts.spelling import class_name, spelling_notes
 from dxai.datasets.samples import shapes
-from dxai.datasets.source import Source, check_name
+from dxai.datasets.source import Source
 from dxai.datasets.splits import HoldOutOptions, by_split, check_group, group_of, hold_out
 
 ALIASES = {
@@ -28,7 +28,7 @@ ALIASES = {
     "validation": ("validation", "val", "valid"),
     "test": ("test", "testing"),
 }
-COLUMNS = ("path", "label", "split")
+NOT_CHOSEN = "a class that is not among options.classes"
 
 
 class FolderOptions(HoldOutOptions):
@@ -49,6 +49,11 @@ class FolderOptions(HoldOutOptions):
     classes: list[str] | None = Field(
         None, description="The class folders to use; null: all of them."
     )
+    table: str | None = Field(
+        None,
+        description="A CSV file in `source` that lists the images; null: folders decide.\n"
+        "Its columns are path (relative to `source`), label, split and optionally group.",
+    )
 
     _check_group = field_validator("group")(check_group)
 
@@ -57,14 +62,16 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     """List the images below `source`.
 
     A missing folder or split, fewer than two classes, a class without images or missing from a
-    split, or a path without a group raises `DataError`; an impossible option raises `ParamsError`.
+    split, a path without a group, or a faulty line of the table raises `DataError`; an impossible
+    option raises `ParamsError`.
     """
     options = parse(FolderOptions, dataset.options, "options")
     files = Files(source)
-    if source.table is None:
-        units, classes, dropped = _from_folders(files, options)
-    else:
-        units, classes, dropped = _from_table(files, source.table, options)
+    units, classes, dropped = (
+        _from_table(files, options.table, options)
+        if options.table is not None
+        else _from_folders(files, options)
+    )
     if not any(unit.split == "validation" for unit in units):
         units = hold_out(units, classes, options.validation, options.seed)
     return Listing(
@@ -72,57 +79,50 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         by_split(units),
         class_folders.reader(dataset, prepare),
         options.model_dump(),
-        tuple(dropped),
-        _notes(units),
+        dropped,
+        (*_notes(units), *spelling_notes(classes)),
     )
 
 
-def _from_folders(
-    files: Files, options: FolderOptions
-) -> tuple[list[Unit], tuple[str, ...], list[Dropped]]:
+Found = tuple[list[Unit], tuple[str, ...], tuple[Dropped, ...]]
+
+
+def _from_folders(files: Files, options: FolderOptions) -> Found:
     splits = class_folders.find_splits(files, ALIASES)
     classes = class_folders.find_classes(files, splits, options.classes)
-    units, dropped = [], []
-    for split, top in splits.items():
-        for label in classes:
-            images, others = files.images(f"{top}/{label}")
+    units, used = [], {}
+    for split, folders in classes.items():
+        for label, folder in folders.items():
+            used[folder] = (split, label)
             units += [
-                files.unit(file, split, label, _group(file.name, options.group)) for file in images
+                files.unit(file, split, label, _group(file.name, options.group))
+                for file in files.images(folder)
             ]
-            dropped += class_folders.dropped_files(others, split, label)
-    return units, classes, dropped
+
+    def not_chosen(split: str, name: str, names: Sequence[str]) -> Dropped:
+        return Dropped(NOT_CHOSEN, 1, split, class_name(name))
+
+    reason = class_folders.reason_by_folder(files, splits, used, not_chosen)
+    return units, tuple(classes["train"]), files.unused(units, reason)
 
 
-def _from_table(
-    files: Files, table: str, options: FolderOptions
-) -> tuple[list[Unit], tuple[str, ...], list[Dropped]]:
-    """Read the images that a CSV file names; each error names the file's line."""
+def _from_table(files: Files, table: str, options: FolderOptions) -> Found:
+    """List the images that a CSV file names; each error names the file's line."""
     where = f"{files.source.name}/{table}"
     if table not in files.all:
         raise DataError(f"{where}: no such file")
+    chosen = options.classes and {class_name(name) for name in options.classes}
     units: list[Unit] = []
-    dropped: list[Dropped] = []
-    lines: dict[str, int] = {}
-    for number, row in _rows(files.source.load(files.all[table]), where):
-        place = f"{where}, line {number}"
-        name, label = check_name(row["path"] or "", place), row["label"] or ""
-        if name not in files.all:
-            raise DataError(f"{place}: {name} does not exist")
-        if lines.setdefault(name, number) != number:
-            raise DataError(f"{place}: {name} for the second time (line {lines[name]})")
-        if not label:
-            raise DataError(f"{place}: no label")
-        split = _canonical(row["split"] or "", place)
-        if options.classes is not None and label not in options.classes:
-            dropped += Dropped.of("a class that is not among options.classes", [name], split, label)
-            continue
-        group = row.get("group") or _group(name, options.group)
-        units.append(files.unit(files.all[name], split, label, group))
+    others: list[Unit] = []
+    for row in read_table(files, table):
+        split = _canonical(row.split, row.where)
+        group = row.group or _group(row.file.name, options.group)
+        unit = files.unit(row.file, split, row.label, group)
+        (units if chosen is None or row.label in chosen else others).append(unit)
     classes = tuple(sorted({unit.label for unit in units}))
-    for label in options.classes or ():
-        if label not in classes:
-            valid = ", ".join(sorted({*classes, *(one.label for one in dropped)}))
-            raise DataError(f"{where}: no class {label!r}; there are {valid}")
+    for label in sorted((chosen or set()) - set(classes)):
+        valid = ", ".join(sorted({unit.label for unit in [*units, *others]}))
+        raise DataError(f"{where}: no class {label!r}; there are {valid}")
     if len(classes) < 2:
         raise DataError(f"{where}: {len(classes)} class(es); it takes at least two")
     there = {(unit.split, unit.label) for unit in units}
@@ -131,37 +131,22 @@ def _from_table(
         for label in classes:
             if (split, label) not in there and not held_out:
                 raise DataError(f"{where}: class {label!r} has no image in {split}")
+    not_chosen = {unit.key: Dropped(NOT_CHOSEN, 1, unit.split, unit.label) for unit in others}
+
+    def reason(name: str) -> Dropped | None:
+        not_listed = Dropped(f"not in {table}") if class_folders.is_image(name) else None
+        return not_chosen.get(name, not_listed)
+
+    dropped = files.unused(units, reason)
     return units, classes, dropped
 
 
-def _rows(data: bytes, where: str) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Yield the rows of a CSV file, each with the number of its last line."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error})") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
-    try:
-        names = rows.fieldnames or ()
-        missing = [name for name in COLUMNS if name not in names]
-        if missing:
-            takes = ", ".join(COLUMNS)
-            raise DataError(f"{where}: no column {', '.join(missing)}; it takes {takes}")
-        for row in rows:
-            if "" in row and "" not in names:
-                fields = len(names) + len(row[""])
-                raise DataError(f"{where}, line {rows.line_num}: {fields} fields, not {len(names)}")
-            yield rows.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{where}, line {rows.line_num + 1}: {error}") from None
-
-
-def _canonical(split: str, place: str) -> str:
+def _canonical(split: str, where: str) -> str:
     for name, aliases in ALIASES.items():
         if split.lower() in aliases:
             return name
     valid = ", ".join(name for aliases in ALIASES.values() for name in aliases)
-    raise DataError(f"{place}: unknown split {split!r}; valid are {valid}")
+    raise DataError(f"{where}: unknown split {split!r}; valid are {valid}")
 
 
 def _group(path: str, pattern: str | None) -> str:

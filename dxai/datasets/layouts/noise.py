@@ -14,11 +14,11 @@ from pydantic import Field
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError, parse
-from dxai.datasets.base import DataError, Layout, Listing, Load, Sample, Unit
-from dxai.datasets.images import EXTENSIONS, open_image, square
-from dxai.datasets.layouts.class_folders import Files, dropped_files
+from dxai.datasets.base import DataError, Dropped, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.images import open_image, square
+from dxai.datasets.layouts.class_folders import NO_IMAGE, Files, is_image
 from dxai.datasets.samples import noise
-from dxai.datasets.source import Source, suffix
+from dxai.datasets.source import Source
 from dxai.datasets.splits import SplitOptions, by_split
 from dxai.utils import keyed_random
 
@@ -45,18 +45,19 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     options = parse(NoiseOptions, dataset.options, "options")
     if dataset.encoding != "png":
         raise ParamsError("encoding: jpeg would change the noise; take png")
-    found = [file for file in Files(source).all.values() if not file.name.startswith("truth/")]
-    images = [file for file in found if suffix(file.name) in EXTENSIONS]
-    others = [file for file in found if suffix(file.name) not in EXTENSIONS]
+    files = Files(source)
+    images = [
+        file for name, file in files.all.items() if is_image(name) and not name.startswith("truth/")
+    ]
     order = keyed_random.permutation(options.seed, "noise/split", 0, len(images))
     ends = np.array([options.test, options.test + options.validation, 1]) * len(images)
     units, start = [], 0
     for split, end in zip(("test", "validation", "train"), ends.round().astype(int), strict=True):
         if end - start < 2:
             raise DataError(f"{source.name}: {len(images)} images, too few for split {split}")
-        for n, place in enumerate(order[start:end]):
-            file, label = images[place], CLASSES[n % 2]
-            units.append(Unit(file.name, split, (file,), label, file.name, (int(place),)))
+        for n, index in enumerate(order[start:end]):
+            file, label = images[index], CLASSES[n % 2]
+            units.append(Unit(file.name, split, (file,), label, file.name, (int(index),)))
         start = end
     read = functools.partial(
         read_noisy,
@@ -65,7 +66,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         sigma=255 * options.sigma,
         seed=options.seed,
     )
-    dropped = tuple(dropped_files(others, "", ""))
+    dropped = files.unused(units, lambda name: Dropped(NO_IMAGE))
     return Listing(CLASSES, by_split(units), read, options.model_dump(), dropped)
 
 

@@ -221,6 +221,24 @@ def test_an_entry_of_ones_own_stays_and_can_be_named_with_a_profile(file: Path) 
     assert load_params(file).decompose_for("mine", "resnet18").steps == 9
 
 
+def test_a_table_as_the_source_becomes_its_folder_and_an_option(file: Path) -> None:
+    """DVC watches a source: with the table alone it would not see that an image changes."""
+    values = read(file)
+    values["datasets"] = {
+        "mine": {"layout": "folder", "source": "data/my.photos/List.CSV", "options": {"seed": 3}}
+    }
+    file.write_text(format_params(values))
+    with pytest.raises(ParamsError, match=r"set source: data/my.photos and options: {table: List"):
+        load_params(file)
+    select_profile(file)
+    mine = load_params(file).dataset("mine")
+    assert mine.source == "data/my.photos"
+    assert mine.options == {"seed": 3, "table": "List.CSV"}
+    select_profile(file, overrides={"datasets.mine.source": "s3://bucket/raw/images.csv"})
+    mine = load_params(file).dataset("mine")
+    assert (mine.source, mine.options["table"]) == ("s3://bucket/raw", "images.csv")
+
+
 def test_a_file_of_an_earlier_version_is_converted(file: Path) -> None:
     values = read(file) | {"profile": "only"}
     del values["profile"]

@@ -91,6 +91,10 @@ def changed(tmp_path, **values):
         ({"seeds": 0}, r"seeds is 0; it must be a valid list"),
         ({"seeds": []}, r"seeds is empty"),
         ({"classifiers": {}}, r"classifiers is empty, and so is joint"),
+        (
+            {"datasets__textures__source": "data/mine.csv"},
+            r"source is data/mine\.csv; only the layout folder reads a CSV file, name the folder",
+        ),
         ({"datasets__textures__channels": 2}, r"channels is 2; valid are 1 \(gray\) and 3"),
         ({"datasets__textures__encoding": "gif"}, r"encoding is 'gif'; it must be 'png' or 'jpeg'"),
         ({"datasets__textures__release": "2020"}, r"release is '2020'; it must be 'paper'"),

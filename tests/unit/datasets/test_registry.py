@@ -338,7 +338,7 @@ def test_the_release_itself_is_taken(tmp_path: Path, capsys: pytest.CaptureFixtu
             for i in range(number):
                 (folder / f"{i}_100.png").hardlink_to(pixel)
     params = load_params(ROOT / "params.yaml").replace(
-        prepare=PrepareParams(image_size=1),
+        prepare=PrepareParams(image_size=16),
         datasets={
             "mine": DatasetParams(
                 layout="fruits360", source=str(tmp_path / "fruits"), release="paper"
@@ -352,14 +352,3 @@ def test_the_release_itself_is_taken(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "fruits/Training/Pepper Red/7_100.png").unlink()
     with pytest.raises(DataError, match="there are 2477 training and 826 test images"):
         prepare(*args)
-
-
-@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"folder", "textures"}))
-def test_a_csv_file_is_for_the_layout_folder_only(layout: str, tmp_path: Path) -> None:
-    """Anything else would read the whole folder, whatever the file says."""
-    (tmp_path / "images.csv").write_text("path,label,split\n")
-    channels = 1 if layout == "brats" else 3
-    dataset = DatasetParams(layout=layout, source=str(tmp_path / "images.csv"), channels=channels)
-    params = load_params(ROOT / "params.yaml").replace(datasets={"mine": dataset})
-    with pytest.raises(ParamsError, match=r"images\.csv: only the layout folder reads a CSV file"):
-        prepare("mine", params, tmp_path / "out", tmp_path / "work")

@@ -75,7 +75,28 @@ def test_other_folders_and_files_are_left_out(tree: Tree) -> None:
     found = listing(root)
     assert found.class_names == ("cat", "dog", "wild")
     assert len(found.units) == sum(AFHQ.values())
-    assert found.dropped == (Dropped("no image by its suffix", 1, "train", "cat"),)
+    assert set(found.dropped) == {
+        Dropped("no image by its suffix", 1, "train", "cat"),
+        Dropped("other classes: fox", 2, "train"),
+        Dropped("in mystery/, not a split's folder", 2),
+    }
+
+
+@pytest.mark.parametrize("inside", ["", "afhq", "stargan/data/afhq_v2"])
+@pytest.mark.parametrize("test", ["val", "test"])
+def test_either_release_as_unpacked(tree: Tree, inside: str, test: str) -> None:
+    """Release 1 is JPEG and has val, release 2 is PNG and has test; archives hold a folder."""
+    names = {name.replace("val/", f"{test}/"): count for name, count in AFHQ.items()}
+    root = tree({f"{inside}/{name}".lstrip("/"): count for name, count in names.items()})
+    assert Counter(unit.split for unit in listing(root).units)["test"] == 12
+
+
+def test_folders_of_a_class_in_any_spelling_but_once(tree: Tree) -> None:
+    root = tree({name.replace("cat", "Cat "): count for name, count in AFHQ.items()})
+    assert {unit.label for unit in listing(root).units} == {"cat", "dog", "wild"}
+    tree({"train/cat": 2})
+    with pytest.raises(DataError, match="train/Cat  and train/cat are both class 'cat'"):
+        listing(root)
 
 
 @pytest.mark.parametrize(

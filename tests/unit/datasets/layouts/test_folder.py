@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dxai.config.schema import DatasetParams, PrepareParams
+from dxai.config.schema import DatasetParams, PrepareParams, split_table
 from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
 from dxai.datasets.images import encode
@@ -26,12 +26,15 @@ PIXEL = encode(np.zeros((1, 1), np.uint8))
 
 
 def listing(root: Path | str, size: int = 6, channels: int = 3, **options: object) -> Listing:
+    root, table = split_table(str(root))
+    options |= {"table": table} if table else {}
     dataset = DatasetParams(layout="folder", source=str(root), channels=channels, options=options)
     return find(open_source(str(root)), dataset, PrepareParams(image_size=size))
 
 
 def samples(root: Path | str, **settings: object) -> list[Sample]:
-    return list(samples_of(listing(root, **settings), open_source(str(root)).load))
+    folder, _ = split_table(str(root))
+    return list(samples_of(listing(root, **settings), open_source(folder).load))
 
 
 def counts(found: Listing) -> dict[tuple[str, str], int]:
@@ -178,9 +181,55 @@ def test_files_that_are_no_images_are_told(tree: Tree) -> None:
     assert listing(root).dropped == (Dropped("no image by its suffix", 1, "train", "a"),)
 
 
+def test_every_image_outside_the_class_folders_is_counted(tree: Tree) -> None:
+    root = tree({"data/" + name: count for name, count in SMALL.items()})
+    tree({"data/dev/a": 3, "data/train": 2, "data": 1, "old/train/a": 4, ".": 1})
+    assert set(listing(root).dropped) == {
+        Dropped("in dev/, not a split's folder", 3),
+        Dropped("straight in a split's folder, in no class folder", 2, "train"),
+        Dropped("outside the splits' folders", 2),
+        Dropped("in old/, not a split's folder", 4),
+    }
+
+
+COMPOSED, DECOMPOSED = "\u00c4pfel", "A\u0308pfel"
+
+
+def test_folders_that_look_the_same_are_one_class(tree: Tree) -> None:
+    """Of two archives, one made on a system that decomposes letters; a space is not seen either."""
+    root = tree({f"train/{DECOMPOSED}": 3, f"test/{COMPOSED}": 1, "train/dog": 3, "test/dog ": 1})
+    found = listing(root)
+    assert found.class_names == ("dog", COMPOSED)
+    assert len(found.units) == 8 and not found.notes
+    tree({f"train/{COMPOSED}": 1})
+    with pytest.raises(DataError, match="are the same class; move the images into one folder"):
+        listing(root)
+
+
+def test_classes_that_differ_only_in_spelling_are_told(tree: Tree) -> None:
+    """They may be meant: upper and lower case letters are classes of their own."""
+    root = tree({"train/Red_car": 3, "test/Red_car": 1, "train/red car": 3, "test/red car": 1})
+    assert listing(root).class_names == ("Red_car", "red car")
+    (note,) = listing(root).notes
+    assert note == "the names of the classes 'Red_car' and 'red car' differ only in spelling"
+
+
+def test_a_class_spelt_otherwise_in_a_split_is_named(tree: Tree) -> None:
+    root = tree({"train/a": 4, "train/b": 4, "test/a": 2, "test/B": 3})
+    with pytest.raises(DataError, match=r"test/B: class 'B' is absent from train; there is 'b'"):
+        listing(root)
+
+
 def test_chosen_classes(tree: Tree) -> None:
     root = tree(SMALL | {"train/c": 1, "train/d": 3, "test/d": 1})
-    assert listing(root, classes=["d", "a"]).class_names == ("a", "d")
+    found = listing(root, classes=["d", "a"])
+    assert found.class_names == ("a", "d")
+    rule = "a class that is not among options.classes"
+    assert set(found.dropped) == {
+        Dropped(rule, 4, "train", "b"),
+        Dropped(rule, 3, "test", "b"),
+        Dropped(rule, 1, "train", "c"),
+    }
     with pytest.raises(DataError, match=r"no class 'e'; there are a, b, c, d"):
         listing(root, classes=["a", "e"])
 
@@ -253,7 +302,7 @@ def not_utf8(root: Path) -> None:
     [
         (no_folder, "raw: no such folder"),
         (no_split, "raw: no test folder (named test or testing)"),
-        (two_names, "raw: Training and train mean the same"),
+        (two_names, "raw: Training and train are both folders of train; take one"),
         (no_classes, "raw/train: no class folders"),
         (one_class, "raw: only one class, 'a'"),
         (empty_class, "raw/train/b: no images (.bmp"),
@@ -273,7 +322,10 @@ def test_bad_trees(tree: Tree, spoil: Callable[[Path], None], message: str) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validaton": 0.1}, "unknown 'validaton'; valid are classes, group, seed, validation"),
+        (
+            {"validaton": 0.1},
+            "unknown 'validaton'; valid are classes, group, seed, table, validation",
+        ),
         ({"validation": 0.0}, "validation is 0.0"),
         ({"validation": "a"}, "options.validation is 'a'"),
         ({"group": "("}, "is not a regular expression"),
@@ -376,12 +428,63 @@ def test_chosen_classes_of_a_table(tree: Tree) -> None:
         listing(path, classes=["a", "d"])
 
 
+def test_images_that_a_table_does_not_name_are_counted(tree: Tree) -> None:
+    root = tree(SMALL | {"dev/a": 2})
+    assert listing(table(root, ROWS)).dropped == (Dropped("not in list.csv", 2),)
+
+
+SPREADSHEETS = {
+    "semicolons": lambda text: text.replace(",", ";"),
+    "semicolons, said so": lambda text: "sep=;\r\n" + text.replace(",", ";"),
+    "tabs": lambda text: text.replace(",", "\t"),
+    "quotes": lambda text: re.sub(r"[^,\n]+", r'"\g<0>"', text),
+    "spaces": lambda text: text.replace(",", " , ").replace("path", " path"),
+    "a quote after a space": lambda text: re.sub(r",(\w+)", r', "\g<1>"', text),
+    "capitals in the header": lambda text: text.replace("path,label,split", "Path,LABEL,Split"),
+    "backslashes": lambda text: text.replace("/", "\\"),
+    "from this folder": lambda text: text.replace("\ntrain/", "\n./train/"),
+    "old line ends": lambda text: text.replace("\n", "\r"),
+    "empty rows": lambda text: text.replace("\n", "\n\n,,\n"),
+    "empty columns": lambda text: text.replace("\n", ",,\n"),
+}
+
+
+@pytest.mark.parametrize("kind", SPREADSHEETS)
+def test_tables_of_spreadsheets_are_read_alike(tree: Tree, kind: str) -> None:
+    root = tree(SMALL)
+    wanted = [(u.key, u.split, u.label) for u in listing(table(root, ROWS)).units]
+    text = SPREADSHEETS[kind]((root / "list.csv").read_text())
+    (root / "list.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = listing(root / "list.csv")
+    assert [(u.key, u.split, u.label) for u in found.units] == wanted
+
+
+def test_labels_of_a_table_that_look_the_same_are_one_class(tree: Tree) -> None:
+    root = tree({"one": 8})
+    names = (COMPOSED, DECOMPOSED, f" {COMPOSED}", "red  dog", "red dog", "red\u00a0dog ")
+    rows = [f"one/{i:03d}.png,{name},train" for i, name in enumerate(names)]
+    rows += [f"one/006.png,{COMPOSED},test", "one/007.png,red dog,test"]
+    found = listing(table(root, rows))
+    assert found.class_names == ("red dog", COMPOSED)
+    assert len(found.units) == 8
+
+
+def test_paths_in_another_unicode_form_are_found(tree: Tree) -> None:
+    root = tree({f"train/{DECOMPOSED}": 4, "train/b": 4, "test/a": 1, "test/b": 1})
+    rows = [f"train/{COMPOSED}/{i:03d}.png,a,train" for i in range(4)]
+    rows += [f"train/b/{i:03d}.png,b,train" for i in range(4)]
+    rows += ["test/a/000.png,a,test", "test/b/000.png,b,test"]
+    assert len(listing(table(root, rows)).units) == 10
+
+
 FAULTS = {
+    "in capitals": ("train/A/003.PNG,a,train", "003.PNG does not exist; there is train/a/003.png"),
+    "unseen character": ("train/a/003.png,a\u200b,train", "line 3: the label 'a\\u200b' has char"),
     "no such image": ("train/a/9.png,a,train", "line 3: train/a/9.png does not exist"),
     "no label": ("train/a/003.png,,train", "line 3: no label"),
-    "no split": ("train/a/003.png,a,", "line 3: unknown split ''; valid are train, training"),
+    "no split": ("train/a/003.png,a,", "line 3: no split"),
     "odd split": ("train/a/003.png,a,dev", "line 3: unknown split 'dev'; valid are train"),
-    "no path": (",a,train", "line 3: '' is no plain path"),
+    "no path": (",a,train", "line 3: no path"),
     "too short": ("train/a/003.png", "line 3: no label"),
     "too long": ("train/a/003.png,a,train,7", "line 3: 4 fields"),
     "twice": ("train/a/000.png,a,train", "line 3: train/a/000.png for the second time"),
@@ -390,7 +493,7 @@ FAULTS = {
     "inner upwards": ("train/../train/a/003.png,a,train", "line 3: 'train/../train/a/003.png'"),
     "absolute": ("/etc/passwd,a,train", "line 3: '/etc/passwd' is no plain path"),
     "url": ("s3://bucket/003.png,a,train", "line 3: 's3://bucket/003.png' is no plain path"),
-    "drive": ("C:\\003.png,a,train", "line 3: 'C:\\\\003.png' is no plain path"),
+    "drive": ("C:\\003.png,a,train", "line 3: 'C:/003.png' is no plain path"),
     "newline": ('"train/a/\n003.png",a,train', "line 4: 'train/a/\\n003.png' is no plain path"),
     "null byte": ("train/a/003.png\0,a,train", "line 3: "),
     "hidden": (".git/config,a,train", "line 3: .git/config does not exist"),
@@ -412,15 +515,27 @@ def test_faults_of_a_table_are_named_with_their_line(tree: Tree, fault: str) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "list.csv: no column path, label, split"),
-        (b"path;label;split\n", "list.csv: no column path, label, split"),
-        (b"path,label\ntrain/a/000.png,a\n", "list.csv: no column split"),
+        (b"", "list.csv, line 1: no column path, label, split, there is nothing"),
+        (b"file;class;set\n", "no column path, label, split, there is file;class;set"),
+        (b"path;label;set\n", "list.csv, line 1: no column split, there is path, label, set"),
+        (b"path,label\ntrain/a/000.png,a\n", "list.csv, line 1: no column split"),
+        (b"path,label,split,Label\n", "list.csv, line 1: 2 columns label"),
         (b"path,label,split\n", "list.csv: 0 class(es)"),
-        ("path,label,split\nü.png,a,train\n".encode("latin-1"), "list.csv: not UTF-8"),
-        ("path,label,split\n".encode("utf-16"), "list.csv: not UTF-8"),
+        ("path,label,split\nü.png,a,train\n".encode("latin-1"), "list.csv, line 2: not UTF-8"),
+        ("path,label,split\n".encode("utf-16"), "list.csv, line 1: not UTF-8"),
         (b'path,label,split\n"train/a/000.png,a,train\n', "list.csv, line 2: "),
     ],
-    ids=["empty", "semicolons", "no split", "header alone", "latin-1", "utf-16", "open quote"],
+    ids=[
+        "empty",
+        "other names",
+        "semicolons",
+        "no split",
+        "label twice",
+        "header alone",
+        "latin-1",
+        "utf-16",
+        "open quote",
+    ],
 )
 def test_tables_that_are_none(tree: Tree, content: bytes, message: str) -> None:
     root = tree(SMALL)
