@@ -50,6 +50,11 @@ def afhq(root: Path) -> None:
     class_folders(root, ("train", "val"), ("cat", "dog", "wild"), ".jpg")
 
 
+@release("AFHQ v2")
+def afhq_v2(root: Path) -> None:
+    class_folders(root / "afhq_v2", ("train", "test"), ("cat", "dog", "wild"), ".png")
+
+
 @release("CelebA-HQ as split by StarGAN v2")
 def celeba_hq(root: Path) -> None:
     class_folders(root, ("train", "val"), ("female", "male"), ".jpg")
@@ -160,6 +165,14 @@ def volumes(root: Path) -> None:
 def fruits(root: Path) -> None:
     classes = [f"Pepper {colour}" for colour in ("Green", "Orange", "Red", "Yellow")]
     class_folders(root, ("Training", "Test"), (*classes, "Banana"), ".jpg")
+
+
+@release("Fruits-360 100x100, whose classes are numbered")
+def fruits_100(root: Path) -> None:
+    root = root / "fruits-360_100x100/fruits-360"
+    classes = [f"Pepper {kind}" for kind in ("Green 1", "Orange 1", "Red 1", "Red 2", "Yellow 1")]
+    class_folders(root, ("Training", "Test"), (*classes, "Banana 1"), ".jpg")
+    (root / "README.md").write_text("Fruits-360")
 
 
 @release("any photographs, for noise")
