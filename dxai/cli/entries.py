@@ -11,12 +11,12 @@ from typing import Any
 
 from dxai.config.params_file import parse_yaml
 from dxai.config.profiles import Addition, add_entry, catalogue_entry
-from dxai.config.schema import check_name
+from dxai.config.schema import check_name, split_table
 from dxai.config.settings import choose, parse
 from dxai.datasets.base import SPLITS, Listing
 from dxai.datasets.leftovers import find_all
 from dxai.datasets.prepare import raw_images
-from dxai.datasets.recognise import recognise
+from dxai.datasets.recognise import OWN, recognise
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.source import SAMPLE, expand, open_source
 from dxai.paths import HERE
@@ -27,18 +27,19 @@ from dxai.utils.links import inside, linked
 def add_dataset(options: argparse.Namespace) -> None:
     """Add a dataset, or replace the one of this name."""
     name = check_name("dataset", options.name)
-    given, source, links = _source(options.source, name)
+    given, source, table, links = _source(options.source, name)
     if options.layout is not None:
         fitting = [choose("layout", options.layout, LAYOUTS)]
     elif given == SAMPLE:
         raise ValueError(f"source {SAMPLE}: choose what is drawn with --layout")
     else:
-        fitting = recognise(open_source(given))
+        fitting = [OWN] if table else recognise(open_source(given))
     layout = LAYOUTS[fitting[0]]
     entry = {"layout": fitting[0], "source": source, **catalogue_entry(fitting[0])}
     if options.channels is not None:
         entry["channels"] = options.channels
-    entry["options"] = parse(layout.options, _values(options.options), "options").model_dump()
+    values = _values(options.options) | ({"table": table} if table else {})
+    entry["options"] = parse(layout.options, values, "options").model_dump()
     addition = _addition("datasets", name, entry, options)
     params = addition.params
     dataset = params.dataset(name).replace(source=given)
@@ -57,10 +58,11 @@ def add_dataset(options: argparse.Namespace) -> None:
         print(f"next: dvc repro decompose, which trains {', '.join(params.explained)} here")
 
 
-def _source(text: str, name: str) -> tuple[str, str, dict[Path, Path]]:
-    """Return a source as it can be read, as params.yaml names it, and the links that this takes."""
+def _source(text: str, name: str) -> tuple[str, str, str, dict[Path, Path]]:
+    """Return a source as it can be read, as params.yaml names it, its table, and its links."""
     if "://" in text or text == SAMPLE:
-        return text, text, {}
+        url, name = split_table(text)
+        return url, url, name, {}
     path = Path(expand(text))
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
@@ -81,7 +83,7 @@ def _source(text: str, name: str) -> tuple[str, str, dict[Path, Path]]:
         links = {Path(within): folder}
         if Path(within) == HERE.prepared:
             raise ValueError(f"dataset: the project writes to {within}; choose another name")
-    return str(path), f"{within}/{table}".removesuffix("/"), links
+    return str(folder), str(within), table, links
 
 
 def _print_listing(listing: Listing) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 
 from dxai.datasets.base import DataError
@@ -18,8 +17,6 @@ def recognise(source: Source) -> list[str]:
 
     No layout, or those of two releases, raise `DataError`, which lists what was looked for.
     """
-    if source.table is not None:
-        return [OWN]
     names = [file.name for file in source.files()]
     found = fitting(names)
     if len(found) - (OWN in found) > 1:
@@ -27,15 +24,6 @@ def recognise(source: Source) -> list[str]:
         raise DataError(f"{source.name} fits the layouts {several}; choose one with --layout")
     if found:
         return found
-    below: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        top, _, rest = name.partition("/")
-        below[top].append(rest)
-    for top, inner in below.items():
-        if deeper := fitting(inner):
-            raise DataError(
-                f"{source.name} fits no layout, but {source.name}/{top} fits {deeper[0]}; name that"
-            )
     wanted = "; ".join(f"{n}: {layout.looks_for}" for n, layout in LAYOUTS.items() if layout.fits)
     raise DataError(
         f"{source.name}: none of its {len(names)} files fits a layout; looked for {wanted}"

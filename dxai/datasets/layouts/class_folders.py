@@ -9,6 +9,7 @@ A source may hold an image's class-distinct content under the image's own path:
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -194,8 +195,7 @@ def classes_of(names: Collection[str], folders: Sequence[str]) -> set[str]:
     """Return the class folders with images in the folders of these names, in any case."""
     found = set()
     for name in filter(is_image, names):
-        parts = name.split("/")
-        for folder, label in zip(parts, parts[1:-1], strict=False):
+        for folder, label in itertools.pairwise(name.split("/")[:-1]):
             if folder.lower() in folders:
                 found.add(label)
                 break

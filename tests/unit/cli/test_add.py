@@ -86,7 +86,13 @@ def test_a_folder_outside_is_recognised_counted_linked_and_run(project: Path, ad
     assert list(params.datasets) == ["photos"] and list(params.classifiers) == ["resnet18"]
     dataset = params.datasets["photos"]
     assert (dataset.layout, dataset.source, dataset.channels) == ("folder", "data/photos", 3)
-    assert dataset.options == {"validation": 0.15, "seed": 0, "group": None, "classes": None}
+    assert dataset.options == {
+        "validation": 0.15,
+        "seed": 0,
+        "group": None,
+        "classes": None,
+        "table": None,
+    }
     lines = said.splitlines()
     assert "  train: 21 (apple 7, cross 7, zebra 7)" in lines
     assert "  validation: 3 (apple 1, cross 1, zebra 1)" in lines
@@ -111,7 +117,8 @@ def test_a_csv_file_outside_is_linked_with_its_folder(project: Path, add: Add) -
     (photos / "list.csv").write_text("\n".join(["path,label,split", *rows]))
     add("dataset", "photos", "../photos/list.csv")
     dataset = load_params().datasets["photos"]
-    assert (dataset.layout, dataset.source) == ("folder", "data/photos/list.csv")
+    assert (dataset.layout, dataset.source) == ("folder", "data/photos")
+    assert dataset.options["table"] == "list.csv"
     assert (project / "data" / "photos").readlink() == photos
 
 
