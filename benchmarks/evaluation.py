@@ -31,7 +31,7 @@ from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics import removal
 from dxai.metrics.scorer import Scorer, chosen_images
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.types import Batch
 
 DATASET = "brats"
@@ -151,7 +151,7 @@ def build(folder: Path, images: int) -> Case:
     torch.manual_seed(0)
     size = (train.channels, len(train.class_names), train.image_size)
     options = params.classifier_spec("resnet18").options
-    network = build_classifier("resnet18", *size, **options).train()
+    network = build_network("resnet18", *size, **options).train()
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
     for step in range(30):
         batch = train.batch([(16 * step + i) * 7 % len(train) for i in range(16)])

@@ -20,7 +20,7 @@ from dxai.config.schema import EvaluateParams, Params
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import Scorer
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import freeze
 from dxai.training.step import generator_settings
@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     torch.manual_seed(0)
-    classifier = build_classifier("resnet18", 1, CLASSES, args.size, width=16)
+    classifier = build_network("resnet18", 1, CLASSES, args.size, width=16)
     batch = images(args.images, args.size)
     explaining(params, classifier, batch, args.rounds)
     evaluating(params, classifier, batch)

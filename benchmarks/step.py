@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.experiments.samples import params_of
 from benchmarks.speed import CLASSES, images, in_turns
 from dxai.config.schema import DecomposeParams
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.training.step import ALL, Networks, Savings, build_networks, draw_inputs, train_step
 
 CASES = ("paper:64", "quick:64", "quick:32")
@@ -61,7 +61,7 @@ class Case:
         spec = next(iter(params_of("textures", self.profile).classifiers.values()))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            classifier = build_classifier(spec.arch, 1, CLASSES, self.size, **spec.options)
+            classifier = build_network(spec.arch, 1, CLASSES, self.size, **spec.options)
         return build_networks(params or self.params, 1, CLASSES, self.size, classifier, seed=0)
 
 

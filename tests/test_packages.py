@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import save_decomposer
 
@@ -109,7 +109,7 @@ def run(script: str, *arguments: str | Path, extras: tuple[str, ...] = ()) -> st
 def test_the_core_explains_an_image(tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = ["bright", "dark"]
-    network = build_classifier("simple", 1, len(names), SIZE).eval()
+    network = build_network("simple", 1, len(names), SIZE).eval()
     info = {"channels": 1, "class_names": names, "image_size": SIZE, "value_range": [-1.0, 1.0]}
     settings = {"channels": 1, "classes": len(names), "image_size": SIZE, "branches": 2}
     settings |= {"branch_width": 2, "coarsest": 8, "mapping_width": 8}

@@ -23,7 +23,7 @@ from dxai.config.schema import Params
 from dxai.datasets.prepare import prepare
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics.localisation import correlation, energy_inside
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import freeze
 from dxai.training.checkpoints import Checkpoint
@@ -89,7 +89,7 @@ def measure(
     settings = params.classifier_for(name)
     torch.manual_seed(initial_seed(settings.seed))
     shape = (data.channels, len(data.class_names), data.image_size)
-    classifier = build_classifier(architecture, *shape)
+    classifier = build_network(architecture, *shape)
     checkpoint, console = Checkpoint(folder / "classifier"), Console(name, folder)
     train_classifier(
         classifier, settings, TrainingRun(data, validation, settings.seed, checkpoint, console)

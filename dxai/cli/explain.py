@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from dxai.cli import Commands
+from dxai.paths import PARAMS
 
 MLFLOW_RUN = re.compile(r"[0-9a-f]{32}|runs:/.+")
 """A run in MLflow, or a file in one."""
@@ -38,6 +39,15 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the latent z (%(default)s)"
     )
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        dest="modules",
+        help="import this module or package for a classifier of your own; may be repeated "
+        "(those of params.yaml are known)",
+    )
     return parser
 
 
@@ -45,9 +55,22 @@ def run(options: argparse.Namespace) -> int:
     """Explain the images; exit code 1 if one of them could not be read."""
     from dxai.reporting.explanations import explain_files, open_model
 
-    model = open_model(model_path(options.model), options.classifier, options.seed)
+    modules = [*options.modules, *modules_of_params()]
+    model = open_model(model_path(options.model), options.classifier, options.seed, modules)
     unread = explain_files(model, options.images, Path(options.out), options.class_name)
     return 1 if unread else 0
+
+
+def modules_of_params() -> list[str]:
+    """Return the import paths of the user's classifiers in the working folder's params.yaml."""
+    if not Path(PARAMS).is_file():
+        return []
+    try:
+        from dxai.config.params_file import load_params
+
+        return load_params(PARAMS).modules
+    except (ImportError, ValueError):  # the core has no YAML reader; the model may need none
+        return []
 
 
 def model_path(source: str) -> Path:

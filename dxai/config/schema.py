@@ -581,6 +581,11 @@ class Params(Settings):
         """Return every explained classifier, frozen or joint."""
         return {**self.classifiers, **self.joint}
 
+    @property
+    def modules(self) -> list[str]:
+        """Return the import paths of the user's classifiers."""
+        return [spec.arch for spec in self.classifiers.values() if ":" in spec.arch]
+
     def dataset(self, name: str) -> DatasetParams:
         return self.datasets[choose("dataset", name, self.datasets)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,9 +54,16 @@ class DXAI(Explainer):
         self.seed, self.latents = seed, latents
 
     @classmethod
-    def load(cls, path: Path | str, seed: int = 0, latents: int = 1) -> DXAI:
-        """Load a folder or model.pt; raise `ModelError` if it is missing or something else."""
-        decomposer, info, classifier, _ = load_decomposer(path)
+    def load(
+        cls, path: Path | str, seed: int = 0, latents: int = 1, modules: Iterable[str] = ()
+    ) -> DXAI:
+        """Load a folder or model.pt.
+
+        Only built-in classifiers are built unless `modules` names the user's module, package or
+        import path of the classifier in the file. Raises `ModelError` if it is something else, or
+        if the file is missing or no decomposition.
+        """
+        decomposer, info, classifier, _ = load_decomposer(path, modules)
         return cls(decomposer, info, classifier, seed, latents)
 
     @torch.no_grad()

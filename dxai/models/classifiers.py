@@ -5,18 +5,20 @@ Every classifier takes images (B, C, H, W) in [-1, 1] and returns logits (B, c).
 
 from __future__ import annotations
 
-import importlib
-import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dxai.config.schema import ClassifierSpec
+from dxai.models.adapter import adapt
 from dxai.models.blocks import default_format
 from dxai.models.discriminator import Discriminator
+from dxai.models.programs import Exported, Program, ProgramError, Scripted
+from dxai.models.user_code import import_network
+from dxai.models.weights import existing, load_weights
 
 
 class BasicBlock(nn.Module):
@@ -106,22 +108,6 @@ class Simple(nn.Module):
         return self.head(self.features(x))
 
 
-class Exported(nn.Module):
-    """Network from a `torch.export` file, held as bytes (uint8) that a model file can store."""
-
-    program: Tensor
-
-    def __init__(self, program: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("program", program)
-        graph = torch.export.load(io.BytesIO(program.numpy().tobytes())).module()
-        # Hidden from `modules()`: an exported graph refuses `eval()` and `train()`.
-        self.__dict__["graph"] = graph
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.__dict__["graph"](x)
-
-
 CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet18,
     "simple": Simple,
@@ -130,134 +116,90 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
 """Built-in architectures by name; each takes channels, classes, image_size and its options."""
 
 
-class Rescaled(nn.Module):
-    """User's network whose value range is not [-1, 1]."""
-
-    def __init__(self, network: nn.Module, low: float, high: float) -> None:
-        super().__init__()
-        self.network = network
-        self.low, self.high = low, high
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(self.low + (x + 1) * ((self.high - self.low) / 2))
+FILES: dict[str, type[Program]] = {"torch.export": Exported, "torchscript": Scripted}
+"""Values of `arch` that take the whole network from a file."""
 
 
 def build_classifier(
-    arch: str,
+    spec: ClassifierSpec,
     channels: int,
-    classes: int,
+    class_names: Sequence[str],
     image_size: int,
-    weights: str | Path | None = None,
-    value_range: Sequence[float] = (-1.0, 1.0),
-    **options: Any,
+    program: Tensor | None = None,
 ) -> nn.Module:
-    """Build a classifier, untrained unless `weights` names a file.
+    """Build a classifier, untrained unless it brings its weights.
 
     Parameters
     ----------
-    arch : str
-        A key of `CLASSIFIERS`; `package.module:name` of a user's `torch.nn.Module` class or of a
-        function that returns one, called with only `options`; or `torch.export`, when `weights`
-        is a file written by `torch.export.save`.
-    channels, classes, image_size : int
-        Shape of the images and number of classes; a network that does not fit is refused.
-    weights : path, optional
-        A state dict as written by `torch.save`; loaded without running code from the file.
-    value_range : pair of float
-        Range that a user's network expects.
-    options
-        Keyword arguments of the constructor.
+    spec : ClassifierSpec
+        What it is made from, and how it wants its images and returns its logits. A module of the
+        user is found in the working folder, too.
+    channels, image_size : int
+        Shape of the images.
+    class_names : sequence of str
+        Classes of the dataset.
+    program : Tensor, optional
+        Content of the file of a `torch.export` or TorchScript network, uint8, in place of
+        `spec.weights`.
 
     Returns
     -------
     nn.Module
-        In eval mode; maps (B, channels, image_size, image_size) to (B, classes).
+        In eval mode; maps (B, channels, image_size, image_size) in [-1, 1] to logits (B, c) in the
+        dataset's order.
 
     Raises
     ------
     ValueError
-        If the name is unknown, the weights do not fit, or the output has another shape.
+        In one line, if the name is unknown, the weights do not fit, or the network does not take
+        these images or return the logits of these classes; the message names the setting.
     """
-    if arch == "torch.export":
-        if weights is None:
-            raise ValueError("classifier torch.export: weights must name a torch.export file")
-        content = np.frombuffer(_existing(weights).read_bytes(), dtype=np.uint8)
-        try:
-            network: nn.Module = Exported(torch.from_numpy(content.copy()))
-        except Exception as error:  # torch raises many types for foreign files
-            raise ValueError(f"{weights}: not a torch.export file: {error}") from None
+    what = f"classifier {spec.arch}"
+    if spec.arch in FILES:
+        network = _program(spec, program)
     else:
-        try:
-            if arch in CLASSIFIERS:
-                network = CLASSIFIERS[arch](channels, classes, image_size, **options)
-            else:
-                network = _imported(arch)(**options)
-        except TypeError as error:
-            raise ValueError(f"classifier {arch}: options {options} do not fit: {error}") from None
-        if not isinstance(network, nn.Module):
-            raise ValueError(f"classifier {arch}: {type(network).__name__} is no torch.nn.Module")
-        network.eval()
-        if weights is not None:
-            load_weights(network, weights, f"classifier {arch}")
-    network = rescaled(network, value_range)
-    if arch not in CLASSIFIERS:
-        default_format(network)
-    check_classifier(network, arch, channels, classes, image_size)
-    return network
-
-
-def rescaled(network: nn.Module, value_range: Sequence[float]) -> nn.Module:
-    """Wrap a network that expects `value_range` so that it takes images in [-1, 1]."""
-    low, high = value_range
-    return network if (low, high) == (-1.0, 1.0) else Rescaled(network, low, high)
-
-
-def load_weights(network: nn.Module, path: str | Path, what: str) -> None:
-    """Load a state dict file strictly and safely, or raise a ValueError that names the file."""
-    path = _existing(path)
+        network = build_network(spec.arch, channels, len(class_names), image_size, **spec.options)
+        if spec.weights is not None:
+            load_weights(network, spec.weights, what)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for foreign files
-        raise ValueError(f"{path}: not a weights file that loads safely: {error}") from None
-    try:
-        network.load_state_dict(state.get("state_dict", state))
-    except (RuntimeError, AttributeError) as error:
-        raise ValueError(f"{path}: does not fit {what}: {error}") from None
+        network = adapt(network, spec, channels, class_names, image_size)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+    return network if spec.arch in CLASSIFIERS else default_format(network)
 
 
-def check_classifier(
-    network: nn.Module, name: str, channels: int, classes: int, image_size: int
-) -> None:
-    """Run one image through `network`; raise ValueError unless its output is (1, classes)."""
-    shape = (1, channels, image_size, image_size)
+def build_network(
+    arch: str, channels: int, classes: int, image_size: int, **options: Any
+) -> nn.Module:
+    """Build an untrained network, in eval mode, as its author wrote it.
+
+    `arch` is a key of `CLASSIFIERS`, or `package.module:name` of a user's class or function, which
+    is called with only `options`. Raises `ValueError` if there is none, or it fails.
+    """
+    shape = (channels, classes, image_size) if arch in CLASSIFIERS else ()
+    make = CLASSIFIERS.get(arch) or import_network(arch, [*CLASSIFIERS, "joint", *FILES])
     try:
-        with torch.no_grad():
-            logits = network(torch.zeros(shape))
+        network = make(*shape, **options)
+    except TypeError as error:
+        raise ValueError(f"classifier {arch}: options {options} do not fit: {error}") from None
     except Exception as error:  # a user's code may raise anything
-        raise ValueError(f"classifier {name}: refuses an image of shape {shape}: {error}") from None
-    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"classifier {arch}: {type(error).__name__}: {error}") from None
+    if not isinstance(network, nn.Module):
         raise ValueError(
-            f"classifier {name}: returns {found} for one image; the dataset has {classes} "
-            f"classes, so it must return logits of shape (1, {classes})"
+            f"classifier {arch}: returns {type(network).__name__}, not a torch.nn.Module"
         )
+    return network.eval()
 
 
-def _imported(path: str) -> Callable[..., nn.Module]:
-    module_name, _, name = path.partition(":")
-    if not name:
-        valid = ", ".join([*sorted(CLASSIFIERS), "joint", "torch.export"])
-        raise ValueError(
-            f"classifier: unknown arch {path!r}; valid are {valid}, or package.module:name"
-        )
+def _program(spec: ClassifierSpec, program: Tensor | None) -> nn.Module:
+    what = f"a {'TorchScript' if spec.arch == 'torchscript' else spec.arch} file"
+    if program is None:
+        content = np.frombuffer(existing(str(spec.weights)).read_bytes(), dtype=np.uint8)
+        program = torch.from_numpy(content.copy())
     try:
-        return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"classifier {path}: {error}") from None
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
-    return path
+        return FILES[spec.arch](program)
+    except ProgramError as error:
+        raise ValueError(f"{spec.weights}: not usable as {what}: {error}") from None
+    except Exception as error:  # torch raises many types for foreign files
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{spec.weights}: not {what}: {reason}") from None

@@ -6,22 +6,39 @@ They hold only tensors and plain values and are read with `weights_only=True`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import nn
 
-from dxai.models.blocks import default_format
-from dxai.models.classifiers import Exported, build_classifier, rescaled
+from dxai.config.schema import ClassifierSpec
+from dxai.models.classifiers import FILES, build_classifier
 from dxai.models.decomposer import Decomposer
+from dxai.models.user_code import is_named
 from dxai.paths import MODEL, SNAPSHOTS
 from dxai.utils.files import atomic
 
 
 class ModelError(ValueError):
     """An unusable model file; the message names the file and the reason."""
+
+
+INSIDE = "model.pt"
+"""The `weights` of a network whose program is in the model file."""
+
+
+def adapter_info(spec: ClassifierSpec) -> dict[str, Any]:
+    """Return what an info needs beside `arch`, `options` and `network_range` to rebuild a network.
+
+    Empty, if the network is used as it is.
+    """
+    names = ("mean", "std", "size", "class_names", "field", "outputs", "activation")
+    fields = type(spec).model_fields
+    changed = {n: getattr(spec, n) for n in names if getattr(spec, n) != fields[n].default}
+    return {"adapter": json.loads(json.dumps(changed))} if changed else {}
 
 
 def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) -> None:
@@ -34,19 +51,31 @@ def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) 
     network : nn.Module
         As built by `build_classifier`.
     info : dict
-        `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`, `profile`, and
-        any other metadata.
+        `arch`, `options`, `channels`, `class_names`, `image_size`, `value_range`, `network_range`,
+        what `adapter_info` returns, `profile`, and any other metadata.
     """
     write_tensors(path, {"kind": "classifier", "info": info, "state": network.state_dict()})
 
 
-def load_classifier(path: Path | str | IO[bytes]) -> tuple[nn.Module, dict[str, Any]]:
+def load_classifier(
+    path: Path | str | IO[bytes], modules: Iterable[str] = ()
+) -> tuple[nn.Module, dict[str, Any]]:
     """Read a classifier, frozen and in eval mode, and its info.
 
-    `path` is a model file, its folder, or an open file. A file that is not a classifier, or
-    weights that do not fit, raise `ModelError`.
+    Parameters
+    ----------
+    path : path or open file
+        A model file, or its folder.
+    modules : iterable of str
+        Modules, packages or import paths of the user that may be imported for it. A file alone
+        decides nothing: without them only built-in architectures are built.
+
+    Raises
+    ------
+    ModelError
+        If the file is not a classifier, its weights do not fit, or it needs another module.
     """
-    return _classifier(_load(path, "classifier"), path)
+    return _classifier(_load(path, "classifier"), path, tuple(modules))
 
 
 def save_decomposer(
@@ -82,11 +111,11 @@ def save_decomposer(
 
 
 def load_decomposer(
-    path: Path | str,
+    path: Path | str, modules: Iterable[str] = ()
 ) -> tuple[Decomposer, dict[str, Any], nn.Module, dict[str, Any]]:
     """Read a decomposition, its info, the classifier it explains, and the classifier's info.
 
-    A file that is not a decomposition, or weights that do not fit, raise `ModelError`.
+    `modules` and the errors are those of `load_classifier`.
     """
     content = _load(path, "decomposition")
     try:
@@ -94,18 +123,21 @@ def load_decomposer(
         decomposer.load_state_dict(content["state"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"{path}: written for other settings: {error}") from None
-    classifier, classifier_info = _classifier(content["classifier"], path)
+    classifier, classifier_info = _classifier(content["classifier"], path, tuple(modules))
     return freeze(decomposer), content["info"], classifier, classifier_info
 
 
-def load_snapshots(folder: Path | str) -> Iterator[tuple[int, Decomposer]]:
+def load_snapshots(
+    folder: Path | str, modules: Iterable[str] = ()
+) -> Iterator[tuple[int, Decomposer]]:
     """Yield the step and the network of each snapshot of a training run, the final one last.
 
-    A missing file, or weights that do not fit, raise `ModelError`.
+    `modules` are those of `load_classifier`. A missing file, or weights that do not fit, raise
+    `ModelError`.
     """
     folder = Path(folder)
     earlier = _load(folder / SNAPSHOTS, "snapshots")["steps"]
-    decomposer, info, _, _ = load_decomposer(folder)
+    decomposer, info, _, _ = load_decomposer(folder, modules)
     last = copy.deepcopy(decomposer.state_dict())
     for step, state in [*sorted(earlier.items()), (info["training"]["steps"], last)]:
         try:
@@ -152,23 +184,33 @@ def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
 
 
 def _classifier(
-    content: dict[str, Any], path: Path | str | IO[bytes]
+    content: dict[str, Any], path: Path | str | IO[bytes], modules: Iterable[str]
 ) -> tuple[nn.Module, dict[str, Any]]:
     info, state = content["info"], content["state"]
-    value_range = info.get("network_range", (-1.0, 1.0))
     try:
-        if info["arch"] == "torch.export":
-            program = next(value for name, value in state.items() if name.endswith("program"))
-            return freeze(default_format(rescaled(Exported(program), value_range))), info
-        network = build_classifier(
-            info["arch"],
-            info["channels"],
-            len(info["class_names"]),
-            info["image_size"],
-            value_range=value_range,
-            **info["options"],
+        arch, shape = info["arch"], (info["channels"], info["class_names"], info["image_size"])
+        if ":" in arch and not is_named(arch, modules):
+            module = arch.partition(":")[0]
+            raise ModelError(
+                f"{path}: its classifier is the code {arch}, which dxai does not import unasked; "
+                f"if you trust it, name it: `--module {module}`, or modules=[{module!r}]"
+            )
+        spec = ClassifierSpec(
+            arch=arch,
+            options=info["options"],
+            weights=INSIDE if arch in FILES else None,
+            value_range=info.get("network_range"),
+            **info.get("adapter", {}),
         )
+        if arch in FILES:
+            program = next(value for name, value in state.items() if name.endswith("program"))
+            return freeze(build_classifier(spec, *shape, program)), info
+        network = build_classifier(spec, *shape)
         network.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except (KeyError, RuntimeError, StopIteration, TypeError) as error:
         raise ModelError(f"{path}: written for other settings: {error}") from None
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
     return freeze(network), info

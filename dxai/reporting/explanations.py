@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,12 @@ class Model:
         return self.explainer.info["class_names"]
 
 
-def open_model(path: Path | str, classifier: Path | str | None = None, seed: int = 0) -> Model:
+def open_model(
+    path: Path | str,
+    classifier: Path | str | None = None,
+    seed: int = 0,
+    modules: Iterable[str] = (),
+) -> Model:
     """Load a decomposition.
 
     Parameters
@@ -50,15 +55,18 @@ def open_model(path: Path | str, classifier: Path | str | None = None, seed: int
         The folder or model.pt of a classifier that replaces the decomposition's own.
     seed : int
         Draws the latent z.
+    modules : iterable of str
+        Modules of the user that may be imported for a classifier; see `load_classifier`.
 
     Raises
     ------
     ValueError
         If the model does not exist, or the classifier is for other images or classes.
     """
-    explainer = DXAI.load(path, seed)
+    modules = tuple(modules)
+    explainer = DXAI.load(path, seed, modules=modules)
     if classifier is not None:
-        explainer.classifier, info = load_classifier(classifier)
+        explainer.classifier, info = load_classifier(classifier, modules)
         for key in ("class_names", "channels", "image_size"):
             if info[key] != explainer.info[key]:
                 raise ValueError(

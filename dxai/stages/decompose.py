@@ -31,12 +31,13 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
     folder = HERE.dataset(dataset)
     data = ShardedDataset(folder, "train")
     frozen, frozen_info, frozen_hash = None, None, JOINT
+    modules = (params.classifier_spec(classifier).arch,)
     if params.classifier_spec(classifier).arch != JOINT:
         path = HERE.classifier(dataset, classifier, "explained") / MODEL
-        _, frozen_info = load_classifier(path)
+        _, frozen_info = load_classifier(path, modules)
         frozen, frozen_hash = path.read_bytes(), sha256(path)
     title = f"decompose {dataset} {classifier} {decomposition}"
-    job = DecompositionJob(str(folder.absolute()), settings, frozen, seed)
+    job = DecompositionJob(str(folder.absolute()), settings, frozen, seed, modules)
     decisive = [settings, frozen_hash, seed]
     with trained(job, title, folder, decisive, params.training) as (state, unfinished):
         networks, history = job.networks(data), state["history"]

@@ -30,7 +30,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
     settings, seed = params.decomposition(dataset, classifier, decomposition)
     subject = scoring.subject(params, dataset, classifier, seed)
     trained = HERE.decomposition(dataset, classifier, decomposition)
-    explainer = DXAI.load(trained, subject.seed, params.evaluate.latents)
+    explainer = DXAI.load(trained, subject.seed, params.evaluate.latents, params.modules)
     began, spent, scorer = time.monotonic(), 0.0, subject.scorer()
     draws_of_z = params.evaluate.uncertainty
     kept: dict[str, list[np.ndarray]] = {}

@@ -80,15 +80,17 @@ def subject(
     data = ShardedDataset(HERE.dataset(dataset), "test")
     if params.classifier_spec(classifier).arch == JOINT:
         trained = HERE.decomposition(dataset, classifier, seed)
-        _, _, explained, info = load_decomposer(trained)
+        _, _, explained, info = load_decomposer(trained, params.modules)
     else:
         trained = HERE.classifier(dataset, classifier, "explained")
-        explained, info = load_classifier(trained)
+        explained, info = load_classifier(trained, params.modules)
     fitting = (data.class_names, data.image_size, data.channels)
     if (info["class_names"], info["image_size"], info["channels"]) != fitting:
         raise ValueError(f"{trained}: trained for other classes or images than {dataset} has")
     twin_path = HERE.classifier(dataset, classifier, "twin") / MODEL
-    twin = load_classifier(twin_path)[0] if with_twin and twin_path.exists() else None
+    twin = None
+    if with_twin and twin_path.exists():
+        twin, _ = load_classifier(twin_path, params.modules)
     return Subject(params, dataset, classifier, data, explained, twin)
 
 

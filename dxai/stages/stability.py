@@ -69,8 +69,9 @@ def main(dataset: str, classifier: str) -> None:
 def decomposed(subject: scoring.Subject, seeds: list[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each saved step with the psi_distinct of every seed: (S, N, C, H, W)."""
     folders = [HERE.decomposition(subject.dataset, subject.name, seed) for seed in seeds]
-    _, info, _, _ = load_decomposer(folders[0])
-    kept = [load_snapshots(folder) for folder in folders]
+    modules = subject.params.modules
+    _, info, _, _ = load_decomposer(folders[0], modules)
+    kept = [load_snapshots(folder, modules) for folder in folders]
     for snapshots in zip(*kept, strict=True):
         (step,) = {step for step, _ in snapshots}
         found = []

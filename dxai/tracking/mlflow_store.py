@@ -66,12 +66,12 @@ def log_benchmark(
     root = Path(root).resolve()
     whole, parts = read_records(root, params)
     with open_store(root) as store, store.run(parent_name, whole.tags | (tags or {})) as parent:
-        store.fill(parent, whole)
+        store.fill(parent, whole, params.modules)
         store.tags(parent, {"benchmark": parent})
         family = {"benchmark": parent, "mlflow.parentRunId": parent}
         for record in parts:
             with store.run(record.name, record.tags | family, record.failed) as run:
-                store.fill(run, record)
+                store.fill(run, record, params.modules)
     return parent
 
 
@@ -191,7 +191,7 @@ class Store:
             raise
         self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
 
-    def fill(self, run: str, record: Record) -> None:
+    def fill(self, run: str, record: Record, modules: Iterable[str] = ()) -> None:
         self.log_numbers(run, record.params, [(0, record.numbers), *record.curves])
         for path in record.files:
             self.client.log_artifact(run, str(path))
@@ -207,7 +207,7 @@ class Store:
                 self.client.log_table(run, columns, f"{name}.json")
         self.log_panels(run, record.panels)
         if record.model:
-            self.log_model(run, *record.model)
+            self.log_model(run, *record.model, modules)
 
     def find(self, spec: str) -> Run:
         """Find the parent run that `spec` names; see `read_run`."""
@@ -296,7 +296,7 @@ class Store:
                 with Image.open(path) as image:
                     self.client.log_image(run, image, key="panel", step=step)
 
-    def log_model(self, run: str, kind: str, path: Path) -> None:
+    def log_model(self, run: str, kind: str, path: Path, modules: Iterable[str]) -> None:
         """Log a network, or refer to the run that has already logged the same file.
 
         The tag `model_of_run` names that run, which has the file as `runs:/<id>/<kind>` for
@@ -309,7 +309,7 @@ class Store:
         self.tags(run, {"model": kind, "model_sha256": digest, "model_of_run": owner})
         if not found:
             self.client.log_artifact(run, str(path))
-            log_network(run, kind, *_load(kind, path))
+            log_network(run, kind, *_load(kind, path, modules))
             self.tags(run, {"model_logged": "yes"})
 
 
@@ -359,16 +359,16 @@ def _listed(runs: list[Run]) -> str:
     return ", ".join(f"{run.info.run_id[:8]} ({run.info.run_name})" for run in runs[:5])
 
 
-def _load(kind: str, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _load(kind: str, path: Path, modules: Iterable[str]) -> tuple[nn.Module, dict[str, Any]]:
     """Load the network of a model.pt (images to logits or branches) and its info."""
     if kind == "classifier":
         from dxai.models.serialization import load_classifier
 
-        return load_classifier(path)
+        return load_classifier(path, modules)
     from dxai.explain.decomposition import DXAI
     from dxai.models.packaged import PackagedExplainer
 
-    explainer = DXAI.load(path)
+    explainer = DXAI.load(path, modules=modules)
     latent = explainer.latent([0])[0]  # as `dxai explain` draws it
     return PackagedExplainer(explainer.decomposer, explainer.classifier, latent), explainer.info
 

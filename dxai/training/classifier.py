@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import time
 from contextlib import closing
@@ -17,6 +18,7 @@ from dxai.config.schema import ClassifierParams, ClassifierSpec
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.blocks import channels_last
 from dxai.models.classifiers import build_classifier
+from dxai.models.serialization import adapter_info
 from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
 from dxai.training.checkpoints import Checkpoint, all_finite
@@ -136,7 +138,7 @@ def score(
 ) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy on a split, divided among the workers."""
     sums = torch.zeros(2, dtype=torch.float64)
-    device = next(network.parameters()).device
+    device = _device(network)
     for batch in data.batches(batch_size, range(group.rank, len(data), group.size)):
         logits = network(batch.images.to(device)).cpu()
         sums[0] += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
@@ -162,7 +164,7 @@ def _step(
     network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, group: ProcessGroup
 ) -> Tensor:
     """Update once; return loss and accuracy on this worker's share."""
-    device = next(network.parameters()).device
+    device = _device(network)
     x, y = x.to(device), y.to(device)
     logits = network(x)
     loss = F.cross_entropy(logits, y)
@@ -184,6 +186,11 @@ def _row(
         "validation_accuracy": tested[1],
         "seconds": seconds,
     }
+
+
+def _device(network: nn.Module) -> torch.device:
+    """Return the device of a network; one that comes from a file has no parameters."""
+    return next(itertools.chain(network.parameters(), network.buffers())).device
 
 
 def _is_over(history: list[dict[str, Any]], params: ClassifierParams) -> bool:
@@ -211,25 +218,17 @@ class ClassifierJob:
 
     def network(self, data: ShardedDataset) -> tuple[nn.Module, dict[str, Any]]:
         """Build the network, with the spec's weights if any; also returns what rebuilds it."""
-        options, network_range = dict(self.spec.options), list(self.spec.expected_range)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(initial_seed(self.seed))
-            network = build_classifier(
-                self.spec.arch,
-                data.channels,
-                len(data.class_names),
-                data.image_size,
-                weights=self.spec.weights,
-                value_range=network_range,
-                **options,
-            )
+            network = build_classifier(self.spec, data.channels, data.class_names, data.image_size)
         return channels_last(network), {
             "arch": self.spec.arch,
-            "options": options,
+            "options": dict(self.spec.options),
             "channels": data.channels,
             "image_size": data.image_size,
             "value_range": [-1.0, 1.0],
-            "network_range": network_range,
+            "network_range": list(self.spec.expected_range),
+            **adapter_info(self.spec),
         }
 
     def run(

@@ -251,16 +251,21 @@ class DecompositionJob:
     settings: DecomposeParams
     classifier: bytes | None
     seed: int
+    modules: tuple[str, ...] = ()
+    """Import path of the classifier, if it is the user's."""
 
     @property
     def user_package(self) -> str | None:
-        return None
+        """Return the package of a classifier written as `module:Class`."""
+        return next(
+            (arch.split(":")[0].split(".")[0] for arch in self.modules if ":" in arch), None
+        )
 
     def networks(self, data: ShardedDataset, device: torch.device | str = "cpu") -> Networks:
         """Build the untrained networks."""
         frozen = None
         if self.classifier is not None:
-            frozen, _ = load_classifier(io.BytesIO(self.classifier))
+            frozen, _ = load_classifier(io.BytesIO(self.classifier), self.modules)
         shape = (data.channels, len(data.class_names), data.image_size)
         return build_networks(self.settings, *shape, frozen, self.seed, device)
 

@@ -17,7 +17,7 @@ from dxai.datasets.prepare import prepare
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.samples import afhq, celeba, dota
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import initial_seed, score, train_classifier
 from dxai.training.events import EventSink
@@ -206,7 +206,7 @@ def test_a_small_classifier_learns_each_sample(name: str, tmp_path: Path) -> Non
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(initial_seed(0))
-        network = build_classifier("simple", train.channels, len(train.class_names), 32)
+        network = build_network("simple", train.channels, len(train.class_names), 32)
     checkpoint = Checkpoint(tmp_path / "checkpoint")
     settings = params.classifier_for(name)
     train_classifier(network, settings, TrainingRun(train, validation, 0, checkpoint, EventSink()))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dxai.models.classifiers import CLASSIFIERS, build_classifier
+from dxai.models.classifiers import CLASSIFIERS, build_network
 
 SIZE = 16
 CLASSES = 3
@@ -30,7 +30,7 @@ def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
 def classifier(request: pytest.FixtureRequest) -> nn.Module:
     """Each built-in classifier, 1 channel, 16 px, 3 classes."""
     torch.manual_seed(5)
-    return stirred(build_classifier(request.param, 1, CLASSES, SIZE, width=4))
+    return stirred(build_network(request.param, 1, CLASSES, SIZE, width=4))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def build() -> Callable[[str], nn.Module]:
 
     def make(arch: str) -> nn.Module:
         torch.manual_seed(5)
-        return stirred(build_classifier(arch, 1, CLASSES, SIZE, width=4))
+        return stirred(build_network(arch, 1, CLASSES, SIZE, width=4))
 
     return make
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dxai import DXAI
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import ModelError, freeze, save_decomposer
 
@@ -23,7 +23,7 @@ INFO = {
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     torch.manual_seed(0)
-    classifier = freeze(build_classifier("simple", 1, 3, 16, width=4))
+    classifier = freeze(build_network("simple", 1, 3, 16, width=4))
     described = {"arch": "simple", "options": {"width": 4}} | INFO
     file = tmp_path_factory.mktemp("model") / "model.pt"
     save_decomposer(file, freeze(Decomposer(**SETTINGS)), INFO, classifier, described)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from dxai.config.schema import ClassifierSpec
 from dxai.models.blocks import channels_last
-from dxai.models.classifiers import CLASSIFIERS, build_classifier
+from dxai.models.classifiers import CLASSIFIERS, build_classifier, build_network
 from dxai.models.discriminator import Discriminator
 from dxai.models.serialization import (
     ModelError,
@@ -37,15 +38,15 @@ SMALL = {"width": 4}
     ],
 )
 def test_every_classifier_returns_logits(arch, channels, classes, size):
-    network = build_classifier(arch, channels, classes, size, **SMALL)
+    network = build_network(arch, channels, classes, size, **SMALL)
     assert network(torch.zeros(2, channels, size, size)).shape == (2, classes)
 
 
 def test_parameter_counts_of_the_published_networks():
-    resnet = build_classifier("resnet18", 3, 1000, 256)
+    resnet = build_network("resnet18", 3, 1000, 256)
     assert sum(p.numel() for p in resnet.parameters()) == 11_689_512  # torchvision's resnet18
     # Table 7: 3x3 convolutions to 16 and 32, 28*28*32 -> 128 -> c.
-    simple = build_classifier("simple", 3, 3, 256)
+    simple = build_network("simple", 3, 3, 256)
     expected = (27 + 1) * 16 + (144 + 1) * 32 + (28 * 28 * 32 + 1) * 128 + 129 * 3
     assert sum(p.numel() for p in simple.parameters()) == expected
 
@@ -62,13 +63,13 @@ def test_discriminator_follows_table_8():
 
 def test_unknown_names_and_options_are_refused_with_the_valid_ones():
     with pytest.raises(ValueError, match="resnet18"):
-        build_classifier("resnet19", 1, 2, 32)
+        build_network("resnet19", 1, 2, 32)
     with pytest.raises(ValueError, match="depth"):
-        build_classifier("simple", 1, 2, 32, depth=3)
+        build_network("simple", 1, 2, 32, depth=3)
     with pytest.raises(ValueError, match="no_such_module"):
-        build_classifier("no_such_module:Net", 1, 2, 32)
+        build_network("no_such_module:Net", 1, 2, 32)
     with pytest.raises(ValueError, match=r"prepare\.image_size is 7"):
-        build_classifier("discriminator", 1, 2, 7)
+        build_network("discriminator", 1, 2, 7)
 
 
 USER_CODE = """
@@ -92,17 +93,22 @@ def user_module(tmp_path, monkeypatch):
     return "user_network:Net"
 
 
+def own(arch, **entry):
+    return ClassifierSpec(arch=arch, options={"hidden": 3}, **entry)
+
+
 def test_a_users_network_with_weights_and_value_range(user_module, tmp_path):
     import user_network
 
     trained = user_network.Net(hidden=3)
     weights = tmp_path / "weights.pt"
     torch.save(trained.state_dict(), weights)
-    network = build_classifier(user_module, 1, 2, 8, weights, value_range=(0.0, 1.0), hidden=3)
+    spec = own(user_module, weights=str(weights), value_range=[0, 1])
+    network = build_classifier(spec, 1, "ab", 8)
     x = torch.rand(2, 1, 8, 8) * 2 - 1
     torch.testing.assert_close(network(x), trained((x + 1) / 2))
     with pytest.raises(ValueError, match=r"weights\.pt: does not fit"):
-        build_classifier(user_module, 1, 2, 8, weights, hidden=4)
+        build_classifier(spec.replace(options={"hidden": 4}), 1, "ab", 8)
 
 
 VIEWING = """
@@ -119,7 +125,8 @@ class Net(torch.nn.Module):
 def test_a_users_network_keeps_its_memory_format(tmp_path, monkeypatch):
     (tmp_path / "viewing_network.py").write_text(VIEWING)
     monkeypatch.syspath_prepend(tmp_path)
-    network = channels_last(build_classifier("viewing_network:Net", 3, 2, 8))
+    spec = ClassifierSpec(arch="viewing_network:Net")
+    network = channels_last(build_classifier(spec, 3, "ab", 8))
     x = torch.randn(2, 3, 8, 8)
     expected = network(x)
     for asked in (network, copy.deepcopy(network)):
@@ -129,36 +136,16 @@ def test_a_users_network_keeps_its_memory_format(tmp_path, monkeypatch):
 
 def test_a_network_that_does_not_fit_the_dataset_is_refused(user_module):
     with pytest.raises(ValueError, match="the dataset has 3 classes"):
-        build_classifier(user_module, 1, 3, 8, hidden=3)
+        build_classifier(own(user_module), 1, "abc", 8)
     with pytest.raises(ValueError, match=r"refuses an image of shape \(1, 3, 8, 8\)"):
-        build_classifier(user_module, 3, 2, 8, hidden=3)
+        build_classifier(own(user_module), 3, "ab", 8)
 
 
 def test_weights_that_would_run_code_are_refused(user_module, tmp_path):
     whole = tmp_path / "whole.pt"
     torch.save(nn.Linear(2, 2), whole)  # a pickled module, not a state dict
     with pytest.raises(ValueError, match=r"whole\.pt: not a weights file that loads safely"):
-        build_classifier(user_module, 1, 2, 8, whole, hidden=3)
-
-
-def test_an_exported_network(tmp_path):
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    exported = torch.export.export(
-        network, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},)
-    )
-    torch.export.save(exported, tmp_path / "net.pt2")
-    loaded = build_classifier("torch.export", 1, 2, 8, tmp_path / "net.pt2")
-    x = torch.randn(3, 1, 8, 8)
-    torch.testing.assert_close(loaded(x), network(x))
-    # A model file holds the whole program: it loads where the export is not.
-    saved = info(arch="torch.export", options={}, image_size=8, network_range=[-1.0, 1.0])
-    save_classifier(tmp_path / "model.pt", loaded, saved)
-    (tmp_path / "net.pt2").unlink()
-    torch.testing.assert_close(load_classifier(tmp_path)[0](x), network(x))
-    (tmp_path / "net.pt2").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"net\.pt2: not a torch\.export file"):
-        build_classifier("torch.export", 1, 2, 8, tmp_path / "net.pt2")
+        build_classifier(own(user_module, weights=str(whole)), 1, "ab", 8)
 
 
 def info(**changed):
@@ -173,7 +160,7 @@ def info(**changed):
 
 
 def test_model_files_round_trip_frozen(tmp_path):
-    network = build_classifier("simple", 1, 2, 16, width=4)
+    network = build_network("simple", 1, 2, 16, width=4)
     save_classifier(tmp_path / "model.pt", network, info())
     loaded, read = load_classifier(tmp_path)
     x = torch.randn(2, 1, 16, 16)
@@ -187,7 +174,7 @@ def test_model_files_of_another_kind_or_preset_are_refused(tmp_path):
     path = tmp_path / "model.pt"
     with pytest.raises(ModelError, match="no such model file"):
         load_classifier(path)
-    network = build_classifier("simple", 1, 2, 16, width=4)
+    network = build_network("simple", 1, 2, 16, width=4)
     save_classifier(path, network, info())
     with pytest.raises(ModelError, match="holds classifier, not a decomposition"):
         load_decomposer(path)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dxai.models.classifiers import CLASSIFIERS, build_classifier
+from dxai.models.classifiers import CLASSIFIERS, build_network
 from dxai.models.default_layers import default_layers
 
 SMALL = {"width": 4}
@@ -9,7 +9,7 @@ SMALL = {"width": 4}
 
 @pytest.mark.parametrize("arch", CLASSIFIERS)
 def test_default_layers_exist_and_are_no_single_pixel(arch):
-    network = build_classifier(arch, 1, 3, 32, **SMALL)
+    network = build_network(arch, 1, 3, 32, **SMALL)
     layers = default_layers(network)
     for name in (layers["gradcam"], layers["internal_influence"]):
         sides = []

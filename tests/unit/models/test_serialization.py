@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import (
     ModelError,
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     last = freeze(Decomposer(**SETTINGS))
     last.load_state_dict(at(20))
     info = {"settings": SETTINGS, "training": {"steps": 20}, **ABOUT}
-    classifier = freeze(build_classifier("simple", 1, 3, 16, width=4))
+    classifier = freeze(build_network("simple", 1, 3, 16, width=4))
     described = {"arch": "simple", "options": {"width": 4}, **ABOUT}
     save_decomposer(tmp_path / "model.pt", last, info, classifier, described)
     write_tensors(tmp_path / SNAPSHOTS, {"kind": "snapshots", "steps": {7: at(7), 1: at(1)}})

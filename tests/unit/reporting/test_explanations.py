@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dxai.cli.main import main
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_classifier, save_classifier, save_decomposer
 from dxai.reporting.explanations import explain_files, open_model, output_names
@@ -25,7 +25,7 @@ SIZE = 16
 def save_models(root: Path, channels: int = 1) -> tuple[Path, Path]:
     """An untrained decomposition with its classifier, and that classifier alone."""
     torch.manual_seed(0)
-    classifier = build_classifier("simple", channels, len(CLASSES), SIZE).eval()
+    classifier = build_network("simple", channels, len(CLASSES), SIZE).eval()
     info = {"arch": "simple", "options": {}, "channels": channels, "class_names": CLASSES}
     info |= {"image_size": SIZE, "value_range": [-1.0, 1.0]}
     sizes = {"channels": channels, "classes": len(CLASSES), "image_size": SIZE}
@@ -156,7 +156,7 @@ def test_another_classifier_can_be_asked(folder: Path, tmp_path: Path) -> None:
     image = str(save_image(tmp_path / "a.png"))
     torch.manual_seed(5)
     info = {"arch": "simple", "options": {}, "channels": 1, "class_names": CLASSES}
-    other = build_classifier("simple", 1, 3, SIZE)
+    other = build_network("simple", 1, 3, SIZE)
     save_classifier(tmp_path / "other.pt", other, info | {"image_size": SIZE})
     model = open_model(str(folder), str(tmp_path / "other.pt"))
     explain_files(model, [image], tmp_path / "out")
@@ -178,7 +178,7 @@ def test_a_classifier_for_other_images_is_refused(
     info = {"arch": "simple", "options": {}, "channels": 1, "class_names": CLASSES}
     info |= {"image_size": SIZE, key: value}
     size, channels = int(str(info["image_size"])), int(str(info["channels"]))
-    save_classifier(tmp_path / "c.pt", build_classifier("simple", channels, 3, size), info)
+    save_classifier(tmp_path / "c.pt", build_network("simple", channels, 3, size), info)
     with pytest.raises(ValueError, match=rf"c\.pt: {key}"):
         open_model(str(folder), str(tmp_path / "c.pt"))
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from dxai.config.schema import Params
 from dxai.explain.decomposition import DXAI
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_classifier, save_classifier, save_decomposer
 from dxai.results.table_specs import SPECS
@@ -47,7 +47,7 @@ def write_project(root: Path, rich: bool = False) -> Params:
         shutil.copytree(trained / "0", trained / variant)
     torch.manual_seed(0)
     for role in ("explained", "twin"):
-        network = build_classifier("simple", 1, len(CLASSES), SIZE)
+        network = build_network("simple", 1, len(CLASSES), SIZE)
         for path in (root / "artifacts/classifiers").glob(f"*/*/{role}"):
             save_classifier(path / "model.pt", network, INFO)
     decomposer = Decomposer(**SETTINGS)

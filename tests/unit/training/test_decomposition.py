@@ -23,7 +23,7 @@ from dxai.config.params_file import format_params, read_yaml
 from dxai.config.profiles import select_profile
 from dxai.config.schema import ClassifierParams, DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.models.serialization import save_classifier
 from dxai.training import augment, batch_order, decomposition
 from dxai.training.checkpoints import Checkpoint
@@ -87,7 +87,7 @@ def start(
 ) -> tuple[ShardedDataset, Networks]:
     data = ShardedDataset(folder, "train")
     torch.manual_seed(0)
-    classifier = build_classifier("simple", 1, 3, 16, width=4)
+    classifier = build_network("simple", 1, 3, 16, width=4)
     return data, build_networks(params, 1, 3, 16, classifier, seed)
 
 
@@ -109,7 +109,7 @@ def without_seconds(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return build_classifier("simple", 1, 3, 16, width=4)
+    return build_network("simple", 1, 3, 16, width=4)
 
 
 def learn(
@@ -409,7 +409,7 @@ def test_the_classifiers_stage_ends_with_one_line(folder: Path, tmp_path: Path) 
 def with_model(root: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose classifier has been trained."""
     monkeypatch.syspath_prepend(str(root))
-    net = build_classifier("mine:Overflows", 1, 3, 16, after=after)
+    net = build_network("mine:Overflows", 1, 3, 16, after=after)
     info = {"arch": "mine:Overflows", "options": {"after": after}, "channels": 1, "image_size": 16}
     info |= {"class_names": ["brick", "grass", "gravel"], "value_range": [-1.0, 1.0]}
     save_classifier(root / "artifacts/classifiers/textures/mine/explained/model.pt", net, info)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierParams, DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.training import augment, batch_order
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import train_classifier
@@ -65,7 +65,7 @@ def networks_of(name: str) -> tuple[DecomposeParams, Networks]:
     joint, changed = SETTINGS[name]
     params = SMALL.replace(**changed)
     torch.manual_seed(0)
-    frozen = None if joint else build_classifier("simple", 1, 3, 16, width=4)
+    frozen = None if joint else build_network("simple", 1, 3, 16, width=4)
     return params, build_networks(params, 1, 3, 16, frozen, seed=0)
 
 
@@ -225,7 +225,7 @@ def resnet(folder: Path, group: ProcessGroup, out: Path) -> dict[str, Tensor]:
     """A classifier with batch norm after some steps in float64."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     torch.manual_seed(0)
-    network = Double(build_classifier("resnet18", 1, 3, 16))
+    network = Double(build_network("resnet18", 1, 3, 16))
     params = ClassifierParams(batch_size=8, noise=0.1, contrast=0.1)
     events = test_decomposition.Seen(stop_after=6)
     with contextlib.suppress(Stopped):

@@ -7,7 +7,7 @@ from torch import nn
 
 from benchmarks.step import NONE, contiguous
 from dxai.config.schema import DecomposeParams
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import build_network
 from dxai.training.step import ALL, blend, build_networks, draw_inputs, train_step
 
 SMALL = DecomposeParams(
@@ -34,7 +34,7 @@ def batch(seed=0, size=4):
 def networks(params=SMALL, joint=False):
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        classifier = None if joint else build_classifier("simple", 1, 3, 16, width=4)
+        classifier = None if joint else build_network("simple", 1, 3, 16, width=4)
     return build_networks(params, 1, 3, 16, classifier, seed=0)
 
 

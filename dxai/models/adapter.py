@@ -1,0 +1,361 @@
+"""The adapter that makes a function from images in [-1, 1] to logits of a user's network.
+
+Its steps are modules that torch.fx can trace and that have a rule in LRP: linear layers whose
+weights are constants. They hold no parameters and add nothing to a state dict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from dxai.config.schema import ClassifierSpec
+
+SMALLEST = torch.finfo(torch.float32).tiny
+"""Probability below which the logarithm is cut off."""
+LARGEST = 1 - torch.finfo(torch.float32).eps / 2
+"""Largest float32 below 1: the logit of a saturated sigmoid is 16.6."""
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "softmax": nn.Softmax,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class Adapted(nn.Module):
+    """A user's network between the steps that its entry in `classifiers` asks for.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The user's network.
+    before : nn.Module
+        Images (B, C, S, S) in [-1, 1] to what the network takes.
+    field : str, int or None
+        Of the network's result; see `pick`.
+    after : nn.Module
+        The network's outputs (B, n) to logits (B, c) in the dataset's order.
+    dtype : torch.dtype
+        In which the network calculates.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        before: nn.Module,
+        field: str | int | None,
+        after: nn.Module,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.before, self.network, self.after = before, network, after
+        self.field, self.dtype = field, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, S, S) in [-1, 1] to logits (B, c), float32."""
+        x = self.before(x)
+        if self.dtype != torch.float32:
+            return self.after(pick(self.network(x.to(self.dtype)), self.field).float())
+        return self.after(pick(self.network(x), self.field))
+
+
+class Resize(nn.Module):
+    """Bilinear resizing of square images, smoothed where they shrink.
+
+    A product with two matrices, which is exact and whose gradient, unlike that of
+    `F.interpolate`, is deterministic on a GPU.
+    """
+
+    def __init__(self, old: int, new: int) -> None:
+        super().__init__()
+        rows = F.interpolate(
+            torch.eye(old)[None, None], (new, old), mode="bilinear", antialias=new < old
+        )
+        self.rows = constant(nn.Linear(old, new, bias=False), rows[0, 0])
+        self.columns = constant(nn.Linear(old, new, bias=False), rows[0, 0].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, old, old) to (B, C, new, new)."""
+        return self.rows(self.columns(x).transpose(2, 3)).transpose(2, 3)
+
+
+class Undo(nn.Module):
+    """Logits from the probabilities of a softmax or of sigmoids.
+
+    Those of a softmax are known up to a constant, which makes their mean 0: without it the logit of
+    a class that the network is sure of would be 0 with a gradient of 0.
+    """
+
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, p: Tensor) -> Tensor:
+        """Probabilities (B, n) to logits (B, n)."""
+        if self.activation == "sigmoid":
+            p = p.clamp(SMALLEST, LARGEST)
+            return torch.log(p) - torch.log1p(-p)
+        logits = torch.log(p.clamp_min(SMALLEST))
+        return logits - logits.mean(1, keepdim=True)
+
+
+class Flat(nn.Module):
+    """Outputs (B,), or (B, n, 1, 1) of a fully convolutional network, to (B, n)."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y.flatten(1) if y.ndim > 1 else y.unsqueeze(1)
+
+
+def constant(layer: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
+    """Replace a layer's parameters by values that are neither trained nor saved."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            delattr(layer, name)
+            layer.register_buffer(name, value, persistent=False)
+    return layer
+
+
+def adapt(
+    network: nn.Module,
+    spec: ClassifierSpec,
+    channels: int,
+    class_names: Sequence[str],
+    image_size: int,
+) -> nn.Module:
+    """Adapt a network to images in [-1, 1] and to the dataset's classes.
+
+    The network itself is returned if there is nothing to adapt. Raises `ValueError`, which names
+    the setting, if it does not take the images or does not return the outputs of these classes.
+    """
+    before = _before(spec, channels, image_size)
+    dtype = _dtype(network)
+    taken = before(torch.zeros(1, channels, image_size, image_size)).to(dtype)
+    result = _run(network, taken, spec)
+    names = list(spec.class_names or class_names)
+    expected = max(spec.outputs) + 1 if spec.outputs else len(names)
+    field = spec.field if spec.field is not None else _field(result, expected, spec)
+    try:
+        outputs = pick(result, field)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        outputs = None
+    if not isinstance(outputs, Tensor) or (field is not None and isinstance(result, Tensor)):
+        raise ValueError(f"field is {field!r}; the network returns {_described(result)}")
+    steps: list[nn.Module] = []
+    if outputs.shape == (1,) or (outputs.ndim == 4 and outputs.shape[2:] == (1, 1)):
+        steps.append(Flat())
+        outputs = outputs.reshape(1, -1)
+    selection = _selection(outputs, spec, names, class_names)
+    kind = ACTIVATIONS.get(spec.activation)
+    changed = kind is not None and _removed(network, taken, field, kind)
+    if kind is not None and not changed:
+        steps.append(Undo(spec.activation))
+    if selection is not None:
+        steps.append(selection)
+    if not [*before, *steps] and field is None and {dtype, outputs.dtype} == {torch.float32}:
+        return network
+    if outputs.dtype != torch.float32 and dtype == torch.float32:
+        steps.insert(0, Float())
+    return Adapted(network, before, field, nn.Sequential(*steps), dtype).eval()
+
+
+class Float(nn.Module):
+    """Outputs of any precision to float32."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y.float()
+
+
+def pick(result: Any, field: str | int | None) -> Any:
+    """Return the logits of a network's result.
+
+    Without a `field` a result that is no tensor, as some networks return only in training, holds
+    them as `.logits`, or first.
+    """
+    if field is None:
+        if isinstance(result, Tensor | fx.Proxy):
+            return result
+        field = "logits" if "logits" in dict(_members(result)) else next(_members(result))[0]
+    if isinstance(field, str) and not isinstance(result, Mapping | fx.Proxy):
+        return getattr(result, field)
+    return result[field]
+
+
+def _members(result: Any) -> Iterator[tuple[str | int, Any]]:
+    """Yield the names or indices of a result's parts, and the parts."""
+    if isinstance(result, Mapping):
+        yield from result.items()
+    elif dataclasses.is_dataclass(result):
+        for field in dataclasses.fields(result):
+            yield field.name, getattr(result, field.name)
+    elif hasattr(result, "_asdict"):
+        yield from result._asdict().items()
+    elif isinstance(result, tuple | list):
+        yield from enumerate(result)
+    elif not isinstance(result, Tensor):
+        yield from getattr(result, "__dict__", {}).items()
+
+
+def _described(result: Any) -> str:
+    """Describe a network's result by its type and the shapes of its parts."""
+    if isinstance(result, Tensor):
+        return f"a tensor of shape {tuple(result.shape)}"
+    parts = [
+        f"{name} {tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__}"
+        for name, part in _members(result)
+    ]
+    return f"{type(result).__name__} ({', '.join(parts)})"
+
+
+def _field(result: Any, expected: int, spec: ClassifierSpec) -> str | int | None:
+    """Find the only part of a result that can be the logits."""
+    if isinstance(result, Tensor):
+        return None
+    parts = {name: part for name, part in _members(result) if isinstance(part, Tensor)}
+    if "logits" in parts:
+        return "logits"
+    tables = [name for name, part in parts.items() if part.ndim == 2 and len(part) == 1]
+    fitting = [name for name in tables if parts[name].shape[1] == expected] or tables
+    if len(fitting) != 1:
+        raise ValueError(
+            f"it returns {_described(result)} for one image; set field to the one that holds "
+            "the logits"
+        )
+    return fitting[0]
+
+
+def _before(spec: ClassifierSpec, channels: int, image_size: int) -> nn.Sequential:
+    """Return the steps from images in [-1, 1] to what the network takes."""
+    steps: list[nn.Module] = []
+    if spec.size is not None and spec.size != image_size:
+        steps.append(Resize(image_size, spec.size))
+    low, high = spec.expected_range
+    mean, std = (
+        _per_channel(values, channels, name, default)
+        for name, values, default in (("mean", spec.mean, 0.0), ("std", spec.std, 1.0))
+    )
+    if (low, high) != (-1.0, 1.0) or spec.mean is not None or spec.std is not None:
+        half = (high - low) / 2
+        scale, shift = half / std, (low + half - mean) / std
+        layer = nn.Conv2d(channels, channels, 1, groups=channels)
+        steps.append(constant(layer, scale.float().reshape(-1, 1, 1, 1), shift.float()))
+    return nn.Sequential(*steps)
+
+
+def _per_channel(values: list[float] | None, channels: int, name: str, default: float) -> Tensor:
+    values = [default] if values is None else values
+    if len(values) not in (1, channels):
+        raise ValueError(
+            f"{name} has {len(values)} values; the images have {channels} channel(s): "
+            f"give 1 or {channels}"
+        )
+    return torch.tensor(values, dtype=torch.float64).expand(channels)
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    """Return the type in which a network calculates, that of its first weights."""
+    known = getattr(network, "dtype", None)
+    if isinstance(known, torch.dtype):
+        return known
+    found = (p.dtype for p in network.parameters() if p.is_floating_point())
+    return next(found, torch.float32)
+
+
+def _run(network: nn.Module, taken: Tensor, spec: ClassifierSpec) -> Any:
+    """Run a network on one image."""
+    try:
+        with torch.no_grad():
+            return network(taken)
+    except Exception as error:  # a user's code may raise anything
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        shape, size = tuple(taken.shape), getattr(network, "shape", None)
+        hint = ""
+        if size is not None and size != shape[1:]:
+            hint = f"; the program takes images of shape {size}"
+            if size[0] == shape[1] and size[1] == size[2]:
+                hint += f": set size: {size[1]}"
+        elif spec.size is None:
+            hint = "; if it takes images of one size only, set size"
+        raise ValueError(f"refuses an image of shape {shape}: {reason[-1]}{hint}") from None
+
+
+def _selection(
+    outputs: Tensor, spec: ClassifierSpec, names: Sequence[str], class_names: Sequence[str]
+) -> nn.Module | None:
+    """Return the layer from a network's outputs to the dataset's classes, if one is needed."""
+    if outputs.ndim != 2 or len(outputs) != 1:
+        raise ValueError(
+            f"returns {tuple(outputs.shape)} for one image; it must return logits of shape "
+            f"(1, {len(class_names)})"
+        )
+    count, classes = outputs.shape[1], len(class_names)
+    if missing := [name for name in class_names if name not in names]:
+        raise ValueError(
+            f"class_names lacks {', '.join(missing)}; the dataset has {', '.join(class_names)}, "
+            f"the entry {', '.join(names)}"
+        )
+    if spec.outputs is None and count != len(names):
+        raise ValueError(
+            f"returns {count} outputs for one image; "
+            + (
+                f"class_names has {len(names)}"
+                if spec.class_names
+                else f"the dataset has {classes}"
+            )
+            + f" classes ({', '.join(names[:5])}{', ..' if len(names) > 5 else ''}): "
+            + _how(count, classes)
+        )
+    indices = list(range(count)) if spec.outputs is None else spec.outputs
+    if max(indices) >= count:
+        raise ValueError(f"outputs is {spec.outputs}; the network returns {count} outputs")
+    if len(indices) == 1 and len(names) == classes == 2:
+        sign = (
+            torch.tensor([-0.5, 0.5]) if names.index(class_names[1]) else torch.tensor([0.5, -0.5])
+        )
+        weight = torch.zeros(2, count)
+        weight[:, indices[0]] = sign
+        return constant(nn.Linear(count, 2, bias=False), weight)
+    if len(indices) != len(names):
+        raise ValueError(
+            f"outputs has {len(indices)} indices; it must have one for each of the {len(names)} "
+            f"classes {', '.join(names)}"
+        )
+    order = [indices[names.index(name)] for name in class_names]
+    if order == list(range(count)):
+        return None
+    return constant(nn.Linear(count, classes, bias=False), torch.eye(count)[order])
+
+
+def _how(count: int, classes: int) -> str:
+    if count == 1 and classes == 2:
+        return "a single logit of the second class is taken with outputs: [0]"
+    if count > classes:
+        return "set outputs to the index of each class, or class_names to the network's classes"
+    return "it cannot tell them apart"
+
+
+def _removed(
+    network: nn.Module, taken: Tensor, field: str | int | None, kind: type[nn.Module]
+) -> bool:
+    """Replace the module of this kind that comes last by an identity, if there is one.
+
+    This is exact, and leaves a network that LRP has rules for.
+    """
+    seen: list[tuple[str, Tensor]] = []
+    hooks = [
+        module.register_forward_hook(lambda _, __, y, name=name: seen.append((name, y)))
+        for name, module in network.named_modules()
+        if name and isinstance(module, kind)
+    ]
+    with torch.no_grad():
+        outputs = pick(network(taken), field)
+    for hook in hooks:
+        hook.remove()
+    last = [name for name, y in seen if y is outputs]
+    if len(last) != 1 or [name for name, _ in seen].count(last[0]) > 1:
+        return False
+    network.set_submodule(last[0], nn.Identity())
+    return True

@@ -1,0 +1,247 @@
+"""Networks that come whole from a file: programs of `torch.export`, and TorchScript.
+
+Neither file is trusted. `torch.export.load` would unpickle some of its parts, load compiled code,
+and evaluate text of the graph; so the archive is written anew from the parts that are plain data,
+whose text is checked, and only this copy is loaded. TorchScript runs no Python, but may name
+operators that write files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.passes import move_to_device_pass
+
+PLAIN = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|"
+    r"data/(weights/weight|constants/tensor)_\d+|data/(weights|constants)/model_\w+_config\.json"
+)
+"""Members of a `torch.export` archive that are numbers or checked text."""
+LEFT_OUT = re.compile(r"data/sample_inputs/.*|extra/.*")
+"""Members that running the program does not need."""
+TARGET = re.compile(
+    r"torch\.ops\.(aten|prim|prims|torchvision|quantized|quantized_decomposed)\."
+    r"(?!from_file|save)\w+(\.\w+)?"
+    r"|torch\.ops\.higher_order\.(wrap_with_set_grad_enabled|wrap_with_autocast|cond)"
+    r"|torch\._?sym_\w+"
+    r"|math\.[a-z]\w*"
+    r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge"
+    r"|and_|or_|not_)"
+)
+"""Functions that a program may call: tensor operators and arithmetic."""
+SIZE = re.compile(
+    r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Mod|Min|Max|FloorDiv|CeilDiv|CleanDiv|PythonMod"
+    r"|ModularIndexing|Where|IntTrueDiv|FloatTrueDiv|PowByNatural|FloatPow|CeilToInt|FloorToInt"
+    r"|TruncToInt|RoundToInt|ToFloat|Identity|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|Equality|Unequality"
+    r"|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|true|false|True|False"
+    r"|(non)?(positive|negative|zero)|integer|real|finite|[suz]\w*\d"
+)
+"""Names in the expressions of sizes, which are evaluated when a program is loaded."""
+
+
+class ProgramError(ValueError):
+    """An unusable program; the message says why."""
+
+
+class Program(nn.Module):
+    """A network held as the bytes of its file, uint8, which a model file can store."""
+
+    program: Tensor
+    batch: tuple[int, int | None] = (1, None)
+    """Fewest and most images that it takes at once."""
+    dtype = torch.float32
+
+    def __init__(self, program: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("program", program)
+        # Hidden from `modules()`: a graph has no layers, and refuses `eval()` and `train()`.
+        self.__dict__["graph"] = self.load(program.cpu().numpy().tobytes())
+
+    def load(self, content: bytes) -> Any:
+        """Return the function of the file's content."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to whatever the program returns, in batches that it takes."""
+        if isinstance(x, fx.Proxy):
+            raise TypeError("a network that comes from a file of a program has no layers")
+        fewest, most = self.batch
+        if len(x) >= fewest and (most is None or len(x) <= most):
+            return self.__dict__["graph"](x)
+        results = []
+        for piece in x.split(most or len(x)):
+            padding = piece[-1:].expand(max(fewest - len(piece), 0), *piece.shape[1:])
+            results.append(_first(self.__dict__["graph"](torch.cat([piece, padding])), len(piece)))
+        return _joined(results)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made from the bytes; a TorchScript graph has no other way."""
+        return type(self), (self.program,)
+
+
+class Exported(Program):
+    """Network of a file of `torch.export.save`, with a dynamic or a static batch."""
+
+    def load(self, content: bytes) -> Any:
+        program = torch.export.load(io.BytesIO(checked_archive(content)))
+        self.__dict__["exported"] = program
+        names = program.graph_signature.user_inputs
+        inputs = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+        if len(inputs) != 1 or not isinstance(inputs[0].meta["val"], Tensor):
+            raise ProgramError(f"it takes {len(names)} inputs; a classifier takes one, images")
+        image = inputs[0].meta["val"]
+        self.dtype, self.shape = image.dtype, tuple(image.shape[1:])
+        self.batch = _batch(image.shape[0], program.range_constraints)
+        return program.module().requires_grad_(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Exported:
+        before = self.program.device
+        super()._apply(fn, recurse)
+        if self.program.device != before:  # constants in the graph must move, too
+            moved = move_to_device_pass(self.__dict__["exported"], self.program.device)
+            self.__dict__["graph"] = moved.module().requires_grad_(False)
+        return self
+
+
+class Scripted(Program):
+    """Network of a file of `torch.jit.save`."""
+
+    def load(self, content: bytes) -> Any:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for name in archive.namelist():
+                if "/code/" in name and name.endswith(".py"):
+                    check_script(archive.read(name).decode("utf-8", "replace"))
+        script = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
+        parameters = [p.dtype for p in script.parameters() if p.is_floating_point()]
+        self.dtype = parameters[0] if parameters else torch.float32
+        return script.requires_grad_(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Scripted:
+        super()._apply(fn, recurse)
+        self.__dict__["graph"].to(self.program.device)
+        return self
+
+
+def check_script(code: str) -> None:
+    """Raise `ProgramError` if TorchScript names an operator that reads or writes files."""
+    if found := re.search(r"\b(torch\.save|torch\.from_file|aten\.save|aten\.from_file)\b", code):
+        raise ProgramError(f"it is refused, as it calls {found[0]}, which reaches files")
+    if found := re.search(r"\bops\.(?!prim\.|aten\.|torchvision\.|quantized\.)\w+", code):
+        raise ProgramError(f"it is refused, as it calls {found[0]}, an operator of another library")
+
+
+def checked_archive(content: bytes) -> bytes:
+    """Copy a `torch.export` archive without the parts that are unpickled or run when loaded.
+
+    Raises `ProgramError` if the program needs such a part, or its graph could call anything but
+    tensor operators.
+    """
+    copied = io.BytesIO()
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except zipfile.BadZipFile:
+        raise ProgramError("not a torch.export file") from None
+    with archive, zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as copy:
+        names = archive.namelist()
+        if "serialized_exported_program.json" in names:
+            raise ProgramError("written by a torch before 2.8, in a pickled form; export it again")
+        if not any(name.endswith("/models/model.json") for name in names):
+            raise ProgramError("not a torch.export file")
+        if len(set(names)) < len(names):
+            raise ProgramError("it is refused, as a name stands twice in the archive")
+        for name in names:
+            member, data = name.partition("/")[2], archive.read(name)
+            if LEFT_OUT.fullmatch(member):
+                data = b""
+            elif not PLAIN.fullmatch(member):
+                raise ProgramError(f"it is refused, as {member} in it is a pickle or compiled code")
+            elif member.endswith(".json"):
+                data = json.dumps(_checked(json.loads(data))).encode()
+            copy.writestr(name, data)
+    return copied.getvalue()
+
+
+def _checked(value: Any, key: str = "") -> Any:
+    """Copy a value of a graph or of a list of weights; see `checked_archive`."""
+    if isinstance(value, dict):
+        if value.get("use_pickle"):
+            raise ProgramError(f"it is refused, as {value.get('path_name')} in it is a pickle")
+        if "as_custom_obj" in value or value.get("custom_obj_values"):
+            raise ProgramError("it is refused, as it holds a custom object")
+        # The values of metadata are for people; the names of the tables are not evaluated.
+        return {k: {} if k == "metadata" else _checked(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_checked(item, key) for item in value]
+    if isinstance(value, str) and not _is_plain(value, key):
+        raise ProgramError(f"it is refused, as its graph holds the {key} {value[:60]!r}")
+    return value
+
+
+def _is_plain(text: str, key: str) -> bool:
+    if key in ("target", "as_operator") or text.startswith(("torch.", "_operator", "math.", "#")):
+        return bool(TARGET.fullmatch(text))
+    if key in ("as_string", "as_strings", "torch_version", "path_name"):
+        return True
+    if key == "expr_str":
+        text = re.sub(r"Symbol\('\w+'", "Symbol(", text)
+        known = all(SIZE.fullmatch(name) for name in re.findall(r"[A-Za-z_]\w*", text))
+        return known and not re.search(r"[^\w\s(),=.+*/<>&|~%-]|\.\s*[A-Za-z_]", text)
+    if key in ("in_spec", "out_spec"):
+        return all(re.fullmatch(r"[\w.]*", word) for word in _words(text))
+    return bool(re.fullmatch(r"[\w.]*", text))
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield the words in JSON whose strings may hold JSON again."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        yield text
+        return
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            stack += [*value.values(), *value]
+        elif isinstance(value, list):
+            stack += value
+        elif isinstance(value, str) and value.startswith(("[", "{", '"')):
+            yield from _words(value)
+        elif isinstance(value, str):
+            yield "(" if "default_factory" in value else value
+
+
+def _batch(size: Any, ranges: Any) -> tuple[int, int | None]:
+    """Return the fewest and most images of a program whose first dimension has this `size`."""
+    if isinstance(size, int):
+        return size, size
+    bounds = ranges.get(size.node.expr)
+    if bounds is None:
+        return 1, None
+    most = bounds.upper
+    return max(int(bounds.lower), 1), int(most) if most.is_Integer else None
+
+
+def _first(result: Any, count: int) -> Any:
+    """Return the first images' part of a result."""
+    if isinstance(result, Tensor):
+        return result[:count] if result.ndim else result
+    if isinstance(result, dict):
+        return {key: _first(value, count) for key, value in result.items()}
+    return tuple(_first(value, count) for value in result)
+
+
+def _joined(results: list[Any]) -> Any:
+    """Join the results of consecutive images."""
+    if isinstance(results[0], Tensor):
+        return torch.cat(results) if results[0].ndim else results[0]
+    if isinstance(results[0], dict):
+        return {key: _joined([r[key] for r in results]) for key in results[0]}
+    return tuple(_joined(list(values)) for values in zip(*results, strict=True))
