@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from dxai.datasets.base import DataError
+from dxai.datasets.content import describe, reason
 
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -19,23 +22,31 @@ EXTENSIONS = frozenset(
 
 JPEG_QUALITY = 95
 
-UNREADABLE = (
-    OSError,  # truncated, unknown format, no such file, no permission
-    SyntaxError,  # raised by Pillow for broken PNG chunks
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""Errors that Pillow raises for damaged images."""
+LARGE, PIXELS_PER_BYTE = 178_956_970, 100
+"""Above so many pixels (Pillow's own limit), an image with more of them per byte of its file is
+taken for a decompression bomb; aerial photographs have at most ten."""
+
+SIGNED = 2
+"""Value of TIFF's tag SampleFormat."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to the operation that turns the image upright."""
 
 
 def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
     """Read an image file as a square 8-bit image.
 
-    The EXIF orientation is applied, transparent pixels are laid over black, an animation gives its
-    first frame, and 16-bit gray is scaled by its full range (65535 becomes 255). The largest
+    The EXIF orientation is applied, even beside damaged tags, transparent pixels are laid over
+    black, the first frame or page is taken, and 16-bit gray is scaled by its full range (65535
+    becomes 255). Signed, 32-bit and floating-point pixels are refused. The largest
     centred square is then resized with a bicubic filter whose support grows with the reduction, so
     that a smaller image is not aliased.
 
@@ -61,7 +72,7 @@ def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: unreadable image ({error})") from error
+        raise DataError(f"{path}: unreadable image ({reason(error)})") from error
     return square(open_image(data, path, channels), image_size)
 
 
@@ -70,21 +81,24 @@ def open_image(data: bytes, name: Path | str, channels: int) -> Image.Image:
 
     `name` is the file's, for error messages.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            file.load()
-            ImageOps.exif_transpose(file, in_place=True)
-            return _to_mode(file, "L" if channels == 1 else "RGB")
-    except UNREADABLE as error:
-        raise DataError(f"{name}: unreadable image ({error})") from error
+    mode = "L" if channels == 1 else "RGB"
+    return _open(data, name, lambda image: _to_mode(image, mode))
+
+
+def open_mask(data: bytes, name: Path | str) -> Image.Image:
+    """Decode a mask, upright, into mode L: 255 inside, 0 outside, shares of 255 between.
+
+    A mask of two values, 0 and any other (1, 255, True), is inside where it is not 0. One of more
+    values, none of which reaches 128, raises `DataError`, since no pixel would count as inside.
+    """
+    return _open(data, name, _to_mask)
 
 
 def square(image: Image.Image, size: int, is_mask: bool = False) -> np.ndarray:
     """Resize the largest centred square to `size` pixels; a mask gives the covered share."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    return resize(np.asarray(image), size, is_mask)
+    return resize(np.asarray(image)[top : top + side, left : left + side], size, is_mask)
 
 
 def resize(image: np.ndarray, size: int, is_mask: bool = False) -> np.ndarray:
@@ -107,25 +121,97 @@ def encode(image: np.ndarray, encoding: str = "png", level: int = 6) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decode the uint8 image, (H, W) or (H, W, 3), that `encode` took."""
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image)
+    """Decode the uint8 image, (H, W) or (H, W, 3), that `encode` took; or raise `DataError`."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image)
+    except Exception as error:  # decoders raise almost anything for damaged bytes
+        raise DataError(f"damaged image ({_what(error, data)})") from error
+
+
+def _open(
+    data: bytes, name: Path | str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Decode an image file, `convert` it, and turn it upright; any failure is a `DataError`."""
+    limit = Image.MAX_IMAGE_PIXELS
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd tags, and above half its limit
+            Image.MAX_IMAGE_PIXELS = None  # `_check_size` knows the size of the file, too
+            with Image.open(io.BytesIO(data)) as file:
+                _check_size(file.width, file.height, len(data))
+                file.load()
+                image, turn = convert(file), TURNS.get(_orientation(file))
+            return image if turn is None else image.transpose(turn)
+    except Exception as error:  # decoders raise almost anything for damaged bytes
+        found = _what(error, data)
+        raise DataError(f"{name}: unreadable image ({found}); replace it or take it out") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _what(error: Exception, data: bytes) -> str:
+    """Say what is wrong with the content of an image file."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is {describe(data)}"
+    return reason(error)
+
+
+def _check_size(width: int, height: int, size: int) -> None:
+    if width * height > max(LARGE, PIXELS_PER_BYTE * size):
+        raise ValueError(
+            f"{width}x{height} pixels in {size} bytes, which looks like a decompression bomb"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation; 1, upright, if it is missing or cannot be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged block of tags does not make the picture unusable
+        return 1
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("32-bit floating-point pixels have no defined range")
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "F" or tags.get(SAMPLEFORMAT, (1,))[0] == SIGNED:
+        kind = "floating-point" if image.mode == "F" else "signed"
+        raise ValueError(f"{kind} pixels have no defined range; take unsigned 8 or 16 bits")
     if image.mode.startswith("I"):
-        image = _from_16_bit(image)
+        image = _from_16_bit(image, tags)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     return image if image.mode == mode else image.convert(mode)
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Scale to 8 bits a 16-bit image, which Pillow holds as `I;16` or, from some formats, `I`."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("32-bit integer pixels have no defined range")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+def _from_16_bit(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Scale a gray image to 8 bits by the full range of its file's 16, or TIFF's 12, bits.
+
+    Pillow holds 16 bits as `I;16` or, like 32 bits, as `I`; only the file tells them apart.
+    """
+    bits = 16 if image.mode != "I" or image.format in ("PNG", "PPM") else 32
+    bits = int(tags.get(BITSPERSAMPLE, (bits,))[0])
+    if bits > 16:
+        raise ValueError(f"{bits}-bit pixels have no defined range; take unsigned 8 or 16 bits")
+    values, full = np.asarray(image).astype(np.int32), 2**bits - 1
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white; Pillow inverts 8 bits only
+        values = full - values
+    if isinstance(clear := image.info.get("transparency"), int):
+        values = np.where(values == clear, 0, values)
+    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
+
+
+def _to_mask(image: Image.Image) -> Image.Image:
+    is_plain = image.mode == "1" or image.mode.startswith("I")
+    values = np.asarray(image if is_plain else _to_mode(image, "L"))
+    inside = values != 0
+    if len(np.unique(values[inside])) < 2:
+        return Image.fromarray(255 * inside.astype(np.uint8))
+    gray = np.asarray(_to_mode(image, "L"))
+    if gray.max() < 128:
+        raise ValueError(
+            f"a mask whose largest value is {gray.max()} of 255, so that no pixel counts as "
+            "inside; expected 0 and 255, or 0 and 1"
+        )
+    return Image.fromarray(gray)

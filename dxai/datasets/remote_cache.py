@@ -45,10 +45,10 @@ def publish(folder: Path, url: str) -> None:
         with_retries(send, f"{url}/{name}: cannot be sent")
 
 
-def open_folder(place: Path | str) -> Folder:
+def open_folder(path: Path | str) -> Folder:
     """Open the folder at a local path or a URL."""
-    text = str(place)
-    return RemoteFolder(text) if "://" in text else Folder(Path(place))
+    text = str(path)
+    return RemoteFolder(text) if "://" in text else Folder(Path(path))
 
 
 class Folder:
@@ -117,7 +117,7 @@ class RemoteFolder(Folder):
                 if not target.is_file():
                     self._fetch(f"{self.url}/{name}", wanted, target)
         except OSError as error:
-            raise DataError(f"{self.root}: no place to keep {self.url}/{name} ({error})") from error
+            raise DataError(f"{self.root}: cannot keep {self.url}/{name} ({error})") from error
         return target
 
     def _fetch(self, where: str, wanted: str, target: Path) -> None:

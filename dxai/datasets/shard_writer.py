@@ -314,11 +314,11 @@ def _write_index(folder: Path, split: str, shards: list[str]) -> None:
         write_statistics=False,
         write_page_checksum=True,
     ) as index:
-        for place, name in enumerate(shards):
+        for shard, name in enumerate(shards):
             with pq.ParquetFile(folder / name) as file:
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, list(COLUMNS), use_threads=False)
-                    for column, value in (("shard", place), ("row_group", group)):
+                    for column, value in (("shard", shard), ("row_group", group)):
                         values = pa.array([value] * len(table), pa.int32())
                         table = table.append_column(column, values)
                     index.write_table(table)

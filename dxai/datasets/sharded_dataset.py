@@ -85,10 +85,10 @@ class ShardedDataset:
         self.labels: np.ndarray = table["label"].to_numpy().astype(np.int64)
         self.ids: list[str] = table["id"].to_pylist()
         self.groups: list[str] = table["group"].to_pylist()
-        places = np.stack([table["shard"].to_numpy(), table["row_group"].to_numpy()], 1)
-        starts = 1 + (places[1:] != places[:-1]).any(1).nonzero()[0]
-        self.blocks = np.concatenate([[0], starts, [len(places)]]).astype(np.int64)
-        self._row_groups = [(int(s), int(g)) for s, g in places[self.blocks[:-1]]]
+        stored_in = np.stack([table["shard"].to_numpy(), table["row_group"].to_numpy()], 1)
+        starts = 1 + (stored_in[1:] != stored_in[:-1]).any(1).nonzero()[0]
+        self.blocks = np.concatenate([[0], starts, [len(stored_in)]]).astype(np.int64)
+        self._row_groups = [(int(s), int(g)) for s, g in stored_in[self.blocks[:-1]]]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -97,18 +97,18 @@ class ShardedDataset:
         """Image `i` as PNG or JPEG, or its `mask` or `neutral`, None if unknown."""
         if not 0 <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
-        place = int(np.searchsorted(self.blocks, i, side="right")) - 1
-        return self._row_group(place)[column][i - int(self.blocks[place])].as_py()
+        block = int(np.searchsorted(self.blocks, i, side="right")) - 1
+        return self._row_group(block)[column][i - int(self.blocks[block])].as_py()
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """Images at these indices of the split, in this order; only they are decoded."""
-        places = [int(i) for i in indices]
+        chosen = [int(i) for i in indices]
         return Batch(
-            images=to_unit_range(self._stack(places, "image")),
-            labels=torch.from_numpy(self.labels[places]),
-            index=torch.tensor(places, dtype=torch.int64),
-            ids=[self.ids[i] for i in places],
-            groups=[self.groups[i] for i in places],
+            images=to_unit_range(self._stack(chosen, "image")),
+            labels=torch.from_numpy(self.labels[chosen]),
+            index=torch.tensor(chosen, dtype=torch.int64),
+            ids=[self.ids[i] for i in chosen],
+            groups=[self.groups[i] for i in chosen],
         )
 
     def batches(
@@ -131,10 +131,10 @@ class ShardedDataset:
         """Images without their class-distinct content: (B, C, H, W), float32 in [-1, 1]."""
         return to_unit_range(self._stack([int(i) for i in indices], "neutral"))
 
-    def _stack(self, places: Sequence[int], column: str) -> Tensor:
+    def _stack(self, indices: Sequence[int], column: str) -> Tensor:
         # Visiting them in disk order reads each row group once, however small the cache.
-        pixels = {i: self._decode(i, column) for i in sorted(set(places))}
-        stack = np.stack([pixels[i] for i in places])
+        pixels = {i: self._decode(i, column) for i in sorted(set(indices))}
+        stack = np.stack([pixels[i] for i in indices])
         stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
         return torch.from_numpy(np.ascontiguousarray(stack))
 
@@ -144,8 +144,8 @@ class ShardedDataset:
             raise DataError(f"{self.folder}: image {self.ids[i]!r} has no {column}")
         try:
             image = images.decode(data)
-        except images.UNREADABLE as error:
-            raise DataError(f"{self.folder}: image {self.ids[i]!r} is damaged ({error})") from error
+        except DataError as error:
+            raise DataError(f"{self.folder}: image {self.ids[i]!r}: {error}") from error
         size = (self.image_size, self.image_size)
         if image.shape != (
             size if self.channels == 1 or column == "mask" else (*size, self.channels)
@@ -153,17 +153,17 @@ class ShardedDataset:
             raise DataError(f"{self.folder}: image {self.ids[i]!r} has shape {image.shape}")
         return image
 
-    def _row_group(self, place: int) -> pa.Table:
+    def _row_group(self, block: int) -> pa.Table:
         """Encoded images of one row group, through the cache."""
-        if place in self._cache:
-            self._cache.move_to_end(place)
-            return self._cache[place]
-        shard, within = self._row_groups[place]
+        if block in self._cache:
+            self._cache.move_to_end(block)
+            return self._cache[block]
+        shard, within = self._row_groups[block]
         with self._parquet(self._shards[shard]) as file:
             table = file.read_row_group(within, ["image", "mask", "neutral"], use_threads=False)
-        if len(table) != self.blocks[place + 1] - self.blocks[place]:
+        if len(table) != self.blocks[block + 1] - self.blocks[block]:
             raise DataError(f"{self.folder}: {self._shards[shard]} is not what its index says")
-        self._cache[place] = table
+        self._cache[block] = table
         self._cached += table.nbytes
         while self._cached > self.cache_bytes and len(self._cache) > 1:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
@@ -193,9 +193,11 @@ def _read_manifest(folder: Folder, split: str) -> dict[str, Any]:
     except StorageError:
         raise
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no manifest of a prepared dataset ({error!r})") from error
+        raise DataError(f"{path} is not the manifest of a prepared dataset ({error!r})") from error
     if not listed:
-        raise DataError(f"{path} is no manifest of a prepared dataset (files are missing in it)")
+        raise DataError(
+            f"{path} is not the manifest of a prepared dataset (files are missing in it)"
+        )
     missing = folder.missing(names, manifest["files"])
     if missing:
         raise DataError(f"{folder}: missing {', '.join(missing)}; {folder.remedy}")

@@ -99,7 +99,7 @@ def check_name(name: str, where: str) -> str:
     odd = re.search(r"[\\\x00-\x1f\x7f-\x9f]", name)
     parts = name.split("/")
     if odd or ".." in parts or "" in parts or "." in parts or ":" in parts[0]:
-        raise DataError(f"{where}: {name!r} is no plain path below it")
+        raise DataError(f"{where}: {name!r} is not a plain path below it")
     return name
 
 

@@ -459,14 +459,14 @@ def test_an_interrupt_ends_the_wait(
 def test_a_key_that_is_no_plain_path(bucket: str, moto: s3.Server, key: str) -> None:
     moto.put(bucket, f"raw/{key}", b"x")
     message = error(open_source(f"s3://{bucket}/raw").files)
-    assert message == f"s3://{bucket}/raw: {key!r} is no plain path below it"
+    assert message == f"s3://{bucket}/raw: {key!r} is not a plain path below it"
 
 
 def test_a_folder_with_content_of_its_own(bucket: str, moto: s3.Server) -> None:
     """An object `x/` that is not empty would be left out without a word."""
     moto.put(bucket, "raw/x/", b"content")
     message = error(open_source(f"s3://{bucket}/raw").files)
-    assert message == f"s3://{bucket}/raw: 'x/' is no plain path below it"
+    assert message == f"s3://{bucket}/raw: 'x/' is not a plain path below it"
 
 
 def test_a_failed_preparation_names_the_object_and_leaves_nothing(

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.datasets.base import SPLITS, DataError, Dropped, File, Listing, Load, Sample, Unit
-from dxai.datasets.images import EXTENSIONS, open_image, square
+from dxai.datasets.images import EXTENSIONS, open_image, open_mask, square
 from dxai.datasets.layouts.spelling import class_name, fold, listed
 from dxai.datasets.source import Source, suffix
 from dxai.datasets.splits import HoldOutOptions, by_split, hold_out
@@ -103,7 +103,8 @@ def read_file(unit: Unit, load: Load, image_size: int, channels: int) -> Iterato
     known = {}
     for kind, file in zip(unit.about, unit.files[1:], strict=True):
         is_mask = kind == "mask"
-        found = open_image(load(file), file.name, 1 if is_mask else channels)
+        data = load(file)
+        found = open_mask(data, file.name) if is_mask else open_image(data, file.name, channels)
         if found.size != image.size:
             raise DataError(f"{file.name}: {found.size} pixels, its image has {image.size}")
         known[kind] = square(found, image_size, is_mask)

@@ -55,13 +55,13 @@ def render_sample(folder: Path, seed: int = 0, classes: Sequence[str] | None = N
     `classes` are the class folders to write, keys of `COLOURS`; default: all.
     """
     at = grid((SIDE, SIDE))
-    for place, name in enumerate(COLOURS):
+    for i, name in enumerate(COLOURS):
         if classes is not None and name not in classes:
             continue
         kind = name.split()[0]
         training, test = COUNTS[kind]
         for k in range(training + test):
-            rng = keyed_random.generator(seed, "samples/fruits360", place, k)
+            rng = keyed_random.generator(seed, "samples/fruits360", i, k)
             gray, inside = _fruit(rng, at, kind)
             split = "Training" if k < training else "Test"
             path = folder / split / name / f"{k if k < training else k - training}_100.jpg"

@@ -66,12 +66,12 @@ class GradientShap(BatchExplainer):
         images = zip(inputs.split(1), target.split(1), index.tolist(), strict=True)
         return torch.cat([self._one(*image) for image in images])
 
-    def _one(self, image: Tensor, target: Tensor, place: int) -> Tensor:
+    def _one(self, image: Tensor, target: Tensor, index: int) -> Tensor:
         method = captum.attr.GradientShap(self.model)
         total = torch.zeros_like(image)
         for first in range(0, self.settings.samples, self.rows):
             samples = min(self.rows, self.settings.samples - first)
-            with keyed_globals(self.seed, "gradient-shap", first, place, image.device):
+            with keyed_globals(self.seed, "gradient-shap", first, index, image.device):
                 total += samples * method.attribute(
                     image,
                     baselines=torch.zeros_like(image),

@@ -51,10 +51,10 @@ class Lime(BatchExplainer):
         images = zip(inputs.split(1), target.split(1), index.tolist(), strict=True)
         return torch.cat([self._one(*image) for image in images])
 
-    def _one(self, image: Tensor, target: Tensor, place: int) -> Tensor:
+    def _one(self, image: Tensor, target: Tensor, index: int) -> Tensor:
         def kept(image: Tensor, num_interp_features: int, **_: Any) -> Iterator[Tensor]:
             size = (self.settings.samples, num_interp_features)
-            coins = keyed_random.generator(self.seed, "lime", 0, place).integers(0, 2, size)
+            coins = keyed_random.generator(self.seed, "lime", 0, index).integers(0, 2, size)
             yield from torch.from_numpy(coins).to(image.device).split(1)
 
         method = captum.attr.Lime(

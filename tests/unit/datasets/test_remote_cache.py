@@ -238,7 +238,7 @@ def test_a_cache_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "file"))
-    assert error(url).startswith(f"{tmp_path}/file: no place to keep {url}/x.parquet (")
+    assert error(url).startswith(f"{tmp_path}/file: cannot keep {url}/x.parquet (")
 
 
 @pytest.mark.parametrize("value", ["../../../dvc", "", "A" * 64, "a" * 63])

@@ -188,7 +188,7 @@ def test_folder_that_was_not_prepared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"text"'])
 def test_damaged_manifest(prepared: Path, text: str) -> None:
     (prepared / "manifest.json").write_text(text)
-    with pytest.raises(DataError, match=r"manifest\.json is no manifest"):
+    with pytest.raises(DataError, match=r"manifest\.json is not the manifest"):
         ShardedDataset(prepared, "train")
 
 
@@ -234,7 +234,7 @@ def test_image_that_is_none_is_named(prepared: Path) -> None:
     images = [b"no image", *table["image"].to_pylist()[1:]]
     table = table.set_column(4, "image", pa.array(images, pa.binary()))
     pq.write_table(table, path, row_group_size=100)
-    with pytest.raises(DataError, match=r"image 'train/00000/0' is damaged"):
+    with pytest.raises(DataError, match=r"'train/00000/0': damaged image \(it is text"):
         ShardedDataset(prepared, "train").batch([0])
 
 
@@ -248,7 +248,7 @@ def test_shard_of_another_run_is_named(prepared: Path) -> None:
 def test_manifest_without_the_files_is_none(prepared: Path) -> None:
     path = prepared / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
-    with pytest.raises(DataError, match="no manifest of a prepared dataset"):
+    with pytest.raises(DataError, match="not the manifest of a prepared dataset"):
         ShardedDataset(prepared, "train")
 
 

@@ -116,7 +116,7 @@ def test_links_in_a_circle_or_to_nothing(
 def test_a_name_that_is_no_plain_path(tmp_path: Path, name: str) -> None:
     write(tmp_path, f"train/{name}")
     assert error(LocalSource(tmp_path).files).endswith(
-        f"{f'train/{name}'!r} is no plain path below it"
+        f"{f'train/{name}'!r} is not a plain path below it"
     )
 
 

@@ -489,12 +489,15 @@ FAULTS = {
     "too long": ("train/a/003.png,a,train,7", "line 3: 4 fields"),
     "twice": ("train/a/000.png,a,train", "line 3: train/a/000.png for the second time"),
     "in two splits": ("train/a/000.png,a,test", "line 3: train/a/000.png for the second time"),
-    "upwards": ("../raw/train/a/003.png,a,train", "line 3: '../raw/train/a/003.png' is no plain"),
+    "upwards": (
+        "../raw/train/a/003.png,a,train",
+        "line 3: '../raw/train/a/003.png' is not a plain",
+    ),
     "inner upwards": ("train/../train/a/003.png,a,train", "line 3: 'train/../train/a/003.png'"),
-    "absolute": ("/etc/passwd,a,train", "line 3: '/etc/passwd' is no plain path"),
-    "url": ("s3://bucket/003.png,a,train", "line 3: 's3://bucket/003.png' is no plain path"),
-    "drive": ("C:\\003.png,a,train", "line 3: 'C:/003.png' is no plain path"),
-    "newline": ('"train/a/\n003.png",a,train', "line 4: 'train/a/\\n003.png' is no plain path"),
+    "absolute": ("/etc/passwd,a,train", "line 3: '/etc/passwd' is not a plain path"),
+    "url": ("s3://bucket/003.png,a,train", "line 3: 's3://bucket/003.png' is not a plain path"),
+    "drive": ("C:\\003.png,a,train", "line 3: 'C:/003.png' is not a plain path"),
+    "newline": ('"train/a/\n003.png",a,train', "line 4: 'train/a/\\n003.png' is not a plain path"),
     "null byte": ("train/a/003.png\0,a,train", "line 3: "),
     "hidden": (".git/config,a,train", "line 3: .git/config does not exist"),
 }
@@ -590,6 +593,13 @@ def test_truth_of_another_size_is_named(tree: Tree, kind: str) -> None:
     with_truth(root, kind, np.zeros((6, 7), np.uint8))
     with pytest.raises(DataError, match=rf"truth/{kind}/train/a/000\.png: \(7, 6\) pixels"):
         samples(root)
+
+
+def test_mask_of_0_and_1_is_a_mask(tree: Tree) -> None:
+    root = tree(SMALL)
+    with_truth(root, "mask", np.tri(6, dtype=np.uint8))
+    (mask,) = (sample.mask for sample in samples(root, size=6) if sample.mask is not None)
+    np.testing.assert_array_equal(mask, 255 * np.tri(6))
 
 
 def test_broken_truth_is_named(tree: Tree) -> None:
