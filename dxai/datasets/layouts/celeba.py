@@ -1,59 +1,90 @@
-"""Layout `celeba`: faces, female or male, from either of the two forms of CelebA.
+"""Layout `celeba`: faces, female or male, from CelebA, CelebA-HQ or CelebAMask-HQ.
 
 Class folders as StarGAN v2 splits CelebA-HQ (`train,val/{female,male}/*.jpg`; val is the test set),
-or the original release: `img_align_celeba/`, `list_attr_celeba.txt` and `list_eval_partition.txt`,
-anywhere in the source.
+or images with a table of their attributes, anywhere in the source: `list_attr_celeba` with
+`list_eval_partition`, .txt or .csv, or `CelebAMask-HQ-attribute-anno.txt`. The latter is split as
+CelebA is if `list_eval_partition` and `CelebA-HQ-to-CelebA-mapping.txt` are there, else at random.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
+
+from pydantic import Field
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import parse
-from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Unit
+from dxai.datasets.base import DataError, Dropped, File, Layout, Listing
+from dxai.datasets.images import EXTENSIONS
+from dxai.datasets.layouts.celeba_tables import (
+    CLASSES,
+    Row,
+    read_classes,
+    read_origins,
+    read_splits,
+)
 from dxai.datasets.layouts.class_folders import Files, classes_of, reader, train_and_test
 from dxai.datasets.samples import celeba
 from dxai.datasets.source import Source
-from dxai.datasets.splits import HoldOutOptions, by_split
+from dxai.datasets.splits import HoldOutOptions, by_split, draw_splits, hold_out
 
-CLASSES = {"female": ("female",), "male": ("male",)}
 FOLDERS = {"train": ("train",), "test": ("val", "test")}
-ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
-ATTRIBUTE = "Male"
-NOT_LISTED = f"not in {ATTRIBUTES}"
+CLASS_FOLDERS = {"female": ("female", "Female"), "male": ("male", "Male")}
+ATTRIBUTES = "list_attr_celeba"
+ATTRIBUTES_HQ = "celebamask-hq-attribute-anno"
+PARTITION = "list_eval_partition"
+ORIGINS = "celeba-hq-to-celeba-mapping"
+PARTS = "celebamask-hq-mask-anno"
+"""Folder of CelebAMask-HQ with a mask for each part of each face."""
+NOT_LISTED = "an image that the table of attributes does not name"
+
+
+class CelebaOptions(HoldOutOptions):
+    """Options of the layout `celeba`; `test` is for CelebAMask-HQ, which has no split."""
+
+    test: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Share of each class that goes to the test split of a release without splits.",
+    )
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
     """List the faces.
 
-    Raise `DataError` if the attribute or partition file is missing or malformed, or names other
-    images than the other file or the folder.
+    Raise `DataError` if a table is missing, malformed or there twice, or names other images than
+    another table or the folder.
     """
-    options = parse(HoldOutOptions, dataset.options, "options")
+    options = parse(CelebaOptions, dataset.options, "options")
     files = Files(source)
-    tables = _named(files, lambda path: path.name in (ATTRIBUTES, PARTITION))
-    if ATTRIBUTES not in tables and PARTITION not in tables:
-        return train_and_test(files, dataset, prepare, FOLDERS, CLASSES, options)
-    for name in (ATTRIBUTES, PARTITION):
-        if name not in tables:
-            raise DataError(f"{source.name}: no {name}")
-    labels = dict(_attributes(source, tables[ATTRIBUTES]))
-    partition = dict(_partition(source, tables[PARTITION]))
-    if labels.keys() != partition.keys():
-        odd = min(labels.keys() ^ partition.keys())
-        raise DataError(f"{source.name}: {odd} stands in one of {ATTRIBUTES} and {PARTITION} only")
-    images = _named(files, _is_image)
-    missing = sorted(labels.keys() - images.keys())
-    if missing:
-        raise DataError(f"{source.name}: {missing[0]} of {ATTRIBUTES} does not exist")
-    units: list[Unit] = [
-        files.unit(images[name], partition[name], label) for name, label in labels.items()
-    ]
-    extra = [file.name for name, file in images.items() if name not in labels]
+    tables = {
+        table: _only(files, names)
+        for table, names in (
+            (ATTRIBUTES, (ATTRIBUTES, ATTRIBUTES_HQ)),
+            (PARTITION, (PARTITION,)),
+            (ORIGINS, (ORIGINS,)),
+        )
+    }
+    attributes = tables[ATTRIBUTES]
+    if attributes is None:
+        if tables[PARTITION] is not None:
+            raise DataError(f"{source.name}: no {ATTRIBUTES}.txt (or .csv), only {PARTITION}")
+        return train_and_test(files, dataset, prepare, FOLDERS, CLASS_FOLDERS, options)
+    classes = read_classes(source, attributes)
+    images = _images(files)
+    for name, row in classes.items():
+        if name not in images:
+            raise DataError(f"{row.where} does not exist below {source.name}")
+    is_hq = _stem(attributes.name) == ATTRIBUTES_HQ
+    splits = _splits(source, classes, tables[PARTITION], tables[ORIGINS], is_hq, options)
+    units = [files.unit(images[name], splits[name], row.value) for name, row in classes.items()]
+    if "validation" not in splits.values():
+        units = hold_out(units, CLASSES, options.validation, options.seed)
+    extra = [file.name for name, file in images.items() if name not in classes]
     return Listing(
-        tuple(CLASSES),
+        CLASSES,
         by_split(units),
         reader(dataset, prepare),
         options.model_dump(),
@@ -62,72 +93,95 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
 
 
 def fits(names: Collection[str]) -> bool:
-    """Whether there is an attribute file, or training images of exactly the two classes."""
-    if ATTRIBUTES in {PurePosixPath(name).name for name in names}:
+    """Whether there is a table of attributes, or training images of exactly the two classes."""
+    if {ATTRIBUTES, ATTRIBUTES_HQ} & set(map(_stem, names)):
         return True
     return classes_of(names, FOLDERS["train"]) == set(CLASSES)
 
 
-def _named(files: Files, wanted: Callable[[PurePosixPath], bool]) -> dict[str, File]:
-    """Map names without folder to the wanted files; a repeated name is an error."""
-    found: dict[str, File] = {}
-    for name, file in files.all.items():
-        path = PurePosixPath(name)
-        if wanted(path) and (other := found.setdefault(path.name, file)) is not file:
-            raise DataError(f"{files.source.name}: {name} and {other.name} have the same name")
+def _splits(
+    source: Source,
+    classes: Mapping[str, Row],
+    partition: File | None,
+    origins: File | None,
+    is_hq: bool,
+    options: CelebaOptions,
+) -> dict[str, str]:
+    """Split of each image, from the partition; at random for CelebA-HQ without it."""
+    if partition is None:
+        if not is_hq:
+            raise DataError(f"{source.name}: no {PARTITION}.txt (or .csv)")
+        return _draw(classes, options)
+    splits = read_splits(source, partition)
+    if not is_hq:
+        for rows, others, table in (
+            (classes, splits, partition.name),
+            (splits, classes, "the table of attributes"),
+        ):
+            for name, row in rows.items():
+                if name not in others:
+                    raise DataError(f"{row.where} is not in {table}")
+        return {name: row.value for name, row in splits.items()}
+    if origins is None:
+        raise DataError(
+            f"{source.name}: {partition.name} splits CelebA; to split CelebA-HQ by it, add "
+            "CelebA-HQ-to-CelebA-mapping.txt, else take it out of the source"
+        )
+    found = {}
+    origin_of = read_origins(source, origins)
+    for name, row in classes.items():
+        if name not in origin_of:
+            raise DataError(f"{row.where} is not in {origins.name}")
+        origin = origin_of[name]
+        if origin.value not in splits:
+            raise DataError(f"{origin.where}: {origin.value} is not in {partition.name}")
+        found[name] = splits[origin.value].value
     return found
 
 
-def _is_image(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in (".jpg", ".png") and path.parts[0] != "truth"
+def _draw(classes: Mapping[str, Row], options: CelebaOptions) -> dict[str, str]:
+    """Assign a share of each class to test, and everything else to train."""
+    found: dict[str, str] = {}
+    for label in CLASSES:
+        names = sorted(name for name, row in classes.items() if row.value == label)
+        test = max(1, round(options.test * len(names)))
+        splits = draw_splits(len(names), test, 0, options.seed, f"celeba/{label}")
+        found |= zip(names, splits, strict=True)
+    return found
 
 
-def _attributes(source: Source, file: File) -> Iterator[tuple[str, str]]:
-    """Yield image and class: a count, attribute names, then a line of -1 and 1 per image."""
-    where, lines = _lines(source, file)
-    if len(lines) < 2 or not lines[0].strip().isdecimal():
-        raise DataError(f"{where}, line 1: the number of images is expected")
-    names = lines[1].split()
-    if ATTRIBUTE not in names:
-        raise DataError(f"{where}, line 2: no attribute {ATTRIBUTE}")
-    column = names.index(ATTRIBUTE)
-    rows = [(number, line.split()) for number, line in enumerate(lines[2:], 3) if line.strip()]
-    if len(rows) != int(lines[0]):
-        raise DataError(f"{where}: {len(rows)} images, but line 1 says {lines[0].strip()}")
-    seen: set[str] = set()
-    for number, row in rows:
-        if len(row) != len(names) + 1 or not set(row[1:]) <= {"-1", "1"}:
-            raise DataError(
-                f"{where}, line {number}: a name and {len(names)} of -1, 1 are expected"
-            )
-        if row[0] in seen:
-            raise DataError(f"{where}, line {number}: {row[0]} for the second time")
-        seen.add(row[0])
-        yield row[0], "male" if row[1 + column] == "1" else "female"
+def _stem(name: str) -> str:
+    """Name of a table, in lower case, without folder and suffix; empty for other files."""
+    path = PurePosixPath(name.lower())
+    return path.stem if path.suffix in (".txt", ".csv") else ""
 
 
-def _partition(source: Source, file: File) -> Iterator[tuple[str, str]]:
-    """Yield image and split: 0 train, 1 validation, 2 test."""
-    where, lines = _lines(source, file)
-    seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        row = line.split()
-        if not row:
+def _only(files: Files, stems: Collection[str]) -> File | None:
+    """Find the table of one of these names; two raise `DataError`."""
+    found = [file for name, file in files.all.items() if _stem(name) in stems]
+    if len(found) > 1:
+        raise DataError(
+            f"{files.source.name}: {found[0].name} and {found[1].name} are two tables for the "
+            "same; keep one, or let source name the folder of one release"
+        )
+    return found[0] if found else None
+
+
+def _images(files: Files) -> dict[str, File]:
+    """Map names without folder and suffix to images; a repeated name raises `DataError`."""
+    found: dict[str, File] = {}
+    for name, file in files.all.items():
+        path = PurePosixPath(name)
+        if path.suffix.lower() not in EXTENSIONS or path.parts[0] == "truth":
             continue
-        if len(row) != 2 or row[1] not in ("0", "1", "2"):
-            raise DataError(f"{where}, line {number}: a name and 0, 1 or 2 are expected")
-        if row[0] in seen:
-            raise DataError(f"{where}, line {number}: {row[0]} for the second time")
-        seen.add(row[0])
-        yield row[0], SPLITS[int(row[1])]
-
-
-def _lines(source: Source, file: File) -> tuple[str, list[str]]:
-    where = f"{source.name}/{file.name}"
-    try:
-        return where, source.load(file).decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: no text ({error})") from None
+        if PARTS in (part.lower() for part in path.parts):
+            continue
+        if (other := found.setdefault(path.stem, file)) is not file:
+            raise DataError(
+                f"{files.source.name}: {other.name} and {name} have the same name; keep one, or "
+                "let source name the folder of one release"
+            )
+    return found
 
 
 LAYOUT = Layout(
@@ -137,7 +191,8 @@ LAYOUT = Layout(
     "non-commercial research only (CelebA's agreement)",
     lambda options: (28000, 2000),
     exact=True,
-    options=HoldOutOptions,
+    options=CelebaOptions,
     fits=fits,
-    looks_for=f"{ATTRIBUTES}, or train/ with the folders female and male, and no other",
+    looks_for=f"{ATTRIBUTES}.txt or .csv, CelebAMask-HQ-attribute-anno.txt, or train/ with the "
+    "folders female and male, and no other",
 )

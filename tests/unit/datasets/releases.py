@@ -60,16 +60,48 @@ def celeba_hq(root: Path) -> None:
     class_folders(root, ("train", "val"), ("female", "male"), ".jpg")
 
 
+def faces(count: int) -> list[tuple[str, str]]:
+    """Names of images and values of the attribute Male."""
+    return [(f"{i + 1:06d}.jpg", "1" if i % 2 else "-1") for i in range(count)]
+
+
 @release("CelebA, aligned images with text files")
 def celeba_aligned(root: Path) -> None:
-    names = images(root / "Img/img_align_celeba", 12)
-    attributes = [f"{name} {1 - 2 * (i % 2)} -1" for i, name in enumerate(names)]
-    text = "\n".join([str(len(names)), "Male Young", *attributes, ""])
+    found = faces(12)
+    images(root / "Img/img_align_celeba", 12)
+    attributes = [f"{name} {male} -1" for name, male in found]
     (root / "Anno").mkdir()
-    (root / "Anno/list_attr_celeba.txt").write_text(text)
-    partition = [f"{name} {i // 4}" for i, name in enumerate(names)]
+    (root / "Anno/list_attr_celeba.txt").write_text("\n".join(["12", "Male Young", *attributes]))
+    (root / "Anno/identity_CelebA.txt").write_text("000001.jpg 2880\n")
+    partition = [f"{name} {i // 4}" for i, (name, _) in enumerate(found)]
     (root / "Eval").mkdir()
     (root / "Eval/list_eval_partition.txt").write_text("\n".join([*partition, ""]))
+
+
+@release("CelebA, aligned images with CSV files")
+def celeba_csv(root: Path) -> None:
+    found = faces(12)
+    images(root / "img_align_celeba/img_align_celeba", 12)
+    attributes = [f"{name},{male},-1" for name, male in found]
+    text = "\n".join(["image_id,Male,Young", *attributes, ""])
+    (root / "list_attr_celeba.csv").write_text(text)
+    partition = [f"{name},{i // 4}" for i, (name, _) in enumerate(found)]
+    text = "\n".join(["image_id,partition", *partition, ""])
+    (root / "list_eval_partition.csv").write_text(text)
+    (root / "list_bbox_celeba.csv").write_text("image_id,x_1,y_1,width,height\n")
+
+
+@release("CelebAMask-HQ")
+def celebamask_hq(root: Path) -> None:
+    for i in range(12):
+        image(root / f"CelebA-HQ-img/{i}.jpg")
+        image(root / f"CelebAMask-HQ-mask-anno/0/{i:05d}_hair.png")
+    attributes = [f"{i}.jpg  {1 - 2 * (i % 2)} -1" for i in range(12)]
+    text = "\n".join(["12", "Male Young", *attributes, ""])
+    (root / "CelebAMask-HQ-attribute-anno.txt").write_text(text)
+    origins = [f"{i} {i} {i + 1:06d}.jpg" for i in range(12)]
+    text = "\n".join(["idx orig_idx orig_file", *origins, ""])
+    (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text(text)
 
 
 BOX = "10 10 40 10 40 30 10 30 small-vehicle 0"

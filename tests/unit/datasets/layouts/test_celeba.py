@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.datasets.base import DataError, Dropped, Listing
-from dxai.datasets.layouts.celeba import find
+from dxai.datasets.layouts.celeba import NOT_LISTED, find
 from dxai.datasets.source import open_source
 from tests.listings import samples_of
 
@@ -94,23 +95,163 @@ def test_class_folders(tree: Tree) -> None:
     assert len(tests) == 5 and all(key.startswith("val/") for key in tests)
 
 
+def as_csv(root: Path) -> Path:
+    """Turn the tables into those of the CSV release."""
+    _, names, *rows = (root / ATTRIBUTES).read_text().splitlines()
+    lines = [f"image_id,{','.join(names.split())}", *(",".join(row.split()) for row in rows)]
+    (root / "list_attr_celeba.csv").write_text("\r\n".join([*lines, ""]))
+    parts = (root / PARTITION).read_text().replace(" ", ",")
+    (root / "list_eval_partition.csv").write_text(f"image_id,partition\n{parts}")
+    for name in (ATTRIBUTES, PARTITION):
+        (root / name).unlink()
+    return root
+
+
+def zeros(root: Path) -> Path:
+    """Write 0 instead of -1."""
+    text = (root / ATTRIBUTES).read_text()
+    (root / ATTRIBUTES).write_text(text.replace("-1", " 0"))
+    return root
+
+
+def marked(root: Path) -> Path:
+    """Start the tables with a byte order mark, in capitals."""
+    for name in (ATTRIBUTES, PARTITION):
+        text = (root / name).read_text()
+        (root / name).unlink()
+        (root / name.upper()).write_text(text, encoding="utf-8-sig")
+    return root
+
+
+def png(root: Path) -> Path:
+    """Store the images losslessly; the tables still name .jpg."""
+    for path in (root / "img_align_celeba").iterdir():
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+        path.unlink()
+    return root
+
+
+def nested(root: Path) -> Path:
+    (root / "img_align_celeba").rename(root / "inner")
+    (root / "img_align_celeba").mkdir()
+    (root / "inner").rename(root / "img_align_celeba/img_align_celeba")
+    return root
+
+
+@pytest.mark.parametrize("change", [as_csv, zeros, marked, png, nested])
+@pytest.mark.parametrize("other", [None, as_csv])
+def test_forms_of_the_release(celeba: Path, change: object, other: object) -> None:
+    """All say the same of the same images."""
+    wanted = {Path(unit.key).stem: (unit.split, unit.label) for unit in listing(celeba).units}
+    assert callable(change)
+    change(celeba)
+    if callable(other) and change not in (as_csv, marked):
+        other(celeba)
+    found = listing(celeba)
+    assert {Path(unit.key).stem: (unit.split, unit.label) for unit in found.units} == wanted
+    assert not found.dropped
+
+
+# ------------------------------------------------------------------------------ CelebAMask-HQ
+
+HQ, ORIGINS = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
+
+
+@pytest.fixture
+def hq(tree: Tree) -> Path:
+    """40 faces, of which every fourth is male, with a mask of its hair."""
+    root = tree({"CelebA-HQ-img": 0, "CelebAMask-HQ-mask-anno/0": 40})
+    for i, path in enumerate(sorted((root / "CelebAMask-HQ-mask-anno/0").iterdir())):
+        shutil.copy(path, root / f"CelebA-HQ-img/{i}.png")
+        path.rename(path.with_name(f"{i:05d}_hair.png"))
+    rows = [f"{i}.jpg  {-1} {1 - 2 * (i % 4 > 0)}  1\n" for i in range(40)]
+    (root / HQ).write_text(f"40\n{NAMES}\n" + "".join(rows))
+    origins = [f"{i}      {100 + i}     {101 + i:06d}.jpg\n" for i in range(40)]
+    (root / ORIGINS).write_text("idx     orig_idx     orig_file\n" + "".join(origins))
+    return root
+
+
+def test_celebamask_hq_is_split_at_random(hq: Path) -> None:
+    """A tenth of each class is for test, and a tenth of the rest for validation."""
+    found = listing(hq, test=0.1, validation=0.1, seed=3)
+    counts = Counter((unit.split, unit.label) for unit in found.units)
+    assert counts == {
+        ("test", "male"): 1,
+        ("validation", "male"): 1,
+        ("train", "male"): 8,
+        ("test", "female"): 3,
+        ("validation", "female"): 3,
+        ("train", "female"): 24,
+    }
+    for unit in found.units:
+        assert unit.key.startswith("CelebA-HQ-img/")
+        assert unit.label == ("female" if int(Path(unit.key).stem) % 4 else "male")
+    splits = [{u.key: u.split for u in listing(hq, seed=seed).units} for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv"])
+def test_celebamask_hq_is_split_as_celeba_is(hq: Path, suffix: str) -> None:
+    parts = [f"{101 + i:06d}.jpg {i % 8 % 3}\n" for i in range(50)]
+    text = "".join(parts) if suffix == ".txt" else "a,b\n" + "".join(parts).replace(" ", ",")
+    (hq / f"list_eval_partition{suffix}").write_text(text)
+    for unit in listing(hq).units:
+        split = int(Path(unit.key).stem) % 8 % 3
+        assert unit.split == ("train", "validation", "test")[split]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: (root / ORIGINS).unlink(), f"to split CelebA-HQ by it, add {ORIGINS}"),
+        (lambda root: edit(root, ORIGINS, "000105.jpg", ""), f"{ORIGINS}, line 6: two numbers and"),
+        (
+            lambda root: edit(root, ORIGINS, "000105", "000999"),
+            f"{ORIGINS}, line 6: 4: 000999 is not in {PARTITION}",
+        ),
+        (
+            lambda root: edit(root, ORIGINS, "\n4 ", "\n3 "),
+            f"{ORIGINS}, line 6: 3 for the second time",
+        ),
+        (lambda root: edit(root, ORIGINS, "\n4 ", "\n77 "), f"line 7: 4.jpg is not in {ORIGINS}"),
+        (
+            lambda root: (root / "list_attr_celeba.csv").write_text("image_id,Male\n"),
+            f"{HQ} and list_attr_celeba.csv are two tables for the same; keep one",
+        ),
+    ],
+)
+def test_faults_of_celebamask_hq(hq: Path, spoil: Callable[[Path], object], message: str) -> None:
+    parts = [f"{101 + i:06d}.jpg {i % 3}\n" for i in range(40)]
+    (hq / PARTITION).write_text("".join(parts))
+    assert len(listing(hq).units) == 40
+    spoil(hq)
+    with pytest.raises(DataError, match=re.escape(message)):
+        listing(hq)
+
+
+# ------------------------------------------------------------------------------------- faults
+
+
 def test_images_that_are_not_listed_are_counted(celeba: Path) -> None:
     for name in ("100.jpg", "101.jpg"):
         shutil.copy(celeba / "img_align_celeba/000.jpg", celeba / "img_align_celeba" / name)
     found = listing(celeba)
     assert len(found.units) == 8
-    assert found.dropped == (Dropped("not in list_attr_celeba.txt", 2),)
+    assert found.dropped == (Dropped(NOT_LISTED, 2),)
 
 
 def test_listed_image_that_is_missing(celeba: Path) -> None:
     (celeba / "img_align_celeba/005.jpg").unlink()
-    with pytest.raises(DataError, match=r"005\.jpg of list_attr_celeba\.txt does not exist"):
+    with pytest.raises(DataError, match=r"list_attr_celeba\.txt, line 8: 005\.jpg does not exist"):
         listing(celeba)
 
 
 def test_two_images_of_a_name(celeba: Path) -> None:
     shutil.copytree(celeba / "img_align_celeba", celeba / "img_celeba")
-    with pytest.raises(DataError, match=r"img_celeba/000\.jpg and img_align_celeba/000\.jpg"):
+    with pytest.raises(
+        DataError, match=r"img_align_celeba/000\.jpg and img_celeba/000\.jpg have the same"
+    ):
         listing(celeba)
 
 
@@ -118,11 +259,11 @@ def test_two_images_of_a_name(celeba: Path) -> None:
 def test_missing_or_double_list(celeba: Path, name: str) -> None:
     (celeba / "old").mkdir()
     shutil.copy(celeba / name, celeba / "old" / name)
-    with pytest.raises(DataError, match=rf"old/{name}.* same name"):
+    with pytest.raises(DataError, match=rf"{name} and old/{name} are two tables for the same"):
         listing(celeba)
     (celeba / "old" / name).unlink()
     (celeba / name).unlink()
-    with pytest.raises(DataError, match=f"no {name}"):
+    with pytest.raises(DataError, match=f"no {name} \\(or .csv\\)"):
         listing(celeba)
 
 
@@ -134,19 +275,24 @@ def test_missing_or_double_list(celeba: Path, name: str) -> None:
         (ATTRIBUTES, "8\n", "²\n", "line 1: the number of images is expected"),
         (ATTRIBUTES, "8\n", "9\n", "8 images, but line 1 says 9"),
         (ATTRIBUTES, "Male", "male", "line 2: no attribute Male"),
-        (ATTRIBUTES, "002.jpg  1", "002.jpg  0", "line 5: a name and 3 of -1, 1 are expected"),
-        (ATTRIBUTES, "002.jpg  1", "002.jpg", "line 5: a name and 3 of -1, 1 are expected"),
-        (ATTRIBUTES, "002.jpg  1", "002.jpg 1 1", "line 5: a name and 3 of -1, 1 are expected"),
-        (ATTRIBUTES, "002.jpg  1", "002.jpg,1", "line 5: a name and 3 of -1, 1 are expected"),
+        (ATTRIBUTES, "002.jpg  1", "002.jpg  0", "line 5: a name and 3 of -1, 1 (or of 0, 1) are"),
+        (ATTRIBUTES, "002.jpg  1", "002.jpg", "line 5: a name and 3 of -1, 1 (or of 0, 1) are"),
+        (ATTRIBUTES, "002.jpg  1", "002.jpg 1 1", "line 5: a name and 3 of -1, 1 (or of 0, 1) are"),
+        (ATTRIBUTES, "002.jpg  1", "002.jpg,1", "line 5: a name and 3 of -1, 1 (or of 0, 1) are"),
         (ATTRIBUTES, "002.jpg", "001.jpg", "line 5: 001.jpg for the second time"),
-        (ATTRIBUTES, "002.jpg", "102.jpg", "002.jpg stands in one of"),
-        (PARTITION, "002.jpg 0", "002.jpg 3", "line 3: a name and 0, 1 or 2 are expected"),
-        (PARTITION, "002.jpg 0", "002.jpg", "line 3: a name and 0, 1 or 2 are expected"),
-        (PARTITION, "002.jpg 0", "002.jpg 0 0", "line 3: a name and 0, 1 or 2 are expected"),
-        (PARTITION, "002.jpg 0", "002.jpg train", "line 3: a name and 0, 1 or 2 are expected"),
+        (ATTRIBUTES, "002.jpg", "102.jpg", "line 5: 102.jpg does not exist below"),
+        (PARTITION, "002.jpg 0", "002.jpg 3", "line 3: a name and 0, 1 or 2 are"),
+        (PARTITION, "002.jpg 0", "002.jpg", "line 3: a name and 0, 1 or 2 are"),
+        (PARTITION, "002.jpg 0", "002.jpg 0 0", "line 3: a name and 0, 1 or 2 are"),
+        (PARTITION, "002.jpg 0", "002.jpg train", "line 3: a name and 0, 1 or 2 are"),
         (PARTITION, "002.jpg 0\n", "001.jpg 2\n", "line 3: 001.jpg for the second time"),
-        (PARTITION, "002.jpg 0\n", "", "002.jpg stands in one of"),
-        (PARTITION, "007.jpg 2\n", "007.jpg 2\n008.jpg 2\n", "008.jpg stands in one of"),
+        (PARTITION, "002.jpg 0\n", "", f"{ATTRIBUTES}, line 5: 002.jpg is not in {PARTITION}"),
+        (
+            PARTITION,
+            "007.jpg 2\n",
+            "007.jpg 2\n008.jpg 2\n",
+            "line 9: 008.jpg is not in the table of attributes",
+        ),
     ],
 )
 def test_malformed_lists(celeba: Path, name: str, old: str, new: str, message: str) -> None:
@@ -156,10 +302,30 @@ def test_malformed_lists(celeba: Path, name: str, old: str, new: str, message: s
         listing(celeba)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("attr", "Male", "male", "line 1: no attribute Male among 'Bald male Young'"),
+        ("attr", "image_id,Bald,Male,Young", "", "line 2: no attribute Male among"),
+        ("attr", "002.jpg,1", "002.jpg,2", "line 4: a name and 3 of -1, 1 (or of 0, 1) are expe"),
+        ("attr", "002.jpg,1", '002.jpg,"1', "line 9: unexpected end of data"),
+        ("attr", "002.jpg", "001.jpg", "line 4: 001.jpg for the second time, as in "),
+        ("eval_partition", "002.jpg,0", "002.jpg,5", "line 4: a name and 0, 1 or 2 are expected"),
+        ("eval_partition", "002.jpg,0", "2,002.jpg,0", "line 4: a name and 0, 1 or 2 are expect"),
+    ],
+)
+def test_malformed_csv_tables(celeba: Path, name: str, old: str, new: str, message: str) -> None:
+    as_csv(celeba)
+    (path,) = celeba.glob(f"list_{name}*.csv")
+    edit(celeba, path.name, old, new)
+    with pytest.raises(DataError, match=re.escape(f"{celeba}/{path.name}, {message}")):
+        listing(celeba)
+
+
 @pytest.mark.parametrize("name", [ATTRIBUTES, PARTITION])
-def test_list_that_is_no_text(celeba: Path, name: str) -> None:
+def test_list_that_is_not_text(celeba: Path, name: str) -> None:
     (celeba / name).write_bytes(b"\xff\xfe8\x00")
-    with pytest.raises(DataError, match=rf"{name}: no text"):
+    with pytest.raises(DataError, match=rf"{name}: not UTF-8 text"):
         listing(celeba)
 
 
