@@ -492,9 +492,10 @@ class Params(Settings):
     profile: str = Field(description="The profile that the values come from.")
     seeds: list[int] = Field(description="Seeds of the decomposition, for every classifier.")
     network_files: list[str] = Field(
+        [BUILT_IN],
         description="Files of all `classifiers`; `dxai use` lists them.\n"
         "The stage `network` watches each of them for each classifier. The first one, with the "
-        "built-in networks, is always there."
+        "built-in networks, is always there.",
     )
     repeat: RepeatParams = Field(
         RepeatParams(), description="Further seeds for some of the classifiers."

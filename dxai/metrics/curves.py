@@ -5,6 +5,7 @@ Shapes: N images, L levels, G groups, R resamples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,9 @@ def area(levels: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
-    """The 95% percentile interval of bootstrap samples (R,)."""
+    """The 95% percentile interval of bootstrap samples (R,); NaN if all of them are."""
+    if np.isnan(samples).all():
+        return math.nan, math.nan
     low, high = np.nanpercentile(samples, CONFIDENCE)
     return float(low), float(high)
 

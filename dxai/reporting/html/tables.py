@@ -247,7 +247,7 @@ def _mark(claim: Row, anchor: str, doubts: str) -> View:
         "symbol": SYMBOLS[words],
         "words": words,
         "difference": str(difference(claim)),
-        "detail": f"ours {measured(claim, 'ours_value')}, {other} {claim['other_value']:.3f}; "
+        "detail": f"ours {measured(claim, 'ours_value')}, {other} {fixed(claim['other_value'])}; "
         f"{claim['seeds']} {seeds}, {images}{doubts}",
         "href": f"#{anchor}" if claim["table"] == 1 else f"#table{claim['table']}",
     }

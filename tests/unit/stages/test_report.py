@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from dxai.stages import report
+from dxai.paths import CROSS, MANIFEST, OUTCOMES, SUMMARY
+from dxai.stages import report, tables
+from dxai.utils.files import read_json, write_json
 from tests.fixtures import write_results
 
 
@@ -38,3 +43,33 @@ def test_without_a_failed_row_it_ends_well(results: Path) -> None:
     table[table["status"] != "failed"].to_csv(path, index=False)
     report.main()
     assert "LRP" in (results / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_classifier_that_is_never_right_has_no_area_and_a_report(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its accuracy at the beginning of a curve is 0, by which every area is divided."""
+    params = report.load_params()
+    monkeypatch.setattr(tables, "load_params", lambda: params)
+    for path in (results.parent / "data").rglob(MANIFEST):
+        write_json(path, read_json(path) | {"layout": "textures", "options": {}})
+    for path in results.rglob(OUTCOMES):
+        frame = pd.read_parquet(path)
+        frame["prediction"] = (frame["label"] + 1) % 3
+        frame.to_parquet(path)
+    for name in (SUMMARY, CROSS):
+        for path in results.rglob(name):
+            content = read_json(path)
+            for row in content["rows"] if name == SUMMARY else [content["row"]]:
+                areas = [key for key in row if key.startswith("auc")]
+                row |= {"accuracy": 0.0} | dict.fromkeys(areas, math.nan)
+                row["status"] = row["status"].replace("failed", "unsupported")
+            write_json(path, content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tables.main()
+        report.main()
+    shown = re.sub(r"data:[^\"']+", "", (results / "report.html").read_text())
+    assert "LRP" in shown
+    assert not re.search(r"\b(nan|None)\b", shown)
