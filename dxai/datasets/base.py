@@ -148,6 +148,8 @@ class Listing:
         no rule names and was not read while listing.
     notes : tuple of str
         Remarks for the user that are not errors.
+    classes_drawn : bool
+        Whether the layout draws the class of a file, so that two equal files may differ in it.
     """
 
     class_names: tuple[str, ...]
@@ -156,6 +158,7 @@ class Listing:
     options: dict[str, Any] = field(default_factory=dict)
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+    classes_drawn: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,10 @@ class Reading:
         Split and encoded row of each sample.
     facts : dict
         For the data card, a resumed run and the search for duplicates, as JSON: ``unit``,
-        ``split``, ``digest`` of the first file, ``rows`` (split -> class -> images), ``dropped``
-        ([rule, count, split, class]), ``sizes`` ("WxH" -> images) and ``intensity`` (class ->
-        counts of pixel values in `BINS` bins; of large images every k-th pixel).
+        ``split``, ``label`` (that of the unit), ``digest`` of the first file, ``rows`` (split ->
+        class -> images), ``dropped`` ([rule, count, split, class]), ``sizes`` ("WxH" -> images)
+        and ``intensity`` (class -> counts of pixel values in `BINS` bins; of large images every
+        k-th pixel).
     """
 
     rows: list[tuple[str, dict[str, Any]]]
@@ -93,6 +94,7 @@ class Reader:
             {
                 "unit": unit.key,
                 "split": unit.split,
+                "label": unit.label,
                 "digest": digests.get(unit.files[0].name, "") if unit.files else "",
                 "rows": counts,
                 "dropped": dropped,

@@ -122,9 +122,13 @@ def _report(name: str, manifest: dict[str, Any]) -> None:
         first = f", first {row['first']}" if row["first"] else ""
         print(f"prepare {name}: left out {row['images']} ({row['rule']}{first}) {where}".rstrip())
     twins = manifest["duplicates"]
-    if twins["across"]:
-        one, other = twins["examples"][0]
-        print(f"prepare {name}: {twins['across']} files are in two splits, first {one} = {other}")
+    for kind, examples, where in (
+        ("across", "examples", "in two splits"),
+        ("classes", "class_examples", "under two classes"),
+    ):
+        if twins[kind]:
+            one, other = twins[examples][0]
+            print(f"prepare {name}: {twins[kind]} files are {where}, first {one} = {other}")
 
 
 def _check_release(

@@ -32,6 +32,7 @@ from dxai.utils.progress import Progress
 
 JOURNAL = "journal.jsonl"
 DUPLICATE = "the same file as one of another split"
+TWO_CLASSES = "the same file as one of another class"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Target:
     shard_bytes : int
         A shard is closed at this size.
     duplicates : {'report', 'drop', 'refuse'}
-        Handling of files that another split has too.
+        Handling of files that another split or class has too.
     origin, licence, paper
         For the data card.
     """
@@ -255,19 +256,27 @@ def _resume(journal: Path, writers: dict[str, _SplitWriter], statistics: Statist
 
 
 def _judge(reading: Reading, statistics: Statistics, policy: str) -> None:
-    """Apply the policy to a file that another split has too."""
+    """Apply the policy to a file that another split or class has too."""
     facts = reading.facts
-    first = statistics.first_of(facts)
-    if first is None or first[0] == facts["split"]:
+    twin = statistics.twin_of(facts)
+    if twin is None or not (twin.other_class or twin.split != facts["split"]):
         return
     if policy == "refuse":
+        names = [
+            f"{unit} ({split}, class {label!r})" if twin.other_class else f"{unit} ({split})"
+            for unit, split, label in (
+                (facts["unit"], facts["split"], facts["label"]),
+                (twin.unit, twin.split, twin.label),
+            )
+        ]
         raise DataError(
-            f"{facts['unit']} ({facts['split']}) and {first[1]} ({first[0]}) are the same file; "
-            "remove one, or set prepare.duplicates to drop or report"
+            f"{names[0]} and {names[1]} are the same file; remove one, or set "
+            "prepare.duplicates to drop or report"
         )
     if policy == "drop":
+        rule = DUPLICATE if twin.split != facts["split"] else TWO_CLASSES
         for split, counts in facts["rows"].items():
-            facts["dropped"] += [[DUPLICATE, n, split, label] for label, n in counts.items()]
+            facts["dropped"] += [[rule, n, split, label] for label, n in counts.items()]
         facts |= {"rows": {}, "sizes": {}, "intensity": {}}
         reading.rows.clear()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,15 @@ from dxai.datasets.base import SPLITS, Listing
 
 MOST_NAMED = 20
 """Number of duplicates that are named; the rest are only counted."""
+
+
+class Twin(NamedTuple):
+    """An earlier unit with the same file."""
+
+    split: str
+    unit: str
+    label: str
+    other_class: bool  # whether the file has another class there
 
 
 class Statistics:
@@ -23,10 +32,18 @@ class Statistics:
         self._first_dropped: dict[tuple[str, str, str], str] = {}  # the same to a file or unit
         self.sizes: Counter[str] = Counter()  # "WxH" of the image files to images
         self.intensity: dict[str, np.ndarray] = {}  # class to the histogram of its pixel values
-        # Numbers of files equal to an earlier one, and pairs of names of those ``across`` splits.
-        self.duplicates: dict[str, Any] = {"within": 0, "across": 0, "examples": []}
+        # Numbers of files equal to an earlier one, ``within`` a split, ``across`` two splits, and
+        # under two ``classes`` in either case, with pairs of names of the last two.
+        self.duplicates: dict[str, Any] = {
+            "within": 0,
+            "across": 0,
+            "examples": [],
+            "classes": 0,
+            "class_examples": [],
+        }
         self.shards: dict[str, list[str]] = {}  # split to names, once written
-        self._first: dict[str, tuple[str, str]] = {}
+        self._first: dict[str, tuple[str, str, str]] = {}
+        self._classes_drawn = listing.classes_drawn
         for one in listing.dropped:
             self._drop((one.rule, one.split, one.label), one.count, *one.files[:1])
 
@@ -35,9 +52,14 @@ class Statistics:
         """Number of images kept."""
         return sum(sum(counts.values()) for counts in self.counts.values())
 
-    def first_of(self, facts: dict[str, Any]) -> tuple[str, str] | None:
-        """Split and name of the earlier unit with the same content, if there is one."""
-        return self._first.get(facts["digest"])
+    def twin_of(self, facts: dict[str, Any]) -> Twin | None:
+        """Find the earlier unit with the same content, if there is one."""
+        first = self._first.get(facts["digest"])
+        if first is None or first[1] == facts["unit"]:
+            return None
+        labels = {first[2], facts["label"]}
+        other_class = not self._classes_drawn and len(labels) > 1 and "" not in labels
+        return Twin(*first, other_class)
 
     def add(self, facts: dict[str, Any]) -> None:
         """Count one unit."""
@@ -74,12 +96,14 @@ class Statistics:
             self._first_dropped.setdefault(key, name)
 
     def _note_duplicate(self, facts: dict[str, Any]) -> None:
-        if not facts["digest"]:
+        twin = self.twin_of(facts)
+        if twin is None:
+            if facts["digest"]:
+                self._first[facts["digest"]] = facts["split"], facts["unit"], facts["label"]
             return
-        first = self._first.setdefault(facts["digest"], (facts["split"], facts["unit"]))
-        if first[1] == facts["unit"]:
-            return
-        across = first[0] != facts["split"]
+        across = twin.split != facts["split"]
         self.duplicates["across" if across else "within"] += 1
-        if across and len(self.duplicates["examples"]) < MOST_NAMED:
-            self.duplicates["examples"].append([first[1], facts["unit"]])
+        self.duplicates["classes"] += twin.other_class
+        for kind, found in (("examples", across), ("class_examples", twin.other_class)):
+            if found and len(self.duplicates[kind]) < MOST_NAMED:
+                self.duplicates[kind].append([twin.unit, facts["unit"]])

@@ -67,7 +67,9 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         seed=options.seed,
     )
     dropped = files.unused(units, lambda name: Dropped(NO_IMAGE))
-    return Listing(CLASSES, by_split(units), read, options.model_dump(), dropped)
+    return Listing(
+        CLASSES, by_split(units), read, options.model_dump(), dropped, classes_drawn=True
+    )
 
 
 def read_noisy(

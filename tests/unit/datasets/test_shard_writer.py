@@ -9,18 +9,20 @@ import sys
 import textwrap
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from filelock import FileLock
 
-from dxai.datasets.base import DataError, Dropped, File, Listing, Load, Sample, Unit
-from dxai.datasets.shard_writer import DUPLICATE, write_dataset
+from dxai.datasets.base import SPLITS, DataError, Dropped, File, Listing, Load, Sample, Unit
+from dxai.datasets.shard_writer import DUPLICATE, TWO_CLASSES, write_dataset
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import LocalSource
+from dxai.datasets.splits import by_split
 from tests.listings import no_files, noise_listing, read_noise, target_of, write_noise
 
 ROOT = Path(__file__).parents[3]
@@ -299,6 +301,8 @@ def test_duplicates_are_reported(tmp_path: Path, twins: tuple[Listing, LocalSour
         "within": 1,
         "across": 1,
         "examples": [["test/0", "train/1"]],
+        "classes": 0,
+        "class_examples": [],
     }
     assert manifest["counts"]["train"] == {"a": 3, "b": 3}
     assert "test/0 = train/1" in (tmp_path / "noise/card.html").read_text()
@@ -326,6 +330,60 @@ def test_duplicates_across_splits_are_refused(
         write_dataset(target_of(tmp_path, duplicates="refuse"), *twins)
 
 
+def read_one(unit: Unit, load: Load) -> Iterator[Sample]:
+    load(unit.files[0])
+    yield Sample(np.zeros((8, 8, 3), np.uint8), unit.split, unit.label, unit.key, "", "")
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Callable[[str], tuple[Listing, LocalSource]]:
+    """`labelled(elsewhere)`: a file of class a in train, and the same of class b elsewhere."""
+
+    def make(elsewhere: str) -> tuple[Listing, LocalSource]:
+        names = [f"{split}/{label}/0" for split in SPLITS for label in "ab"]
+        names += [f"{split}/{label}/1" for split in SPLITS for label in "ab"]
+        contents = {name: name for name in names} | {"train/a/0": "same", elsewhere: "same"}
+        for name, text in contents.items():
+            (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "raw" / name).write_text(text)
+        source = LocalSource(tmp_path / "raw")
+        units = [
+            Unit(file.name, file.name.split("/")[0], (file,), file.name.split("/")[1])
+            for file in source.files()
+        ]
+        return Listing(("a", "b"), by_split(units), read_one), source
+
+    return make
+
+
+@pytest.mark.parametrize("elsewhere", ["train/b/0", "test/b/1"])
+def test_a_file_under_two_classes_is_seen(
+    tmp_path: Path,
+    labelled: Callable[[str], tuple[Listing, LocalSource]],
+    elsewhere: str,
+) -> None:
+    """Within a split and across; equal files whose class is drawn say nothing."""
+    listing, source = labelled(elsewhere)
+    first, second = sorted(("train/a/0", elsewhere))
+    manifest = write_dataset(target_of(tmp_path), listing, source)
+    assert manifest["duplicates"]["classes"] == 1
+    assert manifest["duplicates"]["class_examples"] == [[first, second]]
+    assert f"{first} = {second}" in (tmp_path / "noise/card.html").read_text()
+
+    manifest = write_dataset(target_of(tmp_path, duplicates="drop"), listing, source)
+    (dropped,) = manifest["dropped"]
+    assert dropped["first"] == second
+    assert dropped["rule"] == (TWO_CLASSES if elsewhere.startswith("train") else DUPLICATE)
+
+    classes = {name: name.split("/")[1] for name in (first, second)}
+    message = rf"{second} \(\w+, class '{classes[second]}'\) and {first} \(\w+, class "
+    with pytest.raises(DataError, match=message):
+        write_dataset(target_of(tmp_path, duplicates="refuse"), listing, source)
+
+    drawn = replace(listing, classes_drawn=True)
+    assert write_dataset(target_of(tmp_path), drawn, source)["duplicates"]["classes"] == 0
+
+
 def test_a_resumed_run_remembers_duplicates(
     tmp_path: Path, twins: tuple[Listing, LocalSource]
 ) -> None:
@@ -336,7 +394,8 @@ def test_a_resumed_run_remembers_duplicates(
         write_dataset(target, replace(listing, read=reader), source)
     manifest = write_dataset(target, listing, source)
     assert manifest["counts"]["train"] == {"a": 2, "b": 2}
-    assert manifest["duplicates"] == {"within": 1, "across": 1, "examples": [["test/0", "train/1"]]}
+    assert manifest["duplicates"]["within"] == manifest["duplicates"]["across"] == 1
+    assert manifest["duplicates"]["examples"] == [["test/0", "train/1"]]
 
 
 def _stop_at(unit: Unit, load: Load, key: str) -> Iterator[Sample]:
