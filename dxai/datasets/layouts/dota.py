@@ -1,34 +1,33 @@
 """Layout `dota`: aerial images with rotated boxes, cut into patches with and without cars.
 
-`images/NAME.png` and `labelTxt/NAME.txt` beside it, anywhere in the source. A label file may begin
-with the lines `imagesource:` and `gsd:`; every other line is a box: eight coordinates, category
-and optionally whether the box is difficult.
+`NAME.png` and `NAME.txt`, each in any folder of the source. A label file may begin with the lines
+`imagesource:` and `gsd:`; every other line is a box: eight coordinates, category and optionally
+whether the box is difficult.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections import Counter
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import shapely
-from PIL import Image, ImageDraw
 from pydantic import Field
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import parse
-from dxai.datasets.base import DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
-from dxai.datasets.images import EXTENSIONS, open_image, resize
+from dxai.datasets.base import DataError, Dropped, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.images import open_image, resize
 from dxai.datasets.layouts.class_folders import Files
+from dxai.datasets.layouts.dota_labels import CAR, Boxes, pair, parse_labels
+from dxai.datasets.layouts.spelling import listed
 from dxai.datasets.samples import dota
-from dxai.datasets.source import Source, suffix
+from dxai.datasets.source import Source
 from dxai.datasets.splits import SplitOptions, by_split, draw_splits
 
 CLASSES = ("cars", "none")
-CAR, VEHICLES = "small-vehicle", ("small-vehicle", "large-vehicle")
 PARTIAL = "a vehicle in it, but not enough of a small one"
 TOO_SMALL = "an image smaller than a patch"
 
@@ -58,95 +57,58 @@ class DotaOptions(SplitOptions):
     small_images: Literal["skip", "pad"] = Field(
         "skip", description="Handling of an image smaller than a patch; padding is black."
     )
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The boxes of an image."""
-
-    corners: np.ndarray  # float64, (N, 4, 2), x and y in pixels
-    is_car: np.ndarray  # bool, (N,)
-    is_vehicle: np.ndarray  # bool, (N,)
+    labels: str | None = Field(
+        None,
+        description="Folder of the label files to use, where images have several.\n"
+        "For example labelTxt-v1.5; null: all but upright boxes (`*reclabelTxt`, `*_hbb`).",
+    )
 
 
 def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> Listing:
     """List the images; each goes to one split with all its patches.
 
-    Images without labels, labels without an image and malformed lines raise `DataError`.
+    Labels without a small vehicle, two label files of an image and malformed lines raise
+    `DataError`.
     """
     options = parse(DotaOptions, dataset.options, "options")
     files = Files(source)
-    pairs = _pairs(files)
+    pairs, dropped = pair(files.all, options.labels, source.name)
     boxes = []
     for _, label in pairs:
-        text = source.load(label).decode("utf-8-sig", "replace")
-        boxes.append(parse_labels(text, f"{source.name}/{label.name}", options.difficult))
-    splits = _assign([bool(found.is_car.any()) for found in boxes], options)
+        text = source.load(files.all[label]).decode("utf-8-sig", "replace")
+        boxes.append(parse_labels(text, f"{source.name}/{label}", options.difficult))
+    unknown = Counter(category for found in boxes for category in found.unknown)
+    others = listed(f"{name} ({count})" for name, count in unknown.most_common())
+    with_cars = [bool(found.is_car.any()) for found in boxes]
+    if not any(with_cars):
+        raise DataError(
+            f"{source.name}: no box of {CAR} in {len(boxes)} label files; unknown categories in "
+            f"them are {others}"
+        )
     units = [
-        Unit(image.name, split, (image,), "", image.name, (found,))
-        for (image, _), found, split in zip(pairs, boxes, splits, strict=True)
+        Unit(
+            image,
+            split,
+            (files.all[image],),
+            group=image,
+            about=(found,),
+            classes=CLASSES if cars else CLASSES[1:],
+        )
+        for (image, _), found, cars, split in zip(
+            pairs, boxes, with_cars, _assign(with_cars, options), strict=True
+        )
     ]
     read = functools.partial(
         read_patches, options=options, image_size=prepare.image_size, channels=dataset.channels
     )
-    return Listing(CLASSES, by_split(units), read, options.model_dump())
+    notes = (f"boxes of unknown categories count as background: {others}",) if unknown else ()
+    return Listing(CLASSES, by_split(units), read, options.model_dump(), tuple(dropped), notes)
 
 
-def _pairs(files: Files) -> list[tuple[File, File]]:
-    """Pair each image with its labels."""
-    labels = {n: f for n, f in files.all.items() if PurePosixPath(n).parent.name == "labelTxt"}
-    pairs = []
-    for name, file in files.all.items():
-        path = PurePosixPath(name)
-        if path.parent.name != "images" or suffix(name) not in EXTENSIONS:
-            continue
-        wanted = (path.parent.parent / "labelTxt" / path.stem).as_posix() + ".txt"
-        if wanted not in labels:
-            raise DataError(f"{files.source.name}/{name}: no labels ({wanted})")
-        pairs.append((file, labels.pop(wanted)))
-    if labels:
-        raise DataError(f"{files.source.name}/{min(labels)}: no image of this name in images/")
-    if len(pairs) < 3:
-        raise DataError(
-            f"{files.source.name}: {len(pairs)} images in images/; three splits take at least 3"
-        )
-    return pairs
-
-
-def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
-    """Parse a label file; with `difficult`, boxes marked difficult may be cars.
-
-    `DataError` names the file, `where`, and the line that is neither a header nor a box.
-    """
-    corners, cars, vehicles = [], [], []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words or line.lower().startswith(("imagesource:", "gsd:")):
-            continue
-        try:
-            points = [float(word) for word in words[:8]]
-            hard = int(words[9]) if len(words) > 9 else 0
-        except ValueError:
-            points, hard = [], 0
-        # A category that is a number is an extra coordinate.
-        if (
-            len(points) < 8
-            or len(words) not in (9, 10)
-            or not np.isfinite(points).all()
-            or words[8].lstrip("-").replace(".", "", 1).isdigit()
-        ):
-            raise DataError(
-                f"{where}, line {number}: eight coordinates, a category and perhaps a difficulty "
-                f"are expected, not {line[:80]!r}"
-            )
-        corners.append(points)
-        cars.append(words[8] == CAR and (difficult or not hard))
-        vehicles.append(words[8] in VEHICLES)
-    return Boxes(
-        np.asarray(corners, np.float64).reshape(-1, 4, 2),
-        np.asarray(cars, bool),
-        np.asarray(vehicles, bool),
-    )
+def outlines(corners: np.ndarray) -> np.ndarray:
+    """Polygons of boxes, (N, 4, 2); crossed corners make a bow tie and mean its hull."""
+    shapes = shapely.polygons(corners)
+    return np.where(shapely.is_valid(shapes), shapes, shapely.convex_hull(shapes))
 
 
 def coverage(corners: np.ndarray, patches: np.ndarray) -> np.ndarray:
@@ -164,9 +126,7 @@ def coverage(corners: np.ndarray, patches: np.ndarray) -> np.ndarray:
     ndarray
         (N, P), in [0, 1]. A box without area counts as a point: 1 in the patches that hold it.
     """
-    shapes = shapely.polygons(corners)
-    # Corners in a crossed order make a bow tie; the intended box is their hull.
-    shapes = np.where(shapely.is_valid(shapes), shapes, shapely.convex_hull(shapes))
+    shapes = outlines(corners)
     area = shapely.area(shapes)
     flat = area == 0
     windows = shapely.box(*np.asarray(patches, np.float64).T)
@@ -222,6 +182,10 @@ def read_patches(
         if label < 0:
             continue
         left, top, right, bottom = box
+        mask = None
+        if label == 0:
+            cars = boxes.corners[boxes.is_car] - (left, top)
+            mask = draw_mask(cars, right - left, bottom - top)
         yield Sample(
             resize(np.asarray(picture.crop(box)), image_size),
             unit.split,
@@ -229,21 +193,31 @@ def read_patches(
             f"{unit.key}/y{top:05d}-x{left:05d}",
             unit.group,
             f"{unit.key} rows {top}-{bottom - 1}, columns {left}-{right - 1}",
-            mask=resize(_mask(boxes, box), image_size, is_mask=True) if label == 0 else None,
+            mask=resize(mask, image_size, is_mask=True) if mask is not None else None,
             size=size,
         )
 
 
-def _mask(boxes: Boxes, patch: Sequence[int]) -> np.ndarray:
-    """Mask of the cars in a patch, (patch, patch), 255 inside."""
-    mask = Image.new("L", (patch[2] - patch[0], patch[3] - patch[1]))
-    pen = ImageDraw.Draw(mask)
-    corner, far = np.asarray(patch[:2]), np.asarray(patch[2:])
-    cars = boxes.corners[boxes.is_car]
-    near = (cars.max(1) > corner).all(1) & (cars.min(1) < far).all(1)
-    for corners in cars[near] - corner:
-        pen.polygon([tuple(point) for point in corners], fill=255)
-    return np.asarray(mask)
+def draw_mask(cars: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Mask of boxes, (N, 4, 2): uint8, (height, width), the share of each pixel inside, of 255."""
+    mask = np.zeros((height, width))
+    for corners, outline in zip(cars, outlines(cars), strict=True):
+        low = np.floor(corners.min(0)).clip(0).astype(int)
+        high = np.maximum(np.ceil(corners.max(0)).astype(int), low + 1).clip(None, (width, height))
+        if (low >= high).any():
+            continue
+        columns, rows = high - low
+        pixels = patch_grid(columns, rows, 1, 1) + np.tile(low, 2)
+        x, y = (pixels[:, :2] + 0.5).T
+        inside = shapely.contains_xy(outline, x, y).astype(float)
+        # Only a pixel whose centre is near the outline can be inside in part. A box without area,
+        # which counts as a point, marks the pixels that hold it.
+        line = shapely.boundary(outline) if outline.area else outline
+        near = shapely.distance(shapely.points(x, y), line) < 0.75
+        inside[near] = coverage(corners[None], pixels[near])[0] * (outline.area or 1)
+        part = mask[low[1] : high[1], low[0] : high[0]]
+        np.maximum(part, inside.reshape(part.shape), out=part)
+    return (255 * mask.clip(0, 1)).round().astype(np.uint8)
 
 
 def _assign(with_cars: list[bool], options: DotaOptions) -> list[str]:
@@ -263,6 +237,6 @@ LAYOUT = Layout(
     "academic use only; images of Google Earth under its own terms",
     lambda options: (172465, 20696),
     options=DotaOptions,
-    fits=lambda names: any(PurePosixPath(name).parent.name == "labelTxt" for name in names),
-    looks_for="images/*.png and labelTxt/*.txt",
+    fits=lambda names: any("labeltxt" in name.lower().rpartition("/")[0] for name in names),
+    looks_for="labelTxt*/*.txt",
 )

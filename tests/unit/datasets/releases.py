@@ -107,6 +107,35 @@ def celebamask_hq(root: Path) -> None:
 BOX = "10 10 40 10 40 30 10 30 small-vehicle 0"
 
 
+@release("DOTA v1.0")
+def dota_1(root: Path) -> None:
+    for i in range(12):
+        split, name = ("train", "val")[i % 3 // 2], f"P{i:04d}"
+        labels = root / split / "labelTxt-v1.0"
+        aerial(root / split / "images", labels / "labelTxt", name, [BOX] * (i % 2))
+        upright = labels / f"{split}set_reclabelTxt"
+        aerial(root / split / "images", upright, name, [BOX] * (i % 2))
+
+
+@release("DOTA v1.0 in parts")
+def dota_parts(root: Path) -> None:
+    for i in range(12):
+        part = root / f"train/part{i % 3 + 1}/images"
+        aerial(part, root / "train/labelTxt", f"P{i:04d}", [BOX] * (i % 2))
+    image(root / "test/part1/images/P0099.png", 256)
+    (root / "test/test_info.json").write_text("{}")
+
+
+@release("DOTA v1.5 or v2.0 beside v1.0")
+def dota_1_and_1_5(root: Path) -> None:
+    for i in range(12):
+        images, name = root / "train/images/part1", f"P{i:04d}"
+        aerial(images, root / "train/labelTxt-v1.0", name, [])
+        folder = root / "train/labelTxt-v1.5/DOTA-v1.5_train"
+        aerial(images, folder, name, [BOX] * (i % 2))
+        aerial(images, Path(f"{folder}_hbb"), name, [BOX] * (i % 2))
+
+
 @release("DOTA in one folder")
 def dota(root: Path) -> None:
     for i in range(12):

@@ -15,7 +15,9 @@ from PIL import Image
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
-from dxai.datasets.layouts.dota import Boxes, classify, coverage, find, parse_labels, patch_grid
+from dxai.datasets.layouts.dota import LAYOUT, classify, coverage, draw_mask, find, patch_grid
+from dxai.datasets.layouts.dota_labels import Boxes, pair, parse_labels
+from dxai.datasets.leftovers import find_all
 from dxai.datasets.source import open_source
 from tests.listings import samples_of
 
@@ -95,6 +97,10 @@ def test_label_file_without_boxes(text: str) -> None:
         "1 2 3 4 5 6 7 inf small-vehicle 0",
         "1 2 3 4 5 6 7 8 small-vehicle easy",
         "1,2,3,4,5,6,7,8,small-vehicle,0",
+        "1 2 3 4 5 6 7 8 0",
+        "1 2 3 4 5 6 7 8 nan 0",
+        "small-vehicle 1 2 3 4 5 6 7 8",
+        "1 2 3 4 5 6 7 8 a rusty car 0",
         "1 2 3 4 5 6 7 8 9 10",
         "acquisition dates:2017-01-01",
     ],
@@ -103,6 +109,90 @@ def test_malformed_line_is_named(bad: str) -> None:
     text = HEAD + line(upright(0, 0, 2, 2)) + f"\n{bad}\n" + line(upright(0, 0, 3, 3))
     with pytest.raises(DataError, match=r"some/P1\.txt, line 4: .*" + re.escape(repr(bad)[:80])):
         parse_labels(text, "some/P1.txt")
+
+
+@pytest.mark.parametrize(
+    "word", ["Small_Vehicle", "small vehicle", "SMALL-VEHICLE", "small__vehicle"]
+)
+@pytest.mark.parametrize("difficult", [None, 0, 1])
+def test_categories_in_any_spelling(word: str, difficult: int | None) -> None:
+    boxes = boxes_of(line(upright(0, 0, 2, 2), word, difficult), difficult=False)
+    assert boxes.is_car.tolist() == [not difficult] and boxes.is_vehicle.tolist() == [True]
+    assert not boxes.unknown
+
+
+def test_unknown_categories_are_kept() -> None:
+    lines = [line(upright(0, 0, 2, 2), word) for word in ("Car", "plane", "Tennis_Court", "car")]
+    assert boxes_of(*lines).unknown == ("car", "car")
+
+
+# ------------------------------------------------------------------------ images and their labels
+
+
+def test_labels_of_every_release_as_unpacked() -> None:
+    """Parts of images, label folders of either depth, images of the test set, upright boxes."""
+    names = [
+        "train/images/part1/images/P0.png",
+        "train/part2/P1.png",
+        "train/labelTxt-v1.0/labelTxt/P0.txt",
+        "train/labelTxt-v1.0/trainset_reclabelTxt/P0.txt",
+        "train/labelTxt-v1.0/labelTxt/P1.txt",
+        "train/labelTxt-v1.0/labelTxt/P9.txt",
+        "val/images/P2.png",
+        "val/labelTxt-v1.5/DOTA-v1.5_val/P2.txt",
+        "val/labelTxt-v1.5/DOTA-v1.5_val_hbb/P2.txt",
+        "test/images/part1/P3.png",
+        "test/test_info.json",
+        "readme.txt",
+        "truth/mask/P0.png",
+    ]
+    pairs, dropped = pair(names, None, "dota")
+    assert pairs == [
+        ("train/images/part1/images/P0.png", "train/labelTxt-v1.0/labelTxt/P0.txt"),
+        ("train/part2/P1.png", "train/labelTxt-v1.0/labelTxt/P1.txt"),
+        ("val/images/P2.png", "val/labelTxt-v1.5/DOTA-v1.5_val/P2.txt"),
+    ]
+    assert {one.rule: one.files for one in dropped} == {
+        "upright boxes, beside the rotated ones": (names[3], names[8]),
+        "an image without labels": ("test/images/part1/P3.png",),
+        "labels without an image": ("train/labelTxt-v1.0/labelTxt/P9.txt",),
+    }
+
+
+TWO = [f"train/images/P{i}.png" for i in range(3)]
+TWO += [f"train/labelTxt-v1.{v}/labelTxt/P{i}.txt" for v in (0, 5) for i in range(3)]
+
+
+def test_two_label_files_of_an_image_are_named_until_a_folder_is_chosen() -> None:
+    message = (
+        "dota/train/images/P0.png has two label files, train/labelTxt-v1.0/labelTxt/P0.txt and "
+        "train/labelTxt-v1.5/labelTxt/P0.txt; set options.labels to the folder to use, "
+        "labelTxt-v1.0 or labelTxt-v1.5"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        pair(TWO, None, "dota")
+    pairs, dropped = pair(TWO, "labelTxt-v1.5", "dota")
+    assert [text for _, text in pairs] == TWO[6:]
+    assert dropped == [Dropped("labels outside labelTxt-v1.5", 3)]
+    with pytest.raises(DataError, match=r"0 images with labels .* 6 labels outside labelTxt-v2"):
+        pair(TWO, "labelTxt-v2.0", "dota")
+
+
+def test_equal_names_in_several_folders_go_with_the_nearest_labels() -> None:
+    """A label file belongs to one image: that of its own folder, not one that has none."""
+    names = [f"{split}/images/{i}.png" for split in ("a", "b", "test") for i in range(2)]
+    names += [f"{split}/labelTxt/{i}.txt" for split in ("a", "b") for i in range(2)]
+    pairs, (dropped,) = pair(names, None, "dota")
+    assert len(pairs) == 4
+    assert all(image.split("/")[0] == text.split("/")[0] for image, text in pairs)
+    assert dropped.files == ("test/images/0.png", "test/images/1.png")
+
+
+def test_two_images_of_a_label_file_are_named() -> None:
+    with pytest.raises(
+        DataError, match=r"images/1\.jpg and images/1\.png have the same label file"
+    ):
+        pair(["images/1.jpg", "images/1.png", "labelTxt/1.txt"], None, "dota")
 
 
 # --------------------------------------------------------------------------- covered shares
@@ -398,7 +488,7 @@ def test_classes_and_dropped_patches_add_up_to_the_grid(tree: Path, stride: int)
 
 
 def test_masks_are_the_cars(tree: Path) -> None:
-    """Upright cars at whole pixels, to one pixel at their edges; no mask without a car."""
+    """Upright cars at whole pixels, exactly; no mask without a car."""
     samples, _ = read(tree, patch=16, stride=10)
     for sample in samples:
         _, left, top = origin(sample)
@@ -406,16 +496,44 @@ def test_masks_are_the_cars(tree: Path) -> None:
             assert sample.mask is None
             continue
         y, x = np.mgrid[top : top + 16, left : left + 16]
-        inner, outer = (
-            sum(
-                (x >= x0 - w) & (x < x1 + w) & (y >= y0 - w) & (y < y1 + w)
-                for x0, y0, x1, y1 in ((2, 3, 10, 7), (28, 20, 36, 24))
-            )
-            for w in (0, 1)
+        inside = sum(
+            (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+            for x0, y0, x1, y1 in ((2, 3, 10, 7), (28, 20, 36, 24))
         )
         assert sample.mask is not None and sample.mask.any()
-        assert (sample.mask[inner > 0] == 255).all()
-        assert (sample.mask[outer == 0] == 0).all()
+        np.testing.assert_array_equal(sample.mask, 255 * inside)
+
+
+@pytest.mark.parametrize(
+    ("corners", "area"),
+    [
+        (upright(10, 10, 20, 15), 50),
+        (upright(10.25, 10.5, 20.75, 15), 10.5 * 4.5),
+        ([[10, 10], [50, 50], [50, 10], [10, 50]], 1600),  # crossed: the hull
+        ([[10, 10], [50, 10], [60, 30], [20, 30]], 800),  # skewed
+        ([[10, 10], [30, 10], [15, 15], [10, 30]], 100),  # with a corner inwards
+        (upright(-10, -10, 5, 4), 20),  # only a part of it in the mask
+        (upright(70, 0, 80, 9), 0),
+        ([[5.5, 5.5]] * 4, 1),  # without area: the pixel that holds it
+    ],
+)
+def test_area_of_a_mask_is_that_of_the_box(corners: object, area: float) -> None:
+    mask = draw_mask(np.array([corners], float), 64, 64)
+    assert mask.shape == (64, 64)
+    assert mask.sum() / 255 == pytest.approx(area, rel=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(box=box_params)
+def test_area_of_the_mask_of_a_rotated_box(box: tuple[float, ...]) -> None:
+    x, y, length, width, angle = box
+    mask = draw_mask(rotated(x + 20, y + 20, length, width, angle)[None], 64, 64)
+    assert mask.sum() / 255 == pytest.approx(length * width, rel=0.01)
+
+
+def test_boxes_that_overlap_count_once() -> None:
+    cars = np.array([upright(2, 2, 8, 8), upright(4, 4, 10, 10)], float)
+    assert (draw_mask(cars, 16, 16) == 255).sum() == 2 * 36 - 16
 
 
 def test_masks_of_smaller_patches_are_shares(tree: Path) -> None:
@@ -480,13 +598,37 @@ def test_gray_patches(tree: Path) -> None:
     assert sample.image.shape == (16, 16)
 
 
-def test_image_without_labels_and_labels_without_image(tree: Path) -> None:
+def test_images_without_labels_and_labels_without_image_are_counted(tree: Path) -> None:
     (tree / "val/labelTxt/P0009.txt").rename(tree / "val/labelTxt/P0099.txt")
-    with pytest.raises(DataError, match=r"val/images/P0009\.png: no labels"):
+    found = listing(tree)
+    assert len(found.units) == 11
+    assert {one.rule: one.files for one in found.dropped} == {
+        "an image without labels": ("val/images/P0009.png",),
+        "labels without an image": ("val/labelTxt/P0099.txt",),
+    }
+
+
+def test_unknown_categories_are_listed_and_are_background(tree: Path) -> None:
+    for path in (tree / "train/labelTxt").iterdir():
+        path.write_text(path.read_text().replace("small-vehicle", "car"))
+    (note,) = listing(tree).notes
+    assert note == "boxes of unknown categories count as background: car (8)"
+    for path in (tree / "val/labelTxt").iterdir():
+        path.write_text(path.read_text().replace("small-vehicle", "car"))
+    message = (
+        r"no box of small-vehicle in 12 label files; unknown categories in them are car \(12\)"
+    )
+    with pytest.raises(DataError, match=message):
         listing(tree)
-    (tree / "val/images/P0009.png").unlink()
-    with pytest.raises(DataError, match=r"val/labelTxt/P0099\.txt: no image"):
-        listing(tree)
+
+
+def test_a_split_without_cars_is_known_from_the_listing(tree: Path) -> None:
+    """Of two images with cars, none is drawn for validation."""
+    for i in range(0, 8, 2):
+        (tree / f"train/labelTxt/P{i:04d}.txt").write_text(HEAD)
+    dataset = DatasetParams(layout="dota", source=str(tree), channels=3)
+    with pytest.raises(DataError, match="class 'cars' has no images in split"):
+        find_all(LAYOUT, open_source(str(tree)), dataset, PrepareParams(image_size=16))
 
 
 def test_malformed_line_of_a_file_is_named(tree: Path) -> None:
@@ -504,7 +646,7 @@ def test_byte_order_mark_of_a_file(tree: Path) -> None:
 
 def test_too_few_images(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match=r"0 images in images/; three splits take at least 3"):
+    with pytest.raises(DataError, match=r"0 images with labels .*, three splits take at least 3"):
         listing(tmp_path)
 
 
@@ -520,7 +662,7 @@ def test_too_few_images(tmp_path: Path) -> None:
             "options.small_images is 'stretch'; it must be 'skip' or 'pad'",
         ),
         ({"validation": 0.5, "test": 0.5}, "must be below 1"),
-        ({"strid": 1}, "unknown 'strid'; valid are coverage, difficult, patch"),
+        ({"strid": 1}, "unknown 'strid'; valid are coverage, difficult, labels, patch"),
     ],
 )
 def test_bad_options(tree: Path, options: dict[str, object], message: str) -> None:
