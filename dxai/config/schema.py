@@ -280,8 +280,8 @@ class PrepareParams(Settings):
     shard_mb: int = Field(128, gt=0, description="MiB of images at which a Parquet shard is full.")
     duplicates: Literal["report", "drop", "refuse"] = Field(
         "report",
-        description="Handling of a file that is in two splits or classes.\n"
-        "`drop` removes it from the split that is not the test set, and within a split from the "
+        description="Handling of files in two splits or classes.\n"
+        "`drop` removes one from the split that is not the test set, and within a split from the "
         "class that is later in the alphabet; `refuse` is an error.",
     )
 
