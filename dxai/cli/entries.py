@@ -5,22 +5,32 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from dxai.config.params_file import parse_yaml
 from dxai.config.profiles import Addition, add_entry, catalogue_entry
-from dxai.config.schema import check_name, split_table
+from dxai.config.schema import ClassifierSpec, Params, check_name, split_table
 from dxai.config.settings import choose, parse
 from dxai.datasets.base import SPLITS, Listing
+from dxai.datasets.first_images import first_images
 from dxai.datasets.leftovers import find_all
 from dxai.datasets.prepare import raw_images
 from dxai.datasets.recognise import OWN, recognise
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.source import SAMPLE, expand, open_source
+from dxai.models.classifier_check import check_classifier
+from dxai.models.classifiers import build_classifier
+from dxai.models.file_kinds import arch_of
 from dxai.paths import HERE
 from dxai.utils.links import inside, linked
+
+HELP = "--classes sets class_names, and `dxai add classifier --help` lists the other options"
+BATCH = 32
 
 
 # ------------------------------------------------------------------------------------ dataset
@@ -55,7 +65,8 @@ def add_dataset(options: argparse.Namespace) -> None:
     if any(spec.weights is not None for spec in params.explained.values()):
         _print_next([next(iter(params.explained))], [name], params.seeds)
     else:
-        print(f"next: dvc repro decompose, which trains {', '.join(params.explained)} here")
+        print("next: dxai add classifier NAME package.module:Net --weights FILE --classes ..")
+        print(f"  or: dvc repro decompose, which trains {', '.join(params.explained)} here")
 
 
 def _source(text: str, name: str) -> tuple[str, str, str, dict[Path, Path]]:
@@ -104,6 +115,131 @@ def _print_listing(listing: Listing) -> None:
         print(f"  {note}")
 
 
+# ------------------------------------------------------------------------------------ classifier
+def add_classifier(options: argparse.Namespace) -> None:
+    """Add a classifier, or replace the one of this name."""
+    name = check_name("classifier", options.name)
+    entry, links = classifier_entry(options, name)
+    addition = _addition("classifiers", name, entry, options)
+    params = addition.params
+    with linked(links):  # the entry names the links, and so does the check
+        found = _check(params, name)
+        addition.write(HERE.params)
+    print("\n".join(f"classifier {name}, {line}" for line in found))
+    _print_changes(addition, links)
+    _print_next([name], list(params.datasets), params.seeds)
+
+
+def classifier_entry(
+    options: argparse.Namespace, name: str
+) -> tuple[dict[str, Any], dict[Path, Path]]:
+    """Return the entry of params.yaml, and the links that it takes."""
+    arch, weights = _network(options.network, options.weights)
+    if options.twin is not None and os.path.realpath(options.twin) == os.path.realpath(
+        weights or ""
+    ):
+        raise ValueError(
+            f"--twin {options.twin}: the same weights; a twin has others, or --no-twin"
+        )
+    links: dict[Path, Path] = {}
+    entry = {
+        "arch": arch,
+        "options": _values(options.options),
+        "weights": _file(weights, name, links),
+        "value_range": options.value_range,
+        "mean": options.mean,
+        "std": options.std,
+        "size": options.size,
+        "class_names": options.classes,
+        "field": int(options.field) if (options.field or "").isdigit() else options.field,
+        "outputs": options.outputs,
+        "activation": options.activation,
+        "train": False if options.no_train else None,
+        "twin": False if options.no_twin else _file(options.twin, f"{name}-twin", links),
+    }
+    for key, value in entry["options"].items():
+        if isinstance(value, str) and os.path.isfile(value):  # read by the constructor
+            entry["options"][key] = _file(value, f"{name}-{key}", links)
+            entry.setdefault("files", []).append(entry["options"][key])
+    needed = ("arch", "options", "weights")
+    return {k: v for k, v in entry.items() if v is not None or k in needed}, links
+
+
+def _network(network: str, weights: str | None) -> tuple[str, str | None]:
+    """Return `arch` and `weights` for a network that is named by a module or a file."""
+    path = Path(network).expanduser()
+    if path.is_file():
+        if weights is not None:
+            raise ValueError(f"{network} would bring its own weights; leave --weights out")
+        return arch_of(path), network
+    module, colon, name = network.partition(":")
+    if "/" in module or module.endswith(".py"):
+        if not colon:
+            raise FileNotFoundError(f"{network}: no such file")
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise ValueError(f"{network}: name it as Python imports it, {dotted}:{name}")
+    return network, weights
+
+
+def _file(path: str | None, name: str, links: dict[Path, Path]) -> str | None:
+    """Return a file as params.yaml names it; add to `links` the one that it takes."""
+    if path is None:
+        return None
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    if (within := inside(file, Path.cwd())) is None:
+        within = f"data/{name}{file.suffix}"
+        links[Path(within)] = file
+    return within
+
+
+def _check(params: Params, name: str) -> list[str]:
+    """Try a classifier on some images of each dataset; return lines about what was found.
+
+    Raises `ValueError` for the first thing that must not stay as it is.
+    """
+    spec, size = params.classifiers[name], params.prepare.image_size
+    found: list[str] = []
+    for dataset in params.datasets:
+        try:
+            found += _check_on(dataset, params, spec)
+        except ValueError as error:
+            raise ValueError(f"dataset {dataset}, classifier {name}: {error}") from None
+    if spec.size is not None and spec.size > size:
+        found.append(
+            f"size: images are prepared at {size} px and enlarged to {spec.size}; "
+            f"--set prepare.image_size={spec.size} keeps their detail, and takes longer"
+        )
+    return found
+
+
+def _check_on(dataset: str, params: Params, spec: ClassifierSpec) -> Iterator[str]:
+    """Try a classifier on some images of one dataset."""
+    folder, work = HERE.dataset(dataset), HERE.unfinished_data
+    images, labels, class_names = first_images(dataset, params, folder, work)
+    shape = images.shape[1], class_names, params.prepare.image_size
+    network = build_classifier(spec, *shape)
+    if isinstance(spec.twin, str):
+        build_classifier(spec.replace(weights=spec.twin), *shape)
+    trained = not spec.trained_here
+    for finding in check_classifier(network, images, labels, class_names, spec, trained):
+        if finding.fatal:
+            raise ValueError(f"{finding.text} ({HELP})")
+        yield f"{dataset}: {finding.text}"
+    if trained:
+        accuracy = _accuracy(network, images, labels)
+        yield f"{dataset}: accuracy {accuracy:.2f} on {len(labels)} images"
+    else:
+        yield f"{dataset}: no weights are given, so the network is trained here"
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    predicted = torch.cat([network(batch).argmax(1) for batch in images.split(BATCH)])
+    return float((predicted == labels).double().mean())
+
+
 # ------------------------------------------------------------------------------------ both
 def _values(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Read the values of options as YAML."""
@@ -120,7 +256,9 @@ def _addition(
 def _print_changes(addition: Addition, links: Mapping[Path, Path]) -> None:
     for link, target in links.items():
         print(f"{link} leads to {os.path.abspath(target)}")
-    print("\n".join(addition.changes) if addition.changes else "params.yaml: nothing to change")
+    # network_files only repeats the files of the classifiers.
+    changes = [line for line in addition.changes if not line.startswith("network_files:")]
+    print("\n".join(changes) if changes else "params.yaml: nothing to change")
 
 
 def _print_next(classifiers: list[str], datasets: list[str], seeds: list[int]) -> None:

@@ -21,13 +21,14 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import Source
 from dxai.types import to_unit_range
 
-PER_CLASS = 16
+PER_CLASS, IN_ALL = 16, 256
+"""Images of a class; fewer if there are many classes, but at least two."""
 MOST_UNITS = 200
 """Units read in search of a class before it is given up."""
 
 
 def first_images(
-    name: str, params: Params, prepared: Path, work: Path, per_class: int = PER_CLASS
+    name: str, params: Params, prepared: Path, work: Path, per_class: int = 0
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Return a few test images of each class of a dataset, before or after its stage `prepare`.
 
@@ -40,7 +41,7 @@ def first_images(
     work : path
         Folder of unfinished work, where a sample is drawn.
     per_class : int
-        Images of each class, or as many as there are.
+        Images of each class, or as many as there are; 0: few enough to be read in seconds.
 
     Returns
     -------
@@ -60,6 +61,7 @@ def first_images(
     layout = LAYOUTS[choose(f"dataset {name}: layout", dataset.layout, LAYOUTS)]
     with raw_images(name, dataset, layout, work) as source:
         listing = find_all(layout, source, dataset, params.prepare)
+        per_class = per_class or max(2, min(PER_CLASS, IN_ALL // len(listing.class_names)))
         if (data := _prepared(prepared, params, name, listing)) is not None:
             chosen = [
                 i

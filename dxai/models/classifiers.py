@@ -169,7 +169,7 @@ def build_classifier(
 
 
 def build_network(
-    arch: str, channels: int, classes: int, image_size: int, **options: Any
+    arch: str, channels: int, classes: int, image_size: int, /, **options: Any
 ) -> nn.Module:
     """Build an untrained network, in eval mode, as its author wrote it.
 

@@ -119,9 +119,11 @@ class Scripted(Program):
                 if "/code/" in name and name.endswith(".py"):
                     check_script(archive.read(name).decode("utf-8", "replace"))
         script = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
-        parameters = [p.dtype for p in script.parameters() if p.is_floating_point()]
-        self.dtype = parameters[0] if parameters else torch.float32
-        return script.requires_grad_(False)
+        for parameter in script.parameters():
+            parameter.requires_grad_(False)
+        types = [p.dtype for p in script.parameters() if p.is_floating_point()]
+        self.dtype = types[0] if types else torch.float32
+        return script
 
     def _apply(self, fn: Any, recurse: bool = True) -> Scripted:
         super()._apply(fn, recurse)

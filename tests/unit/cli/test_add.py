@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from dxai.cli.main import main
+from dxai.cli.entries import classifier_entry
+from dxai.cli.main import _parser, main
 from dxai.config.params_file import load_params
 from tests.unit.datasets.conftest import draw_few
 
@@ -49,7 +52,7 @@ def add(project: Path, capsys: pytest.CaptureFixture[str]) -> Add:
     def run(*arguments: str) -> str:
         code = main(["add", *arguments])
         said = capsys.readouterr()
-        assert (code, said.err) == (0, "")
+        assert not said.err and code == 0, said.err
         return said.out
 
     return run
@@ -98,7 +101,7 @@ def test_a_folder_outside_is_recognised_counted_linked_and_run(project: Path, ad
     assert "  validation: 3 (apple 1, cross 1, zebra 1)" in lines
     assert "  test: 9 (apple 3, cross 3, zebra 3)" in lines
     assert {"datasets.textures: removed", "datasets.photos: added"} <= set(lines)
-    assert any(line.startswith("next: ") for line in lines)
+    assert any(line.startswith("next: dxai add classifier") for line in lines)
 
 
 def test_a_folder_inside_is_named_as_it_is(project: Path, add: Add) -> None:
@@ -244,3 +247,238 @@ def test_a_file_that_cannot_be_written_leaves_no_link(
     monkeypatch.setattr("dxai.config.profiles.format_params", full)
     assert "No space" in refuse("dataset", "photos", "../photos")
     assert not (project / "data" / "photos").is_symlink()
+
+
+# ------------------------------------------------------------------------------------ classifier
+NETS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, classes=3, channels=3):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 1, 1, bias=False)
+        self.fc = nn.Linear(1, classes)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).mean((2, 3)))
+
+
+class Softmax(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+
+class Detached(Net):
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+def trained(path):
+    network = Net()
+    network.load_state_dict(torch.load(path))
+    return network
+
+
+width = 3
+"""
+LEVELS = (60 / 255, 120 / 255, 180 / 255)
+"""The mean of each class, of values in [0, 1]; `Net` tells them apart exactly."""
+
+
+def weights(order: tuple[int, ...] = (0, 1, 2)) -> dict[str, torch.Tensor]:
+    """The classifier of the nearest mean of values in [0, 1], of classes in an order."""
+    means = torch.tensor([LEVELS[k] for k in order])
+    return {
+        "conv.weight": torch.full((1, 3, 1, 1), 1 / 3),
+        "fc.weight": 200 * means[:, None],
+        "fc.bias": -100 * means**2,
+    }
+
+
+@pytest.fixture
+def networks(project: Path, add: Add) -> Path:
+    """A project on `photos`, with a package of networks in it and files of weights outside."""
+    add("dataset", "photos", "../photos")
+    package = project / f"nets_{project.parent.name}"  # imported once in a process
+    package.mkdir()
+    (package / "nets.py").write_text(NETS)
+    torch.save(weights(), project.parent / "net.pt")
+    torch.save(weights((2, 0, 1)), project.parent / "other.pt")
+    return package
+
+
+RANGE = ("--value-range", "0", "1")
+
+
+def test_a_network_is_tried_linked_tracked_and_run(networks: Path, add: Add) -> None:
+    said = add("classifier", "mine", f"{networks.name}.nets:Net", "--weights", "../net.pt", *RANGE)
+    lines = said.splitlines()
+    assert lines[0] == "classifier mine, photos: accuracy 1.00 on 9 images"
+    assert {"classifiers.resnet18: removed", "classifiers.mine: added"} <= set(lines)
+    assert lines[-2:] == [
+        "next: dvc repro decompose",
+        "then: dxai explain --model artifacts/decompositions/photos/mine/0 IMAGE",
+    ]
+    params = load_params()
+    assert list(params.classifiers) == ["mine"] and list(params.datasets) == ["photos"]
+    spec = params.classifiers["mine"]
+    assert (spec.arch, spec.weights) == (f"{networks.name}.nets:Net", "data/mine.pt")
+    assert spec.files == ["data/mine.pt", networks.name]
+    assert set(spec.files) <= set(params.network_files)
+    assert Path("data/mine.pt").readlink() == networks.parent.parent / "net.pt"
+    text = Path("params.yaml").read_bytes()
+    again = add("classifier", "mine", f"{networks.name}.nets:Net", "--weights", "../net.pt", *RANGE)
+    assert "params.yaml: nothing to change" in again and Path("params.yaml").read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "entry"),
+    [
+        (["--mean", "0.5", "--std", "0.2"], {"mean": [0.5], "std": [0.2]}),
+        (["--mean", "-1", "0", "1e-1"], {"mean": [-1.0, 0.0, 0.1]}),
+        (["--value-range", "0", "255"], {"value_range": [0.0, 255.0]}),
+        (["--size", "224"], {"size": 224}),
+        (["--classes", "zebra", "apple", "a b"], {"class_names": ["zebra", "apple", "a b"]}),
+        (["--outputs", "4", "2"], {"outputs": [4, 2]}),
+        (["--activation", "softmax"], {"activation": "softmax"}),
+        (["--field", "scores"], {"field": "scores"}),
+        (["--field", "1"], {"field": 1}),
+        (["--no-train"], {"train": False}),
+        (["--no-twin"], {"twin": False}),
+        (
+            ["--option", "depth=3", "--option", "x={a: [1]}"],
+            {"options": {"depth": 3, "x": {"a": [1]}}},
+        ),
+        ([], {}),
+    ],
+)
+def test_every_option_is_a_key_of_the_entry(arguments: list[str], entry: dict) -> None:
+    options = _parser().parse_args(["add", "classifier", "mine", "nets:Net", *arguments])
+    found, links = classifier_entry(options, "mine")
+    assert found == {"arch": "nets:Net", "options": {}, "weights": None} | entry
+    assert links == {}
+
+
+def test_other_orders_and_values_are_told_and_taken(
+    networks: Path, add: Add, refuse: Refuse
+) -> None:
+    net = ("classifier", "mine", f"{networks.name}.nets:Net")
+    said = refuse(*net, "--weights", "../other.pt", *RANGE)
+    assert "accuracy 0.00" in said and "class_names: [zebra, apple, cross]" in said
+    assert not Path("data/mine.pt").is_symlink()
+    add(*net, "--weights", "../other.pt", *RANGE, "--classes", "zebra", "apple", "cross")
+    assert load_params().classifiers["mine"].class_names == ["zebra", "apple", "cross"]
+    said = refuse("classifier", "soft", f"{networks.name}.nets:Softmax", "--weights", "../net.pt")
+    assert "activation: softmax" in said
+    said = refuse("classifier", "none", f"{networks.name}.nets:Detached", "--weights", "../net.pt")
+    assert "gradient" in said
+
+
+def test_a_network_without_weights_is_trained_here(networks: Path, add: Add) -> None:
+    said = add("classifier", "mine", f"{networks.name}.nets:Net", "--keep")
+    assert "classifier mine, photos: no weights are given, so the network is trained here" in said
+    params = load_params()
+    assert list(params.classifiers) == ["resnet18", "mine"]
+    assert params.classifiers["mine"].trained_here
+    add("classifier", "resnet18", "resnet18", "--option", "width=4")
+    assert load_params().classifiers["resnet18"].options == {"width": 4}
+    assert list(load_params().classifiers) == ["resnet18"]
+
+
+def test_a_function_that_brings_weights_has_its_file_tracked(networks: Path, add: Add) -> None:
+    add(
+        *("classifier", "mine", f"{networks.name}.nets:trained", "--option", "path=../net.pt"),
+        *("--no-train", "--no-twin", *RANGE),
+    )
+    spec = load_params().classifiers["mine"]
+    assert spec.options == {"path": "data/mine-path.pt"}
+    assert (spec.train, spec.twin) == (False, False)
+    assert spec.files == [networks.name, "data/mine-path.pt"]
+
+
+def test_a_twin_of_ones_own_is_linked_too(networks: Path, add: Add, refuse: Refuse) -> None:
+    net = ("classifier", "mine", f"{networks.name}.nets:Net", "--weights", "../net.pt", *RANGE)
+    torch.save(weights() | {"fc.bias": weights()["fc.bias"] + 1}, "../second.pt")
+    add(*net, "--twin", "../second.pt")
+    spec = load_params().classifiers["mine"]
+    assert spec.twin == "data/mine-twin.pt" and "data/mine-twin.pt" in spec.files
+    Path("data/mine-twin.pt").unlink()
+    assert "same weights" in refuse(*net, "--twin", "../net.pt")
+    torch.save({"fc.bias": torch.zeros(3)}, "../half.pt")
+    assert "mine-twin.pt" in refuse(*net, "--twin", "../half.pt")
+
+
+@pytest.mark.parametrize("kind", ["torch.export", "torchscript"])
+def test_a_file_with_the_whole_network(
+    project: Path, networks: Path, add: Add, refuse: Refuse, kind: str
+) -> None:
+    space: dict[str, Any] = {}
+    exec(NETS, space)
+    network = space["Net"]().eval()
+    network.load_state_dict(weights())
+    file = f"../net.{'pt2' if kind == 'torch.export' else 'ts'}"
+    if kind == "torch.export":
+        torch.export.save(torch.export.export(network, (torch.zeros(1, 3, 32, 32),)), file)
+    else:
+        torch.jit.trace(network, torch.zeros(1, 3, 32, 32)).save(file)
+    assert "leave --weights out" in refuse("classifier", "mine", file, "--weights", "../net.pt")
+    add("classifier", "mine", file, *RANGE)
+    spec = load_params().classifiers["mine"]
+    assert (spec.arch, spec.weights) == (kind, f"data/mine{Path(file).suffix}")
+
+
+def test_larger_images_than_are_prepared_are_told(networks: Path, add: Add) -> None:
+    said = add(
+        *("classifier", "mine", f"{networks.name}.nets:Net", "--weights", "../net.pt", *RANGE),
+        *("--size", "48"),
+    )
+    assert "images are prepared at 32 px and enlarged to 48; --set prepare.image_size=48" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.b", "NET"], ["'a.b'", "letter"]),
+        (["mine", "NET", "--weights", "../nothing.pt"], ["../nothing.pt: no such file"]),
+        (["mine", "NET", "--twin", "../nothing.pt"], ["../nothing.pt: no such file"]),
+        (["mine", "resnet50"], ["'resnet50'", "resnet18"]),
+        (["mine", "../nothing.pt2"], ["../nothing.pt2: no such file"]),
+        (["mine", "../net.pt"], ["../net.pt", "--weights ../net.pt"]),
+        (["mine", "PACKAGE/nets.py"], ["PACKAGE.nets:NAME"]),
+        (["mine", "PACKAGE/nets.py:Net"], ["name it as Python imports it, PACKAGE.nets:Net"]),
+        (["mine", "PACKAGE.nets:Nets"], ["no Nets", "Net"]),
+        (["mine", "PACKAGE.nets:width"], ["PACKAGE.nets:width", "torch.nn.Module"]),
+        (["mine", "nets_of_nobody:Net"], ["no module nets_of_nobody"]),
+        (["mine", "NET", "--weights", "params.yaml"], ["params.yaml"]),
+        (["mine", "NET", "--option", "depth=3"], ["depth"]),
+        (["mine", "NET", "--option", "classes=4"], ["4 outputs", "3"]),
+        (["mine", "NET", "--mean", "0", "0"], ["mean has 2 values"]),
+        (["mine", "NET", "--std", "0"], ["std is [0.0]"]),
+        (["mine", "NET", "--value-range", "1", "0"], ["value_range"]),
+        (["mine", "NET", "--classes", "a", "b", "c"], ["class_names", "apple", "a, b, c"]),
+        (["mine", "NET", "--outputs", "0", "1", "7"], ["outputs", "7"]),
+        (["mine", "simple", "--no-train"], ["train is false", "simple"]),
+        (["mine", "NET", "--set", "decompose.steps=0"], ["decompose.steps", "greater than 0"]),
+    ],
+)
+def test_a_classifier_that_does_not_fit(
+    networks: Path, refuse: Refuse, arguments: list[str], words: list[str]
+) -> None:
+    package = networks.name
+    arguments = [
+        a.replace("NET", f"{package}.nets:Net").replace("PACKAGE", package) for a in arguments
+    ]
+    said = refuse("classifier", *arguments)
+    assert all(word.replace("PACKAGE", package) in said for word in words), said
+    assert not Path("data/mine.pt").is_symlink()
+
+
+def test_it_is_tried_on_every_dataset(networks: Path, add: Add, refuse: Refuse) -> None:
+    draw(networks.parent.parent / "others", {"train": 8, "test": 3}, ("a", "b"))
+    add("dataset", "others", "../others", "--keep")
+    said = refuse(
+        "classifier", "mine", f"{networks.name}.nets:Net", "--weights", "../net.pt", *RANGE
+    )
+    assert "dataset others, classifier mine: " in said and "3 outputs" in said
