@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Literal, Self
@@ -20,8 +19,9 @@ from pydantic import Field, field_validator, model_validator
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError, parse
-from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing, Load, Sample, Unit
+from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Load, Sample, Unit
 from dxai.datasets.images import resize
+from dxai.datasets.layouts.brats_cases import PAIR, find_cases, parse_name
 from dxai.datasets.layouts.volumes import find_brain, find_tumour, read_volume
 from dxai.datasets.samples import brats
 from dxai.datasets.source import Source
@@ -29,17 +29,9 @@ from dxai.datasets.splits import SplitOptions, by_split, check_group, draw_split
 from dxai.utils import keyed_random
 
 CLASSES = ("healthy", "tumour")
-VOLUME = re.compile(r"(?:(.+)[-_])?(flair|t2f|seg)\.nii(?:\.gz)?", re.IGNORECASE)
-OTHER_SEQUENCE = re.compile(r".+[-_]t[12](ce|c|n|gd|w)?\.nii(\.gz)?", re.IGNORECASE)
-RENAMED = re.compile(r"W39_1998\.09\.19_Segm\.nii(\.gz)?", re.IGNORECASE), "BraTS20_Training_355"
-"""The segmentation of this case of BraTS 2020 as it is distributed."""
 FOLLOW_UP = re.compile(r"(BraTS-[A-Za-z]+-\d{5})-\d{3}", re.IGNORECASE)
 """Names in later releases, whose last number counts a patient's examinations."""
 
-PAIR = "CASE_flair.nii.gz (or -t2f) and CASE_seg.nii.gz (or -seg)"
-UNLABELLED = "a case without a segmentation"
-NO_IMAGE = "a segmentation without a FLAIR volume of its name"
-SEQUENCE = "a volume of another sequence than FLAIR"
 LITTLE = "some tumour, but too few pixels of it"
 NARROW = "no tumour, but less than a full cross-section of the brain"
 
@@ -93,7 +85,7 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     if dataset.channels != 1:
         raise ParamsError(f"channels is {dataset.channels}; MRI is gray, take 1")
     options = parse(BratsOptions, dataset.options, "options")
-    cases, dropped = _find_cases(source)
+    cases, dropped = find_cases(source)
     patient = {case: _patient(case, files[0].name, options.group) for case, files in cases.items()}
     patients = sorted(set(patient.values()))
     splits = dict.fromkeys(patients, "")
@@ -105,86 +97,6 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     ]
     read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
     return Listing(CLASSES, by_split(units), read, options.model_dump(), tuple(dropped))
-
-
-def _find_cases(source: Source) -> tuple[dict[str, tuple[File, File]], list[Dropped]]:
-    """Map the name of each case to its image and segmentation, and leave out other volumes."""
-    names = [(PurePosixPath(file.name), file) for file in source.files()]
-    volumes: dict[tuple[str, str], dict[str, File]] = defaultdict(dict)  # by folder and case
-    for path, file in names:
-        if found := _parse(path.name):
-            folder, (case, role) = path.parent.as_posix(), found
-            other = volumes[folder, case.lower()].setdefault(role, file)
-            if other is not file:
-                raise DataError(
-                    f"{source.name}: {other.name} and {file.name} are two files for the {role} of "
-                    "one case; keep one"
-                )
-    cases: dict[str, tuple[File, File]] = {}
-    single: dict[str, list[File]] = {"image": [], "segmentation": []}
-    for (folder, _), roles in volumes.items():
-        if len(roles) < 2:
-            ((role, file),) = roles.items()
-            single[role].append(file)
-            continue
-        files = roles["image"], roles["segmentation"]
-        key = _key(folder, files[0].name)
-        if key in cases:
-            raise DataError(
-                f"{source.name}: {cases[key][0].name} and {files[0].name} are two images of the "
-                f"case {key}; keep one"
-            )
-        cases[key] = files
-    _check_singles(source.name, cases, **single)
-    sequences = [file.name for path, file in names if OTHER_SEQUENCE.fullmatch(path.name)]
-    return cases, [
-        *Dropped.of(UNLABELLED, (file.name for file in single["image"])),
-        *Dropped.of(NO_IMAGE, (file.name for file in single["segmentation"])),
-        *Dropped.of(SEQUENCE, sequences),
-    ]
-
-
-def _parse(name: str) -> tuple[str, str] | None:
-    """Case and role, `image` or `segmentation`, that a file's name says; None for other files."""
-    renamed, case = RENAMED
-    if renamed.fullmatch(name):
-        return case, "segmentation"
-    match = VOLUME.fullmatch(name)
-    if not match:
-        return None
-    return match[1] or "", "segmentation" if match[2].lower() == "seg" else "image"
-
-
-def _key(folder: str, image: str) -> str:
-    """Name of a case: its folder's, and its own where that is another."""
-    case, _ = _parse(PurePosixPath(image).name) or ("", "")
-    if case.lower() in ("", PurePosixPath(folder).name.lower()):
-        return folder
-    return PurePosixPath(folder, case).as_posix()
-
-
-def _check_singles(
-    where: str, cases: dict[str, tuple[File, File]], image: list[File], segmentation: list[File]
-) -> None:
-    """Raise `DataError` if an image and a segmentation may belong together, or there is no case."""
-    folders = {PurePosixPath(file.name).parent: file.name for file in reversed(segmentation)}
-    for file in image:
-        other = folders.get(PurePosixPath(file.name).parent)
-        if other is not None:
-            raise DataError(
-                f"{where}: {file.name} has no segmentation and {other} no FLAIR volume of its "
-                "name; if they belong together, give them the same name, as in CASE_flair.nii.gz "
-                "and CASE_seg.nii.gz, else move one of them to another folder"
-            )
-    if cases:
-        return
-    pair = f"each is {PAIR} in one folder"
-    if image or segmentation:
-        raise DataError(
-            f"{where}: no cases; {pair}, but {(image or segmentation)[0].name} is alone, as are "
-            f"all {len(image)} FLAIR volumes and {len(segmentation)} segmentations"
-        )
-    raise DataError(f"{where}: no cases; {pair}")
 
 
 def _patient(case: str, image: str, pattern: str | None) -> str:
@@ -292,6 +204,6 @@ LAYOUT = Layout(
     "CC BY 4.0, or the challenge's data agreement, by release",
     lambda options: (15000, 1232),
     options=BratsOptions,
-    fits=lambda names: any(_parse(PurePosixPath(name).name) for name in names),
+    fits=lambda names: any(parse_name(PurePosixPath(name).name) for name in names),
     looks_for=PAIR,
 )

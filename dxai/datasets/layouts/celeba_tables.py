@@ -47,7 +47,7 @@ def _count(source: Source, file: File, lines: list[tuple[str, list[str]]]) -> st
     where, row = lines.pop(0) if lines else (f"{source.name}/{file.name}, line 1", [])
     if len(row) != 1 or not row[0].isdecimal():
         raise DataError(f"{where}: the number of images is expected, not {_shown(row)}")
-    return row[0]
+    return _short(row[0])
 
 
 def _classes(
@@ -95,7 +95,7 @@ def read_origins(source: Source, file: File) -> dict[str, Row]:
 def _by_image(rows: Iterable[tuple[str, str, str]]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for where, name, value in rows:
-        row = Row(value, f"{where}: {name}")
+        row = Row(value, f"{where}: {_short(name)}")
         if (first := found.setdefault(PurePosixPath(name).stem, row)) is not row:
             raise DataError(f"{row.where} for the second time, as in {first.where}")
     return found
@@ -127,5 +127,10 @@ def _lines(source: Source, file: File) -> Iterator[tuple[str, list[str]]]:
 
 
 def _shown(row: Iterable[str]) -> str:
-    text = " ".join(row)
-    return repr(text if len(text) <= 40 else f"{text[:40]} ..")
+    return f"'{_short(' '.join(row))}'"
+
+
+def _short(text: str) -> str:
+    """Make a text of a file fit for a message: printable, and not too long."""
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= 40 else f"{text[:40]} .."

@@ -16,7 +16,8 @@ from scipy import ndimage
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
-from dxai.datasets.layouts.brats import LITTLE, NARROW, NO_IMAGE, SEQUENCE, UNLABELLED, find
+from dxai.datasets.layouts.brats import LITTLE, NARROW, find
+from dxai.datasets.layouts.brats_cases import NO_IMAGE, UNLABELLED
 from dxai.datasets.source import open_source
 
 SHAPE = (20, 24, 10)
@@ -423,11 +424,6 @@ def test_damaged_volume_is_named_with_its_case(tmp_path: Path, spoil: object, me
         read(tmp_path)
 
 
-def test_no_cases(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no cases"):
-        listing(tmp_path)
-
-
 def test_too_few_patients(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 patients are too few for three splits"):
         listing(cases(tmp_path, 2))
@@ -502,175 +498,9 @@ def test_slices_are_split_whatever_the_order(tmp_path: Path) -> None:
     assert {one.id: one.split for one in other} != splits[0]
 
 
-# --------------------------------------------------------------------------------- file names
-
-
-def pair(root: Path, image: str, seg: str, seed: int = 0) -> None:
-    """A case's image and segmentation under these paths."""
-    for name, volume in zip((image, seg), head(seed), strict=True):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), root / name)
-
-
-@pytest.mark.parametrize(
-    ("image", "seg"),
-    [
-        (f"{folder}{case}/{case}{image}", f"{folder}{case}/{case}{seg}")
-        for folder, case, image, seg in (
-            ("HGG/", "Brats18_2013_{}_1", "_flair.nii.gz", "_seg.nii.gz"),
-            ("LGG/", "BraTS19_TCIA01_13{}_1", "_flair.nii", "_seg.nii"),
-            ("MICCAI_BraTS2020_TrainingData/", "BraTS20_Training_00{}", "_flair.nii", "_seg.nii"),
-            ("", "BraTS2021_0000{}", "_flair.nii.gz", "_seg.nii.gz"),
-            ("training_data1_v2/", "BraTS-GLI-0000{}-100", "-t2f.nii.gz", "-seg.nii.gz"),
-            ("train/", "BraTS-MET-0000{}-000", "-t2f.nii.gz", "-seg.nii.gz"),
-            ("upper/", "BRATS20_TRAINING_00{}", "_FLAIR.NII.GZ", "_Seg.nii.gz"),
-        )
-    ],
-    ids=["2018", "2019", "2020", "2021", "2024", "2023", "upper"],
-)
-def test_names_of_the_releases(tmp_path: Path, image: str, seg: str) -> None:
-    for i in range(4):
-        pair(tmp_path, image.format(i, i), seg.format(i, i), i)
-    found = listing(tmp_path)
-    assert {unit.key for unit in found.units} == {
-        Path(image.format(i, i)).parent.as_posix() for i in range(4)
-    }
-    assert not found.dropped
-    load = open_source(str(tmp_path)).load
-    assert len([one for unit in found.units for one in found.read(unit, load)]) == 40
-
-
-def test_segmentation_of_case_355_as_it_is_distributed(tmp_path: Path) -> None:
-    cases(tmp_path, 3)
-    folder = tmp_path / "BraTS20_Training_355"
-    save(folder, head(), names=("_flair.nii", "_seg.nii"))
-    (folder / "BraTS20_Training_355_seg.nii").rename(folder / "W39_1998.09.19_Segm.nii")
-    found = listing(tmp_path)
-    assert len(found.units) == 4 and not found.dropped
-    (unit,) = [unit for unit in found.units if unit.key == folder.name]
-    assert [Path(file.name).name for file in unit.files] == [
-        "BraTS20_Training_355_flair.nii",
-        "W39_1998.09.19_Segm.nii",
-    ]
-    shutil.copy(folder / "W39_1998.09.19_Segm.nii", folder / "BraTS20_Training_355_seg.nii")
-    with pytest.raises(
-        DataError, match=r"355_seg\.nii and \S+W39_1998.09.19_Segm\.nii are two files"
-    ):
-        listing(tmp_path)
-
-
-def test_cases_in_subfolders(tmp_path: Path) -> None:
-    for kind in ("HGG", "LGG"):
-        cases(tmp_path / kind, 3)
-    keys = {unit.key for unit in listing(tmp_path).units}
-    assert keys == {f"{kind}/Brats18_{i:03d}" for kind in ("HGG", "LGG") for i in range(3)}
-
-
-@pytest.mark.parametrize("folder", ["", "siteA/", "a/b/c/"])
-def test_cases_side_by_side(tmp_path: Path, folder: str) -> None:
-    for i in range(4):
-        pair(tmp_path, f"{folder}P{i}_flair.nii", f"{folder}p{i}_seg.nii", i)
-        pair(tmp_path, f"other/P{i}-t2f.nii", f"other/P{i}-seg.nii", i)
-    found = listing(tmp_path)
-    keys = {unit.key: [file.name for file in unit.files] for unit in found.units}
-    assert len(found.units) == 8 and not found.dropped
-    assert keys[f"{folder}P2"] == [f"{folder}P2_flair.nii", f"{folder}p2_seg.nii"]
-    assert keys["other/P2"] == ["other/P2-t2f.nii", "other/P2-seg.nii"]
-
-
-def test_a_folder_names_the_case_of_files_without_a_name(tmp_path: Path) -> None:
-    for i in range(4):
-        pair(tmp_path, f"BraTS-GLI-00000-00{i}/flair.nii", f"BraTS-GLI-00000-00{i}/seg.nii", i)
-    found = listing(tmp_path, split_by="slice")
-    assert [unit.key for unit in found.units] == [f"BraTS-GLI-00000-00{i}" for i in range(4)]
-    assert {unit.group for unit in found.units} == {"BraTS-GLI-00000"}
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("Brats18_001_flair.nii.gz", "Brats18_001_flair.nii"),
-        ("Brats18_001_flair.nii.gz", "Brats18_001-t2f.nii.gz"),
-        ("Brats18_001_flair.nii.gz", "brats18_001_FLAIR.nii.gz"),
-        ("Brats18_001_seg.nii.gz", "Brats18_001-seg.nii.gz"),
-        ("Brats18_001_seg.nii.gz", "Brats18_001_seg.nii"),
-    ],
-)
-def test_two_files_for_one_volume_are_both_named(tmp_path: Path, old: str, new: str) -> None:
-    folder = cases(tmp_path, 4) / "Brats18_001"
-    shutil.copy(folder / old, folder / new)
-    with pytest.raises(
-        DataError, match=r"are two files for the \w+ of one case; keep one"
-    ) as error:
-        listing(tmp_path)
-    assert f"Brats18_001/{old} " in str(error.value) and f"Brats18_001/{new} " in str(error.value)
-
-
-def test_two_cases_of_one_name_are_both_named(tmp_path: Path) -> None:
-    cases(tmp_path, 4)
-    pair(tmp_path, "Brats18_001_flair.nii", "Brats18_001_seg.nii")
-    with pytest.raises(
-        DataError, match="are two images of the case Brats18_001; keep one"
-    ) as error:
-        listing(tmp_path)
-    assert "Brats18_001/Brats18_001_flair.nii.gz" in str(error.value)
-
-
-def test_what_is_no_case_is_counted_by_name(tmp_path: Path) -> None:
-    """Cases without a segmentation, a prediction beside the truth, and other sequences."""
-    cases(tmp_path, 4)
-    for i in range(3):
-        save(tmp_path / f"BraTS20_Validation_00{i}", head())
-        (tmp_path / f"BraTS20_Validation_00{i}/BraTS20_Validation_00{i}_seg.nii.gz").unlink()
-    shutil.copy(
-        tmp_path / "Brats18_002/Brats18_002_seg.nii.gz",
-        tmp_path / "Brats18_001/Brats18_001_unet_seg.nii.gz",
-    )
-    (tmp_path / "Brats18_003/Brats18_003_flair.nii.gz").unlink()
-    for name in ("_t1.nii", "_T1ce.nii.gz", "-t1n.nii.gz", "-t2w.nii.gz"):
-        (tmp_path / f"Brats18_001/Brats18_001{name}").write_bytes(b"not read")
-    found = listing(tmp_path)
-    assert [unit.key for unit in found.units if unit.split] == [u.key for u in found.units]
-    assert {unit.key for unit in found.units} == {f"Brats18_00{i}" for i in range(3)}
-    assert {unit.files[1].name for unit in found.units if unit.key == "Brats18_001"} == {
-        "Brats18_001/Brats18_001_seg.nii.gz"
-    }
-    assert {one.rule: one.files for one in found.dropped} == {
-        UNLABELLED: tuple(
-            f"BraTS20_Validation_00{i}/BraTS20_Validation_00{i}_flair.nii.gz" for i in range(3)
-        ),
-        NO_IMAGE: (
-            "Brats18_001/Brats18_001_unet_seg.nii.gz",
-            "Brats18_003/Brats18_003_seg.nii.gz",
-        ),
-        SEQUENCE: tuple(
-            f"Brats18_001/Brats18_001{name}"
-            for name in ("-t1n.nii.gz", "-t2w.nii.gz", "_T1ce.nii.gz", "_t1.nii")
-        ),
-    }
-
-
-def test_image_and_segmentation_of_other_names_are_both_named(tmp_path: Path) -> None:
-    """A prediction alone, or a spelling; neither is taken for the truth, nor left out."""
-    folder = cases(tmp_path, 4) / "Brats18_001"
-    (folder / "Brats18_001_seg.nii.gz").rename(folder / "Brats18_1_seg.nii.gz")
-    with pytest.raises(DataError, match="give them the same name") as error:
-        listing(tmp_path)
-    for name in ("Brats18_001_flair.nii.gz", "Brats18_1_seg.nii.gz"):
-        assert f"Brats18_001/{name}" in str(error.value)
-
-
-def test_no_case_has_both(tmp_path: Path) -> None:
-    for i in range(3):
-        pair(tmp_path, f"images/P{i}_flair.nii", f"labels/P{i}_seg.nii")
-    message = "images/P0_flair.nii is alone, as are all 3 FLAIR volumes and 3 segmentations"
-    with pytest.raises(DataError, match=message):
-        listing(tmp_path)
-
-
 def test_patients_by_a_pattern(tmp_path: Path) -> None:
     for i in range(8):
-        pair(tmp_path, f"sub-{i // 2}/ses-{i}_flair.nii", f"sub-{i // 2}/ses-{i}_seg.nii", i)
+        save(tmp_path / f"sub-{i // 2}/ses-{i}", head(i))
     splits = defaultdict(set)
     for unit in listing(tmp_path, group=r"sub-(\d)").units:
         assert unit.group == unit.key[4]
@@ -679,8 +509,21 @@ def test_patients_by_a_pattern(tmp_path: Path) -> None:
     assert {unit.group for unit in listing(tmp_path).units} == {
         f"sub-{i // 2}/ses-{i}" for i in range(8)
     }
-    with pytest.raises(DataError, match=r"sub-0/ses-0_flair\.nii: the group pattern .*not found"):
+    with pytest.raises(DataError, match=r"ses-0_flair\.nii\.gz: the group pattern .*not found"):
         listing(tmp_path, group=r"ses-(9)")
+
+
+def test_what_is_no_case_is_left_out(tmp_path: Path) -> None:
+    """A case without a segmentation, and a network's prediction beside the truth."""
+    cases(tmp_path, 5)
+    (tmp_path / "Brats18_004/Brats18_004_seg.nii.gz").unlink()
+    folder = tmp_path / "Brats18_001"
+    shutil.copy(
+        tmp_path / "Brats18_002/Brats18_002_seg.nii.gz", folder / "Brats18_001_unet_seg.nii.gz"
+    )
+    found = listing(tmp_path)
+    assert {one.rule: one.count for one in found.dropped} == {UNLABELLED: 1, NO_IMAGE: 1}
+    assert len(read(tmp_path)[0]) == 40
 
 
 @pytest.mark.parametrize(

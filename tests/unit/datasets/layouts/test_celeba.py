@@ -274,6 +274,8 @@ def test_missing_or_double_list(celeba: Path, name: str) -> None:
         (ATTRIBUTES, "8\n", "eight\n", "line 1: the number of images is expected"),
         (ATTRIBUTES, "8\n", "²\n", "line 1: the number of images is expected"),
         (ATTRIBUTES, "8\n", "9\n", "8 images, but line 1 says 9"),
+        (ATTRIBUTES, "8\n", f"{'9' * 5000}\n", f"8 images, but line 1 says {'9' * 40} .."),
+        (ATTRIBUTES, "001.jpg", "\x00.jpg", r"line 4: \x00.jpg does not exist below"),
         (ATTRIBUTES, "Male", "male", "line 2: no attribute Male"),
         (ATTRIBUTES, "002.jpg  1", "002.jpg  0", "line 5: a name and 3 of -1, 1 (or of 0, 1) are"),
         (ATTRIBUTES, "002.jpg  1", "002.jpg", "line 5: a name and 3 of -1, 1 (or of 0, 1) are"),
