@@ -260,3 +260,34 @@ def test_what_does_not_fit_is_refused_by_name(own: Project, old: str, new: str, 
         params.write_text(before)
     assert done.returncode != 0
     assert re.search("error: .*" + said, done.stdout), done.stdout
+
+
+def test_images_behind_a_table_are_watched(make_project: Callable[..., Project]) -> None:
+    """The table named as the source is refused; `dxai use` makes it an option of its folder."""
+    project = make_project()
+    folder = project.root / "data/photos"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = ["path;label;split"]
+    for split in ("train", "val", "test"):
+        for i in range(4):
+            pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{split}{i}.png")
+            rows.append(f"{split}{i}.png;{'ab'[i % 2]};{split}")
+    (folder / "images.csv").write_text("\n".join(rows))
+    entry = {"layout": "folder", "source": "data/photos/images.csv", "channels": 3}
+    values = load_profile("smoke") | OWN | {"datasets": {"photos": entry}}
+    values["classifiers"] = load_profile("smoke")["classifiers"]
+    (project.root / "params.yaml").write_text(format_params(values))
+    repro = ("dvc", "repro", "prepare@photos")
+    assert "and changes of its images would go unnoticed" in project.run(*repro).stdout
+    assert (
+        "photos.source: data/photos/images.csv -> data/photos" in project.run("dxai", "use").stdout
+    )
+    assert running(project.run(*repro).stdout) == {"prepare@photos"}
+    assert not running(project.run(*repro).stdout)
+    Image.new("RGB", (20, 20), "red").save(folder / "train0.png")
+    assert running(project.run(*repro).stdout) == {"prepare@photos"}
+    (folder / "images.csv").write_text("\n".join(rows).replace("train1.png;b", "train1.png;a"))
+    done = project.run(*repro)
+    assert "train 4 (a 3, b 1)" in done.stdout, done.stdout

@@ -40,6 +40,9 @@ CATEGORIES = {
 HORIZONTAL = re.compile(r"(reclabeltxt|[-_]hbb)(/|$)", re.IGNORECASE)
 """Folders of upright boxes, which the releases hold beside the rotated ones."""
 
+FARTHEST = 1e7
+"""Coordinates beyond this, pixels, are of no image."""
+
 UNLABELLED = "an image without labels"
 NO_IMAGE = "labels without an image"
 UPRIGHT = "upright boxes, beside the rotated ones"
@@ -195,7 +198,7 @@ def parse_labels(text: str, where: str, difficult: bool = True) -> Boxes:
 def _parse_box(words: Sequence[str]) -> tuple[list[float], str, int] | None:
     """Coordinates, category and difficulty; None if the words are none of these."""
     rest, hard = list(words[8:]), 0
-    if len(rest) > 1 and re.fullmatch(r"[-+]?\d+", rest[-1]):
+    if len(rest) > 1 and re.fullmatch(r"[-+]?\d{1,9}", rest[-1]):
         hard = int(rest.pop())
     category = fold(" ".join(rest))
     # A category that is a number is an extra coordinate; only known ones may be of several words.
@@ -203,7 +206,7 @@ def _parse_box(words: Sequence[str]) -> tuple[list[float], str, int] | None:
     if not is_category or not all(map(_is_number, words[:8])):
         return None
     points = [float(word) for word in words[:8]]
-    return (points, category, hard) if np.isfinite(points).all() else None
+    return (points, category, hard) if np.abs(points).max() < FARTHEST else None
 
 
 def _is_number(word: str) -> bool:

@@ -95,6 +95,7 @@ def test_label_file_without_boxes(text: str) -> None:
         "1 2 3 4 5 6 7 x small-vehicle 0",
         "1 2 3 4 5 6 7 nan small-vehicle 0",
         "1 2 3 4 5 6 7 inf small-vehicle 0",
+        "1 2 3 4 5 6 7 1e300 small-vehicle 0",
         "1 2 3 4 5 6 7 8 small-vehicle easy",
         "1,2,3,4,5,6,7,8,small-vehicle,0",
         "1 2 3 4 5 6 7 8 0",

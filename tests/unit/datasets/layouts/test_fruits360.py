@@ -10,7 +10,7 @@ import pytest
 
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError
-from dxai.datasets.base import DataError, Listing
+from dxai.datasets.base import DataError, Dropped, Listing
 from dxai.datasets.layouts.fruits360 import LAYOUT, find
 from dxai.datasets.source import open_source
 
@@ -95,6 +95,25 @@ def test_names_of_later_releases(tree: Tree) -> None:
     folders = {unit.label: Path(unit.key).parent.name for unit in found.units}
     assert folders == {name: renamed(name) for name in RELEASE["tomatoes"]}
     assert len(found.units) == 9 * 12
+
+
+def test_other_fruit_is_counted_that_of_the_same_kind_first(tree: Tree) -> None:
+    root = fruit_tree(tree, "peppers", lambda name: f"{name} 1")
+    tree({f"Training/{name}": 2 for name in ("Apple 5", "Pepper Red 2", "Walnut")})
+    tree({"Test/Pepper Red 2": 1, "papers": 1})
+    assert set(listing(root, "peppers").dropped) == {
+        Dropped("other classes: Pepper Red 2, Apple 5, Banana, Walnut", 7, "train"),
+        Dropped("other classes: Pepper Red 2, Banana", 2, "test"),
+        Dropped("in papers/, not a split's folder", 1),
+    }
+
+
+def test_a_class_with_and_without_its_number_is_named(tree: Tree) -> None:
+    root = fruit_tree(tree, "peppers")
+    tree({"Training/Pepper Red 1": 2})
+    message = "Training/Pepper Red and Training/Pepper Red 1 are both class 'Pepper Red'; take one"
+    with pytest.raises(DataError, match=message):
+        listing(root, "peppers")
 
 
 @pytest.mark.parametrize("names", [("Training", "Test"), ("train", "test"), ("TRAIN", "Test")])
