@@ -66,11 +66,14 @@ def modules_of_params() -> list[str]:
     if not Path(PARAMS).is_file():
         return []
     try:
-        from dxai.config.params_file import load_params
+        from dxai.config.params_file import read_yaml
 
-        return load_params(PARAMS).modules
+        entries = read_yaml(PARAMS).get("classifiers")
     except (ImportError, ValueError):  # the core has no YAML reader; the model may need none
         return []
+    entries = entries.values() if isinstance(entries, dict) else []
+    found = [entry.get("arch") for entry in entries if isinstance(entry, dict)]
+    return [arch for arch in found if isinstance(arch, str) and ":" in arch]
 
 
 def model_path(source: str) -> Path:

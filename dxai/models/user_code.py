@@ -31,6 +31,8 @@ def import_network(path: str, built_in: Iterable[str]) -> Callable[..., nn.Modul
         raise ValueError(
             f"classifier: unknown arch {path!r}; valid are {valid}, or package.module:name"
         )
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise ValueError(f"classifier {path}: Python's own {module_name} holds no networks")
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:

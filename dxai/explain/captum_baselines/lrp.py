@@ -130,6 +130,7 @@ def propagatable(classifier: nn.Module) -> fx.GraphModule:
     Raises `Unsupported` if torch.fx cannot trace it, or if no rule fits one of its steps.
     """
     model = traced_copy(classifier)
+    model.graph.eliminate_dead_code()  # a result without a use would have a share of relevance
     _fold_batch_norm(model)
     sizes: set[fx.Node] = set()
     for node in list(model.graph.nodes):
