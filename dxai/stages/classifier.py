@@ -7,16 +7,22 @@ import time
 from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor, nn
 
 from dxai.config.params_file import load_params
-from dxai.config.schema import JOINT, ClassifierSpec
+from dxai.config.schema import FROM_FILE, JOINT, ClassifierSpec
 from dxai.config.settings import choose
 from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.models.classifier_check import check_classifier, spread
+from dxai.models.classifiers import CLASSIFIERS
 from dxai.models.serialization import save_classifier
 from dxai.paths import HERE, HISTORY, METRICS, MODEL, ROLES
 from dxai.stages import run_stage
+from dxai.stages.network import hashes
 from dxai.stages.training import trained
 from dxai.training.classifier import ClassifierJob, best_epoch, score
+from dxai.types import Batch
 from dxai.utils.files import atomic_folder, write_json
 
 COLUMNS = [
@@ -30,33 +36,44 @@ COLUMNS = [
 """Columns of history.csv."""
 
 
+CHECKED = 128
+"""Most images on which a classifier is checked."""
+
+
 def main(dataset: str, classifier: str, role: str) -> None:
     """Write artifacts/classifiers/<dataset>/<classifier>/<role>/."""
     params = load_params()
     choose("role", role, ROLES)
-    spec: ClassifierSpec | None = params.classifier_spec(classifier)
-    assert spec is not None
+    own = params.classifier_spec(classifier)
+    spec = own if role != "twin" else twin_of(own)
     settings, folder = params.classifier_for(dataset), HERE.dataset(dataset)
     out = HERE.classifier(dataset, classifier, role)
-    if role == "twin":
-        spec = twin_of(spec)
-    elif spec.arch == JOINT:
+    if role != "twin" and own.arch == JOINT:
         raise ValueError(f"classifier {classifier}: the stage decompose trains it, not this one")
     if spec is None:
         with atomic_folder(out) as temporary:
-            write_json(temporary / METRICS, {"twin": "an exported program has none"})
+            write_json(temporary / METRICS, {"twin": "none"})
         return
     data, test = ShardedDataset(folder, "train"), ShardedDataset(folder, "test")
     validation = ShardedDataset(folder, "validation")
     seed = settings.seed + 1000 * ROLES.index(role)
     title = f"classifier {dataset} {classifier} {role}"
-    job = ClassifierJob(str(folder.absolute()), spec, settings, seed)
-    network, built = job.network(data)
+    is_new = role == "twin" and spec.trained_here
+    job = ClassifierJob(str(folder.absolute()), spec, settings, seed, is_new)
+    try:
+        network, built = job.network(data)
+        if spec.arch not in CLASSIFIERS or spec.weights is not None:
+            take_over(job, network, data, validation, title)
+        if role == "twin" and spec.weights is not None:
+            require_other_weights(network, ClassifierJob(job.data, own, settings, seed), data)
+    except ValueError as error:
+        raise ValueError(f"classifiers.{classifier}: {error}") from None
     began = time.monotonic()
     history: list[dict[str, Any]] = []
+    files = {"files": found} if (found := hashes(classifier)) else {}
     with contextlib.ExitStack() as stack:
-        if spec.weights is None:
-            decisive = [built, settings, seed]
+        if spec.trained_here:
+            decisive = [built | files, settings, seed]
             state, _ = stack.enter_context(trained(job, title, folder, decisive, params.training))
             network.load_state_dict(state["best"])
             history = state["history"]
@@ -76,20 +93,85 @@ def main(dataset: str, classifier: str, role: str) -> None:
             "seed": seed,
         }
         with atomic_folder(out) as temporary:
-            save_classifier(temporary / MODEL, network, info)
+            save_classifier(temporary / MODEL, network, info | files)
             pd.DataFrame(history, columns=COLUMNS).to_csv(temporary / HISTORY, index=False)
             write_json(temporary / METRICS, metrics)
 
 
 def twin_of(spec: ClassifierSpec) -> ClassifierSpec | None:
-    """Return the twin's specification: the same, untrained; None for an exported program.
+    """Return the twin's specification: with its own weights, or untrained; None if it has none.
 
-    The twin of `joint` is a discriminator trained as a classifier, with the same options.
+    A program from a file cannot be trained from new weights. The twin of `joint` is a discriminator
+    trained as a classifier, with the same options.
     """
-    if spec.arch == "torch.export":
+    if isinstance(spec.twin, str):
+        return spec.replace(weights=spec.twin, train=None)
+    if not spec.twin or spec.arch in FROM_FILE:
         return None
     arch = "discriminator" if spec.arch == JOINT else spec.arch
-    return spec.replace(arch=arch, weights=None)
+    return spec.replace(arch=arch, weights=None, train=True)
+
+
+def take_over(
+    job: ClassifierJob,
+    network: nn.Module,
+    data: ShardedDataset,
+    validation: ShardedDataset,
+    title: str,
+) -> None:
+    """Say what becomes of a network's weights, and check it; raise ValueError if it is unfit."""
+    spec, brings = job.spec, not job.twin and bool(job.brought(network, data))
+    if not (spec.trained_here or spec.weights or brings):
+        raise ValueError(
+            "train is false, but the network draws new weights whenever it is made; set `weights`"
+        )
+    if spec.trained_here and not any(p.requires_grad for p in network.parameters()):
+        raise ValueError(
+            "all its weights are frozen: set `train: false` to take it as it is, or `train: true` "
+            "to train it here"
+        )
+    if spec.trained_here and any(p.dtype == torch.float16 for p in network.parameters()):
+        raise ValueError(
+            "float16 is too coarse to train weights in: set `weights`, or `twin: false` for the "
+            "twin, or return a float32 network"
+        )
+    if spec.weights is not None:
+        say = f"taken as it is, with {spec.weights}"
+    elif not spec.trained_here:
+        say = "taken as it is, with the weights that it brings"
+    elif brings:
+        say = "trained here from the weights that it brings; `train: false` takes it as it is"
+    else:
+        say = "trained here from new weights"
+    print(f"{title}: {say}", flush=True)
+    images, labels = checked_images(data, validation)
+    trained = not spec.trained_here
+    findings = check_classifier(network, images, labels, data.class_names, spec, trained)
+    for finding in findings:
+        if not finding.fatal:
+            print(f"{title}: warning: {finding.text}", flush=True)
+    if fatal := [finding.text for finding in findings if finding.fatal]:
+        raise ValueError("; ".join(fatal))
+
+
+def checked_images(data: ShardedDataset, validation: ShardedDataset) -> tuple[Tensor, Tensor]:
+    """Return images of all classes, (B, C, H, W), and their labels, first those of validation."""
+    parts: list[Batch] = []
+    for split in (validation, data):
+        room = CHECKED - sum(len(part.ids) for part in parts)
+        parts += split.batches(CHECKED, spread(len(split), room)) if room else []
+    return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+
+
+def require_other_weights(twin: nn.Module, own: ClassifierJob, data: ShardedDataset) -> None:
+    """Raise ValueError if a twin's weights are those of the classifier itself."""
+    ours, theirs = (network.state_dict() for network in (own.network(data)[0], twin))
+    same = ours.keys() == theirs.keys() and all(map(torch.equal, ours.values(), theirs.values()))
+    if same:
+        raise ValueError(
+            f"twin: {own.spec.twin} holds the weights of the classifier itself; name others, or "
+            "set `twin: true` or `twin: false`"
+        )
 
 
 if __name__ == "__main__":

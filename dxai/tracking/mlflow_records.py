@@ -129,7 +129,9 @@ def _of_classifier(
     case = f"{dataset}/{name}"
     # With C = D the decomposition trains what it explains.
     for role in ROLES if name in params.classifiers else ("twin",):
-        yield _classifier(paths.classifier(dataset, name, role), case, tags | {"role": role})
+        folder = paths.classifier(dataset, name, role)
+        if "seed" in read_json(folder / METRICS):  # else a classifier without a twin
+            yield _classifier(folder, case, tags | {"role": role})
     for seed in params.seeds_of(name):
         folder = paths.decomposition(dataset, name, seed)
         yield _decomposition(folder, case, tags | {"seed": str(seed)}, keep=True)

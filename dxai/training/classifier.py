@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierParams, ClassifierSpec
 from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.models.adapter import pick
 from dxai.models.blocks import channels_last
 from dxai.models.classifiers import build_classifier
+from dxai.models.renewal import brought, renew
 from dxai.models.serialization import adapter_info
 from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
@@ -166,7 +168,7 @@ def _step(
     """Update once; return loss and accuracy on this worker's share."""
     device = _device(network)
     x, y = x.to(device), y.to(device)
-    logits = network(x)
+    logits = pick(network(x), None)  # in training, some networks return those of further heads too
     loss = F.cross_entropy(logits, y)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
@@ -188,6 +190,10 @@ def _row(
     }
 
 
+def _trainable(network: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in network.parameters())
+
+
 def _device(network: nn.Module) -> torch.device:
     """Return the device of a network; one that comes from a file has no parameters."""
     return next(itertools.chain(network.parameters(), network.buffers())).device
@@ -206,10 +212,19 @@ def _note(history: list[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class ClassifierJob:
+    """The training of a classifier, or of its twin.
+
+    Attributes
+    ----------
+    twin : bool
+        Train all weights, and draw those anew that the network brings.
+    """
+
     data: str
     spec: ClassifierSpec
     settings: ClassifierParams
     seed: int
+    twin: bool = False
 
     @property
     def user_package(self) -> str | None:
@@ -219,8 +234,11 @@ class ClassifierJob:
     def network(self, data: ShardedDataset) -> tuple[nn.Module, dict[str, Any]]:
         """Build the network, with the spec's weights if any; also returns what rebuilds it."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(initial_seed(self.seed))
-            network = build_classifier(self.spec, data.channels, data.class_names, data.image_size)
+            network = self._built(data, self.seed)
+            if self.twin and (names := self.brought(network, data)):
+                renew(network, names)
+        if self.twin or (self.spec.train and not _trainable(network)):
+            network.requires_grad_()
         return channels_last(network), {
             "arch": self.spec.arch,
             "options": dict(self.spec.options),
@@ -230,6 +248,17 @@ class ClassifierJob:
             "network_range": list(self.spec.expected_range),
             **adapter_info(self.spec),
         }
+
+    def brought(self, network: nn.Module, data: ShardedDataset) -> list[str]:
+        """List the parameters that a user's network brings instead of drawing them."""
+        if self.user_package is None or self.spec.weights is not None:
+            return []
+        with torch.random.fork_rng(devices=[]):
+            return brought(network, self._built(data, self.seed + 1))
+
+    def _built(self, data: ShardedDataset, seed: int) -> nn.Module:
+        torch.manual_seed(initial_seed(seed))
+        return build_classifier(self.spec, data.channels, data.class_names, data.image_size)
 
     def run(
         self, device: torch.device, checkpoint: Checkpoint, events: EventSink, group: ProcessGroup

@@ -109,6 +109,8 @@ class QueueSink(EventSink):
 
 def work(config: dict[str, Any]) -> None:
     task: Task = ray.get(config["task"][0])
+    if os.path.isdir(task.folder):  # a user's network may read files below it
+        os.chdir(task.folder)
     context = ray.train.get_context()
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
     sink = QueueSink(config["queue"])

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,12 +59,16 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """Input of each worker; `name` identifies the training, its settings and its data."""
+    """Input of each worker; `name` identifies the training, its settings and its data.
+
+    `folder` is the working folder of the stage, which workers use as well if they see it.
+    """
 
     job: Job
     checkpoint: Checkpoint
     params: TrainingParams
     name: str
+    folder: str = field(default_factory=os.getcwd)
 
 
 def launch(
