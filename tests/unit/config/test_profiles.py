@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +20,34 @@ from dxai.config.settings import ParamsError
 PROJECT = Path(__file__).parents[3] / "params.yaml"
 
 
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that writes a params file with a profile, once."""
+
+    @functools.cache
+    def select(profile: str) -> Path:
+        path = tmp_path_factory.mktemp(profile) / "params.yaml"
+        shutil.copy(PROJECT, path)
+        select_profile(path, profile)
+        return path
+
+    return select
+
+
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """The project's params file, with the first profile."""
-    path = tmp_path / "params.yaml"
-    shutil.copy(PROJECT, path)
-    select_profile(path, profile_names()[0])
-    return path
+def file(selected: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Copy a params file with the first profile."""
+    return Path(shutil.copy(selected(profile_names()[0]), tmp_path))
+
+
+@pytest.fixture
+def quick(selected: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Copy a params file with the profile `quick`."""
+    return Path(shutil.copy(selected("quick"), tmp_path))
 
 
 def read(path: Path) -> dict:
-    """The document as a YAML reader other than ours sees it."""
+    """Read the document with another YAML reader than the package's."""
     from ruamel.yaml import YAML
 
     return YAML(typ="safe").load(path.read_text())
@@ -111,13 +130,12 @@ def test_names_come_from_the_file_then_the_profile_then_the_catalogue(file: Path
     assert params.classifiers["simple"].arch == "simple"
 
 
-def test_methods_come_back_with_the_profiles_settings(file: Path) -> None:
-    select_profile(file, "quick")
-    lime = load_params(file).methods["lime"]
-    select_profile(file, methods=["random"])
-    assert list(load_params(file).methods) == ["random"]
-    select_profile(file, methods=["lime", "random"])
-    assert load_params(file).methods == {"lime": lime, "random": {}}
+def test_methods_come_back_with_the_profiles_settings(quick: Path) -> None:
+    lime = load_params(quick).methods["lime"]
+    select_profile(quick, methods=["random"])
+    assert list(load_params(quick).methods) == ["random"]
+    select_profile(quick, methods=["lime", "random"])
+    assert load_params(quick).methods == {"lime": lime, "random": {}}
 
 
 def test_what_is_repeated_and_ablated_is_what_the_run_has(file: Path) -> None:
@@ -191,15 +209,14 @@ def test_what_is_repeated_may_be_named_at_once(file: Path) -> None:
     ],
 )
 def test_what_does_not_fit_is_named_and_changes_nothing(
-    file: Path, arguments: dict, named: list[str]
+    quick: Path, arguments: dict, named: list[str]
 ) -> None:
-    select_profile(file, "quick")
-    text = file.read_bytes()
+    text = quick.read_bytes()
     with pytest.raises(ParamsError) as error:
-        select_profile(file, **arguments)
+        select_profile(quick, **arguments)
     assert all(word in str(error.value) for word in named)
-    assert file.read_bytes() == text
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert quick.read_bytes() == text
+    assert [path.name for path in quick.parent.iterdir()] == [quick.name]
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/raw", "file:///a b/c", "~/raw: new, or {old}"])

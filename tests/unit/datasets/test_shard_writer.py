@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from dxai.datasets.splits import by_split
 from tests.listings import no_files, noise_listing, read_noise, target_of, write_noise
 
 ROOT = Path(__file__).parents[3]
+FORK = multiprocessing.get_context("fork")
+"""Processes that have imported everything already."""
 COUNTS = {"test": 3, "validation": 2, "train": 5}
 
 
@@ -158,19 +161,10 @@ def read_until(unit: Unit, load: Load, log: str, last: int) -> Iterator[Sample]:
     yield from read_noise(unit, load, 8, 3)
 
 
-KILLED = """
-import functools, sys
-from dataclasses import replace
-from pathlib import Path
-from tests.listings import noise_listing, target_of
-from tests.unit.datasets.test_shard_writer import LONG, read_until
-from dxai.datasets.shard_writer import write_dataset
-
-folder, last = Path(sys.argv[1]), int(sys.argv[2])
-listing = noise_listing(LONG)
-read = functools.partial(read_until, log=str(folder / "log"), last=last)
-write_dataset(target_of(folder, shard_bytes=20_000), replace(listing, read=read), None)
-"""
+def write_until(folder: Path, last: int) -> None:
+    read = functools.partial(read_until, log=str(folder / "log"), last=last)
+    listing = replace(noise_listing(LONG), read=read)
+    write_dataset(target_of(folder, shard_bytes=20_000), listing, None)
 
 
 @pytest.mark.parametrize(
@@ -186,14 +180,10 @@ def test_a_killed_run_goes_on_without_loss(tmp_path: Path, last: list[int]) -> N
     folder = tmp_path / "killed"
     folder.mkdir()
     for killed_at in last:
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder), str(killed_at)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        process = FORK.Process(target=write_until, args=(folder, killed_at))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     work = folder / "work/noise/x/data"
     finished = {p.name: p.stat().st_mtime_ns for p in work.glob("*-0*.parquet")}
     read_before = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []

@@ -215,7 +215,7 @@ def test_further_tables_have_a_line_for_all_that_was_measured(
         ("table1", "Steps of ours: 1,500."),
         ("table3", "Number of seeds: resnet18 2; simple 1."),
         ("table4", "Profile: made-up."),
-        ("table6", "Test images: 150."),
+        ("table6", "Test images: 12."),
     ],
 )
 def test_the_note_says_what_stands_behind(tables: dict[str, Table], name: str, words: str) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -185,10 +185,13 @@ def table1(values: dict[str, float]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Runs in a store of their own, by a word for each; the working directory is the project."""
+def logged(
+    tmp_path_factory: pytest.TempPathFactory, give_store: Callable[[Path], None]
+) -> Iterator[dict[str, str]]:
+    """Log runs to a store of their own, by a word for each, and work in that project."""
     uri, here = mlflow.get_tracking_uri(), Path.cwd()
     root = tmp_path_factory.mktemp("project")
+    give_store(root)
     ids = {}
     plans: list[tuple[str, str, dict[str, float], bool]] = [
         ("old", "quick", {"dxai": 0.8, "ig": 0.9, "lrp": 0.95, "naive": 0.3}, False),
@@ -314,12 +317,14 @@ def test_the_beginning_of_two_ids_names_neither() -> None:
 )
 def test_what_a_run_is_judged_by(
     tmp_path: Path,
+    give_store: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
     plans: list[tuple[str, str, str | None]],
     expected: str | None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    give_store(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/.work/mlflow.db")
     with mlflow_store.open_store(tmp_path) as store:
         for name, profile, gate in [*plans, ("tonight", "p", None)]:
             tags = {"kind": "benchmark", "profile": profile} | ({"gate": gate} if gate else {})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ from dxai.training import augment, batch_order, decomposition
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import best_epoch, train_classifier
 from dxai.training.decomposition import snapshot_steps, train
-from dxai.training.events import EventSink, Stopped
+from dxai.training.events import Console, EventSink, Stopped, StopRequest
 from dxai.training.run import NonFiniteError, TrainingRun
 from dxai.training.step import Networks, build_networks
 from dxai.types import Decomposition
@@ -463,32 +463,27 @@ def assert_ended_well(
 
 
 def test_a_signal_saves_between_two_steps_and_a_rerun_goes_on(folder: Path, tmp_path: Path) -> None:
-    """SIGTERM in the middle of a real process."""
-    script = textwrap.dedent(
-        f"""
-        from pathlib import Path
-        from dxai.training.checkpoints import Checkpoint
-        from dxai.training.events import Console, Stopped, StopRequest
-        from tests.unit.training import test_decomposition as t
-        many = t.SMALL.replace(steps=100_000, checkpoint_every=100_000, log_every=1)
+    """SIGTERM in the middle of a process: a fork, which has imported everything already."""
+    many = SMALL.replace(steps=100_000, checkpoint_every=100_000, log_every=1)
+
+    def train_until_stopped() -> None:
         with StopRequest() as stop:
-            console = Console("t", Path({str(tmp_path)!r}), stop)
             try:
-                t.run(Path({str(folder)!r}), Checkpoint(Path({str(tmp_path / "state")!r})), many,
-                      console)
+                run(folder, Checkpoint(tmp_path / "state"), many, Console("t", tmp_path, stop))
             except Stopped:
                 stop.answer()
-        """
-    )
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", script], env=env)
+
+    process = multiprocessing.get_context("fork").Process(target=train_until_stopped)
+    process.start()
+    assert process.pid is not None
     rows = tmp_path / "events.jsonl"
     end = time.monotonic() + 60
     while not rows.exists() or rows.read_text().count('"row"') < 3:
-        assert process.poll() is None and time.monotonic() < end
+        assert process.is_alive() and time.monotonic() < end
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(timeout=60)
+    assert process.exitcode == 128 + signal.SIGTERM
     state = Checkpoint(tmp_path / "state").load()
     assert state is not None and state["step"] > 0
     assert len(state["history"]) == state["step"]

@@ -18,6 +18,7 @@ from dxai.paths import Paths
 from dxai.reporting.html import build_report
 from dxai.reporting.html.page import OPEN
 from dxai.results.table_specs import SPECS
+from dxai.utils.files import read_json
 from tests.fixtures import AREAS, STEPS, VARIANTS, write_results
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}"]
@@ -300,14 +301,16 @@ def test_the_papers_figures_stand_apart(rich_page: str) -> None:
 
 
 # ------------------------------------------------------------------------------------ figures
-def test_charts_and_examples_are_those_of_the_run(page: str) -> None:
+def test_charts_and_examples_are_those_of_the_run(run: Run, page: str) -> None:
     labels = Outline(page).values("aria-label")
     beta = next(label for label in labels if label.startswith("Accuracy against β"))
     assert "DXAI (ours) 0.59" in beta and "LIME" not in beta
     titles = ("Accuracy against removed energy", "Accuracy while pixels are deleted")
     for title in (*titles, "Images of class grass", "Adversarial losses"):
         assert any(label.startswith(title) for label in labels), title
-    assert any(label.endswith("At the end: class 0.669") for label in labels), "no kld, no neutral"
+    training = run[1].decomposition("textures", "resnet18", "0")
+    last = pd.read_csv(training / "history.csv").iloc[-1]
+    assert any(f"At the end: class {last['loss/class']:.3g}" in label for label in labels)
     # Four pictures of the parts and an overlay, two of each heatmap that worked; three classes.
     examples = page[page.index("<h3>Examples") : page.index("<details", page.index("<h3>Examples"))]
     assert examples.count("<img ") == 3 * (5 + 2 * (len(AREAS) - 3 - 2))
@@ -363,10 +366,15 @@ def test_many_sections_keep_their_details_closed(page: str, rich_page: str) -> N
     assert OPEN < 6 and opened(page) > 4 and opened(rich_page) == 0
 
 
-def test_times_are_listed(rich_page: str) -> None:
+def test_times_are_listed(rich: Run, rich_page: str) -> None:
     outline = Outline(rich_page)
-    assert outline.row("decompose textures/resnet18 0")[1] == "7:41"
-    assert outline.row("classifier textures/resnet18 twin")[1] == "0:54"
+    for stage, folder in (("decompose", "decompositions"), ("classifier", "classifiers")):
+        item = "0" if stage == "decompose" else "twin"
+        metrics = read_json(
+            rich[1].root / f"artifacts/{folder}/textures/resnet18/{item}/metrics.json"
+        )
+        minutes, seconds = divmod(round(metrics["seconds"]), 60)
+        assert outline.row(f"{stage} textures/resnet18 {item}")[1] == f"{minutes}:{seconds:02}"
     assert outline.row("evaluate textures/resnet18 dxai-two_branches")
     start = rich_page.index('id="seconds"')
     assert rich_page[start:].count('<td class="value">0.004</td>') == 6 * 8

@@ -1,4 +1,4 @@
-"""An MLflow database with nothing in it, made once: MLflow takes seconds to make each."""
+"""An empty MLflow database, made once per session: MLflow takes seconds to make one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Have MLflow make its tables in a new database."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes seconds, too
+
     folder = tmp_path_factory.mktemp("mlflow")
     SqlAlchemyStore(f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri())
     return folder / "mlflow.db"
