@@ -57,10 +57,14 @@ class Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S) in [-1, 1] to logits (B, c), float32."""
+        return self.after(self.outputs(x))
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """Images to the network's own outputs (B, n), float32."""
         x = self.before(x)
         if self.dtype != torch.float32:
-            return self.after(pick(self.network(x.to(self.dtype)), self.field).float())
-        return self.after(pick(self.network(x), self.field))
+            return pick(self.network(x.to(self.dtype)), self.field).float()
+        return pick(self.network(x), self.field)
 
 
 class Resize(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierSpec
 from dxai.models.accuracy_check import Finding, check_accuracy
+from dxai.models.adapter import Adapted, Undo
 
 IMAGES = 8
 """Images for the checks of single answers; all of them count for the accuracy."""
@@ -23,6 +24,8 @@ LOGITS = 16
 SAME, SAME_IN_BATCH = 1e-4, 2e-2
 """Largest differences of two answers, as a share of the spread of the logits; in a batch other
 kernels may run, and a network may compute in half precision."""
+NEAR = 1e-3
+"""Distance from 1 at which values still count as probabilities."""
 LINEAR = (
     *("alias", "cat", "clone", "div", "expand", "index", "mul", "neg", "permute", "reshape"),
     *("select", "slice", "split", "squeeze", "stack", "tocopy", "unbind", "unsqueeze", "view"),
@@ -62,7 +65,7 @@ def check_classifier(
     """
     with torch.random.fork_rng(devices=[]):
         few = spread(len(images), IMAGES)
-        findings = [*_function(network, images[few]), *_outputs(network, images[few])]
+        findings = [*_function(network, images[few]), *_outputs(network, images[few], spec)]
         if not findings:
             findings += _gradients(network, images[few], class_names, trained)
         if trained and not findings:
@@ -118,21 +121,35 @@ def _remedy(network: nn.Module) -> str:
     return "make its forward follow `network.eval()`, or name another `arch`"
 
 
-def _outputs(network: nn.Module, images: Tensor) -> Iterator[Finding]:
-    """Check that the outputs are logits."""
+def _outputs(network: nn.Module, images: Tensor, spec: ClassifierSpec) -> Iterator[Finding]:
+    """Check that the network's outputs, before they are adapted, are what the entry says."""
     inputs = images.clone().requires_grad_()
     with torch.enable_grad():
-        logits = network(inputs * 1)  # a leaf must not be changed in place
-    last = _last_function(logits)
-    values = logits.detach()
-    sums_to_one = bool(((values.sum(1) - 1).abs() < 1e-3).all() and (values >= 0).all())
-    if sums_to_one or last == "softmax":
+        # A leaf must not be changed in place.
+        outputs = (network.outputs if isinstance(network, Adapted) else network)(inputs * 1)
+    if spec.activation != "none" and not _undoes(network):
+        return  # the activation was a module of its own, and is no longer there
+    last = _last_function(outputs)
+    values = outputs.detach()
+    shares = bool((values >= 0).all() and (values <= 1 + NEAR).all())
+    sums = shares and values.shape[1] > 1 and bool(((values.sum(1) - 1).abs() < NEAR).all())
+    found = "softmax" if sums else last
+    if found == "tanh":
+        yield Finding("returns the values of a tanh, not logits: return the values before it")
+    elif spec.activation != "none" and not shares:
+        low, high = float(values.min()), float(values.max())
         yield Finding(
-            "returns probabilities, not logits (a softmax at its end): set `activation: softmax`"
+            f"returns values from {low:.3g} to {high:.3g}, so they are not those of a "
+            f"{spec.activation}: set `activation: none`"
         )
-    elif last in ("sigmoid", "tanh"):
-        ends = "set `activation: sigmoid`" if last == "sigmoid" else "return the values before it"
-        yield Finding(f"returns the values of a {last}, not logits: {ends}")
+    elif found in ("softmax", "sigmoid") and found != spec.activation:
+        yield Finding(f"returns the values of a {found}, not logits: set `activation: {found}`")
+
+
+def _undoes(network: nn.Module) -> bool:
+    return isinstance(network, Adapted) and any(
+        isinstance(m, Undo) for m in network.after.modules()
+    )
 
 
 def _last_function(logits: Tensor) -> str:

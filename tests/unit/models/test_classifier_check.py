@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierSpec
+from dxai.models.adapter import adapt
 from dxai.models.classifier_check import check_classifier
 
 NAMES = ["black", "gray", "white"]
@@ -165,6 +167,29 @@ def test_a_good_network_has_no_findings(network: nn.Module) -> None:
     assert torch.equal(state, torch.random.get_rng_state())
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("after", "activation", "said"),
+    [
+        (lambda y: y.softmax(1), "softmax", ""),
+        (torch.sigmoid, "sigmoid", ""),
+        (lambda y: y.softmax(1), "sigmoid", "of a softmax, .* `activation: softmax`"),
+        (torch.sigmoid, "softmax", "of a sigmoid, .* `activation: sigmoid`"),
+        (lambda y: y, "softmax", "are not those of a softmax: set `activation: none`"),
+        (lambda y: y[:, [2, 0, 1]].softmax(1), "none", "of a softmax"),
+    ],
+)
+def test_outputs_are_compared_with_what_the_entry_says(
+    after: Callable[[Tensor], Tensor], activation: Any, said: str
+) -> None:
+    """Of the network itself, whatever the adapter makes of them."""
+    names = ["white", "black", "gray"] if said == "of a softmax" else None
+    spec = SPEC.replace(activation=activation, class_names=names)
+    network = adapt(Brightness(after=after).eval(), spec, 3, NAMES, 8)
+    found = findings(network, spec)
+    assert len(found) == bool(said)
+    assert re.search(said, "".join(text for text, _ in found))
 
 
 def test_a_last_layer_that_starts_at_zero_is_no_fault_of_an_untrained_network() -> None:
