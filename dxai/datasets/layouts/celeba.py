@@ -71,14 +71,18 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     if attributes is None:
         if tables[PARTITION] is not None:
             raise DataError(f"{source.name}: no {ATTRIBUTES}.txt (or .csv), only {PARTITION}")
+        if not any("train" in name.lower().split("/") for name in files.all):
+            raise DataError(
+                f"{source.name}: neither a table of attributes ({ATTRIBUTES}.txt or .csv, or "
+                "CelebAMask-HQ-attribute-anno.txt) nor a folder train with female and male"
+            )
         return train_and_test(files, dataset, prepare, FOLDERS, CLASS_FOLDERS, options)
     classes = read_classes(source, attributes)
     images = _images(files)
     for name, row in classes.items():
         if name not in images:
             raise DataError(f"{row.where} does not exist below {source.name}")
-    is_hq = _stem(attributes.name) == ATTRIBUTES_HQ
-    splits = _splits(source, classes, tables[PARTITION], tables[ORIGINS], is_hq, options)
+    splits = _splits(source, attributes, classes, tables[PARTITION], tables[ORIGINS], options)
     units = [files.unit(images[name], splits[name], row.value) for name, row in classes.items()]
     if "validation" not in splits.values():
         units = hold_out(units, CLASSES, options.validation, options.seed)
@@ -101,13 +105,14 @@ def fits(names: Collection[str]) -> bool:
 
 def _splits(
     source: Source,
+    attributes: File,
     classes: Mapping[str, Row],
     partition: File | None,
     origins: File | None,
-    is_hq: bool,
     options: CelebaOptions,
 ) -> dict[str, str]:
     """Split of each image, from the partition; at random for CelebA-HQ without it."""
+    is_hq = _stem(attributes.name) == ATTRIBUTES_HQ
     if partition is None:
         if not is_hq:
             raise DataError(f"{source.name}: no {PARTITION}.txt (or .csv)")
@@ -116,7 +121,7 @@ def _splits(
     if not is_hq:
         for rows, others, table in (
             (classes, splits, partition.name),
-            (splits, classes, "the table of attributes"),
+            (splits, classes, attributes.name),
         ):
             for name, row in rows.items():
                 if name not in others:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
+import logging
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import nibabel
@@ -77,7 +80,8 @@ def _read(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def _open(raw: bytes) -> Any:
     """Read a header, and check that it promises no more voxels than there are bytes."""
-    volume: Any = nibabel.Nifti1Image.from_bytes(raw)
+    with _quiet(nibabel.imageglobals.logger):  # its remarks on headers do not name the file
+        volume: Any = nibabel.Nifti1Image.from_bytes(raw)
     dtype = volume.get_data_dtype()
     if dtype.kind not in "iuf":
         raise ValueError(f"voxels of type {dtype}, not real numbers")
@@ -87,6 +91,16 @@ def _open(raw: bytes) -> Any:
     if len(raw) < promised:
         raise ValueError(f"{len(raw)} bytes, but its header promises {promised}")
     return volume
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def find_brain(values: np.ndarray) -> np.ndarray:

@@ -293,7 +293,7 @@ def test_missing_or_double_list(celeba: Path, name: str) -> None:
             PARTITION,
             "007.jpg 2\n",
             "007.jpg 2\n008.jpg 2\n",
-            "line 9: 008.jpg is not in the table of attributes",
+            "line 9: 008.jpg is not in list_attr_celeba.txt",
         ),
     ],
 )
