@@ -41,6 +41,11 @@ from dxai.utils.files import read_json, write_json
 
 CLASSES = ("brick", "grass", "gravel")
 SIZE = 32
+LAYERS = {
+    "gradcam": "layer3.1.conv2",
+    "guided_gradcam": "layer3.1.conv2",
+    "internal_influence": "layer4.0.conv1",
+}
 SIGNS = {"ig": 2, "gradient_shap": 2, "guided_gradcam": 2}
 AREAS = {
     "dxai": 0.84,
@@ -318,6 +323,7 @@ def _row(
     area = AREAS[method] + 0.004 * seed + (0.003 if sign == "relu" else 0)
     known = dataset == "brats" and method not in ("shuffled", "random_phase")
     return row | {
+        "layer": LAYERS.get(method, ""),
         "images": len(labels),
         "accuracy": 0.98,
         "auc": area,

@@ -31,11 +31,14 @@ class Explainer(ABC):
     signs : tuple of str
         Rules for the sign of H: "signed" keeps it, "relu" sets negative values to 0. The first is
         the table's; the others are shown beside it. psi_distinct has ("part",).
+    layer : str
+        Name of the layer that the maps were read from; empty for other methods.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Literal["heatmap", "distinct"]] = "heatmap"
     signs: ClassVar[tuple[str, ...]] = ("signed", "relu")
+    layer: str = ""
 
     @abstractmethod
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from dxai.types import Unsupported
 
@@ -19,14 +23,51 @@ ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 def frozen_copy(classifier: nn.Module) -> nn.Module:
     """Copy a classifier in eval mode, without weight gradients or in-place activations.
 
-    An in-place activation would overwrite the layer output captured by a hook.
+    An in-place activation would overwrite the layer output captured by a hook. Parametrised weights
+    (weight norm, spectral norm) become ordinary ones.
     """
-    model = copy.deepcopy(classifier).requires_grad_(False)
+    with torch.no_grad():
+        _compute_hooked_weights(classifier)
+        model = copy.deepcopy(classifier)
+    for parameter in model.parameters():  # a TorchScript module has no `requires_grad_`
+        parameter.requires_grad_(False)
     for module in model.modules():
         module.training = False  # not .eval(), which a torch.export module refuses
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
+        _to_plain_weights(module)
     return model
+
+
+def _compute_hooked_weights(classifier: nn.Module) -> None:
+    """Set the weights that hooks compute in each forward pass to tensors that can be copied."""
+    for module in classifier.modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm):
+                setattr(module, hook.name, hook.compute_weight(module))
+            elif isinstance(hook, SpectralNorm):
+                setattr(module, hook.name, hook.compute_weight(module, do_power_iteration=False))
+
+
+def _to_plain_weights(module: nn.Module) -> None:
+    if is_parametrized(module):
+        # `remove_parametrizations` would change the class, which the original has, too.
+        names = list(module.parametrizations)  # type: ignore[arg-type]
+        weights = {name: getattr(module, name).detach().clone() for name in names}
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for name, weight in weights.items():
+            module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, WeightNorm | SpectralNorm):
+            weight = getattr(module, hook.name).detach().clone()
+            del module._forward_pre_hooks[key]
+            parts = [hook.name + end for end in ("", "_g", "_v", "_orig", "_u")]
+            for part in filter(functools.partial(hasattr, module), parts):
+                delattr(module, part)
+            module.register_parameter(hook.name, nn.Parameter(weight, requires_grad=False))
 
 
 def traced_copy(classifier: nn.Module) -> fx.GraphModule:
@@ -41,10 +82,13 @@ def traced_copy(classifier: nn.Module) -> fx.GraphModule:
     Unsupported
         If torch.fx cannot follow control flow that depends on values.
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in classifier.modules()):
+        raise Unsupported("torch.fx cannot trace TorchScript")
     try:
         model = fx.symbolic_trace(frozen_copy(classifier))
     except Exception as error:  # a user's forward, run with proxies, may raise anything
-        raise Unsupported(f"torch.fx cannot trace the classifier: {error}") from None
+        reason = " ".join(str(error).split())
+        raise Unsupported(f"torch.fx cannot trace the classifier: {reason}") from None
     seen: set[Any] = set()
     for node in model.graph.nodes:
         _activation_to_module(model, node)

@@ -141,7 +141,7 @@ _ALL = (
             Column("neutrality", terminal="neutral", report="Neu-<br>trality ↑", digits=2),
             Column("uncertainty"),
             Column("seconds_per_image", terminal="s/image", report="s per<br>image ↓"),
-            *_text("status reason"),
+            *_text("layer status reason"),
         ),
         "dxai.results.table_builders:table1",
     ),

@@ -67,7 +67,8 @@ def _score(subject: scoring.Subject, explainer: Explainer) -> Scored:
             scorer.add(explainer.name, sign, batch, distinct, heat=heat, truth=truth)
     stored = {"index": np.concatenate(index), explainer.name: np.concatenate(maps)}
     each = spent / len(stored["index"])
-    return [scorer.row(explainer.name, sign, each) for sign in explainer.signs], scorer, stored
+    rows = [scorer.row(explainer.name, sign, each) for sign in explainer.signs]
+    return [row | {"layer": explainer.layer} for row in rows], scorer, stored
 
 
 def _unscored(method: str, status: str, reason: str) -> Scored:

@@ -18,13 +18,15 @@ from torch import Tensor
 from dxai.config.params_file import load_params
 from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
+from dxai.explain.model_surgery import frozen_copy
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.metrics.stability import deviation, pixel_deviation
-from dxai.models.default_layers import default_layers
+from dxai.models.default_layers import sequential_layers
 from dxai.models.serialization import load_decomposer, load_snapshots
 from dxai.paths import HERE, IMAGES, MAPS, STABILITY
 from dxai.stages import run_stage, scoring
+from dxai.types import Unsupported
 from dxai.utils.files import atomic_folder, write_json
 
 LAYERED = ("gradcam", "internal_influence")
@@ -45,9 +47,13 @@ def main(dataset: str, classifier: str) -> None:
     for step, found in decomposed(subject, seeds):
         frames.append(_frame(subject, "dxai", step, found))
         maps[f"step-{step}"] = pixel_deviation(found[:, :SHOWN]).astype(np.float32)
-    layers = default_layers(subject.classifier)["sequential"]
+    image = next(subject.batches("layers")).images[:1]
+    layers = sequential_layers(frozen_copy(subject.classifier), image)
     for method in LAYERED if layers else ():
-        frames.append(_frame(subject, method, None, layered(subject, method, layers)))
+        try:
+            frames.append(_frame(subject, method, None, layered(subject, method, layers)))
+        except Unsupported as reason:
+            print(f"{method}: unsupported: {reason}", flush=True)
     whole = pd.concat(frames, ignore_index=True)
     with atomic_folder(HERE.stability(dataset, classifier)) as temporary:
         whole.astype({"step": "Int64"}).to_parquet(temporary / IMAGES, index=False)

@@ -189,7 +189,8 @@ def _method(row: Row, case: str, tags: dict[str, str]) -> Record:
         tags["reason"] = row["reason"]
     seed = f"-{tags['seed']}" if row["method"] == OURS else ""
     levels = {f"levels.{curve}": str(points["level"]) for curve, points in _drawn(row)}
-    return _scored(f"{case}/{row['method']}{seed}-{row['sign']}", row, tags, levels)
+    layer = {"layer": row["layer"]} if row.get("layer") else {}
+    return _scored(f"{case}/{row['method']}{seed}-{row['sign']}", row, tags, levels | layer)
 
 
 def _ablation(

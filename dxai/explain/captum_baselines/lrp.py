@@ -80,6 +80,9 @@ MOVING: set[Any] = {
 }
 """Functions and methods that move values; relevance moves with them."""
 
+CASTS: set[Any] = {"float", "half", "bfloat16", "double", "to", "type", "type_as"}
+"""Methods that change the type of values, which the float32 copy leaves as they are."""
+
 SPLITTING: set[Any] = {torch.chunk, torch.split, "chunk", "split"}
 """Members of `MOVING` that return tuples of tensors."""
 
@@ -129,7 +132,7 @@ def propagatable(classifier: nn.Module) -> fx.GraphModule:
 
     Raises `Unsupported` if torch.fx cannot trace it, or if no rule fits one of its steps.
     """
-    model = traced_copy(classifier)
+    model = traced_copy(classifier).float()  # the epsilon of the rule is 0 in float16
     model.graph.eliminate_dead_code()  # a result without a use would have a share of relevance
     _fold_batch_norm(model)
     sizes: set[fx.Node] = set()
@@ -181,7 +184,7 @@ def _function_step(model: fx.GraphModule, node: fx.Node, sizes: set[fx.Node]) ->
         _to_operation(model, node)
     elif node.target in MOVING:
         _own_input(model, node)
-    elif node.target in (F.dropout, F.dropout2d):
+    elif node.target in (F.dropout, F.dropout2d) or node.target in CASTS:
         node.replace_all_uses_with(tensors[0])
         model.graph.erase_node(node)
     else:

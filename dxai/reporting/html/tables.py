@@ -117,6 +117,8 @@ def _method_line(row: Row, params: Params, lowest: Mapping[str, float]) -> View:
     """Format a row of Table 1 with its budget (`samples 100, segments 30`) and its best columns."""
     method = row["method"]
     settings = {k: v for k, v in params.methods.get(method, {}).items() if v is not None}
+    if row["layer"]:
+        settings["layer"] = row["layer"]
     budget = ", ".join(f"{key} {value}" for key, value in settings.items())
     return row | {
         "label": label(method),

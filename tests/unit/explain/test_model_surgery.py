@@ -114,3 +114,29 @@ def test_a_trace_that_computes_something_else_is_refused(method: str, images: Te
     require_same(
         traced_copy(Careless()), Careless(), images * 0 + torch.nan
     )  # NaN is no difference
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.nn.utils.parametrizations.weight_norm,
+        torch.nn.utils.parametrizations.spectral_norm,
+        torch.nn.utils.weight_norm,
+        torch.nn.utils.spectral_norm,
+    ],
+    ids=["weight norm", "spectral norm", "weight norm by hooks", "spectral norm by hooks"],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_parametrised_weights_become_plain_in_the_copy_alone(wrap, images: Tensor) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(784, 3))
+    plain = list(dict(network.named_parameters()))
+    for layer in (network[0], network[3]):
+        wrap(layer)
+    network.eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    copied = frozen_copy(network)
+    assert sorted(dict(copied.named_parameters())) == sorted(plain)
+    torch.testing.assert_close(copied(images), network(images))
+    assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+    network.train()(images).sum().backward()  # the original can still be trained
+    assert all(parameter.grad is not None for parameter in network.parameters())

@@ -273,6 +273,8 @@ def test_curves_are_logged_by_step(root: Path, runs: pd.DataFrame) -> None:
     assert points[0][1] > points[-1][1]
     assert len(history(ours["run_id"], "accuracy_vs_energy")) == 6
     assert ours["params.levels.energy"].startswith("[0.0, 0.01")
+    gradcam = found.loc[f"{CELL}/gradcam-relu"]
+    assert gradcam["params.layer"] == "layer3.1.conv2"
     training = found.loc["textures/resnet18/decomposition-0"]["run_id"]
     folder = root / "artifacts"
     written = pd.read_csv(folder / f"decompositions/{CELL}/0/history.csv").set_index("step")

@@ -170,14 +170,32 @@ def test_unknown_network_uses_its_last_convolution(
 
 
 @pytest.mark.parametrize("method", LAYER_METHODS)
-def test_without_a_map_unsupported(method: str, linear, images: Tensor, target: Tensor) -> None:
-    with pytest.raises(Unsupported, match="no convolution"):
-        build_explainer(method, linear(torch.rand(3, 1, 16, 16)))
+def test_without_a_map_unsupported(method: str, images: Tensor, target: Tensor) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(256, 3), nn.ReLU())
+    with pytest.raises(Unsupported, match="no layer"):
+        build_explainer(method, flat).attribute(images, target)
     network = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 14 * 14, 3), nn.ReLU()
     )
-    with pytest.raises(Unsupported, match="2 axes"):
+    with pytest.raises(Unsupported, match="layer 3 has no map"):
         build_explainer(method, network, {"layer": "3"}).attribute(images, target)
+
+
+def _over_channels(x: Tensor) -> Tensor:
+    return F.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("method", LAYER_METHODS)
+def test_rounding_noise_is_unsupported(method: str, images: Tensor, target: Tensor) -> None:
+    """An instance norm takes the mean of a map away, and a layer norm that over channels."""
+    torch.manual_seed(0)
+    normalise = F.instance_norm
+    if method == "internal_influence":
+        normalise = _over_channels
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), _Module(normalise), nn.ReLU())
+    network.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)])
+    with pytest.raises(Unsupported, match="after 0 leaves rounding noise"):
+        build_explainer(method, network, {"layer": "0"}).attribute(images, target)
 
 
 def test_guided_gradcam_needs_something_to_guide() -> None:

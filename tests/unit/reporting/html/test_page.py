@@ -247,6 +247,7 @@ def test_table1_of_a_cell_shows_the_values_of_the_file(page: str) -> None:
     assert outline.row("Integrated Gradients relu")[1].startswith("0.993")
     assert outline.row("LRP relu")[1] == "unsupported: no rule for <LeakyReLU> & friends"
     assert outline.row("LIME relu, samples 100, segments 30")[1].startswith("failed: RuntimeError")
+    assert outline.row("Grad-CAM relu, layer layer3.1.conv2")
 
 
 def test_the_lowest_of_the_claim_is_marked_and_only_that(
