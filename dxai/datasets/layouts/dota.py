@@ -29,6 +29,8 @@ from dxai.datasets.splits import SplitOptions, by_split, draw_splits
 
 CLASSES = ("cars", "none")
 PARTIAL = "a vehicle in it, but not enough of a small one"
+MANY = 100
+"""Boxes of which some are rotated, if labels hold rotated boxes at all."""
 TOO_SMALL = "an image smaller than a patch"
 
 
@@ -101,8 +103,22 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     read = functools.partial(
         read_patches, options=options, image_size=prepare.image_size, channels=dataset.channels
     )
-    notes = (f"boxes of unknown categories count as background: {others}",) if unknown else ()
-    return Listing(CLASSES, by_split(units), read, options.model_dump(), tuple(dropped), notes)
+    notes = [f"boxes of unknown categories count as background: {others}"] if unknown else []
+    corners = np.concatenate([found.corners for found in boxes])
+    if len(corners) >= MANY and is_upright(corners).all():
+        notes.append(
+            f"all {len(corners)} boxes are upright; the releases' rotated ones are in other files "
+            "(without hbb or reclabelTxt in their names)"
+        )
+    return Listing(
+        CLASSES, by_split(units), read, options.model_dump(), tuple(dropped), tuple(notes)
+    )
+
+
+def is_upright(corners: np.ndarray) -> np.ndarray:
+    """Whether each box, (N, 4, 2), has its sides along the axes: bool, (N,)."""
+    aligned = (corners == np.roll(corners, -1, axis=1)).any(-1)  # a side keeps x or y
+    return aligned.all(-1)
 
 
 def outlines(corners: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@ UNLABELLED = "an image without labels"
 NO_IMAGE = "labels without an image"
 UPRIGHT = "upright boxes, beside the rotated ones"
 OTHER_LABELS = "labels outside {}"
+META = "an image's date and source, in meta/"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ def _other_folder(name: str, folder: str | None) -> str | None:
     """Rule that leaves out a label file for its folder."""
     if folder is not None and f"/{folder.strip('/')}/" not in f"/{name}":
         return OTHER_LABELS.format(folder)
+    if folder is None and "meta" in name.lower().split("/")[:-1]:
+        return META
     upright = HORIZONTAL.search(os.path.dirname(name)) and not HORIZONTAL.search(folder or "")
     return UPRIGHT if upright else None
 

@@ -144,6 +144,7 @@ def test_labels_of_every_release_as_unpacked() -> None:
         "val/labelTxt-v1.5/DOTA-v1.5_val_hbb/P2.txt",
         "test/images/part1/P3.png",
         "test/test_info.json",
+        "train/meta/P0.txt",
         "readme.txt",
         "truth/mask/P0.png",
     ]
@@ -157,6 +158,7 @@ def test_labels_of_every_release_as_unpacked() -> None:
         "upright boxes, beside the rotated ones": (names[3], names[8]),
         "an image without labels": ("test/images/part1/P3.png",),
         "labels without an image": ("train/labelTxt-v1.0/labelTxt/P9.txt",),
+        "an image's date and source, in meta/": ("train/meta/P0.txt",),
     }
 
 
@@ -621,6 +623,15 @@ def test_unknown_categories_are_listed_and_are_background(tree: Path) -> None:
     )
     with pytest.raises(DataError, match=message):
         listing(tree)
+
+
+@pytest.mark.parametrize(("turn", "notes"), [(0.0, 1), (0.3, 0)])
+def test_labels_of_upright_boxes_alone_are_told(tree: Path, turn: float, notes: int) -> None:
+    """Both archives of a release unpacked into one folder leave the upright boxes only."""
+    boxes = [line(rotated(20, 20, 8, 4, 0.0))] * 99 + [line(rotated(30, 30, 8, 4, turn))]
+    (tree / "train/labelTxt/P0000.txt").write_text("\n".join(boxes))
+    found = [note for note in listing(tree).notes if "boxes are upright" in note]
+    assert len(found) == notes
 
 
 def test_a_split_without_cars_is_known_from_the_listing(tree: Path) -> None:
