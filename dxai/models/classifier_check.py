@@ -5,7 +5,7 @@ Every finding is one line that names the setting which mends it.
 
 from __future__ import annotations
 
-import copy
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dxai.config.schema import ClassifierSpec
 from dxai.models.accuracy_check import Finding, check_accuracy
 from dxai.models.adapter import Adapted, Undo
+from dxai.models.programs import Program
 
 IMAGES = 8
 """Images for the checks of single answers; all of them count for the accuracy."""
@@ -115,8 +116,8 @@ def _function(network: nn.Module, images: Tensor) -> Iterator[Finding]:
 
 
 def _remedy(network: nn.Module) -> str:
-    exported = any(hasattr(module, "graph") for module in network.modules())
-    if exported:
+    programs = (Program, torch.jit.ScriptModule)
+    if any(isinstance(module, programs) for module in network.modules()):
         return "export the network after `network.eval()`, and name that file in `weights`"
     return "make its forward follow `network.eval()`, or name another `arch`"
 
@@ -147,9 +148,9 @@ def _outputs(network: nn.Module, images: Tensor, spec: ClassifierSpec) -> Iterat
 
 
 def _undoes(network: nn.Module) -> bool:
-    return isinstance(network, Adapted) and any(
-        isinstance(m, Undo) for m in network.after.modules()
-    )
+    """Whether the activation of the entry is undone by its inverse."""
+    steps = network.after.modules() if isinstance(network, Adapted) else ()
+    return any(isinstance(step, Undo) for step in steps)
 
 
 def _last_function(logits: Tensor) -> str:
@@ -174,7 +175,8 @@ def _gradients(
     constant = set((logits == logits[:1]).all(0).nonzero().flatten().tolist())
     found = _gradient_sizes(network, images, len(class_names))
     if not trained and 0.0 in found.values():  # a last layer that starts at zero passes none on
-        found = _gradient_sizes(_shaken(network), images, len(class_names))
+        with _shaken(network):
+            found = _gradient_sizes(network, images, len(class_names))
     for lacking, what, cause in (
         (None, "no gradient by the image", "`torch.no_grad` and `detach`"),
         (0.0, "a gradient of zero", "rounding, and activations that are always saturated,"),
@@ -207,10 +209,16 @@ def _gradient_sizes(network: nn.Module, images: Tensor, classes: int) -> dict[in
     return found
 
 
-def _shaken(network: nn.Module) -> nn.Module:
-    """Copy a network and add small random numbers to its weights."""
-    shaken = copy.deepcopy(network)
+@contextlib.contextmanager
+def _shaken(network: nn.Module) -> Iterator[None]:
+    """Add small random numbers to the weights while the block runs."""
+    before = [parameter.detach().clone() for parameter in network.parameters()]
     with torch.no_grad():
-        for parameter in shaken.parameters():
+        for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    return shaken
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(network.parameters(), before, strict=True):
+                parameter.copy_(value)
