@@ -35,6 +35,10 @@ ATTRIBUTES = "list_attr_celeba"
 ATTRIBUTES_HQ = "celebamask-hq-attribute-anno"
 PARTITION = "list_eval_partition"
 ORIGINS = "celeba-hq-to-celeba-mapping"
+LOOKS_FOR = (
+    f"{ATTRIBUTES}.txt or .csv, CelebAMask-HQ-attribute-anno.txt, or train/ with the folders "
+    "female and male"
+)
 PARTS = "celebamask-hq-mask-anno"
 """Folder of CelebAMask-HQ with a mask for each part of each face."""
 NOT_LISTED = "an image that the table of attributes does not name"
@@ -69,20 +73,15 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
     }
     attributes = tables[ATTRIBUTES]
     if attributes is None:
-        if tables[PARTITION] is not None:
-            raise DataError(f"{source.name}: no {ATTRIBUTES}.txt (or .csv), only {PARTITION}")
-        if not any("train" in name.lower().split("/") for name in files.all):
-            raise DataError(
-                f"{source.name}: neither a table of attributes ({ATTRIBUTES}.txt or .csv, or "
-                "CelebAMask-HQ-attribute-anno.txt) nor a folder train with female and male"
-            )
+        if tables[PARTITION] or tables[ORIGINS] or not _has_train(files):
+            raise DataError(f"{source.name}: there must be {LOOKS_FOR}")
         return train_and_test(files, dataset, prepare, FOLDERS, CLASS_FOLDERS, options)
     classes = read_classes(source, attributes)
     images = _images(files)
     for name, row in classes.items():
         if name not in images:
             raise DataError(f"{row.where} does not exist below {source.name}")
-    splits = _splits(source, attributes, classes, tables[PARTITION], tables[ORIGINS], options)
+    splits = _splits(source, classes, attributes, tables[PARTITION], tables[ORIGINS], options)
     units = [files.unit(images[name], splits[name], row.value) for name, row in classes.items()]
     if "validation" not in splits.values():
         units = hold_out(units, CLASSES, options.validation, options.seed)
@@ -105,8 +104,8 @@ def fits(names: Collection[str]) -> bool:
 
 def _splits(
     source: Source,
-    attributes: File,
     classes: Mapping[str, Row],
+    attributes: File,
     partition: File | None,
     origins: File | None,
     options: CelebaOptions,
@@ -142,6 +141,12 @@ def _splits(
             raise DataError(f"{origin.where}: {origin.value} is not in {partition.name}")
         found[name] = splits[origin.value].value
     return found
+
+
+def _has_train(files: Files) -> bool:
+    return any(
+        folder.lower() in FOLDERS["train"] for name in files.all for folder in name.split("/")[:-1]
+    )
 
 
 def _draw(classes: Mapping[str, Row], options: CelebaOptions) -> dict[str, str]:
@@ -198,6 +203,5 @@ LAYOUT = Layout(
     exact=True,
     options=CelebaOptions,
     fits=fits,
-    looks_for=f"{ATTRIBUTES}.txt or .csv, CelebAMask-HQ-attribute-anno.txt, or train/ with the "
-    "folders female and male, and no other",
+    looks_for=f"{LOOKS_FOR}, and no other",
 )

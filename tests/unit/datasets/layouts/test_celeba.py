@@ -204,6 +204,10 @@ def test_celebamask_hq_is_split_as_celeba_is(hq: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (
+            lambda root: (root / HQ).unlink(),
+            f"there must be list_attr_celeba.txt or .csv, {HQ}, or",
+        ),
         (lambda root: (root / ORIGINS).unlink(), f"to split CelebA-HQ by it, add {ORIGINS}"),
         (lambda root: edit(root, ORIGINS, "000105.jpg", ""), f"{ORIGINS}, line 6: two numbers and"),
         (
@@ -263,7 +267,8 @@ def test_missing_or_double_list(celeba: Path, name: str) -> None:
         listing(celeba)
     (celeba / "old" / name).unlink()
     (celeba / name).unlink()
-    with pytest.raises(DataError, match=f"no {name} \\(or .csv\\)"):
+    wanted = f"there must be {name}" if name == ATTRIBUTES else rf"no {name} \(or \.csv\)"
+    with pytest.raises(DataError, match=wanted):
         listing(celeba)
 
 
@@ -293,7 +298,7 @@ def test_missing_or_double_list(celeba: Path, name: str) -> None:
             PARTITION,
             "007.jpg 2\n",
             "007.jpg 2\n008.jpg 2\n",
-            "line 9: 008.jpg is not in list_attr_celeba.txt",
+            f"line 9: 008.jpg is not in {ATTRIBUTES}",
         ),
     ],
 )
