@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -26,6 +27,8 @@ LANES, MOST_LANES = "DXAI_LANES", 4
 GRACE = 5.0
 """Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
 
+_END = "\0\n"
+"""The line after the last one of DVC and its stages."""
 _RUNNING = re.compile(r"^Running stage '([^']+)'")
 _NOISE = re.compile(
     r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc|"
@@ -189,22 +192,26 @@ def _environment() -> dict[str, str]:
 def _start(
     targets: Sequence[str], root: Path | str, environment: dict[str, str]
 ) -> subprocess.Popen[str]:
+    # With a pipe, a stage whose flow was killed ends at its next line, not hours later.
+    output, pipe = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
-        # With a pipe, a stage whose flow was killed ends at its next line, not hours later.
-        stdout=subprocess.PIPE,
+        stdout=pipe,
         stderr=subprocess.STDOUT,
         text=True,
-        errors="replace",
         process_group=0,
     )
+    process.stdout = os.fdopen(output, errors="replace")
 
     def end_with_leader() -> None:
         process.wait()
         processes.end_group(process.pid, grace=GRACE)
+        # A program outside the group may hold the pipe open for ever.
+        with suppress(BrokenPipeError), os.fdopen(pipe, "w") as last:
+            last.write(f"\n{_END}")
 
     # A killed DVC, for example by lack of memory, would leave its stage running and the pipe open.
     Thread(target=end_with_leader, daemon=True).start()
@@ -230,7 +237,7 @@ def _lines(process: subprocess.Popen[str], names: str) -> Iterator[tuple[str, st
     stage, recent = "", deque[str](maxlen=1000)
     assert process.stdout is not None
     with process.stdout as output:
-        for line in map(str.rstrip, output):
+        for line in map(str.rstrip, itertools.takewhile(lambda line: line != _END, output)):
             if match := _RUNNING.match(line):
                 stage = match[1]
                 recent.clear()

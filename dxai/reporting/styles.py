@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dxai.results.methods import ORDER
+
 BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"
 """The palette of Okabe and Ito, and a gray for controls."""
@@ -34,8 +36,18 @@ STYLES = {
     "shuffled": Style(GRAY, ">", ":"),
     "random_phase": Style(GRAY, "+", "-."),
 }
+NEXT_LINE = {"-": "--", "--": "-.", "-.": ":", ":": "-"}
 
 
 def style(method: str) -> Style:
-    """Return the style of a method; gray for an unknown one."""
-    return STYLES.get(method, Style(GRAY, ".", "--"))
+    """Return the style of a method; one without its own gets a marker again, on another line."""
+    if method in STYLES:
+        return STYLES[method]
+    others = [name for name in ORDER if name not in STYLES]
+    free = [
+        Style(colour, known.marker, NEXT_LINE[known.line])
+        for shift in range(len(COLOURS))
+        for k, known in enumerate(STYLES.values())
+        if (colour := COLOURS[(k + shift) % len(COLOURS)]) != known.colour
+    ]
+    return free[others.index(method) % len(free)] if method in others else Style(GRAY, ".", "--")

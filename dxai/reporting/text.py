@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,29 @@ def format_table(path: Path | str) -> str:
     return "\n\n".join(_table1(dataset, name, list(case)) for (dataset, name), case in cases)
 
 
-def aligned(lines: list[list[str]], left: int = 2) -> str:
-    """Align columns under headings: the first `left` to the left, numbers to the right."""
-    width = [max(map(len, column)) for column in itertools.zip_longest(*lines, fillvalue="")]
-    rule = ["-" * n for n in width]
+def aligned(
+    lines: list[list[str]],
+    left: int = 2,
+    least: Sequence[int] = (),
+    most: int = 1000,
+    rule: bool = True,
+) -> str:
+    """Align columns under headings: the first `left` to the left, numbers to the right.
+
+    `least` are minimum widths. The cells behind one that is wider than `most` have a new line.
+    """
+    columns = itertools.zip_longest(*lines, [" " * n for n in least], fillvalue="")
+    width = [min(max(map(len, column)), most) for column in columns]
+    broken: list[list[str]] = []
+    for line in [lines[0], ["-" * n for n in width], *lines[1:]] if rule else lines:
+        wide = [k + 1 for k, text in enumerate(line) if len(text) > most]
+        broken += [line[: wide[0]], [""] * wide[0] + line[wide[0] :]] if wide else [line]
     return "\n".join(
         "  ".join(
             text.ljust(n) if k < left else text.rjust(n)
             for k, (text, n) in enumerate(zip(line, width, strict=False))
         ).rstrip()
-        for line in [lines[0], rule, *lines[1:]]
+        for line in broken
     )
 
 

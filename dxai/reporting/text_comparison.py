@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from dxai.reporting.text import aligned
 from dxai.results.comparison import CellChange, Change, Comparison, LoggedRun, Verdict
 
 WIDTH = 100
@@ -43,7 +44,7 @@ def as_text(found: Comparison, everything: bool = False) -> str:
     lines.append(f"Cells: {_counts(found)}")
     shown = found.cells if everything else found.changed
     if shown:
-        lines += ["", *_table(shown), "", *textwrap.wrap(NOTE, WIDTH)]
+        lines += ["", _table(shown), "", *textwrap.wrap(NOTE, WIDTH)]
     return "\n".join(lines)
 
 
@@ -140,23 +141,10 @@ def _wrapped(change: Change, digits: int | None = None) -> list[str]:
     return lines
 
 
-def _table(cells: list[CellChange]) -> list[str]:
-    width = min(NAME, max(len(cell.name) for cell in cells))
+def _table(cells: list[CellChange]) -> str:
     heading = ["", "cell", "before", "after", "change", "noise"]
-    lines = [_line(heading, width), _line(["-" * 11, "-" * width, *(["-" * 7] * 4)], width)]
-    for cell in cells:
-        name = cell.name
-        if len(name) > width:
-            lines.append(f"{_word(cell):11}  {name}")
-            lines.append(_line(["", "", *_numbers(cell)], width))
-        else:
-            lines.append(_line([_word(cell), name, *_numbers(cell)], width))
-    return lines
-
-
-def _line(texts: list[str], width: int) -> str:
-    word, name, *numbers = texts
-    return "  ".join([f"{word:11}", f"{name:{width}}", *(f"{n:>7}" for n in numbers)]).rstrip()
+    lines = [[_word(cell), cell.name, *_numbers(cell)] for cell in cells]
+    return aligned([heading, *lines], least=[11, 0, 7, 7, 7, 7], most=NAME)
 
 
 def _word(cell: CellChange) -> str:

@@ -17,11 +17,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
 
 from dxai.paths import DVC_LOCK, PARAMS, Paths
+from dxai.reporting.text import aligned
 from dxai.results.comparison import CellChange, Comparison, LoggedRun, compare
 from dxai.results.io import read_table
 from dxai.results.metric_names import MetricValue, metric_values, tables_with_metrics
@@ -381,12 +383,11 @@ def as_text(found: Reproduction, tolerance: float = 0.0) -> str:
     cells, total = found.differing(tolerance), len(found.comparison.cells)
     lines.append(f"Cells: {total - len(cells)} of {total} are the same (tolerance {tolerance:g})")
     if cells:
-        width = max(len(cell.name) for cell in cells)
-        lines.append(f"  {'cell':{width}}  {'run':>12}  {'again':>12}  {'difference':>12}")
+        table = [["cell", "run", "again", "difference"]]
         for cell in cells:
             values = [own.value if own else None for own in (cell.before, cell.after)]
-            shown = [f"{_number(value):>12}" for value in (*values, cell.difference)]
-            lines.append(f"  {cell.name:{width}}  {'  '.join(shown)}")
+            table.append([cell.name, *map(_number, (*values, cell.difference))])
+        lines.append(indent(aligned(table, 1, [0, 12, 12, 12], rule=False), "  "))
     lines.append("not reproduced" if cells else f"reproduced, in {found.folder}")
     return "\n".join(lines)
 

@@ -134,7 +134,10 @@ def test_only_what_is_wanted_and_what_it_needs(
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [("echo 'ValueError: sums' >&2; exit 1", "ValueError: sums"), ("kill -9 $$", "exited with -9")],
+    [
+        ("echo 'ValueError: sums' >&2; exit 1", "ValueError: sums"),
+        ("printf unfinished; kill -9 $$", "exited with -9"),
+    ],
 )
 def test_a_failed_stage_is_named_with_its_own_words(
     pipeline: Path, command: str, said: str
@@ -242,6 +245,15 @@ def test_a_killed_dvc_takes_its_stage_along(pipeline: Path) -> None:
     assert not failure.value.by_input
     assert "unreachable" not in lines
     assert_ended(int((pipeline / "pid").read_text()))
+
+
+def test_a_program_that_a_stage_left_running_is_not_waited_for(pipeline: Path) -> None:
+    """It holds the pipe open, in a session of its own."""
+    write(pipeline, "setsid sh -c 'echo $$ > pid; exec sleep 600' & " + COPY)
+    began = time.monotonic()
+    assert "made a" in log_of(pipeline, "part@a")
+    assert time.monotonic() - began < 60
+    os.kill(int((pipeline / "pid").read_text()), signal.SIGKILL)
 
 
 def test_a_stage_that_somebody_else_runs_is_left_to_them(pipeline: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
+from dxai.reporting import styles
 from dxai.reporting.html import svg_charts
 from dxai.reporting.styles import STYLES
-from dxai.results.methods import BASELINES, OURS, OUTSIDE, label
+from dxai.results.methods import ORDER, label
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a & b", "砂利"]
 
@@ -91,14 +92,20 @@ def test_bars_are_as_high_as_their_probabilities() -> None:
     ]
 
 
-def test_every_method_is_named_and_looks_different() -> None:
-    assert set(STYLES) == {OURS, *BASELINES, *OUTSIDE}
-    assert {look.marker for look in STYLES.values()} <= set(svg_charts.MARKERS)
-    lines = [svg_charts.of_method(method, [1.0, 0.5, 0.0]) for method in STYLES]
-    assert len({(s.colour, s.dash, s.marker) for s in lines}) == len(STYLES)
-    assert len({s.marker for s in lines}) == len(STYLES), "never colour alone"
+@pytest.mark.parametrize("further", [0, 9])
+def test_every_method_is_named_and_looks_different(
+    monkeypatch: pytest.MonkeyPatch, further: int
+) -> None:
+    """New methods, too, which have no style of their own."""
+    methods = [*ORDER, *(f"new-{k}" for k in range(further))]
+    monkeypatch.setattr(styles, "ORDER", methods)
+    assert set(STYLES) <= set(ORDER)
+    assert {styles.style(method).marker for method in methods} <= set(svg_charts.MARKERS)
+    lines = [svg_charts.of_method(method, [1.0, 0.5, 0.0]) for method in methods]
+    assert len({(s.dash, s.marker) for s in lines}) == len(methods), "never colour alone"
+    assert len({(s.colour, s.marker) for s in lines}) == len(methods), "nor by the dash alone"
     shown = ["".join(e.itertext()) for e in ET.fromstring(svg_charts.legend(lines)).iter("li")]
-    assert shown == [label(method) for method in STYLES]
+    assert shown == [label(method) for method in methods]
 
 
 @pytest.mark.parametrize("count", [7, 30])
