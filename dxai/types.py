@@ -43,37 +43,51 @@ class Batch:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """An image as the sum of branches (Eqs. 3 and 4 of the paper).
+    """An image as the sum of a class-distinct and a class-agnostic part, exactly (Def. 2).
 
     Attributes
     ----------
     image : Tensor
         (B, C, H, W), the input x.
     psi : Tensor
-        (B, n, C, H, W), the branches; branch 0 is psi_distinct.
+        (B, n, C, H, W), the generator's branches (Eqs. 3 and 4); their sum is near x.
+    projected : Tensor, optional
+        (B, C, H, W), the class-distinct part without which the classifier is undecided (Eq. 2), in
+        place of the generator's, psi_1.
+    neutrality : Tensor, optional
+        (B,), entropy of the classifier's answer to x - projected over that of an undecided one.
     """
 
     image: Tensor
     psi: Tensor
+    projected: Tensor | None = None
+    neutrality: Tensor | None = None
+
+    def __getitem__(self, i: int) -> Decomposition:
+        """Return one image's parts, as a batch of one."""
+        one = slice(i, i + 1)
+        projected = None if self.projected is None else self.projected[one]
+        neutrality = None if self.neutrality is None else self.neutrality[one]
+        return Decomposition(self.image[one], self.psi[one], projected, neutrality)
 
     @property
     def distinct(self) -> Tensor:
-        """psi_distinct, (B, C, H, W)."""
-        return self.psi[:, 0]
+        """The class-distinct part, (B, C, H, W)."""
+        return self.psi[:, 0] if self.projected is None else self.projected
 
     @property
     def agnostic(self) -> Tensor:
-        """The class-agnostic part, (B, C, H, W)."""
-        return self.psi[:, 1:].sum(1)
+        """The class-agnostic part, image - distinct, (B, C, H, W)."""
+        return self.image - self.distinct
 
     @property
     def reconstruction(self) -> Tensor:
-        """x_hat, the sum of all branches, (B, C, H, W)."""
+        """x_hat, the sum of all branches, (B, C, H, W): how well the generator knows the image."""
         return self.psi.sum(1)
 
     @property
-    def residual(self) -> Tensor:
-        """x - x_hat: distinct + agnostic + residual is the image."""
+    def error(self) -> Tensor:
+        """image - reconstruction, (B, C, H, W)."""
         return self.image - self.reconstruction
 
 

@@ -34,6 +34,13 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--class", metavar="NAME", dest="class_name", help="explain this class; default: predicted"
     )
     parser.add_argument(
+        "--kind",
+        choices=("neutral", "generated"),
+        default="neutral",
+        help="class-distinct part: the smallest one without which the classifier is undecided, or "
+        "the generator's branch, which the tables score (%(default)s)",
+    )
+    parser.add_argument(
         "--out", default="explanations", metavar="DIR", help="folder to write to (%(default)s)"
     )
     parser.add_argument(
@@ -57,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
 
     modules = [*options.modules, *modules_of_params()]
     model = open_model(model_path(options.model), options.classifier, options.seed, modules)
-    unread = explain_files(model, options.images, Path(options.out), options.class_name)
+    out = Path(options.out)
+    unread = explain_files(model, options.images, out, options.class_name, options.kind)
     return 1 if unread else 0
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dxai.config.settings import choose
+from dxai.explain import projection
 from dxai.explain.base import Explainer
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_decomposer
 from dxai.types import Decomposition
 from dxai.utils import keyed_random
+
+KINDS = ("neutral", "generated")
+"""Kinds of class-distinct part: the smallest one without which the classifier is undecided (Eq. 2,
+found by `dxai.explain.projection`), and the generator's branch psi_1, which the paper scores."""
+BASIS_CLASSES = 8
+"""Most classes whose parts the projection combines: the explained and the most probable others."""
+MOST_ROWS, MOST_PIXELS = 8, 2**13
+"""The projection takes so many images at once, or pixels. The number never depends on how many
+there are: networks round differently with it, which the optimisation amplifies."""
 
 
 class DXAI(Explainer):
@@ -68,7 +79,11 @@ class DXAI(Explainer):
 
     @torch.no_grad()
     def explain(
-        self, images: Tensor, target: Tensor | None = None, index: Tensor | None = None
+        self,
+        images: Tensor,
+        target: Tensor | None = None,
+        index: Tensor | None = None,
+        kind: str = "neutral",
     ) -> Decomposition:
         """Decompose images.
 
@@ -80,26 +95,69 @@ class DXAI(Explainer):
             (B,), classes to explain; default: the predicted ones.
         index : Tensor, optional
             (B,), keys each image's latent; default: 0 .. B-1.
+        kind : {"neutral", "generated"}
+            The class-distinct part: the smallest one without which the classifier is undecided
+            (Eq. 2; `neutrality` says how far that was reached), or the generator's psi_1.
 
         Returns
         -------
         Decomposition
-            distinct + agnostic + residual is the image.
+            distinct + agnostic is the image.
 
         Raises
         ------
         ValueError
-            If the images do not have the model's shape or range, or a class does not exist.
+            If the images do not have the model's shape or range, or a class or the kind does not
+            exist.
         """
+        choose("kind", kind, KINDS)
         self._check(images, target)
         if target is None:
             target = self.classifier(images).argmax(1)
-        samples = range(len(images)) if index is None else index.tolist()
+        samples = list(range(len(images)) if index is None else index.tolist())
+        psi = self._branches(images, target, samples)
+        if kind == "generated":
+            return Decomposition(images, psi)
+        rows = max(1, min(MOST_ROWS, MOST_PIXELS // images[0, 0].numel()))
+        found = [
+            self._projected(images[part], target[part], samples[part], rows)
+            for part in (slice(i, i + rows) for i in range(0, len(images), rows))
+        ]
+        return Decomposition(images, psi, *map(torch.cat, zip(*found, strict=True)))
+
+    def _projected(
+        self, images: Tensor, target: Tensor, samples: list[int], rows: int
+    ) -> tuple[Tensor, Tensor]:
+        """Project at most `rows` images, filled up to that number with copies of the last."""
+        count = len(images)
+        filled = [*range(count), *[count - 1] * (rows - count)]
+        images, target = images[filled], target[filled]
+        samples = [samples[i] for i in filled]
+        basis = self._basis(images, target, samples)
+        found = projection.project(self.classifier, images, target, basis, samples, self.seed)
+        return found.distinct[:count], found.neutrality[:count]
+
+    def _branches(self, images: Tensor, target: Tensor, samples: Sequence[int]) -> Tensor:
+        """psi (B, n, C, H, W), the mean over `latents` styles."""
         psi = torch.zeros(())
         for k in range(self.latents):
             latent = self.latent(samples, k)
             psi = psi + self.decomposer(images, target, latent).psi / self.latents
-        return Decomposition(images, psi)
+        return psi
+
+    def _basis(self, images: Tensor, target: Tensor, samples: Sequence[int]) -> Tensor:
+        """Return what the projection may subtract, (B, K, C, H, W), psi_1 of the target first.
+
+        For the explained class and the most probable others: psi_1, and the sum of the agnostic
+        branches less its mean over those classes; and the image less that mean.
+        """
+        order = self.classifier(images).scatter(1, target[:, None], torch.inf).argsort(1).flip(1)
+        classes = order[:, :BASIS_CLASSES].unbind(1)
+        psis = [self._branches(images, chosen, samples) for chosen in classes]
+        distinct = torch.stack([found[:, 0] for found in psis], 1)
+        agnostic = torch.stack([found[:, 1:].sum(1) for found in psis], 1)
+        mean = agnostic.mean(1, keepdim=True)
+        return torch.cat([distinct, agnostic - mean, images[:, None] - mean], 1)
 
     @torch.no_grad()
     def spread(self, images: Tensor, target: Tensor, index: Tensor, draws: int) -> Tensor:
@@ -120,8 +178,8 @@ class DXAI(Explainer):
         return keyed_random.normal(self.seed, "inference latent", draw, samples, size)
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
-        """psi_distinct, (B, C, H, W), with Captum's signature."""
-        return self.explain(inputs, target, index).distinct
+        """psi_1, (B, C, H, W), with Captum's signature: the part that the tables score."""
+        return self.explain(inputs, target, index, "generated").distinct
 
     def _check(self, images: Tensor, target: Tensor | None) -> None:
         size, channels = self.info["image_size"], self.info["channels"]

@@ -15,7 +15,8 @@ from torch import Tensor
 from dxai.config.settings import choose
 from dxai.datasets.base import DataError
 from dxai.datasets.images import read_image
-from dxai.explain.decomposition import DXAI
+from dxai.explain.decomposition import DXAI, KINDS
+from dxai.explain.projection import UNDECIDED, neutrality
 from dxai.metrics.removal import psnr
 from dxai.models.serialization import load_classifier
 from dxai.paths import MODEL
@@ -78,13 +79,17 @@ def open_model(
 
 
 def explain_files(
-    model: Model, images: Sequence[str], out: Path, class_name: str | None = None
+    model: Model,
+    images: Sequence[str],
+    out: Path,
+    class_name: str | None = None,
+    kind: str = KINDS[0],
 ) -> int:
     """Write `<stem>.png` and `<stem>.json` to `out` for each image; returns the number of failures.
 
     `out` is created if missing. An image that cannot be read is named on stderr and skipped.
-    `class_name` is the class to explain, by default each image's predicted class. Raises
-    `ValueError` if it does not exist.
+    `class_name` is the class to explain, by default each image's predicted class; `kind` is the
+    class-distinct part to show, one of `KINDS`. Raises `ValueError` if one does not exist.
     """
     target = None
     if class_name is not None:
@@ -99,10 +104,9 @@ def explain_files(
         # The same z for all: an image's explanation must not depend on its neighbours.
         index = torch.zeros(len(batch), dtype=torch.int64)
         wanted = None if target is None else torch.full_like(index, target)
-        parts = model.explainer.explain(batch, wanted, index)
+        parts = model.explainer.explain(batch, wanted, index, kind)
         for i, (file, _) in enumerate(chunk):
-            single = Decomposition(parts.image[i : i + 1], parts.psi[i : i + 1])
-            _write(model, file, out / names[file], single, target)
+            _write(model, file, out / names[file], parts[i], target, kind)
             done += 1
     return len(files) - done
 
@@ -139,7 +143,9 @@ def _read(files: Sequence[str], model: Model) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def _write(model: Model, file: str, stem: Path, parts: Decomposition, target: int | None) -> None:
+def _write(
+    model: Model, file: str, stem: Path, parts: Decomposition, target: int | None, kind: str
+) -> None:
     shown = {
         "input": parts.image,
         "class-agnostic": parts.agnostic,
@@ -149,14 +155,15 @@ def _write(model: Model, file: str, stem: Path, parts: Decomposition, target: in
     probabilities = dict(zip(shown, logits.softmax(1).tolist(), strict=True))
     predicted = int(logits[0].argmax())
     explained = model.class_names[predicted if target is None else target]
+    left = float(neutrality(logits[1:2])[0])
     picture = figures.explanation(
         parts.image[0].numpy(),
         parts.agnostic[0].numpy(),
         parts.distinct[0].numpy(),
-        parts.residual[0].numpy(),
         probabilities,
         model.class_names,
         explained,
+        left,
     )
     with atomic(stem.with_name(stem.name + ".png")) as temporary:
         temporary.write_bytes(picture)
@@ -168,11 +175,16 @@ def _write(model: Model, file: str, stem: Path, parts: Decomposition, target: in
             name: dict(zip(model.class_names, values, strict=True))
             for name, values in probabilities.items()
         },
-        "psnr_db": float(psnr(parts.residual)[0]),
+        "kind": kind,
+        "neutrality": left,
+        "psnr_db": float(psnr(parts.error)[0]),
         "mean_abs_distinct": float(parts.distinct.abs().mean()),
         "latent_seed": model.explainer.seed,
         "model_sha256": model.sha256,
     }
     write_json(stem.with_name(stem.name + ".json"), facts)
     sure = probabilities["input"][predicted]
-    print(f"{file}: {facts['predicted_class']} ({sure:.2f}) -> {stem}.png, .json", flush=True)
+    note = ""
+    if kind == "neutral" and left < UNDECIDED:
+        note = f" (the class-agnostic part is not undecided: neutrality {left:.2f})"
+    print(f"{file}: {facts['predicted_class']} ({sure:.2f}) -> {stem}.png, .json{note}", flush=True)

@@ -52,30 +52,28 @@ def explanation(
     image: np.ndarray,
     agnostic: np.ndarray,
     distinct: np.ndarray,
-    residual: np.ndarray,
     probabilities: dict[str, Sequence[float]],
     class_names: Sequence[str],
     target: str,
+    neutrality: float,
 ) -> bytes:
     """Render one explained image as PNG: its parts, and the classifier's probabilities of them.
 
-    `image`, `agnostic`, `distinct` and `residual` are x, psi_agnostic, psi_distinct (of the class
-    `target`) and x - x_hat, each (C, H, W) for images in [-1, 1]. `probabilities` maps the name of
-    each classifier input to its (c,) probabilities; of the c `class_names` the six with the highest
-    probability are shown.
+    `image` is the sum of `agnostic` and `distinct` (of the class `target`), each (C, H, W) for
+    images in [-1, 1]. `probabilities` maps the name of each classifier input to its (c,)
+    probabilities; of the c `class_names` the six with the highest probability are shown.
+    `neutrality` is the entropy of the answer to `agnostic`, as a share of an undecided one's.
     """
     scale = image_tiles.scale_of(distinct)
-    small = image_tiles.scale_of(residual)
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8.6, 4.6), layout="constrained")
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.25, 1]).flat
-        shown = upper.subplots(1, 4, width_ratios=[1, 1, 1, 0.5])
-        _show(shown[0], image_tiles.picture(image), "input")
-        _show(shown[1], image_tiles.picture(agnostic), "class-agnostic")
+        shown = upper.subplots(1, 3)
+        _show(shown[0], image_tiles.picture(image), "input =")
+        _show(shown[1], image_tiles.picture(agnostic), "class-agnostic +")
+        shown[1].set_xlabel(f"neutrality {neutrality:.2f} (1: the classifier is undecided)")
         _show(shown[2], image_tiles.signed(distinct, scale), f"class-distinct: {_text(target, 18)}")
         shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2g}")
-        _show(shown[3], image_tiles.signed(residual, small), "residual")
-        shown[3].set_xlabel(f"±{small:.2g}")
         _bars(lower.add_subplot(), probabilities, class_names)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})

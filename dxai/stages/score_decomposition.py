@@ -36,7 +36,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
     kept: dict[str, list[np.ndarray]] = {}
     for batch in subject.batches(f"ours {dataset} {classifier} {decomposition}"):
         started = time.perf_counter()
-        found = explainer.explain(batch.images, batch.labels, batch.index)
+        found = explainer.explain(batch.images, batch.labels, batch.index, "generated")
         spent += time.perf_counter() - started
         spread = explainer.spread(batch.images, batch.labels, batch.index, draws_of_z)
         size = found.distinct.abs().mean((1, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny)

@@ -207,8 +207,8 @@ def _row(
     shown: Batch,
     seed: int,
 ) -> dict[str, Any]:
-    residual = _decompose(networks, shown, seed).residual
-    psnr = float(removal.psnr(residual).mean())
+    error = _decompose(networks, shown, seed).error
+    psnr = float(removal.psnr(error).mean())
     losses = {f"loss/{name}": value for name, value in means.items()}
     return {"step": step, "seconds": seconds, "psnr_db": psnr} | losses
 

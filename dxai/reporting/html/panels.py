@@ -22,7 +22,7 @@ from dxai.results.methods import NAIVE, ORDER, OURS, label
 
 DEVIATIONS = 3
 """Images whose maps of deviation are shown."""
-PARTS = (("agnostic", "Class-agnostic", "ψ agnostic"), ("reconstruction", "Sum of the parts", "x̂"))
+PARTS = (("agnostic", "Class-agnostic", "x − ψ"), ("reconstruction", "Reconstruction", "x̂"))
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Examples:
         return self.data.batch([index]).images[0]
 
     def _parts(self, index: int, name: str | None = None, overlaid: bool = True) -> list[Stack]:
-        """Return class-agnostic, class-distinct, and their sum; empty if they were not saved."""
+        """Return class-agnostic, class-distinct, and x_hat; empty if they were not saved."""
         name = name or self.case.first.name
         distinct = self.maps.of(name, OURS, index)
         if distinct is None:

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
+from torch import nn
 
 from dxai import DXAI
+from dxai.explain.decomposition import KINDS
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import ModelError, freeze, save_decomposer
@@ -42,9 +45,10 @@ def test_three_lines_in_the_manner_of_captum(path, images):
     assert not distinct.requires_grad
 
 
-def test_the_parts_and_the_residual_are_the_image(path, images):
-    found = DXAI.load(path).explain(images)
-    whole = found.distinct + found.agnostic + found.residual
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_are_the_image(path, images, kind):
+    found = DXAI.load(path).explain(images, kind=kind)
+    whole = found.distinct + found.agnostic
     torch.testing.assert_close(whole, images, rtol=0, atol=1e-6)
 
 
@@ -65,6 +69,51 @@ def test_an_image_is_explained_alike_in_any_batch(path, images):
     for i in range(4):
         alone = explainer.explain(images[i : i + 1], target[i : i + 1], index[i : i + 1]).psi
         torch.testing.assert_close(alone, whole[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+class Sharp(nn.Module):
+    """A classifier that is surer of its answers, which untrained ones are not."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return 50 * self.network(x)
+
+
+def test_a_neutral_part_is_to_the_bit_the_same_in_any_batch(path, images):
+    images = torch.cat([images, images.flip(3), images.flip(2)])
+    explainer, index = DXAI.load(path), torch.arange(12)
+    target = index % 3
+    whole = explainer.explain(images, target, index)
+    for part in (slice(3, 4), slice(2, 11)):
+        alone = explainer.explain(images[part], target[part], index[part])
+        assert torch.equal(alone.projected, whole.projected[part])
+        assert torch.equal(alone.neutrality, whole.neutrality[part])
+
+
+def test_a_neutral_part_leaves_the_classifier_less_decided(path, images):
+    explainer, target = DXAI.load(path), torch.tensor([0, 1, 2, 0])
+    explainer.classifier = Sharp(explainer.classifier)
+    neutral, generated = (explainer.explain(images, target, kind=kind) for kind in KINDS)
+    answers = [explainer.classifier(found.agnostic) for found in (neutral, generated)]
+    found, plain = (entropy(a.softmax(1).numpy(), axis=1) / np.log(3) for a in answers)
+    np.testing.assert_allclose(neutral.neutrality, found, rtol=1e-4)
+    assert (found > plain).all()
+    assert generated.neutrality is None
+    torch.testing.assert_close(generated.distinct, explainer.attribute(images, target))
+
+
+def test_one_image_of_many(path, images):
+    found = DXAI.load(path).explain(images)
+    torch.testing.assert_close(found[2].agnostic, found.agnostic[2:3])
+    assert found[2].neutrality.shape == (1,)
+
+
+def test_a_kind_that_does_not_exist_is_refused(path, images):
+    with pytest.raises(ValueError, match=r"kind: unknown .*neutral"):
+        DXAI.load(path).explain(images, kind="nought")
 
 
 def test_several_latents_are_averaged(path, images):

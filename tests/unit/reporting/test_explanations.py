@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import entropy
 from torch import Tensor, nn
 
 from dxai.cli.main import main
@@ -76,7 +77,10 @@ def test_a_picture_and_the_numbers_of_each_image(tmp_path: Path, channels: int) 
         assert found["probabilities"][name] == pytest.approx(expected, abs=1e-5)
     predicted = max(CLASSES, key=found["probabilities"]["input"].get)
     assert found["predicted_class"] == found["explained_class"] == predicted
-    mse = float((parts.residual**2).mean())
+    assert found["kind"] == "neutral"
+    answer = np.array(list(found["probabilities"]["class-agnostic"].values()))
+    assert found["neutrality"] == pytest.approx(entropy(answer) / np.log(len(CLASSES)), abs=1e-5)
+    mse = float((parts.error**2).mean())
     assert found["psnr_db"] == pytest.approx(10 * np.log10(4 / mse), abs=1e-3)
     assert found["mean_abs_distinct"] == pytest.approx(float(parts.distinct.abs().mean()), abs=1e-6)
     digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()

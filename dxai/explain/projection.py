@@ -1,0 +1,190 @@
+"""The nearest undecided image within what a generator has learnt to change: Eq. 2 of the paper.
+
+The class-agnostic image is x - sum_m a_m b_m, where the b_m are the parts that the generator draws
+for several classes, so that only the coefficients are free and no adversarial pattern can enter.
+They minimise the divergence of the classifier's answer from uniform plus the distance to x. The
+first steps also ask for an undecided answer under as much noise as the classifier stands, which
+makes other networks agree (docs/method.md).
+
+Shapes: B images, C channels, H x W pixels, c classes, K basis images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dxai.explain.naive import divergence_from_uniform
+from dxai.utils import keyed_random
+
+Network = Callable[[Tensor], Tensor]
+"""A classifier: images (B, C, H, W) to logits (B, c)."""
+
+UNDECIDED = 0.9
+"""Share of the greatest entropy, log c, from which a classifier counts as undecided."""
+DISTANCE = 2.0
+"""Weight of the distance to x against the divergence from uniform."""
+SMOOTH_STEPS, STEPS = 12, 2
+"""Steps of the optimisation with and without noise."""
+LONGEST = 0.05
+"""Longest step: root mean square of the change of the image, in its units."""
+DEVIATIONS = (0.05, 0.1, 0.2, 0.3)
+"""Noise that is tried; a classifier stands it if it keeps `KEPT` of the class's probability."""
+KEPT, DRAWS = 0.8, 2
+LEVELS = 21
+"""Points of the ray x - beta psi_1, 0 <= beta <= 1, of which the most undecided is the start."""
+
+
+class Projection(NamedTuple):
+    """The class-distinct part (B, C, H, W), and the neutrality (B,) without it, in [0, 1]."""
+
+    distinct: Tensor
+    neutrality: Tensor
+
+
+def project(
+    classifier: Network,
+    images: Tensor,
+    target: Tensor,
+    basis: Tensor,
+    samples: Sequence[int],
+    seed: int = 0,
+) -> Projection:
+    """Find the part of each image whose removal leaves the classifier undecided.
+
+    Parameters
+    ----------
+    classifier : callable
+        Differentiable, in eval mode.
+    images : Tensor
+        (B, C, H, W) in [-1, 1].
+    target : Tensor
+        (B,), the explained classes.
+    basis : Tensor
+        (B, K, C, H, W), what may be subtracted; the first is psi_1 of the explained class.
+    samples : sequence of int
+        B keys of the random draws, so that a result does not depend on the batch.
+    seed : int
+        The run's seed.
+    """
+    size = basis.flatten(2).square().mean(2).sqrt().clamp_min(1e-6)
+    basis = basis / size[:, :, None, None, None]
+    deviation = _tolerated(classifier, images, target, samples, seed)
+    noise = _noise(images, samples, seed, DRAWS) * deviation[:, None, None, None] / 2
+
+    def agnostic(a: Tensor) -> Tensor:
+        return images - torch.einsum("bk,bkchw->bchw", a, basis)
+
+    def clean(a: Tensor) -> Tensor:
+        image = agnostic(a)
+        return divergence_from_uniform(classifier(image)) + DISTANCE * distance(images, image)
+
+    def smooth(a: Tensor) -> Tensor:
+        image = agnostic(a)
+        both = divergence_from_uniform(classifier(torch.cat([image, image + noise])))
+        return sum(both.chunk(2)) + DISTANCE * distance(images, image)
+
+    a = torch.zeros_like(size)
+    a[:, 0] = _most_undecided(classifier, images, basis[:, 0], size[:, 0])
+    a = minimise(clean, minimise(smooth, a, SMOOTH_STEPS), STEPS)
+    with torch.no_grad():
+        image = agnostic(a)
+        return Projection(images - image, neutrality(classifier(image)))
+
+
+def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
+    """Minimise one loss per row by BFGS, whose steps are halved where they do not descend.
+
+    Parameters
+    ----------
+    loss : callable
+        (B, K) to (B,), each row's loss depending on that row only.
+    a : Tensor
+        (B, K), the start.
+    steps : int
+        Evaluations after the first.
+
+    Returns
+    -------
+    Tensor
+        (B, K), nowhere worse than the start.
+    """
+
+    def evaluated(a: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            values = loss(a.requires_grad_())
+            (slopes,) = torch.autograd.grad(values.sum(), a)
+        return values.detach(), slopes
+
+    a = a.detach().clone()
+    identity = torch.eye(a.shape[1]).to(a)
+    inverse = identity.expand(len(a), -1, -1) * LONGEST
+    value, slope = evaluated(a)
+    share = torch.ones_like(value)
+    for _ in range(steps):
+        step = -(inverse @ slope[:, :, None])[:, :, 0]
+        step = step * (LONGEST / step.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp(max=1)
+        step = share[:, None] * step
+        tried = a.detach() + step
+        new_value, new_slope = evaluated(tried)
+        change = new_slope - slope
+        curvature = (step * change).sum(1)
+        scale = 1 / curvature.clamp_min(1e-10)[:, None, None]
+        left = identity - scale * step[:, :, None] * change[:, None]
+        updated = left @ inverse @ left.mT + scale * step[:, :, None] * step[:, None]
+        inverse = torch.where((curvature > 1e-10)[:, None, None], updated, inverse)
+        better = new_value < value
+        a = torch.where(better[:, None], tried, a).detach()
+        slope = torch.where(better[:, None], new_slope, slope)
+        value = torch.where(better, new_value, value)
+        share = torch.where(better, 1.0, share / 2)
+    return a
+
+
+def neutrality(logits: Tensor) -> Tensor:
+    """Entropy of the answers (B, c) over log c: 1 where the classifier is undecided (Def. 1)."""
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
+
+
+def distance(u: Tensor, v: Tensor) -> Tensor:
+    """d(u, v) = mean |u - v| + mean (u - v)^2 of each image (Eq. 7): (B, C, H, W) to (B,)."""
+    return ((u - v).abs() + (u - v).square()).mean((1, 2, 3))
+
+
+@torch.no_grad()
+def _most_undecided(classifier: Network, images: Tensor, part: Tensor, size: Tensor) -> Tensor:
+    """Coefficient (B,) of the part, of root mean square 1, at the best point of the ray."""
+    betas = torch.linspace(0, 1, LEVELS, device=images.device)
+    entropies = [
+        neutrality(classifier(images - (beta * size)[:, None, None, None] * part)) for beta in betas
+    ]
+    return betas[torch.stack(entropies).argmax(0)] * size
+
+
+@torch.no_grad()
+def _tolerated(
+    classifier: Network, images: Tensor, target: Tensor, samples: Sequence[int], seed: int
+) -> Tensor:
+    """Return the largest of `DEVIATIONS` that keeps each image's answer, (B,); else 0."""
+
+    def probability(x: Tensor) -> Tensor:
+        return classifier(x).softmax(1).gather(1, target[:, None])[:, 0]
+
+    own = probability(images)
+    tolerated, kept = torch.zeros_like(own), torch.ones_like(own, dtype=torch.bool)
+    draws = [_noise(images, samples, seed, draw) for draw in range(DRAWS)]
+    for deviation in DEVIATIONS:
+        seen = torch.stack([probability(images + deviation * draw) for draw in draws]).mean(0)
+        kept &= seen >= KEPT * own
+        tolerated[kept] = deviation
+    return tolerated
+
+
+def _noise(images: Tensor, samples: Sequence[int], seed: int, draw: int) -> Tensor:
+    size = tuple(images.shape[1:])
+    return keyed_random.normal(seed, "projection noise", draw, samples, size).to(images)

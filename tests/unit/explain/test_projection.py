@@ -1,0 +1,83 @@
+"""The projection onto undecided images, where its answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.stats import entropy
+from torch import Tensor
+
+from dxai.explain import projection
+
+
+def test_neutrality_is_scipys_entropy_over_that_of_an_undecided_answer() -> None:
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    expected = entropy(logits.softmax(1).numpy(), axis=1) / np.log(4)
+    np.testing.assert_allclose(projection.neutrality(logits), expected, rtol=1e-5)
+    assert projection.neutrality(torch.zeros(1, 7)) == pytest.approx(1)
+
+
+def test_a_distance_is_that_of_equation_7() -> None:
+    u, v = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, 1, 2, 2)
+    assert projection.distance(u, v) == pytest.approx(0.5 + 0.25)
+
+
+def test_minimise_finds_what_scipy_finds() -> None:
+    draw = torch.Generator().manual_seed(0)
+    matrix = torch.randn(3, 4, 4, generator=draw, dtype=torch.float64)
+    matrix = matrix @ matrix.mT / 4 + torch.eye(4)
+    goal = 0.2 * torch.randn(3, 4, generator=draw, dtype=torch.float64)
+
+    def loss(a: Tensor) -> Tensor:
+        away = a - goal
+        return torch.einsum("bi,bij,bj->b", away, matrix, away) + away.square().square().sum(1)
+
+    found = projection.minimise(loss, torch.zeros(3, 4, dtype=torch.float64), 40)
+    for row in range(3):
+        alone = minimize(
+            lambda a, row=row: float(
+                loss(torch.tensor(a).expand(3, -1) if a.ndim == 1 else a)[row]
+            ),
+            np.zeros(4),
+        )
+        np.testing.assert_allclose(found[row], alone.x, atol=1e-3)
+
+
+def test_minimise_is_nowhere_worse_than_its_start() -> None:
+    start = torch.tensor([[0.0], [3.0]])
+    found = projection.minimise(lambda a: (50 * a).sin().abs().sum(1), start, 5)
+    assert ((50 * found).sin().abs() <= (50 * start).sin().abs() + 1e-6).all()
+
+
+def test_the_only_direction_is_followed_to_where_a_linear_classifier_is_undecided() -> None:
+    """Two classes and one basis image: the logit is linear in the coefficient."""
+    draw = torch.Generator().manual_seed(1)
+    part = torch.randn(1, 1, 8, 8, generator=draw)
+    part /= part.square().mean().sqrt()
+    images = 0.3 * torch.randn(2, 1, 8, 8, generator=draw)
+    images += 0.5 * part - (images * part).mean((1, 2, 3), keepdim=True) * part
+
+    def classifier(x: Tensor) -> Tensor:
+        z = 20 * (x * part).mean((1, 2, 3))
+        return torch.stack([z / 2, -z / 2], 1)
+
+    basis = part[None].expand(2, 1, 1, 8, 8)
+    target = torch.zeros(2, dtype=torch.long)
+    found = projection.project(classifier, images, target, basis, [0, 1])
+    coefficient = (found.distinct * part).mean((1, 2, 3))
+    np.testing.assert_allclose(coefficient, 0.5, atol=0.05)
+    torch.testing.assert_close(found.distinct, coefficient[:, None, None, None] * part)
+    assert (found.neutrality > projection.UNDECIDED).all()
+
+
+def test_where_nothing_helps_it_says_so() -> None:
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+
+    def sure(x: Tensor) -> Tensor:
+        return torch.stack([5 + 0 * x.sum((1, 2, 3)), 0 * x.sum((1, 2, 3))], 1)
+
+    basis = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    found = projection.project(sure, images, torch.zeros(2, dtype=torch.long), basis, [0, 1])
+    assert (found.neutrality < projection.UNDECIDED).all()
