@@ -36,8 +36,9 @@ LARGE = 1e30
 """Bound of the values, which leaves room to compute with float32."""
 BRIGHT = 90
 """Percentile of the distances from the background that stands for the brightness of a brain."""
-SLIGHT, CLEAR = 0.02, 0.1
-"""Shares of that: below the first a voxel may be background, above the second it is not."""
+SAME, SLIGHT, CLEAR = 1e-4, 0.02, 0.1
+"""Shares of that: to the first, values are equal; to the second, a voxel may be background; above
+the third it is not."""
 RIPPLES = 7.5
 """Largest value of an interpolated segmentation; a fifteenth of it is 0.5."""
 
@@ -124,7 +125,7 @@ def find_brain(values: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is no brain, or the corners show no background.
+        If there is no brain, the corners show no background, or there are two.
     """
     corners = _corners(values)
     zeros = np.count_nonzero(values == 0)
@@ -138,13 +139,21 @@ def find_brain(values: np.ndarray) -> np.ndarray:
     spread = np.abs(corners - background)
     slight = max(SLIGHT * bright, spread[spread <= CLEAR * bright].max(initial=0))
     is_exact = np.count_nonzero(off <= slight) <= off.size / 5
-    limit, strangers = (0, 1 if is_zero else 0.5) if is_exact else (slight, 0.01)
-    if np.mean(spread > limit) > strangers:
+    limit = 0 if is_exact else slight
+    if not (is_zero and is_exact) and np.mean(spread > limit) > 0.01:
         raise ValueError(
             f"no background: the volume's corners go from {corners.min():g} to {corners.max():g}; "
             "strip the skull, and set all that is not brain to 0"
         )
-    return distance > limit
+    brain = distance > limit
+    some = values[brain][::16]  # enough to tell, and fast
+    other = np.median(some)
+    if np.mean(np.abs(some - other) <= SAME * bright) > 0.5:
+        raise ValueError(
+            f"most voxels are {background:g} or {other:g}; set all that is not brain to 0, and "
+            "check that the brain has more than one value"
+        )
+    return brain
 
 
 def _corners(values: np.ndarray) -> np.ndarray:

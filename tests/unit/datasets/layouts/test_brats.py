@@ -402,7 +402,10 @@ def interpolated_percent(folder: Path) -> None:
             other_position,
             "is on another grid than Brats18_001/Brats18_001_flair.nii.gz (20, 24, 10)",
         ),
-        (constant, "Brats18_001_flair.nii.gz: the brain has one value only"),
+        (
+            constant,
+            "Brats18_001_flair.nii.gz: most voxels are 0 or 7; set all that is not brain to 0",
+        ),
         (nothing, "Brats18_001_flair.nii.gz: no brain: every voxel is 0"),
         (no_background, "Brats18_001_flair.nii.gz: no background: the volume's corners go from"),
         (huge, "above 1e+30"),

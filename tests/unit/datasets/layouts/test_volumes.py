@@ -102,7 +102,7 @@ def test_background_of_0_is_exact_however_dark_the_brain() -> None:
     values[10:12, 10:12] = 0  # a hole
     values[20:22, 20:22, 10] = 1e-6
     np.testing.assert_array_equal(find_brain(values), values > 0)
-    values[:] = np.where(inside(), 0, brain() + 100)  # no background in the corners
+    values = np.where(inside(), 0, brain() + np.arange(SHAPE[2]) + 100)  # none in the corners
     np.testing.assert_array_equal(find_brain(values), values > 0)
 
 
@@ -118,6 +118,17 @@ def test_a_small_brain_in_noise_has_no_background() -> None:
     values = np.random.default_rng(1).normal(0, 1, SHAPE).astype(np.float32)
     values[18:22, 18:22, 8:12] = 500
     with pytest.raises(ValueError, match="no background"):
+        find_brain(values)
+
+
+@pytest.mark.parametrize("background", [-100.0, 50.0, 5000.0])
+def test_two_backgrounds_are_told(background: float) -> None:
+    """That of the volume, and the zeros that fill the corners of a turned one."""
+    x, y = np.ogrid[: SHAPE[0], : SHAPE[1]]
+    corner = np.broadcast_to(((x + y) % 77 < 14)[..., None], SHAPE)
+    values = np.where(inside(), brain(), np.where(corner, 0, background)).astype(np.float32)
+    told = f"most voxels are 0 or {background:g};|corners go from {background:g} to 0;"
+    with pytest.raises(ValueError, match=told):
         find_brain(values)
 
 
