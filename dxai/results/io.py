@@ -23,7 +23,8 @@ class TableError(ValueError):
 def read_table(path: Path | str) -> list[Row]:
     """Read the rows of a CSV table, typed by the registry; the columns of any other file are text.
 
-    Raises `TableError` if the file is missing, or a value does not have its column's type.
+    Registered columns that the file lacks are missing values. Raises `TableError` if the file is
+    missing, or a value does not have its column's type.
     """
     path = Path(path)
     try:
@@ -36,8 +37,10 @@ def read_table(path: Path | str) -> list[Row]:
         ) from None
     spec = SPECS.get(path.stem) or next((s for s in SPECS.values() if s.names == names), None)
     types = {column.name: column.type for column in spec.columns} if spec else {}
+    # A table of an earlier version lacks columns that were added since.
+    columns = dict.fromkeys([*names, *types])
     return [
-        {name: _value(text, types.get(name, "text"), name, path) for name, text in row.items()}
+        {name: _value(row.get(name, ""), types.get(name, "text"), name, path) for name in columns}
         for row in rows
     ]
 

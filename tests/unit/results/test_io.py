@@ -36,6 +36,13 @@ def test_a_renamed_table_is_known_by_its_columns_and_any_other_file_is_text(tmp_
     assert read_table(tmp_path / "t.csv") == [{"a": "7", "images": "12"}]
 
 
+def test_columns_that_an_earlier_version_did_not_write_are_missing_values(tmp_path: Path) -> None:
+    path = write(tmp_path / "table1.csv", "table1", method="ig", auc=0.5)
+    complete = read_table(path)
+    pd.read_csv(path).drop(columns=["layer", "auc_blur"]).to_csv(path, index=False)
+    assert read_table(path) == [complete[0] | {"layer": "", "auc_blur": None}]
+
+
 @pytest.mark.parametrize(
     ("column", "text", "type"),
     [("auc", "0,9", "number"), ("images", "many", "count"), ("images", "inf", "count")],
