@@ -320,7 +320,7 @@ class Node:
 
     @property
     def found(self) -> dict[int, str]:
-        """Its running processes."""
+        """Return its running processes."""
         return session(self.process.pid)
 
     def kill(self, kind: str | None = None) -> None:

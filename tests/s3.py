@@ -53,7 +53,7 @@ class Server:
     clients: list[Any] = field(default_factory=list)
 
     def client(self) -> Any:
-        """A client of Amazon's own library."""
+        """Return a client of Amazon's own library."""
         if not self.clients:
             session = boto3.session.Session(KEY, SECRET, region_name="us-east-1")
             config = Config(s3={"addressing_style": "path"})
@@ -82,12 +82,12 @@ class Server:
         return f"s3://{bucket}/{prefix}"
 
     def requests(self, method: str, path: str) -> int:
-        """How many requests moto got for a path, ``/bucket/key``."""
+        """Count the requests that moto got for a path, ``/bucket/key``."""
         return self.log.read_text().count(f'"{method} {path} HTTP/')
 
 
 def environment(endpoint: str, key: str = KEY, secret: str = SECRET) -> dict[str, str]:
-    """What a client needs, and nothing of the user's own AWS settings."""
+    """Return the variables that a client needs, which hide the user's own AWS settings."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": key,
@@ -100,7 +100,7 @@ def environment(endpoint: str, key: str = KEY, secret: str = SECRET) -> dict[str
 
 
 def use(monkeypatch: pytest.MonkeyPatch, endpoint: str, **credentials: str) -> None:
-    """Let this process, and what it starts, use an object store.
+    """Let this process and its children use an object store.
 
     s3fs reads the environment once and keeps its connections, so those of other tests are dropped.
     """
@@ -113,7 +113,7 @@ def use(monkeypatch: pytest.MonkeyPatch, endpoint: str, **credentials: str) -> N
 
 @contextlib.contextmanager
 def moto() -> Iterator[Server]:
-    """A server in memory, which accepts any credentials."""
+    """Run a server in memory that accepts any credentials."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     with _running(command, r"Running on (http://[\d.:]+)") as server:
         yield server
@@ -121,7 +121,7 @@ def moto() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def rclone() -> Iterator[Server]:
-    """A server that serves a folder, to those who have the key."""
+    """Run a server of a folder that requires the key."""
     with tempfile.TemporaryDirectory() as root:
         program = Path(sys.executable).with_name("rclone")
         command = [str(program), "serve", "s3", "--addr", "127.0.0.1:0", root]
@@ -133,7 +133,7 @@ def rclone() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _running(command: list[str], ready: str) -> Iterator[Server]:
-    """Run a server on a port of its choice, which it tells when it listens."""
+    """Run a server on a port of its choice, which it prints once it listens."""
     folder = Path(tempfile.mkdtemp())
     log = folder / "log"
     with open(log, "w") as file:

@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md that a reader of one file cannot see broken."""
+"""Rules of docs/architecture.md whose breach no single file shows."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_dependencies_are_written_after_the_data() -> None:
 
 
 def test_git_ignores_what_dvc_keeps() -> None:
-    """Or DVC would edit .gitignore, and a run would leave the checkout changed."""
+    """Otherwise DVC would edit .gitignore, and a run would change the checkout."""
     paths = ["data/prepared/x", "artifacts/x/y", "results/x.csv", ".work/x", ".dvc/cache/x"]
     for stage in stages().values():
         for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:

@@ -184,7 +184,7 @@ def test_an_extra_is_enough_for_its_modules(
 
 
 def test_what_is_imported_is_declared() -> None:
-    """And what is declared is imported, but for plug-ins."""
+    """All declared packages but plug-ins are imported."""
     names = {
         name
         for folder in ("dxai", "flows", "infra")

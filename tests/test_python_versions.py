@@ -1,4 +1,4 @@
-"""Later versions of Python: the pins hold together there, and what needs no torch works.
+"""Later versions of Python: the pins are compatible, and code without torch works.
 
 The whole suite runs with one interpreter. A build of torch for the others is not always at hand, so
 its own dependencies and the code that imports it are not covered here.
@@ -58,7 +58,7 @@ def interpreter(version: str) -> str:
 
 @pytest.fixture(scope="module", params=["3.12", "3.13"])
 def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter in a fresh environment."""
+    """Make a fresh environment, and return its interpreter."""
     folder = tmp_path_factory.mktemp(f"python-{request.param}")
     subprocess.run([interpreter(request.param), "-m", "venv", folder], check=True)
     return folder / "bin/python"

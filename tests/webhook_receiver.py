@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Hook(ThreadingHTTPServer):
-    """Keep the messages received, after some failures."""
+    """Keep the messages received, after refusing some."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

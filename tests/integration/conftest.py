@@ -44,7 +44,7 @@ def _note(event, arguments):
             print(event, repr(address), file=file)
 sys.addaudithook(_note)
 """
-"""Notes every address that a Python process asks for or connects to."""
+"""Notes every address that a Python process resolves or connects to."""
 
 
 @dataclass
@@ -56,9 +56,9 @@ class Project:
     root : Path
         Its folder.
     audit : Path
-        Where its processes note the addresses that they connect to.
+        File in which its processes note the addresses that they connect to.
     told : list of dict
-        What its webhook was sent.
+        Messages sent to its webhook.
     databases : Path, optional
         Prefect's and MLflow's as they were before the first run, for copies of the project: to
         make them takes the servers a quarter of a minute.
@@ -91,7 +91,7 @@ class Project:
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`python -m ...` in the folder, both outputs in one pipe."""
+        """Start `python -m ...` in the folder, with both outputs in one pipe."""
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=self.root,
@@ -103,13 +103,13 @@ class Project:
         )
 
     def run(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
-        """The same, to its end."""
+        """Run `python -m ...` to its end."""
         with self.start(*arguments) as process:
             output, _ = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(arguments, process.returncode, output)
 
     def interrupt(self, word: str, *arguments: str) -> str:
-        """The same, stopped by Ctrl-C once it has said `word`; returns all that it said."""
+        """Run `python -m ...`, press Ctrl-C once it has printed `word`, and return its output."""
         process = self.start(*arguments)
         assert process.stdout is not None
         seen = ""
@@ -123,36 +123,36 @@ class Project:
         return seen
 
     def local(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The launcher."""
+        """Run the launcher."""
         return self.run("infra.local", *arguments)
 
     def deployment_run(
         self, *parameters: str, deployment: str = "full-benchmark"
     ) -> subprocess.CompletedProcess[str]:
-        """The command of the README."""
+        """Run the README's command."""
         options = [word for parameter in parameters for word in ("-p", parameter)]
         return self.run("prefect", "deployment", "run", f"dxai/{deployment}", "--watch", *options)
 
     def select(self, **wanted: Any) -> None:
-        """Change what params.yaml says is run."""
+        """Change params.yaml as `dxai use` does."""
         select_profile(self.root / "params.yaml", **wanted)
 
     def narrow(self, **wanted: Any) -> None:
-        """The same, with one frozen classifier, one joint, and nothing repeated or ablated."""
+        """Select one frozen classifier and a joint one, with no repetition and no ablation."""
         overrides = {"ablations.variants": "{}"} | wanted.pop("overrides", {})
         self.select(**{"classifiers": ["simple", "joint"], "overrides": overrides, **wanted})
 
     def flow_runs(self) -> list[dict[str, Any]]:
-        """All runs, the newest first."""
+        """Return all runs, the newest first."""
         return self.api.call("flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC"})
 
     def log(self, run: str) -> str:
-        """What a run's tasks logged."""
+        """Return the messages that a run's tasks logged."""
         body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
         return "\n".join(record["message"] for record in self.api.call("logs/filter", body))
 
     def processes(self) -> dict[int, str]:
-        """Processes that run in the folder: id to command."""
+        """Map the ids of processes that run in the folder to their commands."""
         found = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -161,7 +161,7 @@ class Project:
         return found
 
     def keep_databases(self) -> None:
-        """Copy those of the running servers."""
+        """Copy the databases of the running servers."""
         self.databases = self.audit.parent / "databases"
         for name in ("mlflow.db", "prefect/prefect.db"):
             target = self.databases / name
@@ -173,14 +173,14 @@ class Project:
                 source.backup(copy)
 
     def close(self) -> None:
-        """Stop the servers, and whatever a failed test left."""
+        """Stop the servers and all processes that a failed test left."""
         self.local("down")
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now."""
+    """Return ports on which nothing listens."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -191,7 +191,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def copy_project(target: Path) -> None:
-    """Every file that is, or could be, in the repository, as a repository of its own."""
+    """Copy every file that git does not ignore into a repository of its own."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -212,7 +212,7 @@ def copy_project(target: Path) -> None:
 def make_project(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., Project]]:
-    """Makes a copy of the project, or of another copy with what was computed in it."""
+    """Return a function that copies the project, or another copy with its results."""
     made: list[Project] = []
 
     def make(origin: Project | None = None) -> Project:
@@ -253,7 +253,7 @@ def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Project]:
-    """A project with the processes of a cluster, where `postgres` may enter."""
+    """Start a project with the processes of a cluster, in a folder that `postgres` may enter."""
     if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         require_program("initdb")
     folder = Path(tempfile.mkdtemp(prefix="dxai-cluster-"))
@@ -288,7 +288,7 @@ def rclone() -> Iterator[s3.Server]:
 
 
 def wait_for(ready: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """What `ready` returns as soon as it is true."""
+    """Wait until `ready` returns a true value, and return it."""
     deadline = time.monotonic() + seconds
     while not (value := ready()):
         assert time.monotonic() < deadline, "it never happened"
@@ -297,5 +297,5 @@ def wait_for(ready: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 def last_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Return the content of a JSON file."""
     return json.loads(path.read_text())

@@ -43,7 +43,7 @@ def table(project: Project) -> list[dict[str, str]]:
 
 
 def runs(project: Project) -> Any:
-    """Every MLflow run, the newest first, as a frame."""
+    """Return every MLflow run, the newest first."""
     mlflow.set_tracking_uri(f"sqlite:///{project.root}/.work/mlflow.db")
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # not for the programs that are started later
     return mlflow.search_runs(experiment_names=["dxai"])
@@ -99,7 +99,7 @@ def test_the_webhook_is_told_and_nobody_else_knows_it(finished: Project) -> None
 
 
 def test_one_table_alone_runs_what_it_needs(finished: Project) -> None:
-    """And a profile is taken whole."""
+    """A profile is taken whole."""
     params = finished.root / "params.yaml"
     before = params.read_text()
     try:
@@ -181,7 +181,7 @@ def test_again_by_make_benchmark_everything_is_skipped(finished: Project) -> Non
 
 
 def test_the_gate_refuses_what_got_worse(finished: Project) -> None:
-    """The run before is made out to have been far better than it was."""
+    """The run before is changed to look far better than it was."""
     frame = runs(finished)
     parents = frame[frame["tags.kind"] == "benchmark"]
     path = Path(unquote(urlsplit(parents.iloc[0]["artifact_uri"]).path), "table1.json")
@@ -305,7 +305,7 @@ def test_a_failed_stage_fails_the_run_and_the_next_run_resumes(finished: Project
 
 @pytest.fixture(scope="module")
 def busy(make_project: Callable[..., Project], finished: Project) -> Project:
-    """A copy of the finished project whose decomposition is to be trained for hours.
+    """Copy the finished project, with a decomposition that would train for hours.
 
     The tests come in an order: each run goes on with the training that the one before left.
     """
@@ -316,7 +316,7 @@ def busy(make_project: Callable[..., Project], finished: Project) -> Project:
 
 @contextlib.contextmanager
 def at_work(project: Project) -> Iterator[subprocess.Popen[str]]:
-    """`make benchmark`, from the time when it trains a decomposition and has saved something."""
+    """Start `make benchmark`, and wait until it has saved a checkpoint of a decomposition."""
     began = time.time()
     process = project.start("infra.local", "benchmark")
 
@@ -332,12 +332,12 @@ def at_work(project: Project) -> Iterator[subprocess.Popen[str]]:
 
 
 def checkpoints(project: Project) -> list[Path]:
-    """Files of the decomposition's training."""
+    """Return the files of the decomposition's training."""
     return list((project.root / ".work/checkpoints").glob("decompose*/*"))
 
 
 def mtime(path: Path) -> float:
-    """Time at which a file was written, 0 if it is gone."""
+    """Return the time at which a file was written, 0 if it is gone."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -345,7 +345,7 @@ def mtime(path: Path) -> float:
 
 
 def continued(project: Project) -> int:
-    """How many trainings went on with what another left, as the worker's log tells."""
+    """Count the resumed trainings in the worker's log."""
     log = project.root / ".work/logs/worker.log"
     return log.read_text(errors="replace").count("continuing from step") if log.exists() else 0
 

@@ -1,4 +1,4 @@
-"""What a person does without servers: `dvc repro`, interrupting it, and bringing their own."""
+"""Work without servers: `dvc repro`, interrupting it, one's own data and classifiers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def running(output: str) -> set[str]:
-    """Names of the stages that DVC ran."""
+    """Return the names of the stages that DVC ran."""
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
 @pytest.fixture(scope="module")
 def project(make_project: Callable[..., Project], finished: Project) -> Project:
-    """A copy of the finished project, without servers, and with fewer methods."""
+    """Copy the finished project, with fewer methods and without servers."""
     project = make_project(finished)
     project.narrow(methods=["ig", "gradcam", "lime"])
     done = project.run("dvc", "repro")
@@ -103,7 +103,7 @@ BUSY = 6.0
 
 
 def test_ctrl_c_in_a_stage_leaves_nothing_half_written(project: Project) -> None:
-    """All of them at once: each spends most of its time on imports."""
+    """All stages run at once, since each spends most of its time on imports."""
     before = (project.root / "params.yaml").read_text()
     settings = [setting.split("=") for of_stage in LONG.values() for setting in of_stage]
     project.select(overrides=dict(settings))
@@ -129,7 +129,7 @@ def test_ctrl_c_in_a_stage_leaves_nothing_half_written(project: Project) -> None
 
 
 def seconds_of(pid: int) -> float:
-    """Processor time of a process and of its readers."""
+    """Return the processor time of a process and its readers."""
     process, total = psutil.Process(pid), 0.0
     for each in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -139,7 +139,7 @@ def seconds_of(pid: int) -> float:
 
 
 def outputs(root: Path) -> dict[Path, int | None]:
-    """Every file and folder of the stages' outputs, and when a file was written."""
+    """Map the files and folders of the stages' outputs to when they were written."""
     return {
         path: path.stat().st_mtime_ns if path.is_file() else None
         for name in ("data", "artifacts", "results")

@@ -1,4 +1,4 @@
-"""`make up CLUSTER=1`: what listens, who gets in, where secrets are, what a shell is given."""
+"""`make up CLUSTER=1`: open ports, access, secrets, and the variables given to a shell."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stack(project: Project) -> supervisor.Stack:
 
 
 def processes(project: Project) -> set[int]:
-    """Everything that the services started, also what works elsewhere."""
+    """Return all processes that the services started, in whatever folder they work."""
     leaders = [supervisor.running(stack(project), name) for name in service_definitions.CLUSTER]
     found = {pid for leader in leaders if leader for pid in session(leader["pid"])}
     return found | project.processes().keys()

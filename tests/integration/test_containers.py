@@ -43,7 +43,7 @@ PATIENCE = 240.0
 
 
 def free_port() -> int:
-    """One below those that the system gives away, so that it is still free when it is used."""
+    """Return a free port below those that the system assigns, so that it stays free."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -87,7 +87,7 @@ class Stack:
         )
 
     def environment(self, name: str) -> dict[str, str]:
-        """What the image and the file set, and nothing of this machine but the programs."""
+        """Return the environment that the image and the file set, with this machine's programs."""
         image = {k: v for k, v in containers.image_environment().items() if k != "PATH"}
         own = {k: self._here(name, v) for k, v in image.items()}
         extra = {
@@ -117,7 +117,7 @@ class Stack:
             )
 
     def healthy(self, name: str, seconds: float = 30) -> bool:
-        """Whether the service's own health check says so within some seconds."""
+        """Return whether the service's own health check passes within some seconds."""
         kind, *command = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
         here: dict[str, Any] = {"env": self.environment(name), "cwd": self.folder}
@@ -128,7 +128,7 @@ class Stack:
         return done.returncode == 0
 
     def wait(self, name: str) -> None:
-        """Wait until the health check passes; what ends is started again, as the file says."""
+        """Wait until the health check passes; restart the service if it ends, as the file says."""
         deadline = time.monotonic() + PATIENCE
         while not self.healthy(name):
             assert time.monotonic() < deadline, self.log(name)
@@ -157,7 +157,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """All services of the file, started in its order, each healthy before what waits for it."""
+    """Start all services in the file's order, each once those that it waits for are healthy."""
     folder = Path(tempfile.mkdtemp(prefix="dx", dir="/tmp"))  # Ray's sockets want a short name
     folder.chmod(0o755)
     names = containers.secret_names()
@@ -185,7 +185,7 @@ def stack() -> Iterator[Stack]:
 
 
 class Postgres:
-    """Debian's PostgreSQL, made ready by the very file that the container's first start runs."""
+    """Debian's PostgreSQL, set up by the file that the container runs at its first start."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.folder = stack, stack.folder / "postgres"
@@ -226,7 +226,7 @@ class Postgres:
 
 
 def ask(url: str, password: str | None = None, **headers: str) -> tuple[int, str]:
-    """GET; returns the status and the text."""
+    """Send a GET request; returns the status and the text."""
     request = urllib.request.Request(url, headers=headers)
     if password:
         credentials = base64.b64encode(f"dxai:{password}".encode()).decode()
@@ -319,7 +319,7 @@ def test_no_process_and_no_log_shows_a_secret(stack: Stack) -> None:
 
 @pytest.mark.parametrize("how", ["raylet", "stop"])
 def test_the_worker_ends_as_a_whole(stack: Stack, how: str) -> None:
-    """When its node of Ray does, and when it is told to; started again, it works again."""
+    """It ends with its Ray node, or when asked to; started again, it works again."""
     process = stack.running["worker"]
     members = session(process.pid)
     assert len(members) > 3

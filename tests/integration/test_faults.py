@@ -1,4 +1,4 @@
-"""Kill -9 of each process of a cluster while a run trains: nothing is lost, or done twice.
+"""Killing each process of a cluster during a training loses nothing and repeats nothing.
 
 One training outlives them all: runs that a kill ends are followed by others, which go on.
 """
@@ -33,7 +33,7 @@ DECOMPOSE = "decompose@textures-simple-0"
 
 
 class Cluster:
-    """A project with the processes of a cluster, and what happens in it."""
+    """A project with the processes of a cluster, and its events."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -46,7 +46,7 @@ class Cluster:
         return self.runs[-1]
 
     def kill(self, name: str) -> None:
-        """Kill -9 of a service with all its processes; of the worker alone."""
+        """Kill -9 a service with all its processes; only the worker's own for the worker."""
         found = supervisor.running(self.stack, name)
         assert found is not None, name
         pids = [found["pid"]] if name == "worker" else session(found["pid"])
@@ -55,34 +55,34 @@ class Cluster:
         wait_for(lambda: supervisor.running(self.stack, name) is None, f"the end of {name}")
 
     def up(self) -> str:
-        """`make up CLUSTER=1` once more; returns what it said."""
+        """Run `make up CLUSTER=1` again; returns its output."""
         done = self.project.local("up", "--cluster")
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """What the decomposition's training told."""
+        """Return the events of the decomposition's training."""
         files = self.project.root.glob(".work/checkpoints/decompose-*/events.jsonl")
         return [event for file in files for event in events_of(file, kind)]
 
     def step(self) -> int:
-        """The last step that was told."""
+        """Return the last reported step."""
         return max((row["step"] for row in self.events("row")), default=0)
 
     def trains_on(self, why: str) -> None:
-        """Wait for numbers of steps that were not made yet."""
+        """Wait until the training reports further steps."""
         now = self.step()
         wait_for(lambda: self.step() > now, lambda: f"training after {why}: {self.said()}", 240)
 
     def trains_again(self, count: int) -> None:
-        """Wait until the training has begun for the `count`th time, and goes on."""
+        """Wait until the training has started for the `count`th time and reports steps."""
         wait_for(
             lambda: len(self.events("start")) >= count, lambda: f"start {count}: {self.said()}", 300
         )
         self.trains_on(f"start {count}")
 
     def ends(self, run: str) -> dict[str, Any]:
-        """The last state of a run."""
+        """Wait for the end of a run, and return its state."""
 
         def state() -> dict[str, Any] | None:
             try:
@@ -94,11 +94,11 @@ class Cluster:
         return wait_for(state, lambda: f"the end of run {run}: {self.said()}", 600, 0.5)
 
     def said(self) -> str:
-        """The worker's log, which holds those of all runs, whatever the server missed of them."""
+        """Return the worker's log, with the lines of all runs that the server may have missed."""
         return self.stack.log("worker").read_text(errors="replace")[-4000:]
 
     def ran(self) -> collections.Counter[str]:
-        """How often each stage was begun."""
+        """Count how often each stage started."""
         text = self.stack.log("worker").read_text(errors="replace")
         return collections.Counter(re.findall(r"Running stage '([^']+)'", text))
 
@@ -199,7 +199,7 @@ def _md5(path: Path) -> str:
 
 
 def _md5_of_folder(files: list[dict[str, str]]) -> str:
-    """As DVC names a folder: by the list of its files."""
+    """Return a folder's name in DVC's cache: a hash of its list of files."""
     listing = json.dumps(sorted(files, key=lambda file: file["relpath"]), sort_keys=True)
     return f"{hashlib.md5(listing.encode()).hexdigest()}.dir"
 

@@ -1,4 +1,4 @@
-"""Every command of docs/operating.md as it stands there, in a project with a cluster's processes.
+"""Every command of docs/operating.md, in a project with a cluster's processes.
 
 The tests come in the order of an operator's days, and each goes on where the one before ended.
 """
@@ -40,7 +40,7 @@ ELSEWHERE = ("docker", "kubectl")
 def shell(
     project: Project, script: str, folder: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """A block, run as somebody would who pastes it; it has to succeed."""
+    """Run a block as if pasted into a shell; it has to succeed."""
     done = subprocess.run(
         ["bash", "-c", MAKE + script],
         cwd=folder or project.root,
@@ -62,7 +62,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(cluster: Project) -> Project:
-    """Whatever other tests have left of it: up, and with something to run that takes seconds."""
+    """Make the cluster's project ready after other tests: up, with a run of some seconds."""
     if not (cluster.root / "results/report.html").exists():
         overrides = {"repeat": "{classifiers: [], seeds: []}", "ablations.variants": "{}"}
         cluster.select(profile="smoke", classifiers=["simple"], methods=["ig"], overrides=overrides)
@@ -116,7 +116,7 @@ def test_all_processes_on_one_machine(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def repository(project: Project) -> Path:
-    """Where the project's code comes from."""
+    """Make the repository from which the project's code comes."""
     bare = project.root.parent / "repository.git"
     git(project.root, "clone", "--quiet", "--bare", str(project.root), str(bare))
     git(project.root, "remote", "add", "origin", str(bare))
@@ -153,7 +153,7 @@ def test_what_happens_when_something_dies(project: Project) -> None:
 
 
 def logged_runs(project: Project) -> set[str]:
-    """Ids of MLflow's runs, from its server."""
+    """Return the ids of MLflow's runs, from its server."""
     ask = (
         "from mlflow import MlflowClient as C; c = C(); print(*(r.info.run_id for e in "
         "c.search_experiments() for r in c.search_runs([e.experiment_id])))"
@@ -210,7 +210,7 @@ def test_logs_are_json_with_the_run(project: Project) -> None:
 
 # ------------------------------------------------------------------------------ other machines
 def split(script: str) -> tuple[str, list[list[str]]]:
-    """What can be run of a block, and the words of each command that cannot."""
+    """Split a block into what can run here and the words of each command that cannot."""
     lines = script.splitlines(keepends=True)
     there = [shlex.split(line, comments=True) for line in lines if line.startswith(ELSEWHERE)]
     return "".join(line for line in lines if not line.startswith(ELSEWHERE)), there
@@ -218,7 +218,7 @@ def split(script: str) -> tuple[str, list[list[str]]]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Project:
-    """The infra folder alone, to write secrets into."""
+    """Copy the infra folder, to write secrets into it."""
     shutil.copytree(ROOT / "infra", tmp_path / "infra", ignore=shutil.ignore_patterns(".env"))
     (tmp_path / ".work").mkdir()
     return Project(tmp_path, tmp_path / "audit", dict(os.environ))

@@ -19,7 +19,7 @@ def test_a_killed_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
 
 
 def test_it_streams_at_nearly_the_cost_of_the_codec(tmp_path: Path) -> None:
-    """In processor time, since other programs on the machine would decide a race by the clock."""
+    """Processor time is compared, since other programs would distort elapsed time."""
     found = measure(tmp_path, 2500)
     assert found["ratio_of_work"] <= 1.5
     assert (found["lost"], found["doubled"]) == (0, 0)

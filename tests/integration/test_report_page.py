@@ -1,4 +1,4 @@
-"""The report in a real browser: a laptop and a phone, in the light and in the dark."""
+"""The report in a real browser: laptop and phone, light and dark mode."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report, a copy that measures itself, and frames: no window is as narrow as a phone."""
+    """Write the report, a copy that measures itself, and frames as narrow as a phone."""
     folder = tmp_path_factory.mktemp("page")
     page = build_report(*write_results(folder / "run", HOSTILE, rich=True))
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def browse(folder: Path, page: str, width: int, scheme: str, *flags: str) -> str:
-    """What chromium writes when it opens a page in a frame as wide as a device."""
+    """Open a page in a frame as wide as a device, and return chromium's output."""
     frame = folder / f"{page}-{width}.html"
     frame.write_text(
         f'<body style="margin:0"><iframe src="{page}.html" style="border:0;width:{width}px;'

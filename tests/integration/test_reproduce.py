@@ -1,4 +1,4 @@
-"""A run that is logged, then computed again after everything around it has changed."""
+"""Computing a logged run again after everything around it has changed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PLAIN, CACHED = (shlex.split(line, comments=True) for line in block("Reproduce a
 
 
 def running(output: str) -> set[str]:
-    """Names of the stages that DVC ran."""
+    """Return the names of the stages that DVC ran."""
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
@@ -66,7 +66,7 @@ def git(project: Project, *arguments: str) -> str:
 
 
 def state(project: Project) -> dict[str, tuple[int, int]]:
-    """Every file of the project but those in .work: size, and when it was written."""
+    """Map every file of the project outside .work to its size and modification time."""
     return {
         str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in project.root.rglob("*")
@@ -81,7 +81,7 @@ def state(project: Project) -> dict[str, tuple[int, int]]:
 def logged(
     make_project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """A tiny run with linked data and a new module, logged; then all of it is changed."""
+    """Log a tiny run with linked data and a new module, then change all of it."""
     project, raw = make_project(), tmp_path_factory.mktemp("raw")
     rng = np.random.default_rng(0)
     for split, count in (("train", 24), ("test", 8)):

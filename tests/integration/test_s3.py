@@ -1,4 +1,4 @@
-"""Raw images, prepared shards and DVC's cache on object stores, and what may go wrong there."""
+"""Raw images, prepared shards and DVC's cache on object stores, with their failures."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def error(call: Callable[[], Any]) -> str:
-    """The message of the error that a call raises: one line, without credentials."""
+    """Return the message of the error that a call raises: one line, without credentials."""
     with pytest.raises((DataError, StorageError)) as caught:
         call()
     message = str(caught.value)
@@ -79,7 +79,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def run(dataset: DatasetParams, out: Path, workers: int = 1) -> dict[str, bytes]:
-    """The files that preparing a dataset gives."""
+    """Prepare a dataset, and return its files."""
     params = load_params(ROOT / "params.yaml")
     params = params.replace(datasets={"mine": dataset})
     prepare("mine", params, out, out.with_name(f"{out.name}.work"), workers)
@@ -109,7 +109,7 @@ def test_every_layout_from_an_object_store_gives_the_same_bytes(
 
 
 def tenth(counts: Any) -> Any:
-    """A tenth of each number of images, and at least eight."""
+    """Return a tenth of each number of images, at least eight."""
     if isinstance(counts, dict):
         return {name: tenth(count) for name, count in counts.items()}
     if isinstance(counts, tuple):
@@ -118,7 +118,7 @@ def tenth(counts: Any) -> Any:
 
 
 def photographs(folder: Path, sizes: dict[str, int], count: int) -> None:
-    """Images of seeded noise, `count` in each class folder; `sizes` says how many pixels wide."""
+    """Write seeded noise, `count` images in each folder of `sizes`, which gives their widths."""
     rng = np.random.default_rng(0)
     for subfolder, i in itertools.product(sizes, range(count)):
         path = folder / subfolder / f"{i}.png"
@@ -209,7 +209,7 @@ def test_a_whole_bucket_and_what_stands_for_its_folders(
 
 
 def test_a_listing_of_several_pages(moto: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 lists a thousand objects at a time."""
+    """S3 lists a thousand objects per page."""
     bucket, keys = moto.bucket(), [f"raw/{i % 7}/{i:05d}.png" for i in range(1100)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda key: moto.put(bucket, key, b"x"), keys))
@@ -223,7 +223,7 @@ def test_a_listing_of_several_pages(moto: s3.Server, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def bucket(moto: s3.Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket with an image of 300 kB and a small one below `raw`."""
+    """Make a bucket with an image of 300 kB and a small one below `raw`."""
     bucket = moto.bucket()
     moto.put(bucket, "raw/a.png", BODY)
     moto.put(bucket, "raw/b.png", b"small")
@@ -413,7 +413,7 @@ def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pauses_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1 + 2 + 4 + 8 pauses between five tries."""
+    """Between five attempts there are 1 + 2 + 4 + 8 pauses."""
     monkeypatch.setattr(storage, "PAUSE", 0.03)
     tries = []
 
@@ -463,7 +463,7 @@ def test_a_key_that_is_no_plain_path(bucket: str, moto: s3.Server, key: str) -> 
 
 
 def test_a_folder_with_content_of_its_own(bucket: str, moto: s3.Server) -> None:
-    """An object `x/` that is not empty would be left out without a word."""
+    """An object `x/` with content would otherwise be left out silently."""
     moto.put(bucket, "raw/x/", b"content")
     message = error(open_source(f"s3://{bucket}/raw").files)
     assert message == f"s3://{bucket}/raw: 'x/' is not a plain path below it"

@@ -1,4 +1,4 @@
-"""Checkpoints on object stores: kept, continued elsewhere, retried, and given up with a name."""
+"""Checkpoints on object stores: saving, resuming elsewhere, retries and errors."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def job(folder: Path | str, **changed: Any) -> DecompositionJob:
-    """C = D, so that nothing but the data is needed."""
+    """Make a training with C = D, which needs only the data."""
     return DecompositionJob(str(folder), SETTINGS.replace(**changed), None, 0)
 
 
 def objects(server: s3.Server, url: str) -> dict[str, bytes]:
-    """Everything below a URL, by its name there."""
+    """Map the name of every object below a URL to its content."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     found = server.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")
     return {
@@ -76,7 +76,7 @@ def training(url: str) -> TrainingParams:
 
 
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another machine: nothing of the first one is there."""
+    """Work as on another machine, without the first one's files."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -84,7 +84,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Every tensor to the bit, and the history but for its seconds."""
+    """Compare every tensor exactly, and the history except for its seconds."""
     ours, theirs = found["networks"], wanted["networks"]
     for part in ("decomposer", "discriminator", "average", "average_discriminator"):
         assert all(torch.equal(ours[part][key], theirs[part][key]) for key in theirs[part])
@@ -219,7 +219,7 @@ def test_what_is_damaged_there_is_left_for_the_one_before(
 
 
 class SpoiledUpload(s3.Proxy):
-    """Spoils what is sent instead of what is answered: at this byte of a connection's requests."""
+    """A proxy that spoils requests, at this byte of a connection, instead of answers."""
 
     asked = b""
 
@@ -263,7 +263,7 @@ LARGE = 4_000_000
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second without a byte is enough."""
+    """Give up after a second without a byte."""
     options = storage.S3_OPTIONS | {
         "config_kwargs": storage.S3_OPTIONS["config_kwargs"] | {"read_timeout": 1}
     }
@@ -289,7 +289,7 @@ def test_an_upload_that_breaks_off_is_sent_again(
 def test_a_change_on_the_way_up_is_found_when_it_is_read(
     server: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the checksum that is sent along, which Amazon's servers compare at once."""
+    """The checksum sent along shows it; Amazon's servers compare it at once."""
     url = f"s3://{server.bucket()}/checkpoints"
     Checkpoint(tmp_path / "x", url).save(state(1, SIZE), 1)
     with SpoiledUpload(server, "flip", after=1_000_000, times=1) as proxy:
@@ -333,7 +333,7 @@ def test_pauses_grow_before_it_is_given_up(
 def test_a_server_that_is_gone_for_good_leaves_the_last_one_here(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of a training; when it is back, the training goes on to the same numbers."""
+    """The server goes in the middle of a training, which later continues to the same numbers."""
     wanted, _ = launch(job(folder), "t", NAME, tmp_path / "a", training(str(tmp_path / "local")))
     monkeypatch.setattr(storage, "PAUSE", 0.01)
     monkeypatch.setenv("DXAI_CACHE", str(tmp_path / "cache"))
@@ -412,7 +412,7 @@ def test_data_is_sent_once_and_read_from_there(
 def test_an_unfinished_upload_of_data_is_no_dataset(
     server: s3.Server, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before the manifest; whoever comes next sends what is missing or too short."""
+    """After a kill before the manifest, the next upload sends missing and truncated files."""
     bucket = server.bucket()
     url = f"s3://{bucket}/prepared/textures"
     server.put(bucket, "prepared/textures/train-00000.parquet", b"too short")

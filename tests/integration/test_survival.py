@@ -1,4 +1,4 @@
-"""Trainings that are killed, stopped and shared out, on a Ray that really runs."""
+"""Trainings that are killed, stopped and distributed, on a real Ray."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def job(data: Path, **settings: Any) -> DecompositionJob:
 
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
-    """The plain loop in a process of its own; it is waited for when its result is needed."""
+    """Start the plain loop in its own process; tests wait for it when they need its result."""
     local = TRAINING.replace(executor="local")
     training = Training(tmp_path_factory.mktemp("undisturbed"), job(data), local).start()
     yield training
@@ -63,7 +63,7 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def train(data: Path, tmp_path: Path) -> Iterator[Callable[..., Training]]:
-    """Starts trainings, of which no process may be left in the end."""
+    """Return a function that starts trainings; none of their processes may be left at the end."""
     made: list[Training] = []
 
     def start(settings: dict[str, Any] | None = None, **training: Any) -> Training:
@@ -88,7 +88,7 @@ def go_on(training: Training, count: int) -> None:
 
 
 def kept(training: Training) -> set[int]:
-    """The steps of which a checkpoint is there."""
+    """Return the steps that have a checkpoint."""
     return {int(path.stem[5:]) for path in training.folder.glob("step-*.json")}
 
 

@@ -1,4 +1,4 @@
-"""The flow with trainings on Ray: one cluster, live numbers, stopping and going on."""
+"""The flow with trainings on Ray: one cluster, live numbers, stopping and resuming."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ON_RAY = {
 
 @pytest.fixture(scope="module")
 def project(make_project: Callable[..., Project], finished: Project) -> Project:
-    """What `smoke` has done, with the two decompositions to be trained anew, longer, on Ray."""
+    """Copy a finished `smoke` run, with both decompositions to be trained again, longer, on Ray."""
     project = make_project(finished)
     project.narrow(methods=["ig"], overrides=ON_RAY)
     return project

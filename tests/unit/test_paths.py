@@ -31,7 +31,7 @@ MAY_SPELL = {
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Each string constant of a module but docstrings, with its line; parts of f-strings too."""
+    """Yield each string constant of a module, and its line; without docstrings."""
     tree = ast.parse(path.read_text())
     prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -93,7 +93,7 @@ OUTPUTS: dict[str, Callable[[], list[Path]]] = {
 
 
 def filled(text: object) -> str:
-    """A text of dvc.yaml with sample names for an item's values."""
+    """Replace an item's values in a text of dvc.yaml by sample names."""
     if isinstance(text, dict):  # an output with options of its own
         text = next(iter(text))
     text = str(text).replace("${key}", SAMPLES["dataset"])

@@ -1,4 +1,4 @@
-"""The command line: quick help, errors of one line, exit codes, the table."""
+"""The command line: fast help, one-line errors, exit codes, the table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAVY = ("torch", "numpy", "pandas", "matplotlib", "mlflow", "prefect", "dvc", "
 
 
 def dxai(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command as a user runs it."""
+    """Run the command as a user does."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-m", "dxai", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""params.yaml as a file: its layout, its comments, and what DVC's own writer makes of it."""
+"""params.yaml as a file: its layout, its comments, and its form after DVC's own writer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[3] / "params.yaml"
 
 
 def changed_lines(before: str, after: str) -> list[str]:
-    """Lines that only one of two texts has."""
+    """Return the lines that only one of two texts has."""
     lines = difflib.ndiff(before.splitlines(), after.splitlines())
     return [line for line in lines if line[0] in "+-"]
 
@@ -36,7 +36,7 @@ def test_every_reader_of_yaml_finds_the_same_values(profile: str) -> None:
 
 @pytest.mark.parametrize("profile", profile_names())
 def test_dvc_changes_one_line_and_no_other(tmp_path: Path, profile: str) -> None:
-    """The code behind `dvc exp run -S decompose.steps=10`."""
+    """This calls the code behind `dvc exp run -S decompose.steps=10`."""
     file = tmp_path / "params.yaml"
     file.write_text(format_params(load_profile(profile)))
     before = file.read_text()

@@ -1,4 +1,4 @@
-"""Profiles, and `dxai use`: the file says what was asked for."""
+"""Profiles and `dxai use`: the file has the requested values."""
 
 from __future__ import annotations
 

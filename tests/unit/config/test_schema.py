@@ -51,7 +51,7 @@ def test_the_papers_loss_weights_are_those_of_equation_14():
 
 
 def changed(tmp_path, **values):
-    """The file with some of its values replaced."""
+    """Write the file with some of its values replaced."""
     document = read_yaml(FILE)
     for key, value in values.items():
         *path, last = key.split("__")
@@ -163,7 +163,7 @@ VARIANTS = {"two_branches": {"branches": 2}, "narrow": {"branch_width": 4, "step
 
 
 def rich(tmp_path, **values):
-    """The file with two classifiers, further seeds for one of them, and ablations of the other."""
+    """Write a file with two classifiers, further seeds for one, and ablations of the other."""
     catalogue = CATALOGUE["classifiers"]
     settings = {
         "classifiers": {name: catalogue[name] for name in ("resnet18", "simple")},

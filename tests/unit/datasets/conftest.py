@@ -26,7 +26,7 @@ FEWER = (
 
 
 def draw_few(patch: pytest.MonkeyPatch) -> None:
-    """Until the patch is undone, samples have a few images of each class."""
+    """Let samples have a few images of each class until the patch is undone."""
     for module, name, value in FEWER:
         patch.setattr(module, name, value)
 
@@ -51,13 +51,13 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples are drawn with a few images of each class."""
+    """Draw samples with a few images of each class."""
     draw_few(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
-    """`drawn(layout)`: the folder of its small sample, drawn once; not to be written to."""
+    """Return a function that draws a layout's small sample once; its folder is read-only."""
     folders: dict[str, Path] = {}
 
     def draw(layout: str) -> Path:

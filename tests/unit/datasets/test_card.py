@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 
 def read(unit: Unit, load: Load) -> Iterator[Sample | Dropped]:
-    """One image a unit, all of the gray that the unit names, and one that is left out."""
+    """Yield an image of the gray that the unit names, and one that is left out."""
     gray, label = unit.about
     image = np.full((8, 8), gray, np.uint8)
     size = (100 + gray, 50)

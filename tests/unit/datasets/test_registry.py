@@ -1,4 +1,4 @@
-"""What every layout must keep to, whatever it reads."""
+"""The contract of every layout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Tree = Callable[..., Path]
 
 
 def entry(layout: str) -> str:
-    """The dataset of params.yaml that stands for a layout: the smallest of those that use it."""
+    """Return the name of the smallest dataset of the catalogue with a layout."""
     if layout == "textures":
         return "textures-few"
     names = [name for name, found in CATALOGUE.items() if found["layout"] == layout]
@@ -45,7 +45,7 @@ def entry(layout: str) -> str:
 
 
 def lacks(layout: Layout) -> list[str]:
-    """What somebody who registers a layout has forgotten."""
+    """List the missing parts of a registered layout."""
     found = []
     if not layout.origin.strip():
         found.append("origin: where its images come from")
@@ -86,7 +86,7 @@ def test_incomplete_layout_is_noticed() -> None:
 
 @pytest.fixture(params=LAYOUTS)
 def dataset(request: pytest.FixtureRequest, drawn: Drawn) -> DatasetParams:
-    """A small dataset of each layout, with the options of params.yaml."""
+    """Return a small dataset of each layout, with the catalogue's options."""
     found = parse(DatasetParams, CATALOGUE[entry(request.param)], "made")
     if LAYOUTS[request.param].render_sample is None:
         return found
@@ -101,7 +101,7 @@ def params(dataset: DatasetParams) -> Params:
 
 @pytest.fixture(scope="session")
 def folders() -> dict[str, Path]:
-    """Layout to its dataset as one process prepares it; filled by `prepared`."""
+    """Map layouts to datasets as one process prepares them; filled by `prepared`."""
     return {}
 
 
@@ -109,7 +109,7 @@ def folders() -> dict[str, Path]:
 def prepared(
     params: Params, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The small dataset, prepared once by one process; not to be written to."""
+    """Prepare the small dataset once, by one process; its folder is read-only."""
     layout = params.datasets["mine"].layout
     if layout not in folders:
         folders[layout] = tmp_path_factory.mktemp(f"prepared-{layout}") / "out"
@@ -169,7 +169,7 @@ def test_options_are_filled_in(dataset: DatasetParams) -> None:
 
 @only_drawn
 def test_drawn_truth_reaches_the_samples(dataset: DatasetParams) -> None:
-    """Of every drawn set some images come with what makes their class."""
+    """Some images of every drawn set come with ground truth."""
     listing, source = find(dataset)
     samples = list(samples_of(listing, load_of(source)))
     masks = [s.mask for s in samples if s.mask is not None]
@@ -254,7 +254,7 @@ def test_source_sample_is_the_drawn_folder(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It is drawn while it is prepared, and gone after; it is nobody's release."""
+    """It is drawn while it is prepared, then removed; it is not a release."""
     capsys.readouterr()
     sample = dataset.replace(source="sample", release="paper")
     manifest = prepare(

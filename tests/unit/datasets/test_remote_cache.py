@@ -50,7 +50,7 @@ def sha256(data: bytes) -> str:
 
 @pytest.fixture
 def url(server: s3.Server) -> str:
-    """A folder with one shard, `x.parquet`."""
+    """Upload a folder with one shard, `x.parquet`."""
     bucket = server.bucket()
     server.put(bucket, "prepared/x.parquet", SHARD)
     return f"s3://{bucket}/prepared"
@@ -68,12 +68,12 @@ def gets(server: s3.Server, url: str) -> int:
 
 
 def kept(cache: Path) -> list[str]:
-    """Everything in the cache, the locks aside."""
+    """Return the names of all files in the cache except locks."""
     return sorted(path.name for path in cache.glob("shards/*") if path.suffix != ".lock")
 
 
 def error(url: str, wanted: bytes = SHARD) -> str:
-    """The message, a single line, that asking for the shard gives."""
+    """Return the message, a single line, of the error on requesting the shard."""
     with pytest.raises((DataError, StorageError)) as caught:
         folder(url, wanted).path("x.parquet")
     assert len(str(caught.value).splitlines()) == 1
@@ -81,7 +81,7 @@ def error(url: str, wanted: bytes = SHARD) -> str:
 
 
 def start(ask: Callable[[Any], None]) -> tuple[Any, Any]:
-    """A process that tells what `ask` sends, and the end to hear it at."""
+    """Start a process that runs `ask`; returns it, and the end of a pipe from it."""
     hear, tell = FORK.Pipe(duplex=False)
     process = FORK.Process(target=ask, args=(tell,), daemon=True)
     process.start()
@@ -146,7 +146,7 @@ def test_a_damaged_transfer_is_fetched_again(
     monkeypatch: pytest.MonkeyPatch,
     checksum: str | None,
 ) -> None:
-    """S3 may know a checksum that its client compares; where it does not, the manifest does."""
+    """S3's client may compare a checksum; without one, the manifest's hash is compared."""
 
     def use(proxy: s3.Proxy) -> None:
         s3.use(monkeypatch, proxy.endpoint)
@@ -216,7 +216,7 @@ def test_a_shard_that_is_missing(server: s3.Server) -> None:
 
 
 def test_a_full_disk(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit on the size of a file stands in for the disk: the write itself fails, for good."""
+    """A limit on the size of files stands in for the disk: the write itself fails."""
     monkeypatch.setattr(storage, "PAUSE", 3600.0)
 
     def ask(tell: Any) -> None:

@@ -76,7 +76,7 @@ def test_truth_lies_under_the_path_of_its_image(drawn: Drawn, name: str, kind: s
 
 
 def blocks(pixels: np.ndarray) -> np.ndarray:
-    """Which 8 x 8 blocks, those of JPEG, hold a true pixel; as an image of the same size."""
+    """Mark the whole 8 x 8 blocks, those of JPEG, that contain a true pixel."""
     height, width = pixels.shape
     padded = np.pad(pixels, ((0, -height % 8), (0, -width % 8)))
     rows, columns = (n // 8 for n in padded.shape)
@@ -195,7 +195,7 @@ def test_brains_of_brats(drawn: Drawn) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_small_classifier_learns_each_sample(name: str, tmp_path: Path) -> None:
-    """The class is in the pictures, and is still there at 32 px: above 0.9 on test images."""
+    """The class is visible even at 32 px: above 0.9 on test images."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     select_profile(tmp_path / "params.yaml", "quick", datasets=[name], classifiers=["simple"])
     params = load_params(tmp_path / "params.yaml")

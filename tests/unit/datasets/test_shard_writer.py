@@ -94,7 +94,7 @@ def test_shards_are_closed_at_their_size(tmp_path: Path, shard_bytes: int) -> No
 def read_then(
     unit: Unit, load: Load, key: str, error: type[BaseException], size: int = 8
 ) -> Iterator[Sample | Dropped]:
-    """The images of a unit, but an error at one unit."""
+    """Yield the images of a unit, but raise an error at one unit."""
     if unit.key == key:
         raise error(f"{key}: unreadable image")
     yield from read_noise(unit, load, size, 3)
@@ -152,7 +152,7 @@ LONG = COUNTS | {"train": 600}
 
 
 def read_until(unit: Unit, load: Load, log: str, last: int) -> Iterator[Sample]:
-    """The images of a unit, its name noted; unit number `last` ends the program at once."""
+    """Log a unit and yield its images; unit number `last` kills the program."""
     number = int(unit.key.rpartition("/")[2])
     if unit.split == "train" and number >= last:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -175,7 +175,7 @@ def write_until(folder: Path, last: int) -> None:
     ],
 )
 def test_a_killed_run_goes_on_without_loss(tmp_path: Path, last: list[int]) -> None:
-    """Whatever it was killed at, the result is that of a run in one piece, byte for byte."""
+    """The result is that of an undisturbed run, byte for byte, wherever it was killed."""
     whole = write_noise(tmp_path / "whole", LONG, shard_bytes=20_000)
     folder = tmp_path / "killed"
     folder.mkdir()

@@ -170,7 +170,7 @@ def test_cache_is_bounded(tmp_path: Path) -> None:
 
 
 def test_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
-    """Room for two of three row groups; without the file, those two can still be had."""
+    """There is room for two of three row groups, which outlive the file."""
     folder = write_noise(tmp_path, {"train": 300, "test": 2, "validation": 2})
     table = pq.read_table(folder / "train-00000.parquet", columns=["image", "mask", "neutral"])
     dataset = ShardedDataset(folder, "train", cache_bytes=int(2.5 / 3 * table.nbytes))

@@ -1,4 +1,4 @@
-"""Folders on this machine, and what the text of a source may say."""
+"""Folders on this machine, and the valid texts of a source."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.listings import samples_of
 
 
 def write(root: Path, *names: str) -> None:
-    """Files that hold their own names."""
+    """Write files that contain their own names."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
@@ -43,7 +43,7 @@ def content(source: LocalSource) -> dict[str, str]:
 
 
 def error(call: object) -> str:
-    """The message, a single line, of the error that a call raises."""
+    """Return the message, a single line, of the error that a call raises."""
     with pytest.raises((DataError, StorageError)) as caught:
         call()
     assert len(str(caught.value).splitlines()) == 1
@@ -154,7 +154,7 @@ def test_a_file_that_goes_after_it_was_listed(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def unprivileged() -> Iterator[None]:
-    """Root may read everything, so it steps down."""
+    """Drop the privileges of root, which may read everything."""
     if os.geteuid():
         yield
         return
@@ -167,7 +167,7 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that any user can reach; those above `tmp_path` are closed to others."""
+    """Make a folder that any user can reach; those above `tmp_path` are closed to others."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -293,7 +293,7 @@ def test_names_that_are_taken_are_plain_paths(name: str) -> None:
 
 @given(st.lists(st.text("a.", min_size=1, max_size=3), min_size=1, max_size=4))
 def test_hidden_is_a_name_after_a_dot(parts: list[str]) -> None:
-    """`.` and `..` are places, not names; they are for `check_name` to refuse."""
+    """`.` and `..` are not names of files; `check_name` refuses them."""
     assert is_hidden("/".join(parts)) == any(
         (p[0] == "." and p.strip(".")) or p == "..." for p in parts
     )

@@ -26,7 +26,7 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 
 
 def test_test_goes_first() -> None:
-    """So that of two equal files it is not the test image that is dropped."""
+    """Thus the test image of two equal files is not the one that is dropped."""
     units = [
         Unit(f"{split}{label}{i}", split, (), label)
         for i in range(2)

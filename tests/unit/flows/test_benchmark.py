@@ -1,4 +1,4 @@
-"""What the flow does with the lines of a stage."""
+"""How the flow handles the lines of a stage."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ COPY = "mkdir -p parts && cp source-${item} parts/${item} && echo made ${item}"
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
-    """A pipeline of three stages, with `report` first in the file and last in the graph."""
+    """Write a pipeline of three stages, with `report` first in the file and last in the graph."""
     write(tmp_path, COPY)
     for name in ("a", "b"):
         (tmp_path / f"source-{name}").write_text(name)
@@ -62,7 +62,7 @@ def log_of(root: Path, *targets: str) -> list[str]:
 
 
 def assert_ended(pid: int) -> None:
-    """The process has ended; it may be a zombie that its parent has not reaped yet."""
+    """Check that a process has ended; its parent may not have reaped it yet."""
     stat = Path(f"/proc/{pid}/stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -105,7 +105,7 @@ def test_lines_of_a_stage_are_told_apart_and_no_locks_of_a_dead_process_stop_it(
 
 
 def test_a_failure_is_that_of_the_stage_that_is_watched(pipeline: Path) -> None:
-    """With its own error line, which says that its input is wrong."""
+    """The failure has the stage's error line, which says that its input is wrong."""
     write(pipeline, "if [ ${item} = b ]; then echo 'error: no'; exit 1; fi; " + COPY)
     ends: dict[str, str] = {}
 
@@ -248,7 +248,7 @@ def test_a_killed_dvc_takes_its_stage_along(pipeline: Path) -> None:
 
 
 def test_a_program_that_a_stage_left_running_is_not_waited_for(pipeline: Path) -> None:
-    """It holds the pipe open, in a session of its own."""
+    """The program holds the pipe open, in a session of its own."""
     write(pipeline, "setsid sh -c 'echo $$ > pid; exec sleep 600' & " + COPY)
     began = time.monotonic()
     assert "made a" in log_of(pipeline, "part@a")

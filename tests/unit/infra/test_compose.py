@@ -1,4 +1,4 @@
-"""The compose file: what it promises, and its very commands, run here without containers."""
+"""The compose file: its promises, and its commands, run here without containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRETS = {name: f"{name.lower()}-s3cret" for name in containers.secret_names()}
 
 
 def problems(document: dict[str, Any]) -> list[str]:
-    """What is wrong with a compose file, beside what its specification says."""
+    """List faults of a compose file that its specification allows."""
     found = []
     services, volumes = document["services"], document["volumes"]
     for name, service in services.items():

@@ -1,4 +1,4 @@
-"""The image's build steps against what they name: lock file, extras, sources; and its script."""
+"""The image's build steps against the lock file, extras and sources; and its script."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KNOWN = {"ARG", "FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER"}
 
 
 def stages(text: str) -> dict[str, list[tuple[str, str]]]:
-    """The instructions of each stage; the last one, which is the image, is called ``""``."""
+    """Return the instructions of each stage; the last one, the image, is called ``""``."""
     found: dict[str, list[tuple[str, str]]] = {"arguments": []}
     current = "arguments"
     for word, rest in containers.instructions(text):
@@ -52,14 +52,14 @@ def stages(text: str) -> dict[str, list[tuple[str, str]]]:
 
 
 def sources(text: str) -> list[str]:
-    """What is copied from the build's context."""
+    """Return the paths copied from the build's context."""
     lines = [rest.split() for word, rest in containers.instructions(text) if word == "COPY"]
     plain = [words for words in lines if not words[0].startswith("--from")]
     return [word for words in plain for word in words[:-1] if not word.startswith("--")]
 
 
 def problems(text: str) -> list[str]:
-    """What is wrong with a Dockerfile."""
+    """List the faults of a Dockerfile."""
     found = [f"unknown: {word}" for word, _ in containers.instructions(text) if word not in KNOWN]
     parts = stages(text)
     arguments = dict(rest.split("=") for _, rest in parts["arguments"])
@@ -90,7 +90,7 @@ def problems(text: str) -> list[str]:
 
 
 def installed(arguments: str) -> Iterator[str]:
-    """What is wrong with what `pip install` is told."""
+    """List the faults of the arguments of `pip install`."""
     words = arguments.split()
     if "-c" not in words or words[words.index("-c") + 1] != "constraints.txt":
         yield "pip is not held to constraints.txt"
@@ -145,7 +145,7 @@ def test_nothing_reports_home() -> None:
 
 
 def test_everything_that_comes_along_is_pinned() -> None:
-    """What `pip install .[cluster]` brings, followed through what is installed here."""
+    """The requirements of `.[cluster]` are followed through the packages installed here."""
     wanted = [Requirement("dxai[cluster]")]
     seen: set[tuple[str, frozenset[str]]] = set()
     while wanted:
@@ -169,7 +169,7 @@ def test_everything_that_comes_along_is_pinned() -> None:
 
 @pytest.mark.slow
 def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
-    """The command `dxai` is there, and none of our code: that is the clone's."""
+    """The command `dxai` is installed, without the project's code, which the clone has."""
     for source in sources(DOCKERFILE.read_text()):
         shutil.copy(ROOT / source, tmp_path)
     pip = [

@@ -21,7 +21,7 @@ Object = dict[str, Any]
 
 
 def templates(objects: list[Object]) -> Iterator[Object]:
-    """Every pod template, named after its app."""
+    """Return every pod template by the name of its app."""
     for item in objects:
         spec = item.get("spec", {})
         if item["kind"] == "RayCluster":
@@ -36,7 +36,7 @@ def app(template: Object) -> str:
 
 
 def invalid(objects: list[Object]) -> list[str]:
-    """What Kubernetes' schemas refuse; of a RayCluster its pods, which KubeRay passes on."""
+    """List the errors of Kubernetes' schemas; for a RayCluster those of its pods."""
     pods = [{"apiVersion": "v1", "kind": "Pod", **template} for template in templates(objects)]
     found = []
     for item in [*(item for item in objects if item["kind"] != "RayCluster"), *pods]:
@@ -48,7 +48,7 @@ def invalid(objects: list[Object]) -> list[str]:
 
 
 def unsafe(objects: list[Object]) -> list[str]:
-    """Pods that may do more than they need, fail unseen, take what they like, or hold a secret."""
+    """List pods with needless rights, without probes or limits, or with a secret inside."""
     found = [f"{item['kind']} has content" for item in objects if item["kind"] == "Secret"]
     for template in templates(objects):
         spec, name = template["spec"], app(template)
@@ -83,7 +83,7 @@ def unsafe(objects: list[Object]) -> list[str]:
 
 
 def admits(rule: Object, labels: dict[str, str], port: int | None) -> bool:
-    """Whether an ingress rule lets a pod with these labels in."""
+    """Return whether an ingress rule admits a pod with these labels."""
     ports = [entry["port"] for entry in rule.get("ports", [])]
     return (not ports or port in ports) and any(
         selects(peer["podSelector"], labels) for peer in rule["from"]
@@ -91,7 +91,7 @@ def admits(rule: Object, labels: dict[str, str], port: int | None) -> bool:
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
-    """Whether a label selector matches."""
+    """Return whether a label selector matches."""
     equal = selector.get("matchLabels", {}).items() <= labels.items()
     expressions = selector.get("matchExpressions", [])
     assert all(expression["operator"] == "In" for expression in expressions)
@@ -247,7 +247,7 @@ def test_every_file_and_every_generated_map_is_used() -> None:
 
 
 def test_commands_are_those_of_the_compose_file() -> None:
-    """Which a test starts."""
+    """tests/integration/test_containers.py runs the compose file's commands."""
     services = containers.compose()["services"]
     objects = containers.kubernetes()
     for name in ("s3", "prefect", "mlflow", "worker"):

@@ -20,7 +20,7 @@ from infra.supervisor import ServiceError, Stack
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
-    """With the database of the schema before this one, and an experiment in it."""
+    """Make a database with the previous schema and an experiment."""
     stack = Stack(tmp_path)
     stack.work.mkdir()
     engine = sqlalchemy.create_engine(stack.tracking_uri)

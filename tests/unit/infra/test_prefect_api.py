@@ -14,7 +14,7 @@ from infra.prefect_api import ApiError, LogReader, PrefectApi
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answers with what the server's `answer` makes of path and body."""
+    """Answer with the result of the server's `answer` for path and body."""
 
     server: FakeServer
 
@@ -32,7 +32,7 @@ class Answers(BaseHTTPRequestHandler):
 
 
 class FakeServer(ThreadingHTTPServer):
-    """A list of log records, and codes to fail with first."""
+    """A server with log records, and codes to fail with first."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)

@@ -1,4 +1,4 @@
-"""Services started, found again and stopped, with small programs in place of the real ones."""
+"""Services are started, found again and stopped; small programs stand in for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ time.sleep(600)
 
 
 def python(name: str, code: str = PROGRAM, said: str = "hello", **rest: Any) -> Service:
-    """A service that is a Python program, healthy once it has printed a text."""
+    """Make a service of a Python program, healthy once it has printed a text."""
     command = [sys.executable, "-c", code]
     healthy = functools.partial(supervisor.has_logged, name=name, text=said)
     return Service(name, lambda stack: command, healthy, grace=1.0, **rest)

@@ -1,4 +1,4 @@
-"""Parts that win the AUC by a trick, beside an honest one: each is exposed by some guard.
+"""Parts that win the AUC by a trick: some guard exposes each, but not an honest part.
 
 The class of an image is the direction of a bright bar on a cloudy ground. The honest part is the
 bar; its removal leaves the ground, which says nothing of the class.
@@ -23,7 +23,7 @@ Rows = dict[str, dict[str, Any]]
 
 
 def drawn(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (N, 1, 16, 16), the bars in them, and their classes."""
+    """Draw images (N, 1, 16, 16), the bars in them, and their classes."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
     axis = torch.arange(SIZE) - (SIZE - 1) / 2
@@ -39,7 +39,7 @@ def drawn(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def trained(seed: int) -> nn.Module:
-    """A small network that has seen any brightness, and that faint patterns can mislead."""
+    """Train a small network on any brightness, which faint patterns can mislead."""
     torch.manual_seed(seed)
     network = nn.Sequential(
         nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),
@@ -58,7 +58,7 @@ def trained(seed: int) -> nn.Module:
 
 
 def adversarial(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Targeted PGD within a small box: the part without which an image is of another class."""
+    """Return a small part found by targeted PGD, without which the class changes."""
     radius, wanted, found = 0.1, (labels + 1) % CLASSES, images.clone()
     for _ in range(20):
         found.requires_grad_()
@@ -70,7 +70,7 @@ def adversarial(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def rows() -> Rows:
-    """Method to its row of Table 1; "a, shuffled" and "a, random phases" are the controls of a."""
+    """Map a method to its row of Table 1; "a, shuffled" and "a, random phases" control a."""
     with torch.random.fork_rng():
         explained, twin = trained(0), trained(1)
     images, bars, labels = drawn(IMAGES, 7)

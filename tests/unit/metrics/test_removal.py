@@ -69,7 +69,7 @@ def test_psnr_is_scikit_images():
 
 
 def ranked(values, shares, seed=0, fill=0.0, index=(5,)):
-    """Which pixels of images of ones are deleted at each share: (L, B, pixels), bool."""
+    """Return the pixels of images of ones deleted at each share: (L, B, pixels), bool."""
     heat = torch.tensor(values, dtype=torch.float32).reshape(len(index), -1, 4, 5)
     images = torch.ones(len(index), 2, 4, 5)
     found = removal.delete(images, heat, shares, fill, torch.tensor(index), seed)

@@ -1,4 +1,4 @@
-"""How far maps agree, against closed forms."""
+"""Agreement of maps, against closed forms."""
 
 from __future__ import annotations
 

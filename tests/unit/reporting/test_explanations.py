@@ -1,4 +1,4 @@
-"""`dxai explain`: what is written for images that can be read, and what is said of the others."""
+"""`dxai explain`: files for readable images, and messages about the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZE = 16
 
 
 def save_models(root: Path, channels: int = 1) -> tuple[Path, Path]:
-    """An untrained decomposition with its classifier, and that classifier alone."""
+    """Save an untrained decomposition with its classifier, and that classifier alone."""
     torch.manual_seed(0)
     classifier = build_network("simple", channels, len(CLASSES), SIZE).eval()
     info = {"arch": "simple", "options": {}, "channels": channels, "class_names": CLASSES}

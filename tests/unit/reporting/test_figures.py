@@ -1,4 +1,4 @@
-"""Composed pictures hold what they were given, and the same input gives the same bytes."""
+"""Composed pictures contain their inputs; the same input gives the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures have the colours that their definition says."""
+"""Pictures have the defined colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables hold the numbers of their files, the paper's apart, and read back from every format."""
+"""Tables have their files' numbers, beside the paper's, and can be read from each format."""
 
 from __future__ import annotations
 

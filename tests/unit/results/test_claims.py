@@ -1,4 +1,4 @@
-"""Claims on made-up results for which it is known whether they hold."""
+"""Claims about synthetic results for which the verdict is known."""
 
 from __future__ import annotations
 

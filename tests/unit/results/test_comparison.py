@@ -1,4 +1,4 @@
-"""What two runs did otherwise: the arithmetic, what is printed, and runs of a real MLflow store."""
+"""Differences of two runs: arithmetic, formats, and runs of a real MLflow store."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_difference_is_outside_if_it_exceeds_both_intervals_in_quadrature(
 
 
 def test_noise_is_that_of_two_independent_samples() -> None:
-    """By chance 5% are outside, where two runs draw images of their own."""
+    """By chance 5% are outside, if two runs draw different images."""
     import numpy as np
 
     rng = np.random.default_rng(0)

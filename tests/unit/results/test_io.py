@@ -12,7 +12,7 @@ from dxai.results.table_specs import SPECS
 
 
 def write(path: Path, name: str, **values: object) -> Path:
-    """A table with one row."""
+    """Write a table with one row."""
     row = dict.fromkeys(SPECS[name].names) | values
     pd.DataFrame([row]).to_csv(path, index=False)
     return path

@@ -1,4 +1,4 @@
-"""A method that cannot apply, or breaks, is a row; the stage ends well."""
+"""A method that is unsupported or fails becomes a row; the stage succeeds."""
 
 import json
 
@@ -18,7 +18,7 @@ from tests.prepared import PROJECT, prepared_textures
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Textures and two classifiers trained for an instant."""
+    """Prepare textures, and train two classifiers for an instant."""
     root = tmp_path_factory.mktemp("project")
     prepared_textures(root / "data/prepared")
     (root / "params.yaml").write_text((PROJECT / "params.yaml").read_text())

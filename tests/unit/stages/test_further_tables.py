@@ -50,7 +50,7 @@ OUTCOMES = Path("results/outcomes/textures")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Textures, two classifiers and their decompositions with two seeds, trained for an instant."""
+    """Train two classifiers and their decompositions with two seeds, for an instant."""
     root = tmp_path_factory.mktemp("project")
     prepared_textures(root / "data/prepared")
     (root / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
@@ -77,7 +77,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def beta(folder: Path) -> pd.DataFrame:
-    """Outcomes of ours on the curve of Table 1, in order."""
+    """Return the sorted outcomes of ours on the curve of Table 1."""
     outcomes = pd.read_parquet(folder / "outcomes.parquet")
     outcomes = outcomes[(outcomes["method"] == "dxai") & (outcomes["curve"] == "beta")]
     return outcomes.sort_values(["level", "index"]).reset_index(drop=True)
@@ -109,7 +109,7 @@ def test_scored_by_another_one(inside: Path) -> None:
 
 
 def parts(step: int) -> np.ndarray:
-    """psi_distinct of both seeds after a step, for the images that are scored."""
+    """Return psi_distinct of both seeds after a step, for the scored images."""
     data = ShardedDataset(Path("data/prepared/textures"), "test")
     batch = data.batch(chosen_images(len(data), IMAGES))
     found = []
@@ -202,7 +202,7 @@ def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside
 # ------------------------------------------------------------------------------------ fixtures
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The made-up results that tests of what comes later use."""
+    """Write the made-up results that tests of later stages use."""
     root = tmp_path_factory.mktemp("made")
     write_results(root, rich=True)
     return root
@@ -230,14 +230,14 @@ def test_made_up_metrics_are_among_the_real_ones(inside: Path, made: Path, of: s
 
 
 def form(path: Path) -> Any:
-    """Names of a file's content, and the kinds of its columns."""
+    """Return the names in a file, and the kinds of its columns."""
     if path.suffix == ".parquet":
         return {name: dtype.kind for name, dtype in pd.read_parquet(path).dtypes.items()}
     return names(read_json(path))
 
 
 def names(value: Any) -> Any:
-    """Keys of nested values; which curves there are depends on what can be scored."""
+    """Return the keys of nested values, but not of curves, which depend on the scores."""
     if isinstance(value, list):
         return names(value[0]) if value else None
     if not isinstance(value, dict):

@@ -49,7 +49,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def photographs(folder: Path, count: int = 4) -> dict[str, Any]:
-    """A user's own tree of JPEG files, and its entry in params.yaml."""
+    """Write a user's tree of JPEG files, and return its entry of params.yaml."""
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for label in ("cat", "dog"):
@@ -98,7 +98,7 @@ def small_files() -> None:
 
 
 def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    """A limit on the size of a file stands in for the disk: the write itself fails."""
+    """A limit on the size of files stands in for the disk: the write itself fails."""
     write_params(tmp_path, {"textures": TEXTURES | {"options": {}}}, image_size=32)
     code, _, err = finish(start(tmp_path, "textures", preexec_fn=small_files))
     assert code == 1

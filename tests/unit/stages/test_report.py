@@ -1,4 +1,4 @@
-"""The stage `report` writes its page whatever failed, and then says what did."""
+"""The stage `report` writes its page despite failures, then names them."""
 
 from __future__ import annotations
 

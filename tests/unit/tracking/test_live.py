@@ -1,4 +1,4 @@
-"""A training's events in a real MLflow store while it goes."""
+"""A running training's events in a real MLflow store."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_an_answer_that_is_lost_makes_no_second_run_and_no_second_number(tmp_pat
 
 
 def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training that MLflow could be told the begin of, but not the rest, nor the end."""
+    """Make a training whose start reached MLflow, but nothing after it."""
     folder = tmp_path / HERE.unfinished / "t"
     console = Console("t", folder)
     console.emit("start", step=0, total=9, images=1)

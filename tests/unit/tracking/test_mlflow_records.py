@@ -1,4 +1,4 @@
-"""What result files become before anybody keeps it."""
+"""Records of result files, before they are logged."""
 
 from __future__ import annotations
 

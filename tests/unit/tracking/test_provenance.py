@@ -1,4 +1,4 @@
-"""A repository with changes of every kind, and the same files had again from commit and patch."""
+"""A repository with changes of every kind, restored from a commit and a patch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def git(root: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A commit, and then changes."""
+    """Make a commit, then changes."""
     root = tmp_path / "a project"
     for name in ("dxai/old.py", "dxai/changed.py", "dxai/gone.py", "data/README.md"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

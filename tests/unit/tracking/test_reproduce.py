@@ -1,4 +1,4 @@
-"""What a run was given, what of it is had again, and what is said of the difference."""
+"""Inputs of a run, their restoration, and the report of differences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ classifiers:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """A project, and a folder within it in which a run is reproduced."""
+    """Make a project, and a folder within it in which a run is reproduced."""
     root, folder = tmp_path / "project", tmp_path / "project/.work/again"
     for name in ("data/fruit/a.png", "data/own/list.csv", "weights/mine.pt", "own/nets.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

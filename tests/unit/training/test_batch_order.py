@@ -1,4 +1,4 @@
-"""Which images a step sees, and reading them ahead."""
+"""The images that a step sees, and reading them ahead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_pass_visits_every_image_once(blocks: np.ndarray | None, window: int) 
 
 @pytest.mark.parametrize("window", [1, 2, 5])
 def test_a_window_of_row_groups_is_all_that_is_needed_at_once(window: int) -> None:
-    """Window after window: each time, every row group that was begun is also finished."""
+    """Every row group that a window begins is finished within it."""
     order = Order(0, 400, 1, BLOCKS, window)
     seen = np.concatenate([order.indices(step) for step in range(400)])
     groups = np.searchsorted(BLOCKS, seen, side="right") - 1
@@ -74,7 +74,7 @@ def test_what_fits_into_memory_is_shuffled_as_one(data: ShardedDataset) -> None:
 
 
 def test_streaming_reads_each_row_group_about_once(data: ShardedDataset) -> None:
-    """A cache for a quarter of the images: a full shuffle would read a row group for each batch."""
+    """The cache holds a quarter of the images; a full shuffle would read a group per batch."""
     small = ShardedDataset(data.folder.root, "train", cache_bytes=60_000)
     read: list[int] = []
     original = small._row_group

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: damage, kills, full disks, and which of them stay."""
+"""Checkpoints are whole or absent: damage, kills, full disks, and which are kept."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.unit.training import test_decomposition
 
 
 def state(step: int, size: int = 1000) -> dict[str, Any]:
-    """What a training might hold; every number in it is the step's."""
+    """Make a training's state in which every number is the step."""
     return {"step": step, "weights": torch.full((size,), float(step)), "history": [{"loss": 0.5}]}
 
 
 def filled(folder: Path, steps: int = 3, keep: int = 2, **options: Any) -> Checkpoint:
-    """A folder with the checkpoints of some steps, each better than the one before."""
+    """Save checkpoints of some steps, each better than the one before."""
     checkpoint = Checkpoint(folder, keep=keep, **options)
     for step in range(1, steps + 1):
         checkpoint.save(state(step), step, score=step)
@@ -39,7 +39,7 @@ def filled(folder: Path, steps: int = 3, keep: int = 2, **options: Any) -> Check
 
 
 def steps_in(folder: Path) -> list[int]:
-    """Of the files of tensors; each has its manifest, and nothing else is there."""
+    """Return the steps of the files, each with its manifest and with nothing else beside."""
     tensors = {path.stem for path in folder.glob("*.pt")}
     assert {path.name for path in folder.iterdir()} == {
         f"{stem}.{suffix}" for stem in tensors for suffix in ("pt", "json")
@@ -48,7 +48,7 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def loaded(folder: Path) -> int | None:
-    """The step that is loaded, with all of its content."""
+    """Load a checkpoint, check its content, and return its step."""
     found = Checkpoint(folder).load()
     if found is None:
         return None
@@ -163,7 +163,7 @@ def swapped(path: Path) -> None:
 def test_a_damaged_checkpoint_is_never_loaded(
     damage: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The one before is; and what is saved next is the last again."""
+    """The one before is loaded, and the next one saved is the last again."""
     filled(tmp_path)
     path = tmp_path / "step-000000003.pt"
     damage(path)
@@ -192,7 +192,7 @@ def test_with_all_of_them_damaged_it_starts_anew(
 def test_what_follows_a_damaged_one_stays_although_its_step_is_less(
     keep: int, tmp_path: Path
 ) -> None:
-    """After 30 of 10, 20, 30 is lost a training goes on from 20, and is stopped at 25."""
+    """Of 10, 20 and 30 the last is lost; a training resumes from 20 and is stopped at 25."""
     for step, score in ((10, 3.0), (20, 2.0), (30, 1.0)):
         Checkpoint(tmp_path, keep=2).save(state(step), step, score)
     flip(tmp_path / "step-000000030.pt")
@@ -248,7 +248,7 @@ def save_for_ever(folder: Path, tell: Any) -> None:
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_last_one_that_was_saved(tmp_path: Path) -> None:
-    """Thirty or more: what `save` came back from is there, or the one that was being written."""
+    """Of thirty or more, the last that `save` finished is there, or the one being written."""
     rng = np.random.default_rng(0)
     folder, last, halves = tmp_path / "kept", 0, 0
     for kill in range(300):
@@ -293,7 +293,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [0, 50, 3000])
 def test_a_full_disk_is_an_error_that_names_what_is_kept(size: int, tmp_path: Path) -> None:
-    """Full before the first byte, in the manifest (of 100 bytes and more), and in the tensors."""
+    """The disk is full before the first byte, within the manifest or within the tensors."""
     checkpoint = filled(tmp_path, steps=2)
     small = {"step": 3} if size == 50 else state(3)
     with files_of_at_most(size), pytest.raises(OSError) as caught:
@@ -338,7 +338,7 @@ def test_a_training_on_a_full_disk_ends_and_goes_on_when_there_is_room(tmp_path:
     checkpoint = Checkpoint(tmp_path / "b")
 
     class Full(EventSink):
-        """The disk is full after three steps."""
+        """Fill the disk after three steps."""
 
         def emit(self, kind: str, **content: Any) -> None:
             if kind == "step" and content["done"] == 3:

@@ -1,4 +1,4 @@
-"""Interrupting and continuing, on a small prepared dataset; and numbers that go wrong."""
+"""Interrupting and resuming on a small prepared dataset, and numbers that go wrong."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LEARN = ClassifierParams(epochs=3, batch_size=8, lr=5e-3, noise=0.1)
 
 
 class Seen(EventSink):
-    """Remembers what it is told, and asks to stop after a step."""
+    """Keep all events, and ask to stop after a step."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -73,7 +73,7 @@ class Seen(EventSink):
             self.done = content["done"]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """All events of a kind."""
+        """Return all events of a kind."""
         return [content for name, content in self.events if name == kind]
 
 
@@ -126,7 +126,7 @@ def learn(
 
 
 class Dies(Checkpoint):
-    """Its process ends right after the first checkpoint."""
+    """A checkpoint whose process ends right after the first save."""
 
     def save(self, state: dict[str, Any], step: int, score: float = 0.0) -> None:
         super().save(state, step, score)
@@ -241,7 +241,7 @@ def test_contrast_is_lowered_by_at_most_its_strength() -> None:
 
 
 def ids_of(folder: Path, batch_size: int, step: int) -> str:
-    """The ids of the images of a step, as messages list them."""
+    """Return the ids of the images of a step, as messages list them."""
     data = ShardedDataset(folder, "train")
     indices = batch_order.Order.over(data, 0, batch_size).indices(step)
     return ", ".join(data.ids[i] for i in indices)
@@ -262,7 +262,7 @@ def assert_finite(state: dict[str, Any]) -> None:
 
 
 class Poisoned(Seen):
-    """Puts a value into a weight after some steps, as an overflow in an update would."""
+    """Put a value into a weight after some steps, as an overflow in an update would."""
 
     def __init__(self, weight: Tensor, value: float, after: int) -> None:
         super().__init__()
@@ -302,7 +302,7 @@ def test_steps_that_are_too_long_stop_it_too(folder: Path, tmp_path: Path) -> No
 
 
 class Overflows(torch.optim.Adam):
-    """An update of which one weight overflows, although the loss before was finite."""
+    """An optimiser that makes one weight overflow, although the loss before was finite."""
 
     at = 0
 
@@ -317,7 +317,7 @@ class Overflows(torch.optim.Adam):
 def test_weights_that_are_not_finite_are_no_checkpoint(
     which: str, folder: Path, tmp_path: Path
 ) -> None:
-    """Without this a rerun would go on from them, and stop again and again."""
+    """Otherwise every rerun would resume from them and stop again."""
     data, networks = start(folder)
     optimiser = getattr(networks, which)
     optimiser.__class__, optimiser.at = Overflows, 4  # a checkpoint is due after step 4
@@ -366,7 +366,7 @@ class Overflows(torch.nn.Module):
 
 
 def project(folder: Path, root: Path, after: int) -> Path:
-    """A project with the textures and a classifier whose numbers overflow after some calls."""
+    """Make a project with textures and a classifier that overflows after some calls."""
     (root / "data/prepared").mkdir(parents=True)
     shutil.copytree(folder, root / "data/prepared/textures")
     (root / "params.yaml").write_text((PROJECT / "params.yaml").read_text())
@@ -407,7 +407,7 @@ def test_the_classifiers_stage_ends_with_one_line(folder: Path, tmp_path: Path) 
 
 
 def with_model(root: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose classifier has been trained."""
+    """Add a trained classifier to a project."""
     monkeypatch.syspath_prepend(str(root))
     net = build_network("mine:Overflows", 1, 3, 16, after=after)
     info = {"arch": "mine:Overflows", "options": {"after": after}, "channels": 1, "image_size": 16}
@@ -428,7 +428,7 @@ def test_the_decompositions_stage_ends_with_one_line(
 def test_a_complete_training_is_taken_over_where_its_pictures_are_not(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ended on another machine, which was lost before it wrote the result."""
+    """The training ended on a machine that was lost before it wrote the result."""
     root = with_model(project(folder, tmp_path, after=10**6), 10**6, monkeypatch)
     path = root / "params.yaml"
     path.write_text(path.read_text().replace("storage: .work/checkpoints", "storage: kept"))
@@ -447,7 +447,7 @@ def test_a_complete_training_is_taken_over_where_its_pictures_are_not(
 def assert_ended_well(
     root: Path, done: subprocess.CompletedProcess[str], batch_size: int, kept: str
 ) -> None:
-    """Exit code 1, a line with step and images, and a sound checkpoint of before."""
+    """Check exit code 1, a line with step and images, and a sound earlier checkpoint."""
     assert done.returncode == 1, done.stdout
     assert done.stderr.startswith("error: step ") and done.stderr.count("\n") == 1
     step = named_step(done.stderr.removeprefix("error: "))
@@ -463,7 +463,7 @@ def assert_ended_well(
 
 
 def test_a_signal_saves_between_two_steps_and_a_rerun_goes_on(folder: Path, tmp_path: Path) -> None:
-    """SIGTERM in the middle of a process: a fork, which has imported everything already."""
+    """SIGTERM reaches a process in the middle of a training; a fork saves the imports."""
     many = SMALL.replace(steps=100_000, checkpoint_every=100_000, log_every=1)
 
     def train_until_stopped() -> None:

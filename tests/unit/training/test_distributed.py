@@ -1,4 +1,4 @@
-"""N workers with a share of a batch each equal one worker with all of it: real processes, gloo."""
+"""N workers that share each batch equal one worker: real processes with gloo."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def steps_of(
     look: Callable[[int, Networks, dict[str, Tensor]], None],
     change: Callable[[Networks], None] = lambda networks: None,
 ) -> Networks:
-    """Some steps as `train` takes them, in numbers of a kind."""
+    """Take steps as `train` does, in some precision."""
     params, networks = networks_of(name)
     for part in ("decomposer", "discriminator", "average", "average_discriminator", "classifier"):
         if getattr(networks, part) is not None:
@@ -101,7 +101,7 @@ def steps_of(
 
 
 def flat(state: Any, prefix: str = "") -> dict[str, Tensor]:
-    """All tensors of a nested state that hold fractions, by path."""
+    """Map the path of every floating-point tensor in a nested state to it."""
     found = {}
     for key, value in state.items():
         if isinstance(value, dict):
@@ -114,7 +114,7 @@ def flat(state: Any, prefix: str = "") -> dict[str, Tensor]:
 def decompositions(
     data: ShardedDataset, group: ProcessGroup, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Settings in float64: the state after 20 steps, and the losses of each."""
+    """Train with settings in float64: the state after 20 steps and the losses of each."""
     found = {}
     for name in names:
         losses: list[dict[str, Tensor]] = []
@@ -133,7 +133,7 @@ def decompositions(
 
 
 def gradients(data: ShardedDataset, group: ProcessGroup) -> dict[str, Any]:
-    """Every setting in float32: the gradients of the first step."""
+    """Compute the gradients of the first step in float32 with every setting."""
     found = {}
     for name in SETTINGS:
         networks = steps_of(data, group, name, 1, torch.float32, lambda *_: None)
@@ -146,7 +146,7 @@ def gradients(data: ShardedDataset, group: ProcessGroup) -> dict[str, Any]:
 
 
 def curves(data: ShardedDataset, group: ProcessGroup) -> dict[str, Tensor]:
-    """Means of the losses over windows in float32, each (runs, windows).
+    """Return mean losses over windows in float32, each of shape (runs, windows).
 
     Runs differ in the last digit of their first weights, and so do those on other workers.
     """
@@ -172,7 +172,7 @@ def curves(data: ShardedDataset, group: ProcessGroup) -> dict[str, Tensor]:
 
 
 def batch_norms(group: ProcessGroup) -> dict[str, Any]:
-    """What several batch norms make of three batches, and their gradients."""
+    """Return outputs, gradients and statistics of several batch norms for three batches."""
     generator = torch.Generator().manual_seed(0)
     kinds: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         "1d": (nn.BatchNorm1d(3), ()),
@@ -211,7 +211,7 @@ def batch_norms(group: ProcessGroup) -> dict[str, Any]:
 
 
 class Double(nn.Module):
-    """A network in float64, whatever it is given."""
+    """A network that computes in float64."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class Double(nn.Module):
 
 
 def resnet(folder: Path, group: ProcessGroup, out: Path) -> dict[str, Tensor]:
-    """A classifier with batch norm after some steps in float64."""
+    """Train a classifier with batch norm for some steps in float64."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     torch.manual_seed(0)
     network = Double(build_network("resnet18", 1, 3, 16))
@@ -236,7 +236,7 @@ def resnet(folder: Path, group: ProcessGroup, out: Path) -> dict[str, Tensor]:
 
 
 def loops(folder: Path, group: ProcessGroup, out: Path) -> dict[str, Any]:
-    """Both loops as they are, asked to stop, continued, and with numbers that go wrong."""
+    """Run both loops: stopped, resumed, and with numbers that go wrong."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     found: dict[str, Any] = {"told": {}}
 
@@ -278,7 +278,7 @@ def loops(folder: Path, group: ProcessGroup, out: Path) -> dict[str, Any]:
 
 
 def poisoned(folder: Path, group: ProcessGroup, out: Path) -> dict[str, str]:
-    """The last worker's weights go wrong, and with the next loss those of all."""
+    """Let the last worker's weights go wrong, and through the next loss those of all."""
     data, validation = (ShardedDataset(folder, split) for split in ("train", "validation"))
     found = {}
     last = group.rank == group.size - 1
@@ -304,7 +304,7 @@ def poisoned(folder: Path, group: ProcessGroup, out: Path) -> dict[str, str]:
 
 
 def work(rank: int, size: int, folder: Path, out: Path, tasks: tuple[str, ...]) -> None:
-    """One worker: does the tasks, and leaves what it found in rank-<rank>.pt."""
+    """Do the tasks as one worker, and write the results to rank-<rank>.pt."""
     torch.set_num_threads(1)
     if size > 1:
         dist.init_process_group("gloo", f"file://{out}/meet", rank=rank, world_size=size)
@@ -337,7 +337,7 @@ GROUPS = (
 
 
 class Workers:
-    """Runs groups of tasks on some numbers of workers, each once."""
+    """Run groups of tasks on some numbers of workers, each once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -345,14 +345,14 @@ class Workers:
         self._found: dict[tuple[int, str], list[Any]] = {}
 
     def __call__(self, size: int, task: str) -> list[Any]:
-        """What each of `size` workers found."""
+        """Return the results of each of `size` workers."""
         if (size, task) not in self._found:
             (tasks,) = (tasks for tasks in GROUPS if task in tasks)
             self._run({1, size} if (1, task) not in self._found else {size}, tasks)
         return self._found[size, task]
 
     def _run(self, sizes: set[int], tasks: tuple[str, ...]) -> None:
-        """Others in processes, and a single one here meanwhile."""
+        """Run several workers in processes, and a single one here meanwhile."""
         running = {size: self._start(size, tasks) for size in sizes - {1}}
         folders = [self.root / f"{size}-{tasks[0]}" for size in sizes]
         if 1 in sizes:
@@ -405,19 +405,19 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Workers:
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
-    """Of two tensors, relative to the second one's length."""
+    """Return the distance of two tensors, relative to the second one's length."""
     return float((found - wanted).norm() / wanted.norm().clamp(min=1e-300))
 
 
 def largest(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> tuple[float, str]:
-    """The largest difference of two groups of tensors, and where."""
+    """Return the largest difference of two groups of tensors, and its path."""
     assert found.keys() == wanted.keys()
     return max((difference(found[name], wanted[name]), name) for name in wanted)
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
 def test_the_weights_are_those_of_one_worker(name: str, size: int, workers: Workers) -> None:
-    """All networks, both averages and the optimisers after 20 steps in float64; on each worker."""
+    """All networks, averages and optimisers agree after 20 steps in float64 on each worker."""
     task = "some" if name in SOME else "others"
     found, (wanted,) = workers(size, task), workers(1, task)
     for worker in found:
@@ -434,7 +434,7 @@ def test_the_weights_are_those_of_one_worker(name: str, size: int, workers: Work
 
 @pytest.mark.slow
 def test_what_is_compared_moves(workers: Workers) -> None:
-    """Every setting, and every tensor of its state, went a way of its own."""
+    """Every setting changes every tensor of the state differently."""
     (found,) = workers(1, "some")
     last = [round(float(found[name]["losses"][-1]["total"]), 6) for name in SOME]
     assert len(set(last)) == len(last)
@@ -451,7 +451,7 @@ def test_what_is_compared_moves(workers: Workers) -> None:
 def test_the_first_gradients_in_float32_are_those_of_one_worker(
     name: str, size: int, workers: Workers
 ) -> None:
-    """Later ones are not: Adam with beta1 = 0 divides what is left of a gradient by itself."""
+    """Later ones differ: Adam with beta1 = 0 divides a rounding error by itself."""
     found, (wanted,) = workers(size, "gradients"), workers(1, "gradients")
     for worker in found:
         for part in ("decomposer", "discriminator"):
@@ -464,7 +464,7 @@ def test_the_first_gradients_in_float32_are_those_of_one_worker(
 
 @pytest.mark.slow
 def test_loss_curves_in_float32_are_statistically_the_same(workers: Workers) -> None:
-    """Rounding sets runs apart, on one worker as on two: their means differ no more than chance."""
+    """Rounding separates runs, but the means of one and two workers agree within chance."""
     found, (wanted,) = workers(2, "curves"), workers(1, "curves")
     assert found[0].keys() == wanted.keys() and len(wanted) >= 8
     chances = []
@@ -477,7 +477,7 @@ def test_loss_curves_in_float32_are_statistically_the_same(workers: Workers) -> 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_batch_norms_see_the_whole_batch(size: int, workers: Workers) -> None:
-    """Outputs, gradients, running statistics and eval mode of torch's own on one worker."""
+    """Outputs, gradients, running statistics and eval mode equal torch's on one worker."""
     found, (wanted,) = workers(size, "batch_norms"), workers(1, "batch_norms")
     for name in wanted:
         for index, whole in enumerate(wanted[name]["parts"]):
@@ -492,7 +492,7 @@ def test_batch_norms_see_the_whole_batch(size: int, workers: Workers) -> None:
 
 def test_a_batch_norm_of_its_own_kind_is_refused() -> None:
     class Mine(nn.BatchNorm2d):
-        """Does something else."""
+        """A batch norm that computes something else."""
 
     with pytest.raises(ValueError, match=r"batch norm Mine .* training\.workers: 1"):
         ProcessGroup(0, 2).synchronise_batch_norm(nn.Sequential(Mine(3)))
@@ -534,7 +534,7 @@ def test_the_loops_stop_and_go_on_together(size: int, workers: Workers) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_all_workers_stop_at_the_same_wrong_number(size: int, workers: Workers) -> None:
-    """With the same message, which names the images of the whole batch."""
+    """All have the same message, which names the images of the whole batch."""
     order = batch_order.Order.over(data := ShardedDataset(workers.folder, "train"), 0, 8)
     loops, poisoned = ([w for w in workers(size, task)] for task in ("loops", "poisoned"))
     wild = [{k: v for k, v in w["told"].items() if "wild" in k} for w in loops]

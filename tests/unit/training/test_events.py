@@ -1,4 +1,4 @@
-"""What a training prints and keeps, and signals that ask it to stop."""
+"""Lines and files of a training's events, and signals that ask it to stop."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_second_signal_ends_it_at_once(first: signal.Signals, second: signal
 
 
 def test_in_a_thread_there_are_no_signals_to_take() -> None:
-    """Only the main thread may; elsewhere a training goes on to its end."""
+    """Only the main thread takes signals; elsewhere a training runs to its end."""
     found: list[int | None] = []
 
     def work() -> None:

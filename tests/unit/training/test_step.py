@@ -143,7 +143,7 @@ def test_joint_classifies_with_the_discriminators_own_heads():
 
 
 def test_joint_learns_to_classify():
-    """Bright, middle and dark images: after some steps D's heads must tell them apart."""
+    """After some steps D's heads tell bright, middle and dark images apart."""
     nets = networks(SMALL, joint=True)
     y = torch.arange(12) % 3
     x = (y.float() - 1)[:, None, None, None] * 0.8 + 0.05 * torch.randn(12, 1, 16, 16)

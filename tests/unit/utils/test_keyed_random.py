@@ -21,7 +21,7 @@ def test_every_part_of_the_key_matters(other):
 
 
 def test_neighbouring_keys_do_not_overlap():
-    """A long draw of one sample must not run into the numbers of the next sample or step."""
+    """Long draws of a sample share no numbers with the next sample or step."""
     long = keyed_random.generator(0, "p", 0, 0).integers(2**62, size=200_000)
     for step, sample in ((0, 1), (1, 0)):
         near = keyed_random.generator(0, "p", step, sample).integers(2**62, size=1000)

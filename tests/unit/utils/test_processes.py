@@ -1,4 +1,4 @@
-"""Process groups, really started and ended."""
+"""Starting and ending real process groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dxai.utils.processes import end_group, end_session
 
 
 def start(code: str) -> subprocess.Popen[str]:
-    """Python code in a group of its own, once it has printed a line."""
+    """Start Python code in a group of its own, and wait until it has printed a line."""
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, process_group=0
     )
@@ -74,7 +74,7 @@ for ignored in ("", "trap '' TERM INT;"):
 
 @pytest.mark.parametrize("leader", ["lives", "has ended"])
 def test_a_session_ends_with_all_of_its_groups(leader: str) -> None:
-    """Whatever its members ignore, and whether or not the first of them still runs."""
+    """It ends whichever signals its members ignore, and even if its leader has ended."""
     code = GRANDCHILDREN + ("import time; time.sleep(600)" if leader == "lives" else "")
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     if leader == "has ended":

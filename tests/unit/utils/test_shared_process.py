@@ -1,4 +1,4 @@
-"""A program that lives as long as its holder, in real processes."""
+"""A program that lives as long as its holder, with real processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page says what the result files say, and nothing from them becomes code."""
+"""The page shows the result files' content, none of which becomes code."""
 
 from __future__ import annotations
 
@@ -90,17 +90,17 @@ class Outline(HTMLParser):
             self.rows[-1][-1] += data
 
     def row(self, start: str) -> list[str]:
-        """The cells of the first row that starts so, blanks joined."""
+        """Return the cells of the first row with this start, with blanks joined."""
         rows = ([" ".join(cell.split()) for cell in row] for row in self.rows)
         return next(row for row in rows if row and row[0].startswith(start))
 
     def values(self, name: str) -> list[str]:
-        """Every value of an attribute."""
+        """Return every value of an attribute."""
         return [v for _, attributes in self.tags if (v := attributes.get(name)) is not None]
 
 
 def changed(run: Run, tmp_path: Path, **changes: Callable[[pd.DataFrame], Any]) -> Run:
-    """The run with other tables; without charts and examples, which take longer."""
+    """Change tables of a run; without charts and examples, which take longer."""
     params, folders = run
     tables = tmp_path / "results" / "tables"
     tables.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Charts of the report hold the numbers that they were given."""
+"""Charts of the report show their numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def chart(*lines: svg_charts.Series, **options: object) -> Markup:
 
 
 def points(drawn: str, colour: str) -> np.ndarray:
-    """The line of a colour as (n, 2) coordinates."""
+    """Return the line of a colour as (n, 2) coordinates."""
     for path in ET.fromstring(drawn).iter("path"):
         if path.get("stroke") == colour and path.get("fill") == "none":
             return np.array(re.findall(r"-?\d+\.?\d*", path.get("d", "")), float).reshape(-1, 2)
@@ -96,7 +96,7 @@ def test_bars_are_as_high_as_their_probabilities() -> None:
 def test_every_method_is_named_and_looks_different(
     monkeypatch: pytest.MonkeyPatch, further: int
 ) -> None:
-    """New methods, too, which have no style of their own."""
+    """So are new methods, which have no style of their own."""
     methods = [*ORDER, *(f"new-{k}" for k in range(further))]
     monkeypatch.setattr(styles, "ORDER", methods)
     assert set(STYLES) <= set(ORDER)

@@ -1,4 +1,4 @@
-"""Trainings in this process, on Ray, and where Ray is looked for."""
+"""Trainings in this process and on Ray, and how Ray's address is found."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A training here sets threads and determinism of this process."""
+    """Restore the threads and determinism of this process, which trainings set."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv(module.SHARED, raising=False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -62,7 +62,7 @@ def params(root: Path, executor: Any = "local", **changed: Any) -> TrainingParam
 
 
 def decomposition(folder: Path, **changed: Any) -> DecompositionJob:
-    """C = D, so that nothing but the data is needed."""
+    """Make a training with C = D, which needs only the data."""
     return DecompositionJob(str(folder), SETTINGS.replace(**changed), None, 0)
 
 
@@ -103,7 +103,7 @@ def test_a_training_in_this_process_is_the_plain_loop(
 
 
 def same(found: Any, wanted: Any) -> None:
-    """Equal to the bit, however deep, but for seconds."""
+    """Compare nested values exactly, except for seconds."""
     assert type(found) is type(wanted)
     if isinstance(wanted, dict):
         assert found.keys() == wanted.keys()
@@ -121,7 +121,7 @@ def same(found: Any, wanted: Any) -> None:
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_next_run_goes_on(folder: Path, tmp_path: Path) -> None:
-    """The program ends as if the signal had ended it."""
+    """The program ends as if by the signal."""
     long = decomposition(folder, steps=100_000, checkpoint_every=100_000, log_every=1)
     content = pickle.dumps((long, "t", "name", tmp_path / "work", params(tmp_path)))
     code = "import pickle, sys; from dxai.training.runtime.supervisor import launch; "
@@ -261,7 +261,7 @@ def test_a_request_to_stop_is_passed_on_once(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("make", [decomposition, classifier])
 def test_one_worker_on_ray_is_the_plain_loop(make: Any, folder: Path, tmp_path: Path) -> None:
-    """To the bit, at an equal number of threads: weights, history and pictures."""
+    """Weights, history and pictures are equal to the bit at an equal number of threads."""
     job = make(folder)
     here, _ = launch(job, "t", "here", tmp_path / "here", params(tmp_path))
     there, _ = launch(job, "t", "there", tmp_path / "there", params(tmp_path, "ray"))
