@@ -149,7 +149,7 @@ def read_all(
     except BrokenProcessPool:
         raise DataError(
             "a process that read images was killed (out of memory?); "
-            "what is finished is kept, run again to go on"
+            "finished work is kept; run again to continue"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

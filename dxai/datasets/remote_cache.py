@@ -97,7 +97,9 @@ class RemoteFolder(Folder):
     def missing(self, names: list[str], hashes: dict[str, str]) -> list[str]:
         for name, value in hashes.items():
             if not re.fullmatch("[0-9a-f]{64}", value):  # it becomes the name of a local file
-                raise DataError(f"{self.url}: {value!r} is no SHA-256, of {name}")
+                raise DataError(
+                    f"{self.url}: the SHA-256 of {name} is {value!r}, not 64 hexadecimal digits"
+                )
         self.hashes = hashes
         return []  # a missing file is noticed when it is needed
 

@@ -287,7 +287,8 @@ def _finish(target: Target, listing: Listing, statistics: Statistics) -> dict[st
     for split in SPLITS:
         for label in listing.class_names:
             if not statistics.counts[split][label]:
-                raise DataError(f"class {label!r} has no images in split {split}")
+                left = statistics.left_out_of(split, label)
+                raise DataError(f"class {label!r} has no images in split {split}{left}")
         _write_index(folder, split, statistics.shards[split])
     names = [name for split in SPLITS for name in (*statistics.shards[split], index_name(split))]
     manifest = target.about | {

@@ -81,7 +81,7 @@ def open_source(text: str) -> Source:
     found = expand(text)
     refuse_credentials(found)
     if found.rstrip("/").endswith(":"):
-        raise DataError(f"source {text!r} names no bucket or folder")
+        raise DataError(f"source {text!r} without a bucket or folder; expected s3://bucket/prefix")
     if "://" not in found or found.startswith("file://"):
         return LocalSource(Path(found.removeprefix("file://")))
     return RemoteSource(found)

@@ -90,6 +90,15 @@ class Statistics:
             for (rule, split, label), count in sorted(self.dropped.items())
         ]
 
+    def left_out_of(self, split: str, label: str) -> str:
+        """Say which rules may have left a split without images of a class; empty if none did."""
+        rules: Counter[str] = Counter()
+        for (rule, where, of), count in self.dropped.items():
+            if where in (split, "") and of in (label, ""):
+                rules[rule] += count
+        told = ", ".join(f"{count} ({rule})" for rule, count in rules.most_common(3))
+        return f"; left out there: {told}" if told else ""
+
     def _drop(self, key: tuple[str, str, str], count: int, *names: str) -> None:
         self.dropped[key] += count
         for name in names:

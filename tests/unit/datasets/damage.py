@@ -6,6 +6,8 @@ import functools
 import gzip
 import io
 import re
+import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -135,13 +137,43 @@ def _recode(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes
     return data.decode("latin-1").encode(kind)
 
 
+def _number(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes:
+    """Replace a number near the start by one that programs trip over."""
+    kind = ("<H", ">H", "<I", ">I", "B")[rng.integers(5)]
+    largest = 256 ** struct.calcsize(kind) - 1
+    values = (*range(14), largest, largest // 2, largest // 2 + 1)
+    position = int(rng.integers(min(len(data), 400) + 1))
+    number = struct.pack(kind, values[rng.integers(len(values))])
+    return data[:position] + number + data[position + len(number) :]
+
+
+def _tags(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes:
+    """Put random tags, after an orientation, into a JPEG or PNG file."""
+    entries = [struct.pack("<HHII", 0x0112, 3, 1, rng.integers(10))]
+    for _ in range(rng.integers(1, 5)):
+        tag = (0x010F, 0x011A, 0x8769, 0x8825, 0x927C, 0xA005, int(rng.integers(65536)))
+        count = (0, 1, 2, 3, 8, 1000, 2**31)[rng.integers(7)]
+        value = rng.bytes(4) if rng.random() < 0.5 else struct.pack("<I", rng.integers(90))
+        entries.append(struct.pack("<HHI", tag[rng.integers(7)], rng.integers(14), count) + value)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    block = head + b"".join(entries) + rng.bytes(int(rng.integers(40)))
+    if data[:2] == b"\xff\xd8":
+        size = struct.pack(">H", len(block) + 8)
+        return data[:2] + b"\xff\xe1" + size + b"Exif\0\0" + block + data[2:]
+    if data[:4] == b"\x89PNG":
+        chunk = b"eXIf" + block
+        size, check = struct.pack(">I", len(block)), struct.pack(">I", zlib.crc32(chunk))
+        return data[:33] + size + chunk + check + data[33:]
+    return data
+
+
 def _position(data: bytes, rng: np.random.Generator) -> int:
     return int(rng.integers(len(data) + 1))
 
 
 DAMAGES: tuple[Change, ...] = (
     _cut, _flip, _flip, _flip, _splice, _splice, _swap, _insert, _remove, _repeat, _blank,
-    _reword, _reword, _lines, _recode,
+    _reword, _reword, _lines, _recode, _number, _number, _tags, _tags,
 )  # fmt: skip
 
 

@@ -243,7 +243,7 @@ def test_a_cache_that_cannot_be_written(
 
 @pytest.mark.parametrize("value", ["../../../dvc", "", "A" * 64, "a" * 63])
 def test_a_hash_that_is_none_names_no_file(url: str, value: str) -> None:
-    with pytest.raises((DataError, StorageError), match=r"is no SHA-256, of x\.parquet"):
+    with pytest.raises((DataError, StorageError), match=r"the SHA-256 of x\.parquet is .*, not 64"):
         open_folder(url).missing(["x.parquet"], {"x.parquet": value})
 
 

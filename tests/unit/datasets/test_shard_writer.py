@@ -139,6 +139,18 @@ def test_a_class_without_images_is_named(tmp_path: Path, split: str) -> None:
     assert not (tmp_path / "noise").exists()
 
 
+def drop_b(unit: Unit, load: Load) -> Iterator[Sample | Dropped]:
+    for sample in read_noise(unit, load, 8, 3):
+        yield sample if sample.label == "a" else Dropped("too dark", 1, sample.split, "b")
+
+
+def test_what_left_a_split_without_a_class_is_told(tmp_path: Path) -> None:
+    listing = replace(noise_listing(COUNTS), read=drop_b)
+    message = "class 'b' has no images in split train; left out there: 2 \\(too dark\\)$"
+    with pytest.raises(DataError, match=message):
+        write_dataset(target_of(tmp_path), listing, None)
+
+
 def test_another_process_at_the_same_work_is_named(tmp_path: Path) -> None:
     busy = pytest.raises(DataError, match="another process is preparing this dataset")
     (tmp_path / "work/noise").mkdir(parents=True)

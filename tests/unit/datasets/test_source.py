@@ -219,28 +219,6 @@ def test_url_of_a_local_folder(tmp_path: Path) -> None:
     assert content(source) == {"a b/1": "a b/1"}
 
 
-@pytest.mark.parametrize(
-    ("text", "root", "table"),
-    [
-        ("/data/pets/all.csv", "/data/pets", "all.csv"),
-        ("all.CSV", ".", "all.CSV"),
-        ("/all.csv", "/", "all.csv"),
-        ("/data/pets", "/data/pets", None),
-        ("/data/.csv", "/data", ".csv"),
-    ],
-)
-def test_a_table_lies_in_its_folder(text: str, root: str, table: str | None) -> None:
-    source = open_source(text)
-    assert isinstance(source, LocalSource)
-    assert (source.root, source.table) == (Path(root), table)
-
-
-def test_a_table_on_an_object_store() -> None:
-    source = open_source("s3://bucket/pets/all.csv")
-    assert isinstance(source, RemoteSource)
-    assert (source.name, source.table) == ("s3://bucket/pets", "all.csv")
-
-
 def test_a_table_and_its_folder_are_the_same_images(tmp_path: Path) -> None:
     shapes.render_sample(tmp_path)
     images = [
@@ -249,14 +227,14 @@ def test_a_table_and_its_folder_are_the_same_images(tmp_path: Path) -> None:
     rows = [f"{path},{path.parts[1]},{path.parts[0]}" for path in images]
     (tmp_path / "all.csv").write_text("\n".join(["path,label,split", *rows]))
 
-    def samples(text: str) -> dict[str, tuple[str, bytes]]:
-        source = open_source(text)
-        dataset = DatasetParams(layout="folder", source=text, channels=3, options={})
+    def samples(**options: str) -> dict[str, tuple[str, bytes]]:
+        source = open_source(str(tmp_path))
+        dataset = DatasetParams(layout="folder", source=source.name, channels=3, options=options)
         listing = LAYOUTS["folder"].find(source, dataset, PrepareParams(image_size=8))
         found = samples_of(listing, source.load)
         return {sample.id: (sample.label, np.asarray(sample.image).tobytes()) for sample in found}
 
-    assert samples(f"{tmp_path}/all.csv") == samples(str(tmp_path))
+    assert samples(table="all.csv") == samples()
 
 
 def is_plain(name: str) -> bool:
@@ -334,7 +312,10 @@ def test_at_signs_and_colons_that_are_no_credentials(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///", "file:"])
 def test_a_url_of_nothing(url: str) -> None:
-    assert error(lambda: open_source(url)) == f"source {url!r} names no bucket or folder"
+    assert (
+        error(lambda: open_source(url))
+        == f"source {url!r} without a bucket or folder; expected s3://bucket/prefix"
+    )
 
 
 def test_a_protocol_that_is_unknown() -> None:
