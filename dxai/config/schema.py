@@ -39,6 +39,9 @@ BUILT_IN = "dxai/models/classifiers.py"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """Names that DVC takes in the name of a stage, and a file system in that of a folder."""
 
+SMALLEST = 8
+"""The side of the smallest images that the discriminator takes, pixels."""
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -558,6 +561,10 @@ class Params(Settings):
                     f"ablations.variants has {name!r}; it takes letters, digits and _, "
                     "and starts with a letter"
                 )
+        if self.prepare.image_size < SMALLEST:
+            raise ParamsError(
+                f"prepare.image_size is {self.prepare.image_size}; it must be at least {SMALLEST}"
+            )
         cases: list[tuple[str, str | None]] = [(name, None) for name in self.explained]
         cases += product(self.ablations.classifiers, self.ablations.variants)
         for name in self.datasets:

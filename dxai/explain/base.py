@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dxai.config.settings import Settings, parse
 from dxai.explain.model_surgery import frozen_copy
+from dxai.types import Unsupported
 
 PIXELS = 2**20
 MOST_ROWS = 32
@@ -122,6 +123,11 @@ class BatchExplainer(Explainer):
                     maps.append(self.explain(images, target[piece].clone(), index[piece]).detach())
                     done += len(images)
                 except (RuntimeError, MemoryError) as error:
+                    if "does not require grad" in str(error):
+                        raise Unsupported(
+                            "no gradient of the logits reaches the image (torch.no_grad or detach "
+                            "in the network)"
+                        ) from None
                     if self.rows == 1 or not _out_of_memory(error):
                         raise
                     self.rows //= 2

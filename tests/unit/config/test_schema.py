@@ -331,3 +331,28 @@ def test_every_file_of_a_classifier_is_named(tmp_path):
     document = changed(tmp_path, classifiers={"mine": {"arch": "simple"}})
     with pytest.raises(ParamsError, match=r"classifiers\.mine\.files is missing"):
         load_params(document)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"prepare": {"image_size": 7}}, r"prepare\.image_size is 7; it must be at least 8"),
+        (
+            {"decompose": {"coarsest": 33}},
+            r"decompose\.coarsest is 33; it must be at most prepare\.image_size \(32\)",
+        ),
+        (
+            {"datasets": {"textures": {"overrides": {"decompose": {"coarsest": 64}}}}},
+            r"decompose\.coarsest is 64",
+        ),
+    ],
+)
+def test_sizes_that_are_too_small_are_known_from_the_settings(changed, message):
+    whole = load_profile("quick")
+    for block, values in changed.items():
+        if block == "datasets":
+            whole[block]["textures"] |= values["textures"]
+        else:
+            whole[block] |= values
+    with pytest.raises(ParamsError, match=message):
+        check(whole)

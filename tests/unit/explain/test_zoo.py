@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dxai.config.schema import ClassifierSpec
 from dxai.explain.registry import EXPLAINERS, build_explainer
+from dxai.models.classifiers import build_classifier
 from dxai.types import Unsupported
 from tests.unit.explain.zoo import (
     CHANNELS,
@@ -35,7 +38,11 @@ BY_LAYER = ("gradcam", "internal_influence", "guided_gradcam")
 TRACED = "torch.fx cannot trace"
 NO_LAYERS = "no layer that the logits depend on"
 NO_RELU = "needs ReLU"
+NO_GRADIENT = "no gradient of the logits reaches the image"
 UNSUPPORTED: dict[str, dict[str, str]] = {
+    "no gradient": {"lrp": TRACED, "guided_gradcam": NO_LAYERS, "gradcam": NO_LAYERS}
+    | {"internal_influence": NO_LAYERS}
+    | dict.fromkeys(("ig", "gradient_shap", "naive"), NO_GRADIENT),
     "instance norm": {"lrp": "no rule for InstanceNorm2d"},
     "ViT, class token": {"lrp": TRACED, "guided_gradcam": NO_RELU},
     "ViT, mean": {"lrp": "positions is used outside", "guided_gradcam": NO_RELU},
@@ -65,6 +72,8 @@ LAYERS = {
     "branching": "conv",
 }
 """The default layer of Grad-CAM; that of residual networks is `layer2.conv2`."""
+OF_INFLUENCE = LAYERS | {"instance norm": "conv2", "ConvNeXt": "stage2.1.norm"}
+"""The default layer of Internal Influence."""
 
 
 @pytest.fixture
@@ -98,9 +107,8 @@ def test_every_method_gives_a_map_or_a_reason(name: str, pictures: Tensor) -> No
         assert map_.shape[2:] == pictures.shape[2:] and map_.dtype == torch.float32
         assert torch.isfinite(map_).all() and map_.abs().max() > 0, method
         if method in BY_LAYER:
-            assert explainer.layer
-        if method == "gradcam":
-            assert explainer.layer == LAYERS.get(name, "layer2.conv2")
+            layers = OF_INFLUENCE if method == "internal_influence" else LAYERS
+            assert explainer.layer == layers.get(name, "layer2.conv2")
     with torch.no_grad():
         assert torch.equal(network(pictures), expected)  # left unchanged
 
@@ -125,7 +133,45 @@ def test_lrp_and_ig_are_the_gradient_times_the_image(name: str, pictures: Tensor
         torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding * scale)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"),
+    [
+        ("Residual", IMAGENET),
+        ("Residual", IMAGENET | {"size": 48}),
+        ("Residual", IMAGENET | {"size": 20}),
+        ("Functional", {"value_range": [0, 255]}),
+        ("WithFields", {}),
+        ("InDictionary", {"field": "scores"}),
+        ("AuxiliaryHead", IMAGENET | {"class_names": ["c", "a", "b"]}),
+        ("HalfInside", IMAGENET),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
+)
+def test_maps_pass_through_the_adapter(kind: str, entry: dict[str, Any], pictures: Tensor) -> None:
+    spec = ClassifierSpec(arch=f"tests.unit.explain.zoo:{kind}", **entry)
+    torch.manual_seed(0)
+    network = stirred(build_classifier(spec, CHANNELS, ["a", "b", "c"], SIZE))
+    expected = gradient(network, pictures) * pictures
+    lrp = build_explainer("lrp", network).attribute(pictures, TARGET)
+    scale, rounding = float(expected.abs().max()), 0.1 if kind == "HalfInside" else 1e-3
+    torch.testing.assert_close(lrp, expected, rtol=rounding, atol=rounding * scale)
+    with torch.no_grad():
+        change = network(pictures) - network(torch.zeros_like(pictures))
+    ig = build_explainer("ig", network, {"steps": 200}).attribute(pictures, TARGET)
+    change = change.gather(1, TARGET[:, None])[:, 0]
+    torch.testing.assert_close(ig.sum((1, 2, 3)), change, rtol=0.03, atol=1e-3)
+    gradcam = build_explainer("gradcam", network)
+    assert gradcam.attribute(pictures, TARGET).shape[2:] == pictures.shape[2:]
+    inner = {"Functional": "conv2", "HalfInside": "features.2"}.get(kind, "layer2.conv2")
+    assert gradcam.layer == f"network.{inner}"
+    named = build_explainer("gradcam", network, {"layer": inner})  # as the user knows it
+    assert torch.equal(named.attribute(pictures, TARGET), gradcam.attribute(pictures, TARGET))
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name != "no gradient"])
 def test_ig_is_complete(name: str, pictures: Tensor) -> None:
     network = made(OTHERS[name])
     map_ = build_explainer("ig", network, {"steps": 200}).attribute(pictures, TARGET)

@@ -81,6 +81,17 @@ class Functional(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+class NoGradient(Residual):
+    """A frozen feature extractor, which no gradient passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            if x.sum() > 1e9:  # torch.fx, which would ignore the `no_grad`, cannot follow this
+                x = -x
+            features = self.features(x)
+        return self.fc(features)
+
+
 @dataclass
 class Output:
     logits: Tensor
@@ -90,6 +101,11 @@ class Output:
 class WithFields(Residual):
     def forward(self, x: Tensor) -> Output:
         return Output(super().forward(x))
+
+
+class InDictionary(Residual):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": self.features(x), "scores": super().forward(x)}
 
 
 class AuxiliaryHead(Residual):
@@ -334,6 +350,7 @@ PIECEWISE_LINEAR: dict[str, Callable[[], nn.Module]] = {
 
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "autocast": Autocast,
+    "no gradient": NoGradient,
     "instance norm": InstanceNormed,
     "ViT, class token": ViT,
     "ViT, mean": lambda: ViT(class_token=False),

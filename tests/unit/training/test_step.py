@@ -25,9 +25,9 @@ SMALL = DecomposeParams(
 )
 
 
-def batch(seed=0, size=4):
+def batch(seed=0, size=4, side=16):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(size, 1, 16, 16, generator=generator) * 2 - 1
+    x = torch.rand(size, 1, side, side, generator=generator) * 2 - 1
     return x, torch.arange(size) % 3
 
 
@@ -44,6 +44,17 @@ def run(params, steps, joint=False, size=4):
     for step in range(steps):
         terms = train_step(nets, params, x, y, draw_inputs(params, 0, step, y, 3), step)
     return nets, terms
+
+
+@pytest.mark.parametrize("side", [17, 33, 100])
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_step_takes_images_of_any_size(side, joint):
+    classifier = None if joint else build_network("simple", 1, 3, side, width=4)
+    nets = build_networks(SMALL, 1, 3, side, classifier, seed=0)
+    x, y = batch(side=side, size=2)
+    terms = train_step(nets, SMALL, x, y, draw_inputs(SMALL, 0, 0, y, 3), 0)
+    assert all(torch.isfinite(torch.as_tensor(value)).all() for value in terms.values())
+    assert float(terms["r1"]) > 0
 
 
 def test_identical_branches_give_the_unblended_sum_for_every_alpha():
