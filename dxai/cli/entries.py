@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dxai.config.params_file import parse_yaml
-from dxai.config.profiles import Addition, add_entry, catalogue_entry
+from dxai.config.profiles import Addition, add_entry, catalogue_entry, is_in_catalogue
 from dxai.config.schema import ClassifierSpec, Params, check_name, split_table
 from dxai.config.settings import choose, parse
 from dxai.datasets.base import SPLITS, Listing
@@ -62,8 +62,9 @@ def add_dataset(options: argparse.Namespace) -> None:
         print(f"it fits the layout {other}, too (--layout {other})")
     _print_listing(listing)
     _print_changes(addition, links)
-    if any(spec.weights is not None for spec in params.explained.values()):
-        _print_next([next(iter(params.explained))], [name], params.seeds)
+    own = [k for k, spec in params.explained.items() if spec.weights or ":" in spec.arch]
+    if own:
+        _print_next(own, [name], params.seeds)
     else:
         print("next: dxai add classifier NAME package.module:Net --weights FILE --classes ..")
         print(f"  or: dvc repro decompose, which trains {', '.join(params.explained)} here")
@@ -205,13 +206,28 @@ def _check(params: Params, name: str) -> list[str]:
         try:
             found += _check_on(dataset, params, spec)
         except ValueError as error:
-            raise ValueError(f"dataset {dataset}, classifier {name}: {error}") from None
+            remedy = _remedy(dataset, params, spec)
+            raise ValueError(f"dataset {dataset}, classifier {name}: {error}{remedy}") from None
     if spec.size is not None and spec.size > size:
         found.append(
             f"size: images are prepared at {size} px and enlarged to {spec.size}; "
             f"--set prepare.image_size={spec.size} keeps their detail, and takes longer"
         )
     return found
+
+
+def _remedy(dataset: str, params: Params, spec: ClassifierSpec) -> str:
+    """Say what would make a dataset fit a classifier, if that is the dataset's part."""
+    if is_in_catalogue(dataset):
+        return "; `dxai add dataset NAME PATH` brings images of your own"
+    entry = params.dataset(dataset)
+    channels = 4 - entry.channels
+    others = {**params.datasets, dataset: entry.replace(channels=channels)}
+    try:
+        list(_check_on(dataset, params.replace(datasets=others), spec))
+    except ValueError:
+        return ""
+    return f"; it fits with `dxai use --set datasets.{dataset}.channels={channels}`"
 
 
 def _check_on(dataset: str, params: Params, spec: ClassifierSpec) -> Iterator[str]:

@@ -207,6 +207,11 @@ def _with_table(entry: dict[str, Any]) -> dict[str, Any]:
     return entry | {"source": folder, "options": {**(entry.get("options") or {}), "table": table}}
 
 
+def is_in_catalogue(dataset: str) -> bool:
+    """Whether the catalogue has a dataset of this name."""
+    return dataset in read_yaml(CATALOGUE)["datasets"]
+
+
 def _left_out(earlier: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
     """List what a user added to a file of an earlier version and `values` lacks."""
     for name in earlier.get("profiles") or {}:

@@ -540,6 +540,14 @@ class Params(Settings):
         for where in ("datasets", "classifiers", "joint"):
             for name in getattr(self, where):
                 check_name(where, name)
+        stages: dict[str, tuple[str, str]] = {}
+        for pair in product(self.datasets, self.explained):
+            other = stages.setdefault("-".join(pair), pair)
+            if other != pair:
+                raise ParamsError(
+                    f"dataset {pair[0]} with classifier {pair[1]}, and dataset {other[0]} with "
+                    f"classifier {other[1]}, have the stages *@{'-'.join(pair)}; rename one of them"
+                )
         for where, is_joint in (("classifiers", False), ("joint", True)):
             for name, spec in getattr(self, where).items():
                 if (spec.arch == JOINT) is not is_joint:

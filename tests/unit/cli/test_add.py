@@ -475,6 +475,18 @@ def test_a_classifier_that_does_not_fit(
     assert not Path("data/mine.pt").is_symlink()
 
 
+def test_a_dataset_that_does_not_fit_the_network_is_told(
+    networks: Path, add: Add, refuse: Refuse
+) -> None:
+    gray = ("classifier", "mine", f"{networks.name}.nets:Net", "--option", "channels=1")
+    assert "it fits with `dxai use --set datasets.photos.channels=1`" in refuse(*gray)
+    assert main(["use", "--set", "datasets.photos.channels=1"]) == 0
+    add(*gray)
+    assert main(["use", "quick"]) == 0
+    said = refuse("classifier", "mine", f"{networks.name}.nets:Net")
+    assert "dataset textures" in said and "`dxai add dataset NAME PATH`" in said
+
+
 def test_it_is_tried_on_every_dataset(networks: Path, add: Add, refuse: Refuse) -> None:
     draw(networks.parent.parent / "others", {"train": 8, "test": 3}, ("a", "b"))
     add("dataset", "others", "../others", "--keep")

@@ -20,6 +20,13 @@ from dxai.config.settings import ParamsError
 PROJECT = Path(__file__).parents[3] / "params.yaml"
 
 
+NOTHING = {
+    "repeat": {"classifiers": [], "seeds": []},
+    "ablations": {"datasets": [], "classifiers": [], "variants": {}},
+}
+"""Nothing is repeated or ablated."""
+
+
 @pytest.fixture(scope="module")
 def selected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that writes a params file with a profile, once."""
@@ -254,6 +261,38 @@ def test_a_table_as_the_source_becomes_its_folder_and_an_option(file: Path) -> N
     select_profile(file, overrides={"datasets.mine.source": "s3://bucket/raw/images.csv"})
     mine = load_params(file).dataset("mine")
     assert (mine.source, mine.options["table"]) == ("s3://bucket/raw", "images.csv")
+
+
+def test_names_that_would_give_two_stages_one_name_are_refused(file: Path) -> None:
+    """DVC would run one of them only."""
+    values = read(file)
+    entry, network = (
+        values["datasets"]["textures"],
+        load_profile("quick")["classifiers"]["resnet18"],
+    )
+    values["datasets"] = {"a": entry, "a-b": entry}
+    file.write_text(
+        format_params(values | {"classifiers": {"b-c": network}, "joint": {}} | NOTHING)
+    )
+    load_params(file)
+    file.write_text(
+        format_params(
+            values | {"classifiers": {"b-c": network, "c": network}, "joint": {}} | NOTHING
+        )
+    )
+    with pytest.raises(ParamsError, match=r"dataset a-b with classifier c, .*@a-b-c; rename"):
+        load_params(file)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a.b", "1a", "a b", "", "ä", "a" * 65])
+@pytest.mark.parametrize("kind", ["datasets", "classifiers"])
+def test_a_name_that_dvc_cannot_take_is_refused(file: Path, kind: str, name: str) -> None:
+    select_profile(file, "quick")
+    values = read(file)
+    values[kind] = {name: next(iter(values[kind].values()))}
+    file.write_text(format_params(values))
+    with pytest.raises(ParamsError, match=rf"{kind}: the name .* must start with a letter"):
+        load_params(file)
 
 
 def test_a_file_of_an_earlier_version_is_converted(file: Path) -> None:
