@@ -171,7 +171,7 @@ def _flow(value: Any) -> str:
     yaml.default_flow_style, yaml.width = True, 10**6
     yaml.representer.add_representer(float, _represent_float)
     yaml.dump(value, stream)
-    return stream.getvalue().removesuffix("...\n").strip()
+    return stream.getvalue().removesuffix("...\n").strip(" \n")  # a value may begin with \xa0
 
 
 def _represent_float(representer: RoundTripRepresenter, value: float) -> ScalarNode:

@@ -15,6 +15,7 @@ from PIL import Image
 from dxai.cli.entries import classifier_entry
 from dxai.cli.main import _parser, main
 from dxai.config.params_file import load_params
+from dxai.config.profiles import select_profile
 from tests.unit.datasets.conftest import draw_few
 
 PROJECT = Path(__file__).parents[3]
@@ -480,9 +481,9 @@ def test_a_dataset_that_does_not_fit_the_network_is_told(
 ) -> None:
     gray = ("classifier", "mine", f"{networks.name}.nets:Net", "--option", "channels=1")
     assert "it fits with `dxai use --set datasets.photos.channels=1`" in refuse(*gray)
-    assert main(["use", "--set", "datasets.photos.channels=1"]) == 0
+    select_profile("params.yaml", overrides={"datasets.photos.channels": "1"})
     add(*gray)
-    assert main(["use", "quick"]) == 0
+    select_profile("params.yaml", "quick")
     said = refuse("classifier", "mine", f"{networks.name}.nets:Net")
     assert "dataset textures" in said and "`dxai add dataset NAME PATH`" in said
 

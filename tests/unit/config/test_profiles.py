@@ -226,7 +226,9 @@ def test_what_does_not_fit_is_named_and_changes_nothing(
     assert [path.name for path in quick.parent.iterdir()] == [quick.name]
 
 
-@pytest.mark.parametrize("source", ["s3://bucket/raw", "file:///a b/c", "~/raw: new, or {old}"])
+@pytest.mark.parametrize(
+    "source", ["s3://bucket/raw", "file:///a b/c", "~/raw: new, or {old}", "\xa0raw\xa0"]
+)
 def test_a_url_can_be_read_by_dvc(file: Path, source: str) -> None:
     select_profile(file, datasets=["shapes"], overrides={"datasets.shapes.source": f"{source!r}"})
     assert read(file)["datasets"]["shapes"]["source"] == source
