@@ -10,7 +10,9 @@ from dxai.datasets.base import SPLITS, DataError, Dropped, File, Layout, Listing
 from dxai.datasets.source import Source
 
 UNUSED = "a file that the layout {} does not use"
-UNUSED_TRUTH = "ground truth of no image of this name"
+UNUSED_TRUTH = (
+    "ground truth of no image; expected is truth/mask/<path of the image>.png, or neutral"
+)
 
 
 def find_all(
@@ -65,7 +67,7 @@ def check_classes(listing: Listing, where: str) -> None:
 
 def _note(what: str, names: Iterable[str]) -> list[str]:
     found = sorted(names)
-    return [f"{len(found)} {what} are skipped, first {found[0]}"] if found else []
+    return [f"{what} are skipped: {len(found)}, first {found[0]}"] if found else []
 
 
 class _Observed(Source):

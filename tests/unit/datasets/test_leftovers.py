@@ -130,8 +130,8 @@ def test_hidden_files_and_empty_folders_are_noted(layout: str, copied: Path) -> 
             (copied / folder / ".DS_Store").unlink()
             (copied / folder / "empty").rmdir()
         hidden, empty = (folder / ".DS_Store").as_posix(), (folder / "empty").as_posix()
-        assert f"1 hidden files or folders are skipped, first {hidden}" in notes
-        assert f"1 empty folders are skipped, first {empty}" in notes
+        assert f"hidden files or folders are skipped: 1, first {hidden}" in notes
+        assert f"empty folders are skipped: 1, first {empty}" in notes
 
 
 @pytest.mark.parametrize(
