@@ -281,6 +281,8 @@ def _run(network: nn.Module, taken: Tensor, spec: ClassifierSpec) -> Any:
             hint = f"; the program takes images of shape {size}"
             if size[0] == shape[1] and size[1] == size[2]:
                 hint += f": set size: {size[1]}"
+        elif "channel" in reason[-1]:
+            hint = f"; the setting channels of the dataset is {shape[1]}"
         elif spec.size is None:
             hint = "; if it takes images of one size only, set size"
         raise ValueError(f"refuses an image of shape {shape}: {reason[-1]}{hint}") from None

@@ -114,9 +114,9 @@ class Scripted(Program):
     """Network of a file of `torch.jit.save`."""
 
     def load(self, content: bytes) -> Any:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with opened(content, "TorchScript") as archive:
             for name in archive.namelist():
-                if "/code/" in name and name.endswith(".py"):
+                if "code/" in name.lower():
                     check_script(archive.read(name).decode("utf-8", "replace"))
         script = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
         for parameter in script.parameters():
@@ -139,6 +139,18 @@ def check_script(code: str) -> None:
         raise ProgramError(f"it is refused, as it calls {found[0]}, an operator of another library")
 
 
+def opened(content: bytes, kind: str) -> zipfile.ZipFile:
+    """Open an archive; raise `ProgramError` if it is none, or readers could differ about it."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except zipfile.BadZipFile:
+        raise ProgramError(f"not a {kind} file") from None
+    names = [name.casefold() for name in archive.namelist()]
+    if len(set(names)) < len(names):
+        raise ProgramError("it is refused, as a name stands twice in the archive")
+    return archive
+
+
 def checked_archive(content: bytes) -> bytes:
     """Copy a `torch.export` archive without the parts that are unpickled or run when loaded.
 
@@ -146,18 +158,15 @@ def checked_archive(content: bytes) -> bytes:
     tensor operators.
     """
     copied = io.BytesIO()
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-    except zipfile.BadZipFile:
-        raise ProgramError("not a torch.export file") from None
-    with archive, zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as copy:
+    with (
+        opened(content, "torch.export") as archive,
+        zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as copy,
+    ):
         names = archive.namelist()
         if "serialized_exported_program.json" in names:
             raise ProgramError("written by a torch before 2.8, in a pickled form; export it again")
         if not any(name.endswith("/models/model.json") for name in names):
             raise ProgramError("not a torch.export file")
-        if len(set(names)) < len(names):
-            raise ProgramError("it is refused, as a name stands twice in the archive")
         for name in names:
             member, data = name.partition("/")[2], archive.read(name)
             if LEFT_OUT.fullmatch(member):
@@ -177,6 +186,8 @@ def _checked(value: Any, key: str = "") -> Any:
             raise ProgramError(f"it is refused, as {value.get('path_name')} in it is a pickle")
         if "as_custom_obj" in value or value.get("custom_obj_values"):
             raise ProgramError("it is refused, as it holds a custom object")
+        if key in ("device", "as_device"):  # a program of a GPU is loaded here, and moved later
+            return {"type": "cpu", "index": None}
         # The values of metadata are for people; the names of the tables are not evaluated.
         return {k: {} if k == "metadata" else _checked(v, k) for k, v in value.items()}
     if isinstance(value, list):

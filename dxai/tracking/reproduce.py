@@ -184,6 +184,8 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
     for name, spec in (params["classifiers"] | params.get("joint", {})).items():
         if weights := spec.get("weights"):
             needed[weights] = f"the weights of classifier {name}"
+        for file in spec.get("files", []):
+            needed.setdefault(file, f"a file of classifier {name}")
         for file in spec.get("files") or []:
             needed.setdefault(file, f"a file of classifier {name}")
         module = str(spec.get("arch", "")).partition(":")

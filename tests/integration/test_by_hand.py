@@ -245,7 +245,7 @@ def test_a_users_folder_and_classifier_are_explained_without_an_edit(own: Projec
     [
         ("width: 6", "width: 7", r"mine\.pt: does not fit classifier own_network:build"),
         ("own_network:build", "own_network:bild", r"classifier own_network:bild: "),
-        ("weights: mine.pt", "weights: yours.pt", r"yours\.pt: no such weights file"),
+        ("weights: mine.pt", "weights: yours.pt", r"classifiers\.mine\.files lacks yours\.pt"),
         ("channels: 3", "channels: 1", r"refuses an image of shape \(1, 1, 16, 16\)"),
     ],
 )

@@ -144,6 +144,26 @@ def test_a_program_for_another_size_names_the_setting(content: bytes, tmp_path: 
     assert loaded(torch.zeros(2, 1, 12, 12)).shape == (2, 3)
 
 
+def test_a_program_made_on_a_gpu_is_loaded_and_moves_with_its_constants(
+    network: Net, content: bytes, tmp_path: Path
+) -> None:
+    def on_a_gpu(members: Members, mark: bytes) -> None:
+        for name, data in members.items():
+            if name.endswith(".json"):
+                members[name] = data.replace(
+                    b'"device": {"type": "cpu", "index": null}',
+                    b'"device": {"type": "cuda", "index": 0}',
+                )
+        assert b'"cuda"' in members["models/model.json"]
+        assert b'"cuda"' in members["data/weights/model_weights_config.json"]
+
+    (tmp_path / "net.pt2").write_bytes(tampered(content, on_a_gpu, tmp_path))
+    loaded = build_classifier(entry(tmp_path / "net.pt2"), 1, CLASSES, SIZE)
+    images = torch.randn(2, 1, SIZE, SIZE)
+    torch.testing.assert_close(loaded(images), network(images))
+    assert loaded.to("meta")(images.to("meta")).device.type == "meta"
+
+
 # -------------------------------------------------------------------------------------- hostile
 class Touch:
     """Makes a file when it is unpickled."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import (
     ModelError,
     freeze,
+    load_classifier,
     load_snapshots,
     save_decomposer,
     write_tensors,
@@ -89,3 +91,42 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     write_tensors(tmp_path / "one.pt", {"x": torch.arange(5)})
     subprocess.run([sys.executable, "-c", code, tmp_path / "another.pt"], check=True)
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
+
+
+EARLIER = {"arch": "own_net_of_old:Net", "options": {}, "channels": 1, "class_names": ["a", "b"]}
+EARLIER |= {"image_size": 8, "value_range": [-1.0, 1.0]}
+
+
+def test_a_model_file_of_an_earlier_version_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user's network stood in it with its range as `network_range`; a program as its bytes."""
+    code = "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+    code += "        super().__init__(nn.Flatten(), nn.Linear(64, 2))\n"
+    (tmp_path / "own_net_of_old.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    network, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.rand(3, 1, 8, 8)
+    program = torch.export.export(network, (torch.zeros(3, 1, 8, 8),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    content = torch.frombuffer(bytearray((tmp_path / "net.pt2").read_bytes()), dtype=torch.uint8)
+    state = network.state_dict()
+    files = {
+        "as it is": (EARLIER, state, images),
+        "with its range": (
+            EARLIER | {"network_range": [0.0, 1.0]},
+            {f"network.{key}": value for key, value in state.items()},
+            2 * images - 1,
+        ),
+        "a program": (EARLIER | {"arch": "torch.export"}, {"program": content}, images),
+        "a program with its range": (
+            EARLIER | {"arch": "torch.export", "network_range": [0.0, 1.0]},
+            {"network.program": content},
+            2 * images - 1,
+        ),
+    }
+    for name, (info, saved, given) in files.items():
+        path = tmp_path / f"{name}.pt"
+        write_tensors(path, {"kind": "classifier", "info": info, "state": saved})
+        loaded, read = load_classifier(path, modules=["own_net_of_old"])
+        torch.testing.assert_close(loaded(given), network(images), msg=name)
+        assert read == info

@@ -20,7 +20,7 @@ PARAMS = """datasets:
   fruit: {source: data/fruit}
   listed: {source: data/own/list.csv}
 classifiers:
-  mine: {arch: "own.nets:Net", weights: weights/mine.pt}
+  mine: {arch: "own.nets:Net", weights: weights/mine.pt, files: [twin.pt]}
   simple: {arch: simple, weights: null}
 """
 
@@ -29,7 +29,13 @@ classifiers:
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """Make a project, and a folder within it in which a run is reproduced."""
     root, folder = tmp_path / "project", tmp_path / "project/.work/again"
-    for name in ("data/fruit/a.png", "data/own/list.csv", "weights/mine.pt", "own/nets.py"):
+    for name in (
+        "data/fruit/a.png",
+        "data/own/list.csv",
+        "weights/mine.pt",
+        "own/nets.py",
+        "twin.pt",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     (folder / "data").mkdir(parents=True)
@@ -44,7 +50,7 @@ def test_what_git_does_not_have_is_linked_once(folders: tuple[Path, Path], befor
     if before:
         (folder / "params.yaml").write_text(before + textwrap.indent(PARAMS, "  "))
     paths = [path for path, _ in reproduce._link_given(root, folder)]
-    assert paths == ["data/fruit", "data/own", "weights/mine.pt", "own"]
+    assert paths == ["data/fruit", "data/own", "weights/mine.pt", "twin.pt", "own"]
     assert (folder / "data/own/list.csv").read_text() == "data/own/list.csv"
     assert (folder / "weights/mine.pt").resolve() == root / "weights/mine.pt"
     assert reproduce._link_given(root, folder) == []
