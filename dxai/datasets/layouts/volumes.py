@@ -15,6 +15,8 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from dxai.datasets.content import describe
+
 UNREADABLE = (
     OSError,
     EOFError,
@@ -81,8 +83,13 @@ def _read(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def _open(raw: bytes) -> Any:
     """Read a header, and check that it promises no more voxels than there are bytes."""
-    with _quiet(nibabel.imageglobals.logger):  # its remarks on headers do not name the file
-        volume: Any = nibabel.Nifti1Image.from_bytes(raw)
+    try:
+        with _quiet(nibabel.imageglobals.logger):  # its remarks on headers do not name the file
+            volume: Any = nibabel.Nifti1Image.from_bytes(raw)
+    except UNREADABLE as error:
+        if raw[344:347] == b"n+1":
+            raise
+        raise ValueError(f"it is {describe(raw)}") from error
     dtype = volume.get_data_dtype()
     if dtype.kind not in "iuf":
         raise ValueError(f"voxels of type {dtype}, not real numbers")
