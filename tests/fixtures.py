@@ -322,8 +322,9 @@ def _row(
         return row | {"status": "failed", "reason": "RuntimeError: not enough segments"}
     area = AREAS[method] + 0.004 * seed + (0.003 if sign == "relu" else 0)
     known = dataset == "brats" and method not in ("shuffled", "random_phase")
+    if method in METHODS:
+        row["layer"] = LAYERS.get(method, "")
     return row | {
-        "layer": LAYERS.get(method, ""),
         "images": len(labels),
         "accuracy": 0.98,
         "auc": area,
