@@ -38,6 +38,8 @@ class Layer:
     map, gradient : Tensor
         (2, K, h, w): the map, and the gradient of the highest logit with respect to it, for an
         image and for nearly the same image.
+    share : float
+        Sum of the absolute products of both, as a share of the largest one of all layers.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Layer:
     depth: int
     map: Tensor
     gradient: Tensor
+    share: float
 
     @property
     def is_convolution(self) -> bool:
@@ -67,13 +70,17 @@ class Layer:
 
         A normalisation after the layer subtracts the mean over positions (instance norm) or over
         channels (layer norm), so that the mean of the gradient over them is 0 but for rounding.
-        Where all of the gradient is rounding, that of nearly the same image is another one.
+        Where all of the gradient is rounding, it is tiny beside that of other layers, or that of
+        nearly the same image is another one.
         """
         gradient = self.gradient.float()
+        if not (gradient[0].any() and gradient[1].any()):  # inactive for one of them
+            return False
         one, other = gradient.mean((2, 3) if role == "gradcam" else 1)
         rounding = min(ROUNDING * torch.finfo(self.map.dtype).eps, 1e-3)
         cancelled = one.abs().mean() < rounding * gradient[0].abs().mean()
-        return bool(cancelled or (one - other).abs().mean() > 0.5 * one.abs().mean())
+        changed = (one - other).abs().mean() > 0.5 * one.abs().mean()
+        return self.share < ROUNDING * torch.finfo(torch.float32).eps or bool(cancelled or changed)
 
 
 def default_layer(network: nn.Module, images: Tensor, role: Role) -> Layer:
@@ -211,12 +218,24 @@ def read_layers(network: nn.Module, images: Tensor) -> list[Layer]:
     depths = _depths(logit.grad_fn)
     outputs = [tensor for _, _, tensor in called.values()]
     gradients = torch.autograd.grad(logit, outputs, allow_unused=True)
-    layers = []
-    for (name, (module, layout, output)), gradient in zip(called.items(), gradients, strict=True):
-        if gradient is not None:
-            depth, map_ = depths[output.grad_fn], layout.read(output.detach())
-            layers.append(Layer(name, module, layout, depth, map_, layout.read(gradient)))
-    return layers
+    used = [
+        (named, gradient)
+        for named, gradient in zip(called.items(), gradients, strict=True)
+        if gradient is not None
+    ]
+    sizes = [float((t.detach() * g).float().abs().sum()) for (_, (_, _, t)), g in used]
+    return [
+        Layer(
+            name,
+            module,
+            layout,
+            depths[output.grad_fn],
+            layout.read(output.detach()),
+            layout.read(gradient),
+            size / max(sizes) if max(sizes) > 0 else 1.0,
+        )
+        for ((name, (module, layout, output)), gradient), size in zip(used, sizes, strict=True)
+    ]
 
 
 def _candidates(layers: list[Layer]) -> list[Layer]:

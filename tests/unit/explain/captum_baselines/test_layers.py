@@ -186,6 +186,18 @@ def _over_channels(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("method", LAYER_METHODS)
+def test_a_gradient_that_is_all_rounding_is_unsupported(
+    method: str, images: Tensor, target: Tensor
+) -> None:
+    """The mean of an instance norm's map is a constant; rounding alone gives it a gradient."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4), nn.AdaptiveAvgPool2d(1))
+    network.extend([nn.Flatten(), nn.Linear(4, 3), nn.ReLU()])
+    with pytest.raises(Unsupported, match="after 0 leaves rounding noise"):
+        build_explainer(method, network, {"layer": "0"}).attribute(images, target)
+
+
+@pytest.mark.parametrize("method", LAYER_METHODS)
 def test_rounding_noise_is_unsupported(method: str, images: Tensor, target: Tensor) -> None:
     """An instance norm takes the mean of a map away, and a layer norm that over channels."""
     torch.manual_seed(0)
