@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from dxai.config.params_file import format_params
@@ -238,6 +239,23 @@ def test_a_users_folder_and_classifier_are_explained_without_an_edit(own: Projec
     assert found["predicted_class"] == "red one"
     with Image.open(own.root / "found/3.png") as picture:
         assert picture.width > 300
+
+
+def test_edited_code_and_replaced_weights_rerun_what_depends_on_them(own: Project) -> None:
+    classifier = "classifier@fruit-mine-explained"
+    assert own.run("dvc", "repro", classifier).returncode == 0
+    module, weights = own.root / "own_network.py", own.root / "mine.pt"
+    edits = {
+        "own_network.py": lambda: module.write_text(f"# edited\n{OWN_NETWORK}"),
+        "mine.pt": lambda: torch.save({"model": torch.load(weights)}, weights),
+    }
+    for file, edit in edits.items():
+        assert not running(own.run("dvc", "repro", classifier).stdout)
+        edit()
+        done = own.run("dvc", "repro", classifier)
+        assert running(done.stdout) == {f"network@mine-{file}", classifier}, done.stdout
+        changed = own.run("dvc", "status", "decompose@fruit-mine-0").stdout
+        assert "artifacts/classifiers/fruit/mine/explained" in changed
 
 
 @pytest.mark.parametrize(
