@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dxai.datasets.base import DataError
+from dxai.datasets.layouts.class_folders import is_image
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.source import Source
 
@@ -25,8 +26,16 @@ def recognise(source: Source) -> list[str]:
     if found:
         return found
     wanted = "; ".join(f"{n}: {layout.looks_for}" for n, layout in LAYOUTS.items() if layout.fits)
+    tables = [name for name in names if name.lower().endswith(".csv")]
+    hint = f"; if {tables[0]} lists the images, name that file" if tables else ""
+    folders = sorted({name.partition("/")[0] for name in names if "/" in name and is_image(name)})
+    if len(folders) > 1:
+        some = ", ".join(folders[:3])
+        hint += (
+            f"; if its folders ({some}) are classes, move them to train/, and some images to test/"
+        )
     raise DataError(
-        f"{source.name}: none of its {len(names)} files fits a layout; looked for {wanted}"
+        f"{source.name}: none of its {len(names)} files fits a layout{hint}; looked for {wanted}"
     )
 
 

@@ -169,6 +169,6 @@ LAYOUT = Layout(
     "your own images",
     "yours",
     options=FolderOptions,
-    fits=lambda names: bool(class_folders.classes_of(names, ALIASES["train"])),
-    looks_for="train/CLASS/*.jpg and test/CLASS/*.jpg (or .png and others)",
+    fits=lambda names: len(class_folders.classes_of(names, ALIASES["train"])) > 1,
+    looks_for="train/CLASS/*.jpg and test/CLASS/*.jpg (or .png and others), of two classes or more",
 )

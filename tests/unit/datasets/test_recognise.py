@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dxai.datasets.base import DataError
 from dxai.datasets.recognise import fitting, recognise
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.source import open_source
 from tests.unit.datasets.conftest import Drawn
+from tests.unit.datasets.releases import RELEASES
+from tests.unit.datasets.test_releases import rows
 
 Tree = Callable[..., Path]
 RECOGNISED = [name for name, layout in LAYOUTS.items() if layout.fits is not None]
@@ -26,6 +29,22 @@ def test_every_layout_but_those_that_fit_anything_can_be_recognised() -> None:
 @pytest.mark.parametrize("layout", RECOGNISED)
 def test_a_sample_is_recognised_as_its_own_layout(drawn: Drawn, layout: str) -> None:
     assert recognise(open_source(str(drawn(layout))))[0] == layout
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"), [pytest.param(name, entry, id=name) for name, _, entry in rows()]
+)
+def test_every_release_is_recognised_as_it_lies(name: str, entry: str, tmp_path: Path) -> None:
+    RELEASES[name](tmp_path)
+    wanted = yaml.safe_load(entry)
+    if "table" in wanted.get("options", {}):
+        with pytest.raises(DataError, match=r"if images\.csv lists the images, name that file"):
+            recognise(open_source(str(tmp_path)))
+    elif wanted["layout"] == "noise":
+        with pytest.raises(DataError, match="fits a layout"):
+            recognise(open_source(str(tmp_path)))
+    else:
+        assert recognise(open_source(str(tmp_path)))[0] == wanted["layout"]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +64,8 @@ def test_a_sample_is_recognised_as_its_own_layout(drawn: Drawn, layout: str) -> 
         (["a/1.png", "b/2.png"], []),
         (["train/a/notes.txt"], []),
         (["train/1.png", "test/1.png"], []),
+        (["train/a/1.png", "test/a/1.png"], []),
+        (["train/images/1.png", "train/labelTxt/1.txt"], ["dota"]),
         ([], []),
     ],
 )
@@ -57,6 +78,7 @@ def test_nothing_that_fits_lists_what_was_looked_for(tree: Tree) -> None:
         recognise(open_source(str(tree({"cats": 1, "dogs": 1}))))
     assert all(f"{name}: {LAYOUTS[name].looks_for}" in str(error.value) for name in RECOGNISED)
     assert "\n" not in str(error.value)
+    assert "if its folders (cats, dogs) are classes, move them to train/" in str(error.value)
 
 
 def test_two_releases_in_one_folder_are_named(tree: Tree) -> None:
