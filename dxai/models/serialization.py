@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ from dxai.config.schema import ClassifierSpec
 from dxai.models.classifiers import FILES, build_classifier
 from dxai.models.decomposer import Decomposer
 from dxai.models.user_code import is_named
+from dxai.models.weights import reason
 from dxai.paths import MODEL, SNAPSHOTS
 from dxai.utils.files import atomic
 
@@ -122,7 +124,7 @@ def load_decomposer(
         decomposer = Decomposer(**content["info"]["settings"])
         decomposer.load_state_dict(content["state"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{path}: written for other settings: {error}") from None
+        raise ModelError(f"{path}: written for other settings: {_mismatch(error)}") from None
     classifier, classifier_info = _classifier(content["classifier"], path, tuple(modules))
     return freeze(decomposer), content["info"], classifier, classifier_info
 
@@ -143,7 +145,9 @@ def load_snapshots(
         try:
             decomposer.load_state_dict(state)
         except RuntimeError as error:
-            raise ModelError(f"{folder}: step {step} has other settings: {error}") from None
+            raise ModelError(
+                f"{folder}: step {step} has other settings: {_mismatch(error)}"
+            ) from None
         yield step, decomposer
 
 
@@ -166,6 +170,11 @@ def write_tensors(path: Path | str, content: dict[str, Any]) -> None:
             raise OSError(f"{path}: cannot be written: {reason}") from None
 
 
+def _mismatch(error: Exception) -> str:
+    """Return, in a line, the beginning of an error that may list every key of a network."""
+    return textwrap.shorten(str(error), 300, placeholder=" ..")
+
+
 def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
     if isinstance(path, str | Path):
         path = Path(path)
@@ -176,7 +185,7 @@ def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for foreign files
-        raise ModelError(f"{path}: not a model file: {error}") from None
+        raise ModelError(f"{path}: not a model file: {reason(error)}") from None
     found = content.get("kind") if isinstance(content, dict) else None
     if found != kind:
         raise ModelError(f"{path}: holds {found or 'something else'}, not a {kind}")
@@ -210,7 +219,7 @@ def _classifier(
     except ModelError:
         raise
     except (KeyError, RuntimeError, StopIteration, TypeError) as error:
-        raise ModelError(f"{path}: written for other settings: {error}") from None
+        raise ModelError(f"{path}: written for other settings: {_mismatch(error)}") from None
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None
     return freeze(network), info

@@ -75,11 +75,16 @@ def read_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for foreign files
-        reason = str(error).strip().splitlines()[0].partition(". ")[0]
         raise ValueError(
-            f"{path}: not a weights file that loads safely ({reason}); save only the weights: "
-            "torch.save(network.state_dict(), file)"
+            f"{path}: not a weights file that loads safely ({reason(error)}); save only the "
+            "weights: torch.save(network.state_dict(), file)"
         ) from None
+
+
+def reason(error: Exception) -> str:
+    """Return the first sentence of an error; torch's go on with advice that is not safe."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0]
 
 
 def existing(path: str | Path) -> Path:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dxai.cli.main import main
 from dxai.config.schema import Params
 from dxai.explain.decomposition import DXAI
 from dxai.models.serialization import load_classifier
@@ -353,6 +354,26 @@ def test_a_damaged_model_is_not_used(
             mlflow_store.download_model(run)
     finally:
         path.write_bytes(whole)
+
+
+def test_a_hostile_model_of_a_run_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    content = torch.load(root / "artifacts/decompositions" / CELL / "0/model.pt")
+    content["classifier"]["info"]["arch"] = "subprocess:getoutput"
+    content["classifier"]["info"]["options"] = {"cmd": f"touch {tmp_path}/MARK"}
+    torch.save(content, tmp_path / "model.pt")
+    client = mlflow.MlflowClient(f"sqlite:///{root}/.work/mlflow.db")
+    experiment = client.create_experiment("sent", artifact_location=(tmp_path / "sent").as_uri())
+    run = client.create_run(experiment).info.run_id
+    client.log_artifact(run, str(tmp_path / "model.pt"))
+    monkeypatch.chdir(root)
+    for source in (run, f"runs:/{run}/model.pt"):
+        assert main(["explain", "image.png", "--model", source]) == 1
+        said = capsys.readouterr().err
+        assert "its classifier is the code subprocess:getoutput, which dxai does not" in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "MARK").exists()
 
 
 @pytest.mark.parametrize("source", ["0" * 32, "runs:/" + "0" * 32])
