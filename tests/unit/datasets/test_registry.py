@@ -17,14 +17,13 @@ from dxai.config.profiles import CATALOGUE as CATALOGUE_FILE
 from dxai.config.schema import DatasetParams, Params, PrepareParams
 from dxai.config.settings import ParamsError, parse
 from dxai.datasets import parallel_reader
-from dxai.datasets.base import SPLITS, DataError, Layout, Listing
+from dxai.datasets.base import SPLITS, DataError, Dropped, Layout, Listing, Sample, Unit
 from dxai.datasets.images import decode
 from dxai.datasets.prepare import prepare
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import Source, open_source
 from dxai.datasets.splits import HoldOutOptions
-from tests.listings import samples_of
 from tests.unit.datasets.conftest import Drawn
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +31,8 @@ CATALOGUE = read_yaml(CATALOGUE_FILE)["datasets"]
 SIZE = 32
 DRAWN = [name for name, layout in LAYOUTS.items() if layout.render_sample is not None]
 only_drawn = pytest.mark.parametrize("dataset", DRAWN, indirect=True)
-Tree = Callable[..., Path]
+Read = list[tuple[Unit, list[Sample | Dropped]]]
+"""The units of a listing, and what each gives."""
 
 
 def entry(layout: str) -> str:
@@ -127,8 +127,30 @@ def load_of(source: Source | None) -> Callable[..., bytes]:
     return source.load if source is not None else lambda file: b""
 
 
-def test_listing_keeps_its_word(dataset: DatasetParams) -> None:
-    listing, source = find(dataset)
+@pytest.fixture(scope="session")
+def readings() -> dict[str, tuple[Listing, Read]]:
+    """Map layouts to the listing of their dataset and what it reads; filled by `reading`."""
+    return {}
+
+
+@pytest.fixture
+def reading(
+    dataset: DatasetParams, readings: dict[str, tuple[Listing, Read]]
+) -> tuple[Listing, Read]:
+    """Read the small dataset once: its listing, and the samples of each unit."""
+    if dataset.layout not in readings:
+        listing, source = find(dataset)
+        read = [(unit, [*listing.read(unit, load_of(source))]) for unit in listing.units]
+        readings[dataset.layout] = listing, read
+    return readings[dataset.layout]
+
+
+def samples(read: Read) -> list[Sample]:
+    return [one for _, found in read for one in found if isinstance(one, Sample)]
+
+
+def test_listing_keeps_its_word(dataset: DatasetParams, reading: tuple[Listing, Read]) -> None:
+    listing, read = reading
     shape = (SIZE, SIZE) if dataset.channels == 1 else (SIZE, SIZE, 3)
     keys = [unit.key for unit in listing.units]
     assert len(set(keys)) == len(keys)
@@ -136,9 +158,9 @@ def test_listing_keeps_its_word(dataset: DatasetParams) -> None:
     ids: list[str] = []
     seen: set[tuple[str, str]] = set()
     groups: dict[str, set[str]] = {split: set() for split in SPLITS}
-    for unit in listing.units:
-        for found in listing.read(unit, load_of(source)):
-            if not hasattr(found, "image"):
+    for unit, results in read:
+        for found in results:
+            if isinstance(found, Dropped):
                 assert found.rule and found.count > 0
                 continue
             assert found.id.startswith(unit.key)
@@ -168,16 +190,17 @@ def test_options_are_filled_in(dataset: DatasetParams) -> None:
 
 
 @only_drawn
-def test_drawn_truth_reaches_the_samples(dataset: DatasetParams) -> None:
+def test_drawn_truth_reaches_the_samples(
+    dataset: DatasetParams, reading: tuple[Listing, Read]
+) -> None:
     """Some images of every drawn set come with ground truth."""
-    listing, source = find(dataset)
-    samples = list(samples_of(listing, load_of(source)))
-    masks = [s.mask for s in samples if s.mask is not None]
-    neutral = [s for s in samples if s.neutral is not None]
+    read = samples(reading[1])
+    masks = [s.mask for s in read if s.mask is not None]
+    neutral = [s for s in read if s.neutral is not None]
     assert masks or neutral, f"layout {dataset.layout}: what makes the class is not drawn"
     if masks:
         assert all(mask.any() for mask in masks)
-    assert len({s.split for s in samples if s.mask is not None or s.neutral is not None}) == 3
+    assert len({s.split for s in read if s.mask is not None or s.neutral is not None}) == 3
 
 
 def test_listing_can_be_sent_to_another_process(dataset: DatasetParams) -> None:
@@ -207,7 +230,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_prepared_anew_or_by_two_processes_is_the_same_bytes(
     prepared: Path, params: Params, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,11 +242,12 @@ def test_prepared_anew_or_by_two_processes_is_the_same_bytes(
     assert content(tmp_path / "out") == first
 
 
-def test_prepared_images_are_those_of_the_listing(dataset: DatasetParams, prepared: Path) -> None:
-    listing, source = find(dataset)
-    samples = list(samples_of(listing, load_of(source)))
+def test_prepared_images_are_those_of_the_listing(
+    reading: tuple[Listing, Read], prepared: Path
+) -> None:
+    listing, read = reading
     for split in SPLITS:
-        wanted = [sample for sample in samples if sample.split == split]
+        wanted = [sample for sample in samples(read) if sample.split == split]
         found = ShardedDataset(prepared, split)
         assert found.ids == [sample.id for sample in wanted]
         assert found.groups == [sample.group for sample in wanted]
@@ -236,12 +260,7 @@ def test_prepared_images_are_those_of_the_listing(dataset: DatasetParams, prepar
                     np.testing.assert_array_equal(decode(data), pixels)
     manifest = json.loads((prepared / "manifest.json").read_text())
     dropped = sum(row["images"] for row in manifest["dropped"])
-    unread = [
-        one
-        for unit in listing.units
-        for one in listing.read(unit, load_of(source))
-        if not hasattr(one, "image")
-    ]
+    unread = [one for _, found in read for one in found if isinstance(one, Dropped)]
     assert dropped == sum(one.count for one in (*listing.dropped, *unread))
 
 
