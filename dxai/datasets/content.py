@@ -13,6 +13,8 @@ KINDS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypmif1", "a HEIC photograph"),
     (4, b"ftyp", "a video or an image in an MPEG-4 container"),
     (0, b"%PDF", "a PDF document"),
+    (0, b"%!PS", "a PostScript document"),
+    (0, b"8BPS", "a Photoshop document"),
     (0, b"PK\3\4", "a ZIP archive"),
     (0, b"\x1f\x8b", "gzip data"),
     (257, b"ustar", "a tar archive"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,6 +20,10 @@ EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """Suffixes (in lower case) of the files that count as images."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "MPO", "AVIF", "JPEG2000")
+"""Formats, in Pillow's names, that the content may have, whatever the suffix. Pillow knows others,
+among them PostScript, for which it starts a program that runs what the file says."""
 
 JPEG_QUALITY = 95
 
@@ -138,7 +143,7 @@ def _open(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd tags, and above half its limit
             Image.MAX_IMAGE_PIXELS = None  # `_check_size` knows the size of the file, too
-            with Image.open(io.BytesIO(data)) as file:
+            with Image.open(io.BytesIO(data), formats=_formats()) as file:
                 _check_size(file.width, file.height, len(data))
                 file.load()
                 image, turn = convert(file), TURNS.get(_orientation(file))
@@ -148,6 +153,13 @@ def _open(
         raise DataError(f"{name}: unreadable image ({found}); replace it or take it out") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _what(error: Exception, data: bytes) -> str:

@@ -52,6 +52,7 @@ def array() -> bytes:
         (b"\0\0\0\x24ftypheic\0\0", "a HEIC photograph"),
         (b"\0\0\0\x20ftypisom\0\0", "a video or an image in an MPEG-4 container"),
         (image("PDF"), "a PDF document"),
+        (image("EPS"), "a PostScript document"),
         (zipped(), "a ZIP archive"),
         (gzip.compress(b"a"), "gzip data"),
         (archive(), "a tar archive"),

@@ -139,6 +139,20 @@ def jpeg(size: int = 40) -> bytes:
     return buffer.getvalue()
 
 
+def saved(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "WEBP", "TIFF", "BMP", "PPM"])
+def test_content_decides_the_format(tmp_path: Path, kind: str) -> None:
+    """Web servers send other formats than the name says."""
+    (tmp_path / "a.jpg").write_bytes(saved(kind))
+    pixels = read_image(tmp_path / "a.jpg", 8, 3)
+    np.testing.assert_allclose(pixels, np.broadcast_to((200, 100, 50), (8, 8, 3)), atol=6)
+
+
 BROKEN = {
     "empty.jpg": (b"", "an empty file"),
     "text.png": (b"no image", "text that begins with 'no image'"),
@@ -147,6 +161,7 @@ BROKEN = {
     "truncated.png": (encode(np.zeros((40, 40), np.uint8))[:-20], "truncated"),
     "header.png": (encode(np.zeros((40, 40), np.uint8))[:20], ""),
     "header.jpg": (jpeg()[:30], ""),
+    "program.png": (saved("EPS"), "a PostScript document"),
 }
 """Content that is not a whole image, and what the message says of it."""
 

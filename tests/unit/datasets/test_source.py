@@ -73,6 +73,7 @@ def test_hidden_files_are_skipped_and_empty_folders_told(tmp_path: Path) -> None
     source = LocalSource(tmp_path)
     assert list(content(source)) == ["a/1"]
     assert sorted(source.empty) == ["b", "c/d"]
+    assert sorted(source.hidden) == [".git", "a/.DS_Store", "b/.thumbs"]
 
 
 def test_a_root_that_is_a_link_and_links_within(tmp_path: Path) -> None:
@@ -329,6 +330,7 @@ def test_any_file_system_of_fsspec(tmp_path: Path) -> None:
     source = open_source(f"local://{tmp_path}")
     assert isinstance(source, RemoteSource)
     first, second = source.files()
+    assert source.hidden == [".hidden"]
     assert (first.name, source.load(first)) == ("a/1.png", b"a/1.png")
     (tmp_path / "a/2.png").write_text("A/2.PNG")
     message = error(lambda: source.load(second))
