@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from dxai.models.programs import Program
 from dxai.types import Unsupported
 
 RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
@@ -28,10 +29,14 @@ def frozen_copy(classifier: nn.Module) -> nn.Module:
     """
     with torch.no_grad():
         _compute_hooked_weights(classifier)
-        model = copy.deepcopy(classifier)
+        # A program has nothing to change, and a copy of it would be read from its bytes again.
+        shared = {id(m): m for m in classifier.modules() if isinstance(m, Program)}
+        model = copy.deepcopy(classifier, shared)
     for parameter in model.parameters():  # a TorchScript module has no `requires_grad_`
         parameter.requires_grad_(False)
     for module in model.modules():
+        if isinstance(module, Program):
+            continue
         module.training = False  # not .eval(), which a torch.export module refuses
         if isinstance(module, torch.jit.ScriptModule):
             continue

@@ -194,7 +194,7 @@ def read_layers(network: nn.Module, images: Tensor) -> list[Layer]:
             grids.add(layout.grid)
             called.pop(name, None)
             called[name] = (module, layout, tensor)
-            # An operation in place would replace the tensor's place in the graph.
+            # An in-place operation on the tensor itself would change its node in the graph.
             return with_main_tensor(output, tensor.clone())
 
         return module.register_forward_hook(hook)

@@ -78,7 +78,7 @@ def test_same_seed_same_map(
 
 
 @pytest.mark.parametrize("method", ["gradient_shap", "lime", "random"])
-def test_draws_belong_to_the_image_not_to_its_place_in_the_batch(
+def test_draws_belong_to_the_image_not_to_its_position_in_the_batch(
     method: str, build: Callable[[str], nn.Module], images: Tensor, target: Tensor
 ) -> None:
     explainer = make(method, build("simple"))
