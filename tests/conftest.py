@@ -40,6 +40,7 @@ SECONDS = {
     "cluster": 600,
     "test_survival.py": 240,
     "test_containers.py": 120,
+    "test_own_network.py": 120,
     "test_s3.py": 120,
     "test_reproduce.py": 120,
     "test_storage.py": 100,

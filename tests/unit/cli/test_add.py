@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from PIL import Image
 
 from dxai.cli.entries import classifier_entry
 from dxai.cli.main import _parser, main
-from dxai.config.params_file import load_params
+from dxai.config.params_file import format_params, load_params, read_yaml
 from dxai.config.profiles import select_profile
+from dxai.config.settings import parse
+from dxai.datasets.layouts.folder import FolderOptions
 from tests.unit.datasets.conftest import draw_few
 
 PROJECT = Path(__file__).parents[3]
@@ -298,10 +301,21 @@ def weights(order: tuple[int, ...] = (0, 1, 2)) -> dict[str, torch.Tensor]:
     }
 
 
+@functools.cache
+def params_on_photos() -> str:
+    """A params file as `dxai add dataset photos ../photos` writes it."""
+    values = read_yaml(PROJECT / "params.yaml")
+    options = parse(FolderOptions, {}, "options").model_dump()
+    entry = {"layout": "folder", "source": "data/photos", "channels": 3, "options": options}
+    return format_params(values | {"datasets": {"photos": entry}})
+
+
 @pytest.fixture
-def networks(project: Path, add: Add) -> Path:
+def networks(project: Path) -> Path:
     """A project on `photos`, with a package of networks in it and files of weights outside."""
-    add("dataset", "photos", "../photos")
+    (project / "params.yaml").write_text(params_on_photos())
+    (project / "data").mkdir()
+    (project / "data" / "photos").symlink_to(project.parent / "photos")
     package = project / f"nets_{project.parent.name}"  # imported once in a process
     package.mkdir()
     (package / "nets.py").write_text(NETS)
