@@ -39,6 +39,14 @@ class Layout:
     grid: tuple[int, int]
     extra: int = 0
 
+    def fits(self, output: Tensor) -> bool:
+        """Return whether an output has these axes, as every call of a shared layer need not."""
+        if self.axes in ("BKhw", "BhwK"):
+            first = 2 if self.axes == "BKhw" else 1
+            return output.ndim == 4 and tuple(output.shape[first : first + 2]) == self.grid
+        tokens = self.extra + math.prod(self.grid)
+        return output.ndim == 3 and output.shape[self.axes.index("N")] == tokens
+
     def read(self, output: Tensor) -> Tensor:
         """Return the map (B, K, h, w) in a layer's output."""
         if self.axes == "BKhw":

@@ -71,7 +71,8 @@ def attach_probe(layer: Layer) -> nn.Module:
 
     def through_probe(_: nn.Module, __: Any, output: Any) -> Any:
         tensor = main_tensor(output)
-        assert tensor is not None
+        if tensor is None or not layer.layout.fits(tensor):
+            return output
         map_ = probe(layer.layout.read(tensor))
         return with_main_tensor(output, layer.layout.write(tensor, map_))
 

@@ -239,6 +239,21 @@ class TorchTransformer(nn.Module):
         return self.head(self.encoder(self.patches(x).flatten(2).permute(2, 0, 1)).mean(0))
 
 
+class SharedBlock(nn.Module):
+    """One block for tokens of both scales, the mean of the finer ones being the coarser ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.block = nn.Conv2d(CHANNELS, 12, 4, 4), Layer(12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.block(self.patches(x).flatten(2).transpose(1, 2))
+        coarse = F.avg_pool2d(fine.transpose(1, 2).unflatten(2, (8, 8)), 8).flatten(2)
+        coarse = torch.cat([coarse.transpose(1, 2), fine.mean(1, keepdim=True)], 1)
+        return self.head(fine.mean(1) + self.block(coarse).mean(1))
+
+
 class ConvNeXtBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -355,6 +370,7 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     "ViT, class token": ViT,
     "ViT, mean": lambda: ViT(class_token=False),
     "torch transformer": TorchTransformer,
+    "shared block": SharedBlock,
     "ConvNeXt": ConvNeXt,
     "channels last": ChannelsLast,
     "attention pool": AttentionPool,
