@@ -6,15 +6,16 @@ weights are constants. They hold no parameters and add nothing to a state dict.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierSpec
+from dxai.models.network_output import described, find_field, pick
+from dxai.models.programs import Program
 
 SMALLEST = torch.finfo(torch.float32).tiny
 """Probability below which the logarithm is cut off."""
@@ -114,6 +115,13 @@ class Flat(nn.Module):
         return y.flatten(1) if y.ndim > 1 else y.unsqueeze(1)
 
 
+class Float(nn.Module):
+    """Outputs of any precision to float32."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y.float()
+
+
 def constant(layer: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     """Replace a layer's parameters by values that are neither trained nor saved."""
     for name, value in (("weight", weight), ("bias", bias)):
@@ -141,13 +149,13 @@ def adapt(
     result = _run(network, taken, spec)
     names = list(spec.class_names or class_names)
     expected = max(spec.outputs) + 1 if spec.outputs else len(names)
-    field = spec.field if spec.field is not None else _field(result, expected, spec)
+    field = spec.field if spec.field is not None else find_field(result, expected)
     try:
         outputs = pick(result, field)
     except (KeyError, IndexError, TypeError, AttributeError):
         outputs = None
     if not isinstance(outputs, Tensor) or (field is not None and isinstance(result, Tensor)):
-        raise ValueError(f"field is {field!r}; the network returns {_described(result)}")
+        raise ValueError(f"field is {field!r}; the network returns {described(result)}")
     steps: list[nn.Module] = []
     if outputs.shape == (1,) or (outputs.ndim == 4 and outputs.shape[2:] == (1, 1)):
         steps.append(Flat())
@@ -164,71 +172,6 @@ def adapt(
     if outputs.dtype != torch.float32 and dtype == torch.float32:
         steps.insert(0, Float())
     return Adapted(network, before, field, nn.Sequential(*steps), dtype).eval()
-
-
-class Float(nn.Module):
-    """Outputs of any precision to float32."""
-
-    def forward(self, y: Tensor) -> Tensor:
-        return y.float()
-
-
-def pick(result: Any, field: str | int | None) -> Any:
-    """Return the logits of a network's result.
-
-    Without a `field` a result that is no tensor, as some networks return only in training, holds
-    them as `.logits`, or first.
-    """
-    if field is None:
-        if isinstance(result, Tensor | fx.Proxy):
-            return result
-        field = "logits" if "logits" in dict(_members(result)) else next(_members(result))[0]
-    if isinstance(field, str) and not isinstance(result, Mapping | fx.Proxy):
-        return getattr(result, field)
-    return result[field]
-
-
-def _members(result: Any) -> Iterator[tuple[str | int, Any]]:
-    """Yield the names or indices of a result's parts, and the parts."""
-    if isinstance(result, Mapping):
-        yield from result.items()
-    elif dataclasses.is_dataclass(result):
-        for field in dataclasses.fields(result):
-            yield field.name, getattr(result, field.name)
-    elif hasattr(result, "_asdict"):
-        yield from result._asdict().items()
-    elif isinstance(result, tuple | list):
-        yield from enumerate(result)
-    elif not isinstance(result, Tensor):
-        yield from getattr(result, "__dict__", {}).items()
-
-
-def _described(result: Any) -> str:
-    """Describe a network's result by its type and the shapes of its parts."""
-    if isinstance(result, Tensor):
-        return f"a tensor of shape {tuple(result.shape)}"
-    parts = [
-        f"{name} {tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__}"
-        for name, part in _members(result)
-    ]
-    return f"{type(result).__name__} ({', '.join(parts)})"
-
-
-def _field(result: Any, expected: int, spec: ClassifierSpec) -> str | int | None:
-    """Find the only part of a result that can be the logits."""
-    if isinstance(result, Tensor):
-        return None
-    parts = {name: part for name, part in _members(result) if isinstance(part, Tensor)}
-    if "logits" in parts:
-        return "logits"
-    tables = [name for name, part in parts.items() if part.ndim == 2 and len(part) == 1]
-    fitting = [name for name in tables if parts[name].shape[1] == expected] or tables
-    if len(fitting) != 1:
-        raise ValueError(
-            f"it returns {_described(result)} for one image; set field to the one that holds "
-            "the logits"
-        )
-    return fitting[0]
 
 
 def _before(spec: ClassifierSpec, channels: int, image_size: int) -> nn.Sequential:
@@ -275,12 +218,12 @@ def _run(network: nn.Module, taken: Tensor, spec: ClassifierSpec) -> Any:
             return network(taken)
     except Exception as error:  # a user's code may raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        shape, size = tuple(taken.shape), getattr(network, "shape", None)
-        hint = ""
-        if size is not None and size != shape[1:]:
-            hint = f"; the program takes images of shape {size}"
-            if size[0] == shape[1] and size[1] == size[2]:
-                hint += f": set size: {size[1]}"
+        shape, hint = tuple(taken.shape), ""
+        fixed = network.image_shape if isinstance(network, Program) else None
+        if fixed is not None and fixed != shape[1:]:
+            hint = f"; the program takes images of shape {fixed}"
+            if fixed[0] == shape[1] and fixed[1] == fixed[2]:
+                hint += f": set size: {fixed[1]}"
         elif "channel" in reason[-1]:
             hint = f"; the setting channels of the dataset is {shape[1]}"
         elif spec.size is None:
@@ -304,25 +247,18 @@ def _selection(
             f"the entry {', '.join(names)}"
         )
     if spec.outputs is None and count != len(names):
+        owner = "class_names" if spec.class_names else "the dataset"
+        few = ", ".join(names[:5]) + (", .." if len(names) > 5 else "")
         raise ValueError(
-            f"returns {count} outputs for one image; "
-            + (
-                f"class_names has {len(names)}"
-                if spec.class_names
-                else f"the dataset has {classes}"
-            )
-            + f" classes ({', '.join(names[:5])}{', ..' if len(names) > 5 else ''}): "
+            f"returns {count} outputs for one image; {owner} has {len(names)} classes ({few}): "
             + _how(count, classes)
         )
     indices = list(range(count)) if spec.outputs is None else spec.outputs
     if max(indices) >= count:
         raise ValueError(f"outputs is {spec.outputs}; the network returns {count} outputs")
     if len(indices) == 1 and len(names) == classes == 2:
-        sign = (
-            torch.tensor([-0.5, 0.5]) if names.index(class_names[1]) else torch.tensor([0.5, -0.5])
-        )
         weight = torch.zeros(2, count)
-        weight[:, indices[0]] = sign
+        weight[:, indices[0]] = torch.tensor([names.index(name) - 0.5 for name in class_names])
         return constant(nn.Linear(count, 2, bias=False), weight)
     if len(indices) != len(names):
         raise ValueError(

@@ -57,6 +57,8 @@ class Program(nn.Module):
     batch: tuple[int, int | None] = (1, None)
     """Fewest and most images that it takes at once."""
     dtype = torch.float32
+    image_shape: tuple[Any, ...] | None = None
+    """(C, H, W) of the images that it takes, if it says so."""
 
     def __init__(self, program: Tensor) -> None:
         super().__init__()
@@ -97,7 +99,7 @@ class Exported(Program):
         if len(inputs) != 1 or not isinstance(inputs[0].meta["val"], Tensor):
             raise ProgramError(f"it takes {len(names)} inputs; a classifier takes one, images")
         image = inputs[0].meta["val"]
-        self.dtype, self.shape = image.dtype, tuple(image.shape[1:])
+        self.dtype, self.image_shape = image.dtype, tuple(image.shape[1:])
         self.batch = _batch(image.shape[0], program.range_constraints)
         return program.module().requires_grad_(False)
 
@@ -140,7 +142,7 @@ def check_script(code: str) -> None:
 
 
 def opened(content: bytes, kind: str) -> zipfile.ZipFile:
-    """Open an archive; raise `ProgramError` if it is none, or readers could differ about it."""
+    """Open an archive; raise `ProgramError` if it is not one, or readers could differ about it."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
     except zipfile.BadZipFile:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierParams, ClassifierSpec
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.models.adapter import pick
 from dxai.models.blocks import channels_last
 from dxai.models.classifiers import build_classifier
+from dxai.models.network_output import pick
 from dxai.models.renewal import brought, renew
 from dxai.models.serialization import adapter_info
 from dxai.training import augment
