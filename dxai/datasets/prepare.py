@@ -128,7 +128,7 @@ def _report(name: str, manifest: dict[str, Any]) -> None:
     ):
         if twins[kind]:
             one, other = twins[examples][0]
-            print(f"prepare {name}: {twins[kind]} files are {where}, first {one} = {other}")
+            print(f"prepare {name}: files {where}: {twins[kind]}, first {one} = {other}")
 
 
 def _check_release(
