@@ -46,8 +46,12 @@ LINEAR = (
     nn.AdaptiveMaxPool2d,
     nn.LeakyReLU,
     nn.PReLU,
+    nn.ReLU6,
+    nn.Hardtanh,
     nn.Upsample,
     nn.ZeroPad2d,
+    nn.ReflectionPad2d,
+    nn.ReplicationPad2d,
     nn.Flatten,
     nn.Unflatten,
     nn.PixelShuffle,
@@ -62,7 +66,7 @@ PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 FUNCTIONS: set[Any] = {
     *(operator.add, operator.sub, operator.neg, torch.add, torch.sub, torch.neg),
     *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate),
-    *(F.pad, torch.mean, torch.sum, torch.amax, torch.max_pool2d),
+    *(F.relu6, F.hardtanh, F.pad, torch.mean, torch.sum, torch.amax, torch.max_pool2d),
     *("add", "sub", "neg", "mean", "sum", "amax"),
 }
 """Functions and methods that become modules under the epsilon rule."""

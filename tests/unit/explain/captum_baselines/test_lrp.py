@@ -109,6 +109,30 @@ def test_equals_gradient_times_image(classifier: nn.Module, images: Tensor, targ
     torch.testing.assert_close(relevance, expected, rtol=1e-3, atol=1e-3 * scale)
 
 
+class Clipped(nn.Module):
+    """Activations with an upper bound, and padding by values of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad, self.conv1, self.conv2 = nn.ReflectionPad2d(1), conv(1, 4), nn.Conv2d(4, 4, 3)
+        self.act, self.fc = nn.ReLU6(inplace=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(9 * self.conv1(self.pad(x)))
+        return self.fc(F.relu6(self.conv2(F.pad(x, (1, 1, 1, 1), "replicate"))).mean((2, 3)))
+
+
+def test_clipped_activations_pass_no_relevance(images: Tensor, target: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Clipped()
+    assert (network.conv1(network.pad(images)) * 9 > 6).any()
+    inputs = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(inputs).gather(1, target[:, None]).sum(), inputs)
+    relevance = build_explainer("lrp", network).attribute(images, target)
+    scale = float((gradient * images).abs().max())
+    torch.testing.assert_close(relevance, gradient * images, rtol=1e-3, atol=1e-3 * scale)
+
+
 def test_epsilon_absorbs_relevance(classifier: nn.Module, images: Tensor, target: Tensor) -> None:
     sizes = [
         build_explainer("lrp", classifier, {"epsilon": e}).attribute(images, target).abs().sum()
