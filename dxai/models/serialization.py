@@ -28,7 +28,7 @@ class ModelError(ValueError):
     """An unusable model file; the message names the file and the reason."""
 
 
-INSIDE = "model.pt"
+INSIDE = MODEL
 """The `weights` of a network whose program is in the model file."""
 
 

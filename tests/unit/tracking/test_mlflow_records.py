@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dxai.tracking.mlflow_records import GUARDS, deltas, flat, guards, numbers
+from dxai.paths import METRICS
+from dxai.tracking.mlflow_records import GUARDS, deltas, flat, guards, numbers, read_records
+from dxai.utils.files import write_json
+from tests.fixtures import write_results
 
 
 def row(sign: str = "part", method: str = "dxai", **values: float) -> dict[str, Any]:
@@ -46,3 +50,14 @@ def test_numbers_are_finite() -> None:
 def test_flat_names_are_dotted_and_plain() -> None:
     nested = {"a": {"b c": 1, "d": {}}, "e/f": [2], "ü:": 3}
     assert dict(flat(nested)) == {"a.b_c": 1, "a.d": {}, "e/f": [2], "ü_": 3}
+
+
+@pytest.mark.slow
+def test_a_classifier_without_a_twin_has_no_record_of_one(tmp_path: Path) -> None:
+    params, folders = write_results(tmp_path, rich=True)
+    write_json(folders.classifier("textures", "resnet18", "twin") / METRICS, {"twin": "none"})
+    _, records = read_records(tmp_path, params)
+    tags = [record.tags for record in records if record.tags["kind"] == "classifier"]
+    roles = {(tag["dataset"], tag["classifier"], tag["role"]) for tag in tags}
+    assert ("textures", "simple", "twin") in roles
+    assert ("textures", "resnet18", "twin") not in roles
