@@ -136,23 +136,30 @@ def read_all(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(workers, context, _start, (reader,))
-    pending: deque[Future[list[Reading]]] = deque()
+    pending: deque[tuple[list[Unit], Future[list[Reading]]]] = deque()
     batches = _batches(units)
     try:
         for batch in itertools.islice(batches, 2 * workers):
-            pending.append(pool.submit(_read_batch, batch))
+            pending.append((batch, pool.submit(_read_batch, batch)))
         while pending:
-            readings = pending.popleft().result()
+            readings = pending[0][1].result()
+            pending.popleft()
             for batch in itertools.islice(batches, 1):
-                pending.append(pool.submit(_read_batch, batch))
+                pending.append((batch, pool.submit(_read_batch, batch)))
             yield from readings
     except BrokenProcessPool:
+        unread = [unit.key for batch, future in pending if _is_lost(future) for unit in batch]
+        where = f" at {unread[0]} or one of {len(unread) - 1} files after it" if unread else ""
         raise DataError(
-            "a process that read images was killed (out of memory?); "
-            "finished work is kept; run again to continue"
+            f"a process that read images was killed (out of memory?){where}; finished work is "
+            "kept; run again to continue"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _is_lost(future: Future[list[Reading]]) -> bool:
+    return not future.done() or future.exception() is not None
 
 
 def _batches(units: Iterable[Unit]) -> Iterator[list[Unit]]:

@@ -4,6 +4,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -275,6 +276,27 @@ def test_readers_end_with_a_killed_parent(tmp_path: Path) -> None:
     while family() and time.monotonic() < deadline + 30:
         time.sleep(0.1)
     assert family() == 0
+
+
+def kill_itself(unit: Unit, load: Load) -> Iterator[Sample]:
+    if unit.key == "train/00300":
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield from read_noise(unit, load, 8, 3)
+
+
+def test_a_file_that_kills_its_reader_is_narrowed_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dxai.datasets.parallel_reader.SERIAL_BYTES", 0)
+    monkeypatch.setattr("dxai.datasets.parallel_reader.BATCH_UNITS", 3)
+    listing = replace(noise_listing(LONG), read=kill_itself)
+    with pytest.raises(
+        DataError, match=r"was killed .* at train/00\d+ or one of \d+ files"
+    ) as error:
+        write_dataset(target_of(tmp_path), listing, None, 2)
+    first, after = map(int, re.findall(r"train/(\d+) or one of (\d+)", str(error.value))[0])
+    assert first <= 300 <= first + 3 * after
+    assert after < 2 * 2 * 3 + 3
 
 
 # ------------------------------------------------------------------------------------ duplicates
