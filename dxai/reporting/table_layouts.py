@@ -283,7 +283,7 @@ def table5(rows: list[Row]) -> Table:
         for row in rows
     ]
     note = (
-        "Source: drawn, or where the images come from. Groups: what must not be parted when test "
+        "Source: drawn, or where the images come from. Groups: images that stay together when test "
         "images are resampled. The paper's training images include validation; a drawn set is "
         "smaller on purpose."
     )
@@ -313,7 +313,7 @@ def table6(rows: list[Row]) -> Table:
 def ablations(rows: list[Row]) -> Table:
     """Show decompositions with one change beside the unchanged one."""
     columns = _texts("Dataset", "Classifier", "Variant")
-    columns += _values("AUC ↓", "less as it is", "Transfer ↓", "Blur ↓", "PSNR x̂, dB ↑")
+    columns += _values("AUC ↓", "change", "Transfer ↓", "Blur ↓", "PSNR x̂, dB ↑")
     columns += _values("mean |ψ_distinct|", "Neutrality ↑")
     digits = {"auc_transfer": 3, "auc_blur": 3, "psnr_db": 1, "mean_abs_distinct": 3}
     digits |= {"neutrality": 2}
@@ -327,7 +327,7 @@ def ablations(rows: list[Row]) -> Table:
         "difference paired by image.",
         *_about(rows, profile="Profile", steps="Steps", seed="Seed", images="Images"),
     ]
-    return _table("ablations", "Ablations: what each part is good for", note, columns, lines)
+    return _table("ablations", "Ablations: the effect of each part", note, columns, lines)
 
 
 MEASURES = {
@@ -351,7 +351,7 @@ def localisation(rows: list[Row]) -> Table:
         numbers = [Number(row["known"], digits=0), *(Number(row[key]) for key in MEASURES)]
         lines.append(_line(row, label(row["method"]) + sign + seed, *numbers))
     note = [
-        "Means over the images of which it is known what makes the class. Pointing: the largest "
+        "Means over the images with ground truth. Pointing: the largest "
         "value lies inside; chance for it, for average precision and for the energy inside is the "
         "share of the image that the region covers. Correlation: of the class-distinct part with "
         "what was added to the image.",
@@ -375,7 +375,7 @@ def per_class(rows: list[Row]) -> Table:
     columns += _values("Images", "Accuracy", *map(label, methods))
     note = (
         "AUC ↓ with its 95% interval over independent groups; each method under its own rule for "
-        "the sign, ours of the first seed. A dash: no image of the class was classified rightly."
+        "the sign, ours of the first seed. A dash: no image of the class was classified correctly."
     )
     return _table("per-class", "Table 1 for each class alone", [note], columns, lines)
 

@@ -211,7 +211,7 @@ _ALL = (
     ),
     TableSpec(
         "localisation",
-        "Localisation: how well maps mark what is known to make the class.",
+        "Localisation: agreement of the maps with the ground truth.",
         (
             *_METHOD, *_count("images known"),
             *_number("pointing average_precision energy_inside mask_area correlation"),

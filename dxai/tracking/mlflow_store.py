@@ -159,7 +159,7 @@ def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
                 try:
                     store.client.download_artifacts(run, name, str(folder))
                 except (mlflow.MlflowException, OSError) as error:
-                    raise ValueError(f"{name} of run {run}: MLflow has lost it: {error}") from None
+                    raise ValueError(f"{name} of run {run} is missing in MLflow: {error}") from None
         return store.client.get_run(run).data.tags
 
 
@@ -222,7 +222,7 @@ class Store:
             return known[0]
         if known:
             raise ValueError(f"{spec}: several runs begin like this: {_listed(known)}")
-        latest = f"the latest are {_listed(runs)}" if runs else "none is logged yet"
+        latest = f"the latest are {_listed(runs)}" if runs else "no run is logged yet"
         raise ValueError(f"{spec}: no such run in MLflow ({self.uri}); {latest}")
 
     def benchmarks(self) -> list[Run]:
@@ -255,7 +255,7 @@ class Store:
                 rows = table["data"]
                 found[name] = [dict(zip(table["columns"], row, strict=True)) for row in rows]
         if not found:
-            raise ValueError(f"{run}: this run has no tables; `dxai track` logs what is here anew")
+            raise ValueError(f"{run}: this run has no tables; `dxai track` logs a new run")
         return found
 
     def log_numbers(

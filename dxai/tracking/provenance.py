@@ -121,7 +121,7 @@ def checkout(root: Path, commit: str, patch: Path | None, folder: Path) -> None:
             _git(folder, "apply", "--whitespace=nowarn", str(patch))
         except subprocess.CalledProcessError as error:
             said = os.fsdecode(error.stderr).strip()
-            raise ValueError(f"{PATCH} does not fit commit {commit}: {said}") from None
+            raise ValueError(f"{PATCH} does not apply to commit {commit}: {said}") from None
 
 
 def _git(

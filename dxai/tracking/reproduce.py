@@ -126,11 +126,12 @@ def _prepare(root: Path, folder: Path, original: LoggedRun, say: Callable[[str],
     mark = Paths(folder).original / "run"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not mark.exists() or mark.read_text() != original.id:
-            raise ValueError(f"{folder} holds something else; name another folder with --into")
+            clone = f"a clone for run {original.id[:8]}"
+            raise ValueError(f"{folder} is not {clone}; name another folder with --into")
         say("begun before; resuming")
         return
     if original.commit is None:
-        raise ValueError(f"run {original.id}: logged outside of git, so its code is not known")
+        raise ValueError(f"run {original.id}: logged outside of git, so its code is unknown")
     with atomic_folder(folder) as clone:
         kept = clone.with_name(f"{clone.name}.original")
         kept.mkdir(exist_ok=True)
@@ -205,12 +206,12 @@ def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
             linked.append((path, what))
         elif path in needed:
             missing.append(
-                f"{path} ({what}) is {'nowhere' if inside else 'not beside ' + str(folder)}"
+                f"{path} ({what}) is {'missing' if inside else 'not beside ' + str(folder)}"
             )
     if missing:
         raise ValueError(
             f"{'; '.join(missing)}. Put it into {root}, and give the same command again"
-            if all("nowhere" in line for line in missing)
+            if all(line.endswith("missing") for line in missing)
             else f"{'; '.join(missing)}. A path out of the project needs --into a folder beside it"
         )
     return linked
@@ -246,7 +247,7 @@ def _python(folder: Path, here: bool, say: Callable[[str], None]) -> Path:
     found = provenance.installed()
     ours = provenance.read_environment(provenance.environment())[0]
     if version != ours:
-        say(f"warning: the run had Python {version}, here is {ours}")
+        say(f"warning: the run had Python {version}, this is {ours}")
     if not (others := provenance.differing(wanted, found)):
         say(f"packages: all {len(wanted)} have the run's versions")
         return present
@@ -258,7 +259,7 @@ def _python(folder: Path, here: bool, say: Callable[[str], None]) -> Path:
     found = provenance.installed(venv)
     # The project does not need packages that only the run's environment had.
     if others := provenance.differing({n: v for n, v in wanted.items() if n in found}, found):
-        say(f"warning: not the run's versions even there: {', '.join(others)}")
+        say(f"warning: these versions still differ from the run's: {', '.join(others)}")
     return venv / "bin/python"
 
 

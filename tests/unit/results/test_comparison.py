@@ -285,7 +285,7 @@ def test_a_run_without_tables_says_so(
 def test_nothing_is_logged_yet(logged: dict[str, str]) -> None:
     with (
         mlflow_store.open_store(Path.cwd(), "another") as store,
-        pytest.raises(ValueError, match=r"latest: no such run .* none is logged yet"),
+        pytest.raises(ValueError, match=r"latest: no such run .* no run is logged yet"),
     ):
         store.find("latest")
 

@@ -85,7 +85,7 @@ def test_a_commit_that_is_unknown_here_is_named(root: Path, tmp_path: Path) -> N
         provenance.checkout(tmp_path, "1" * 40, None, tmp_path / "x")
     patch = tmp_path / "code.patch"
     patch.write_text("diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n")
-    with pytest.raises(ValueError, match=r"code\.patch does not fit commit \w+: .*x\.py"):
+    with pytest.raises(ValueError, match=r"code\.patch does not apply to commit \w+: .*x\.py"):
         provenance.checkout(root, git(root, "rev-parse", "HEAD"), patch, tmp_path / "x")
 
 

@@ -61,7 +61,7 @@ def test_all_that_is_missing_is_named_at_once(folders: tuple[Path, Path]) -> Non
     (root / "weights/mine.pt").unlink()
     (root / "data/fruit/a.png").unlink()
     (root / "data/fruit").rmdir()
-    said = r"data/fruit \(the source of dataset fruit\) is nowhere; weights/mine\.pt \(the weights"
+    said = r"data/fruit \(the source of dataset fruit\) is missing; weights/mine\.pt \(the weights"
     with pytest.raises(ValueError, match=said):
         reproduce._link_given(root, folder)
 
@@ -78,7 +78,7 @@ def test_a_source_outside_of_the_project_is_not_linked(folders: tuple[Path, Path
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="is not a clone for run"):
         reproduce._prepare(tmp_path, tmp_path, LoggedRun("a" * 32, "run"), print)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
