@@ -27,8 +27,7 @@ LANES, MOST_LANES = "DXAI_LANES", 4
 GRACE = 5.0
 """Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
 
-_END = "\0\n"
-"""The line after the last one of DVC and its stages."""
+_END = "\0\n"  # the line after the last one of DVC and its stages
 _RUNNING = re.compile(r"^Running stage '([^']+)'")
 _NOISE = re.compile(
     r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc|"
@@ -184,8 +183,7 @@ def reproduce(
 
 def _environment() -> dict[str, str]:
     """Copy the environment of this process, with its Python as the stages' `python`."""
-    here = str(Path(sys.executable).parent)
-    path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
 
 

@@ -149,8 +149,7 @@ def print_results(stack: Stack, seconds: float) -> None:
     echo("\n" + format_table(paths.table("table1")))
     if len(paths.table("claims").read_text().splitlines()) > 1:
         echo("\n" + format_table(paths.table("claims")))
-    echo(f"\nreport   {paths.report}")
-    echo(f"tables   {paths.tables}")
+    echo(f"\nreport   {paths.report}\ntables   {paths.tables}")
     before = "" if supervisor.running(stack, "mlflow") else "make up, then "
     echo(f"MLflow   {before}{stack.url('mlflow')} (data: {stack.tracking_uri})")
     echo(f"done in  {seconds:.0f} s")
@@ -167,8 +166,7 @@ def bring_up(stack: Stack) -> None:
         down(stack, started)
         raise
     echo(f"everything is up after {time.monotonic() - began:.0f} s")
-    echo(f"Prefect  {stack.url('prefect')}")
-    echo(f"MLflow   {stack.url('mlflow')}")
+    echo(f"Prefect  {stack.url('prefect')}\nMLflow   {stack.url('mlflow')}")
     default = stack.port("prefect") == PORTS["prefect"][1]
     prefix = "" if default else f"PREFECT_API_URL={api.url} "
     echo(f"run      {prefix}prefect deployment run {DEPLOYMENT} --watch")

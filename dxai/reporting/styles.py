@@ -40,14 +40,9 @@ NEXT_LINE = {"-": "--", "--": "-.", "-.": ":", ":": "-"}
 
 
 def style(method: str) -> Style:
-    """Return the style of a method; one without its own gets a marker again, on another line."""
-    if method in STYLES:
-        return STYLES[method]
-    others = [name for name in ORDER if name not in STYLES]
-    free = [
-        Style(colour, known.marker, NEXT_LINE[known.line])
-        for shift in range(len(COLOURS))
-        for k, known in enumerate(STYLES.values())
-        if (colour := COLOURS[(k + shift) % len(COLOURS)]) != known.colour
-    ]
-    return free[others.index(method) % len(free)] if method in others else Style(GRAY, ".", "--")
+    """Return the style of a method; one without its own gets a known marker on another line."""
+    if method in STYLES or method not in ORDER:
+        return STYLES.get(method, Style(GRAY, ".", "--"))
+    k = ORDER.index(method)
+    known = list(STYLES.values())[k % len(STYLES)]
+    return Style(COLOURS[k % len(COLOURS)], known.marker, NEXT_LINE[known.line])

@@ -44,11 +44,7 @@ def format_table(path: Path | str) -> str:
 
 
 def aligned(
-    lines: list[list[str]],
-    left: int = 2,
-    least: Sequence[int] = (),
-    most: int = 1000,
-    rule: bool = True,
+    lines: list[list[str]], left: int = 2, least: Sequence[int] = (), most: int = 1000
 ) -> str:
     """Align columns under headings: the first `left` to the left, numbers to the right.
 
@@ -56,17 +52,16 @@ def aligned(
     """
     columns = itertools.zip_longest(*lines, [" " * n for n in least], fillvalue="")
     width = [min(max(map(len, column)), most) for column in columns]
-    broken: list[list[str]] = []
-    for line in [lines[0], ["-" * n for n in width], *lines[1:]] if rule else lines:
-        wide = [k + 1 for k, text in enumerate(line) if len(text) > most]
-        broken += [line[: wide[0]], [""] * wide[0] + line[wide[0] :]] if wide else [line]
-    return "\n".join(
-        "  ".join(
-            text.ljust(n) if k < left else text.rjust(n)
-            for k, (text, n) in enumerate(zip(line, width, strict=False))
-        ).rstrip()
-        for line in broken
-    )
+    shown = []
+    for line in [lines[0], ["-" * n for n in width], *lines[1:]]:
+        text = ""
+        for k, (cell, n) in enumerate(zip(line, width, strict=False)):
+            text += (cell.ljust(n) if k < left else cell.rjust(n)) + "  "
+            if len(cell) > n:
+                shown.append(text.rstrip())
+                text = "  ".join(" " * n for n in width[: k + 1]) + "  "
+        shown.append(text.rstrip())
+    return "\n".join(shown)
 
 
 def decimals(value: float | None, digits: int, signed: bool = False) -> str:

@@ -34,13 +34,10 @@ WORDS = {
 def as_text(found: Comparison, everything: bool = False) -> str:
     """Format as plain text of at most 100 columns; `everything` includes unchanged cells."""
     lines = [f"before  {_about(found.before)}", f"after   {_about(found.after)}", ""]
-    lines.append(f"Code: {_code(found)}")
-    lines.append(f"Data: {_share(found, 'data')}")
-    for change in found.data:
-        lines += _wrapped(change, digits=HASH)
+    lines += [f"Code: {_code(found)}", f"Data: {_share(found, 'data')}"]
+    lines += [line for change in found.data for line in _wrapped(change, digits=HASH)]
     lines.append(f"Parameters: {_share(found, 'params')}")
-    for change in found.params:
-        lines += _wrapped(change)
+    lines += [line for change in found.params for line in _wrapped(change)]
     lines.append(f"Cells: {_counts(found)}")
     shown = found.cells if everything else found.changed
     if shown:
@@ -72,8 +69,7 @@ def as_markdown(found: Comparison, everything: bool = False) -> str:
 def as_json(found: Comparison, everything: bool = False) -> str:
     shown = found.cells if everything else found.changed
     document: dict[str, Any] = {
-        side: {"id": run.id, "name": run.name, "started": run.started}
-        | {"commit": run.commit, "dirty": run.dirty}
+        side: {key: getattr(run, key) for key in ("id", "name", "started", "commit", "dirty")}
         for side, run in (("before", found.before), ("after", found.after))
     }
     for name, changes in (("data", found.data), ("parameters", found.params)):
@@ -108,17 +104,14 @@ def _code(found: Comparison) -> str:
     dirty = [side for side, run in (("before", before), ("after", after)) if run.dirty]
     same = before.commit == after.commit
     text = f"the same commit, {names[0]}" if same else " -> ".join(names)
-    if not dirty:
-        return text
-    return f"{text}; with uncommitted changes {' and '.join(dirty)}"
+    return f"{text}; with uncommitted changes {' and '.join(dirty)}" if dirty else text
 
 
 def _share(found: Comparison, name: str) -> str:
     """Format how many of both runs' settings, or datasets, differ."""
     changed = len(getattr(found, name))
     of = len({*getattr(found.before, name), *getattr(found.after, name)})
-    differ = "differs" if changed == 1 else "differ"
-    return f"{changed} of {of} {differ}" if changed else f"all {of} the same"
+    return f"{changed} of {of} differ{'s' * (changed == 1)}" if changed else f"all {of} the same"
 
 
 def _counts(found: Comparison) -> str:
@@ -159,6 +152,4 @@ def _numbers(cell: CellChange) -> list[str]:
 
 
 def _quoted(value: str | None, digits: int | None = None) -> str:
-    if value is None:
-        return UNSET
-    return "`" + value[:digits].replace("|", r"\|") + "`"
+    return UNSET if value is None else "`" + value[:digits].replace("|", r"\|") + "`"

@@ -181,15 +181,15 @@ class Store:
     def run(self, name: str, tags: dict[str, str], failed: bool = False) -> Iterator[str]:
         """Open a run and always close it: FAILED after an error, KILLED after a signal."""
         run = self.begin(name, tags)
+        status = "KILLED"
         try:
             yield run
+            status = "FAILED" if failed else "FINISHED"
         except Exception:
-            self.client.set_terminated(run, "FAILED")
+            status = "FAILED"
             raise
-        except BaseException:
-            self.client.set_terminated(run, "KILLED")
-            raise
-        self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
+        finally:
+            self.client.set_terminated(run, status)
 
     def fill(self, run: str, record: Record, modules: Iterable[str] = ()) -> None:
         self.log_numbers(run, record.params, [(0, record.numbers), *record.curves])

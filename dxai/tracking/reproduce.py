@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 import yaml
@@ -126,8 +125,7 @@ def _prepare(root: Path, folder: Path, original: LoggedRun, say: Callable[[str],
     mark = Paths(folder).original / "run"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not mark.exists() or mark.read_text() != original.id:
-            clone = f"a clone for run {original.id[:8]}"
-            raise ValueError(f"{folder} is not {clone}; name another folder with --into")
+            raise ValueError(f"{folder} is not a clone for this run; name another with --into")
         say("begun before; resuming")
         return
     if original.commit is None:
@@ -390,7 +388,8 @@ def as_text(found: Reproduction, tolerance: float = 0.0) -> str:
         for cell in cells:
             values = [own.value if own else None for own in (cell.before, cell.after)]
             table.append([cell.name, *map(_number, (*values, cell.difference))])
-        lines.append(indent(aligned(table, 1, [0, 12, 12, 12], rule=False), "  "))
+        heading, _, *rows = aligned(table, 1, [0, 12, 12, 12]).splitlines()
+        lines += [f"  {line}" for line in (heading, *rows)]
     lines.append("not reproduced" if cells else f"reproduced, in {found.folder}")
     return "\n".join(lines)
 

@@ -78,7 +78,7 @@ def test_a_source_outside_of_the_project_is_not_linked(folders: tuple[Path, Path
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
-    with pytest.raises(ValueError, match="is not a clone for run"):
+    with pytest.raises(ValueError, match="is not a clone for this run"):
         reproduce._prepare(tmp_path, tmp_path, LoggedRun("a" * 32, "run"), print)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
