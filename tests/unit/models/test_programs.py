@@ -21,6 +21,10 @@ from dxai.config.schema import ClassifierSpec
 from dxai.models.classifiers import build_classifier
 from dxai.models.serialization import ModelError, load_classifier, save_classifier
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
 CLASSES = ["a", "b", "c"]
 SIZE = 8
 
