@@ -36,7 +36,7 @@ from dxai.metrics.removal import DELETED, ENERGIES
 from dxai.metrics.scorer import CURVES
 from dxai.paths import ROLES, Paths
 from dxai.results import table_builders
-from dxai.results.table_specs import SPECS
+from dxai.results.table_specs import SPECS, TableSpec
 from dxai.utils.files import read_json, write_json
 
 CLASSES = ("brick", "grass", "gravel")
@@ -137,15 +137,20 @@ def write_results(
     classifiers and C = D, further seeds, ablations and stability. Files are made once a session and
     then copied.
     """
-    made = _results(tuple(class_names), channels, tuple(seeds), rich)
+    made = _results(tuple(class_names), channels, tuple(seeds), rich, tuple(SPECS.values()))
     shutil.copytree(made.name, root, dirs_exist_ok=True)
     return small_params(seeds, rich), Paths(root)
 
 
 @functools.cache
 def _results(
-    class_names: tuple[str, ...], channels: int, seeds: tuple[int, ...], rich: bool
+    class_names: tuple[str, ...],
+    channels: int,
+    seeds: tuple[int, ...],
+    rich: bool,
+    specs: tuple[TableSpec, ...],
 ) -> tempfile.TemporaryDirectory[str]:
+    """Make the files once for all equal arguments; `specs` is the registry of tables."""
     made = tempfile.TemporaryDirectory()
     params, folders = small_params(seeds, rich), Paths(Path(made.name))
     real = Paths(Path(_trainings().name))
