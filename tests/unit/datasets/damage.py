@@ -61,7 +61,7 @@ def damage(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes:
     `others` are the contents of other files, for headers and whole files in the wrong place.
     """
     if data[:2] == b"\x1f\x8b" and rng.random() < 0.5:
-        return gzip.compress(damage(gzip.decompress(data), rng, others), 1)
+        return gzip.compress(damage(gzip.decompress(data), rng, others), 1, mtime=0)
     for _ in range(rng.integers(1, 4)):
         change = DAMAGES[rng.integers(len(DAMAGES))]
         data = change(data, rng, others)
