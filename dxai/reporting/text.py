@@ -100,7 +100,8 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     lines = [["method", "sign", *heading], *(_line(row, lowest, shown) for row in rows)]
     notes = ["AUC and its guards: lower is better; * the lowest of ours and the baselines."]
     notes += [f"{r['method']}: {r['status']}: {r['reason']}" for r in rows if r["status"] != "ok"]
-    notes += [f"{r['method']}: read from the layer {r['layer']}" for r in rows if r["layer"]]
+    layers = {row["method"]: row["layer"] for row in rows if row["layer"]}
+    notes += [f"{method}: read from the layer {layer}" for method, layer in layers.items()]
     notes += [
         f"{_name(row)} minus the best baseline: 95% interval {_signed_interval(row)}, "
         f"{'' if verdict(row['delta_low'], row['delta_high']) == HOLDS else 'not '}below 0"
