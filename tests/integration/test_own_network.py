@@ -156,12 +156,17 @@ def trained(network: nn.Module, photos: Path) -> nn.Module:
     return network.eval()
 
 
+@pytest.fixture(scope="module")
+def said(own: Own) -> list[str]:
+    """Run the README's commands and return what each prints."""
+    return [own.run(command) for command in commands()]
+
+
 def test_the_commands_of_the_readme_explain_a_network_correctly(
-    own: Own, monkeypatch: pytest.MonkeyPatch
+    own: Own, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, lines = own.project.root, commands()
     assert len(lines) <= 4
-    said = [own.run(command) for command in lines]
     assert "train: 102 (apple 34, cross 34, zebra 34)" in said[0]
     accuracy = re.search(r"photos: accuracy (\d\.\d+) on 18 images", said[1])
     assert accuracy is not None and float(accuracy[1]) > 0.9
@@ -197,8 +202,8 @@ def test_the_commands_of_the_readme_explain_a_network_correctly(
     assert {f"{p:.2f}" for p in own.by_hand(photos[0]).values()} <= set(words)
 
 
+@pytest.mark.usefixtures("said")
 def test_edited_code_and_replaced_weights_train_again(own: Own) -> None:
-    """After the test above, whose outputs are up to date until a file changes."""
     repro = commands()[2]
     assert "Running stage" not in own.run(repro)
     code = own.project.root / "my_package/nets.py"

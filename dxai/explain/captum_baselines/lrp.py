@@ -197,11 +197,14 @@ def _function_step(model: fx.GraphModule, node: fx.Node, sizes: set[fx.Node]) ->
 
 
 def _is_linear(node: fx.Node) -> bool:
-    variable = [isinstance(argument, fx.Node) for argument in node.args]
+    values = [*node.args, *node.kwargs.values()]
+    variable = [isinstance(value, fx.Node) for value in values]
     if node.target in MULTIPLIED:
         return variable.count(True) == 1
     if node.target in DIVIDED:
-        return variable == [True, False]
+        numerator = node.args[0] if node.args else node.kwargs.get("input")
+        rounded = node.kwargs.get("rounding_mode") is not None
+        return isinstance(numerator, fx.Node) and variable.count(True) == 1 and not rounded
     return node.target in FUNCTIONS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -160,6 +161,17 @@ class Multiplied(nn.Module):
         return (x * x).mean((2, 3))
 
 
+class Called(nn.Module):
+    """A convolution whose result goes through a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.function = conv(1, 3), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.conv(x)).mean((2, 3))
+
+
 class BareParameter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -175,6 +187,9 @@ class BareParameter(nn.Module):
         (nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU()), r"no rule for GELU \(1\)"),
         (nn.Sequential(nn.Conv2d(1, 3, 3), nn.InstanceNorm2d(3)), "no rule for InstanceNorm2d"),
         (Multiplied(), "no rule for the operation mul"),
+        (Called(lambda h: torch.mul(h, other=h)), "no rule for the operation mul"),
+        (Called(lambda h: torch.div(2.0, h)), "no rule for the operation div"),
+        (Called(lambda h: torch.div(h, 2, rounding_mode="floor")), "no rule for the operation div"),
         (BareParameter(), "weight is used outside"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
