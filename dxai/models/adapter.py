@@ -218,6 +218,9 @@ def _run(network: nn.Module, taken: Tensor, spec: ClassifierSpec) -> Any:
             return network(taken)
     except Exception as error:  # a user's code may raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        if isinstance(error, ImportError):
+            name = type(error).__name__
+            raise ValueError(f"its forward fails: {name}: {reason[-1]}") from None
         shape, hint = tuple(taken.shape), ""
         fixed = network.image_shape if isinstance(network, Program) else None
         if fixed is not None and fixed != shape[1:]:
@@ -284,11 +287,12 @@ def _removed(
 ) -> bool:
     """Replace the module of this kind that comes last by an identity, if there is one.
 
-    This is exact, and leaves a network that LRP has rules for.
+    This is exact, and leaves a network that LRP has rules for. Nothing is replaced if the outputs
+    stay the same: the network reaches the module in another way than by its names.
     """
-    seen: list[tuple[str, Tensor]] = []
+    seen: list[tuple[nn.Module, Tensor]] = []
     hooks = [
-        module.register_forward_hook(lambda _, __, y, name=name: seen.append((name, y)))
+        module.register_forward_hook(lambda module, _, y: seen.append((module, y)))
         for name, module in network.named_modules()
         if name and isinstance(module, kind)
     ]
@@ -296,8 +300,16 @@ def _removed(
         outputs = pick(network(taken), field)
     for hook in hooks:
         hook.remove()
-    last = [name for name, y in seen if y is outputs]
-    if len(last) != 1 or [name for name, _ in seen].count(last[0]) > 1:
+    last = [module for module, y in seen if y is outputs]
+    if len(last) != 1 or [module for module, _ in seen].count(last[0]) > 1:
         return False
-    network.set_submodule(last[0], nn.Identity())
-    return True
+    every = network.named_modules(remove_duplicate=False)
+    names = [name for name, module in every if module is last[0]]
+    for name in names:
+        network.set_submodule(name, nn.Identity())
+    with torch.no_grad():
+        if not torch.equal(pick(network(taken), field), outputs):
+            return True
+    for name in names:
+        network.set_submodule(name, last[0])
+    return False

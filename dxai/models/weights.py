@@ -137,13 +137,20 @@ def _is_state(content: dict[Any, Any]) -> bool:
 
 def _candidates(state: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], str, list[str]]]:
     """Yield a state dict as it is and without prefixes, what was removed, and keys left out."""
-    removed, other = "", list[str]()
-    yield state, removed, other
+    yield from _without_prefixes(state, "")
+    removed = ""
     for part in (COMPILED, ".module."):  # torch.compile, and DataParallel inside a network
         if any(part in key for key in state):
             end = "." if part.startswith(".") else ""
             state, removed = {k.replace(part, end): v for k, v in state.items()}, removed + part
-            yield state, removed, other
+            yield from _without_prefixes(state, removed)
+
+
+def _without_prefixes(
+    state: dict[str, Tensor], removed: str
+) -> Iterator[tuple[dict[str, Tensor], str, list[str]]]:
+    other = list[str]()
+    yield state, removed, other
     while prefix := next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None):
         other = other + [key for key in state if not key.startswith(prefix)]
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

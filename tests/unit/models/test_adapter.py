@@ -71,6 +71,35 @@ class LastSoftmax(Net):
         return self.softmax(super().forward(x))
 
 
+class SharedSoftmax(LastSoftmax):
+    """Reaches the softmax by its second name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = self.softmax
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(Net.forward(self, x))
+
+
+class HiddenSoftmax(LastSoftmax):
+    """Reaches the softmax by no name that PyTorch knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = [self.softmax]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps[0](Net.forward(self, x))
+
+
+class Lazy(Net):
+    def forward(self, x: Tensor) -> Any:
+        import no_such_sibling  # type: ignore[import-not-found]
+
+        return no_such_sibling.scale(super().forward(x))
+
+
 class Parametrised(Net):
     def __init__(self) -> None:
         super().__init__()
@@ -114,6 +143,9 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "Net": Net,
     "Softmax": returning(lambda z: z.softmax(1)),
     "LastSoftmax": LastSoftmax,
+    "SharedSoftmax": SharedSoftmax,
+    "HiddenSoftmax": HiddenSoftmax,
+    "Lazy": Lazy,
     "Sigmoid": returning(torch.sigmoid),
     "Logits": returning(lambda z: Output(z, z[:, :2])),
     "Dictionary": returning(lambda z: {"loss": z.sum(), "out": z, "hidden": z[:, :2]}),
@@ -196,6 +228,11 @@ RIGHT: dict[str, tuple[ClassifierSpec, Callable[[Tensor], Tensor]]] = {
         lambda x: Net(9)(x)[:, [2, 4, 8]],
     ),
     "last softmax": (entry("LastSoftmax", activation="softmax"), lambda x: Net()(x)),
+    "shared softmax": (entry("SharedSoftmax", activation="softmax"), lambda x: Net()(x)),
+    "hidden softmax": (
+        entry("HiddenSoftmax", activation="softmax"),
+        lambda x: Net()(x) - Net()(x).mean(1, keepdim=True),
+    ),
     "sigmoid": (entry("Sigmoid", activation="sigmoid"), lambda x: Net()(x)),
     "logits": (entry("Logits"), lambda x: Net()(x)),
     "only table": (entry("Dictionary"), lambda x: Net()(x)),
@@ -328,6 +365,10 @@ WRONG: dict[str, tuple[ClassifierSpec, str]] = {
         r"field is 'logits'; the network returns a tensor",
     ),
     "field by index": (entry("Tuple", field=2), "field is 2; the network returns tuple"),
+    "missing module": (
+        entry("Lazy"),
+        "its forward fails: ModuleNotFoundError: No module named 'no_such_sibling'$",
+    ),
     "size": (
         entry("Strict"),
         r"refuses an image of shape \(1, 3, 12, 12\): but 20 is expected; .*set size",

@@ -65,6 +65,14 @@ def test_a_wrapping_is_taken_and_said(
     assert capsys.readouterr().out == (f"{path}: weights {said}\n" if said else "")
 
 
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "module._orig_mod.", "model.module."])
+def test_a_part_of_a_network_may_be_called_module(tmp_path: Path, prefix: str) -> None:
+    made = [nn.ModuleDict({"body": nn.ModuleDict({"module": nn.Linear(2, 2)})}) for _ in range(2)]
+    torch.save(prefixed(made[0].state_dict(), prefix), tmp_path / "w.pt")
+    load_weights(made[1], tmp_path / "w.pt", "it")
+    torch.testing.assert_close(made[1].state_dict(), made[0].state_dict())
+
+
 def test_weights_of_an_old_torch_lack_the_count_of_batches(state: State, tmp_path: Path) -> None:
     torch.save({k: v for k, v in state.items() if "tracked" not in k}, tmp_path / "w.pt")
     network = Net()
