@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Literal, Self
 
@@ -96,7 +97,24 @@ def find(source: Source, dataset: DatasetParams, prepare: PrepareParams) -> List
         for i, (case, files) in enumerate(sorted(cases.items()))
     ]
     read = functools.partial(read_slices, options=options, image_size=prepare.image_size)
-    return Listing(CLASSES, by_split(units), read, options.model_dump(), tuple(dropped))
+    notes = [] if options.group else _namesakes(cases)
+    return Listing(
+        CLASSES, by_split(units), read, options.model_dump(), tuple(dropped), tuple(notes)
+    )
+
+
+def _namesakes(cases: Iterable[str]) -> list[str]:
+    """Note cases of one name in several folders, which may be one patient in two splits."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        alike[PurePosixPath(case).name.lower()].append(case)
+    found = sorted(names for names in alike.values() if len(names) > 1)
+    if not found:
+        return []
+    return [
+        f"{len(found)} names stand for cases in several folders, such as {' and '.join(found[0])}; "
+        "if they are examinations of one patient, set options.group, which keeps them in one split"
+    ]
 
 
 def _patient(case: str, image: str, pattern: str | None) -> str:

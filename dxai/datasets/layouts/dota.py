@@ -29,6 +29,7 @@ from dxai.datasets.splits import SplitOptions, by_split, draw_splits
 
 CLASSES = ("cars", "none")
 PARTIAL = "a vehicle in it, but not enough of a small one"
+OUTSIDE = "a vehicle's box that lies outside of its image"
 MANY = 100
 """Boxes of which some are rotated, if labels hold rotated boxes at all."""
 TOO_SMALL = "an image smaller than a patch"
@@ -182,6 +183,10 @@ def read_patches(
     (boxes,) = unit.about
     picture = open_image(load(unit.files[0]), unit.key, channels)
     size = picture.size
+    vehicles = boxes.corners[boxes.is_vehicle]
+    outside = (vehicles.max(1) <= 0) | (vehicles.min(1) >= size)
+    if lost := int(outside.any(1).sum()):
+        yield Dropped(OUTSIDE, lost, unit.split)
     if min(size) < options.patch:
         if options.small_images == "skip":
             yield Dropped(TOO_SMALL, 1, unit.split)

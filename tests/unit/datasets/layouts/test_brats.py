@@ -84,6 +84,21 @@ def one_case(root: Path, volumes: Volumes, **how: object) -> tuple[list[Sample],
     return samples, [one for one in everything if isinstance(one, Dropped)]
 
 
+def test_cases_of_one_name_in_several_folders_are_noted_unless_a_group_says_whose_they_are(
+    tmp_path: Path,
+) -> None:
+    for site in "AB":
+        for i in range(4):
+            save(tmp_path / site / f"BraTS_{i}", head(i))
+    (note,) = listing(tmp_path).notes
+    assert note.startswith("4 names stand for cases in several folders, such as A/BraTS_0 and B/")
+    assert "options.group" in note
+    found = listing(tmp_path, group=r"BraTS_(\d)")
+    assert not found.notes
+    assert len({(unit.group, unit.split) for unit in found.units}) == 4
+    assert not listing(cases(tmp_path / "A")).notes
+
+
 # ------------------------------------------------------------------------------- orientation
 
 

@@ -15,7 +15,15 @@ from PIL import Image
 from dxai.config.schema import DatasetParams, PrepareParams
 from dxai.config.settings import ParamsError
 from dxai.datasets.base import DataError, Dropped, Listing, Sample
-from dxai.datasets.layouts.dota import LAYOUT, classify, coverage, draw_mask, find, patch_grid
+from dxai.datasets.layouts.dota import (
+    LAYOUT,
+    OUTSIDE,
+    classify,
+    coverage,
+    draw_mask,
+    find,
+    patch_grid,
+)
 from dxai.datasets.layouts.dota_labels import Boxes, pair, parse_labels
 from dxai.datasets.leftovers import find_all
 from dxai.datasets.source import open_source
@@ -459,6 +467,15 @@ def test_patches_are_where_their_ids_say(tree: Path, stride: int) -> None:
         assert sample.source == f"{name} rows {top}-{top + 15}, columns {left}-{left + 15}"
         assert sample.size == (83, 50)
         assert left % stride == top % stride == 0
+
+
+def test_boxes_outside_of_their_image_are_counted(tree: Path) -> None:
+    """Labels of whole images beside patches that were cut from them look like this."""
+    label = tree / "train/labelTxt/P0001.txt"
+    far = [line(upright(900, 2, 910, 7)), line(upright(83, 0, 90, 7), "large-vehicle")]
+    label.write_text(HEAD + "\n".join([*far, line(upright(80, 45, 90, 60), "plane")]) + "\n")
+    _, dropped = read(tree, patch=16, stride=16)
+    assert [one.count for one in dropped if one.rule == OUTSIDE] == [2]
 
 
 @pytest.mark.parametrize("stride", [16, 10])
