@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dxai.config.params_file import parse_yaml
 from dxai.config.profiles import Addition, add_entry, catalogue_entry, is_in_catalogue
-from dxai.config.schema import ClassifierSpec, Params, check_name, split_table
+from dxai.config.schema import ClassifierSpec, Params, check_entry_name, split_table
 from dxai.config.settings import choose, parse
 from dxai.datasets.base import SPLITS, Listing
 from dxai.datasets.first_images import first_images
@@ -36,7 +36,7 @@ BATCH = 32
 # ------------------------------------------------------------------------------------ dataset
 def add_dataset(options: argparse.Namespace) -> None:
     """Add a dataset, or replace the one of this name."""
-    name = check_name("dataset", options.name)
+    name = check_entry_name("dataset", options.name)
     given, source, table, links = _source(options.source, name)
     if options.layout is not None:
         fitting = [choose("layout", options.layout, LAYOUTS)]
@@ -119,7 +119,7 @@ def _print_listing(listing: Listing) -> None:
 # ------------------------------------------------------------------------------------ classifier
 def add_classifier(options: argparse.Namespace) -> None:
     """Add a classifier, or replace the one of this name."""
-    name = check_name("classifier", options.name)
+    name = check_entry_name("classifier", options.name)
     entry, links = classifier_entry(options, name)
     addition = _addition("classifiers", name, entry, options)
     params = addition.params

@@ -39,13 +39,16 @@ BUILT_IN = "dxai/models/classifiers.py"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """Names that DVC takes in the name of a stage, and a file system in that of a folder."""
 
+NOT_QUOTED = re.compile(r"""[$`"\\\x00-\x1f\x7f-\x9f]""")
+"""Characters that double quotes do not protect in a shell, as in the commands of dvc.yaml."""
+
 SMALLEST = 8
 """The side of the smallest images that the discriminator takes, pixels."""
 
 S = TypeVar("S", bound=Settings)
 
 
-def check_name(where: str, name: str) -> str:
+def check_entry_name(where: str, name: str) -> str:
     """Return the name of an entry; raise a `ParamsError` unless DVC and file names can hold it."""
     if not NAME.fullmatch(name):
         raise ParamsError(
@@ -110,6 +113,20 @@ def split_table(source: str) -> tuple[str, str]:
         return source, ""
     folder, slash, table = source.rpartition("/")
     return folder or slash, table
+
+
+def _require_watchable(where: str, files: Iterable[str]) -> None:
+    """Raise a `ParamsError` unless DVC can watch the files and name them in a shell command."""
+    for file in files:
+        if "@" in file:
+            raise ParamsError(f"{where} names {file}; DVC allows no @ in it, so rename the file")
+        if odd := NOT_QUOTED.search(file):
+            raise ParamsError(
+                f"{where} names {file!r}; a shell would not read its {odd[0]!r} as it stands, so "
+                "rename the file"
+            )
+        if ".." in Path(file).parts:
+            raise ParamsError(f"{where} names {file}; make a link to it within the project")
 
 
 class ClassifierSpec(Settings):
@@ -214,11 +231,7 @@ class ClassifierSpec(Settings):
                 raise ParamsError(f"{name} is {values}; each must be there once")
         if self.outputs is not None and min(self.outputs) < 0:
             raise ParamsError(f"outputs is {self.outputs}; indices count from 0")
-        for file in self.files:
-            if "@" in file:
-                raise ParamsError(f"files names {file}; DVC allows no @ in it, so rename the file")
-            if ".." in Path(file).parts:
-                raise ParamsError(f"files names {file}; make a link to it within the project")
+        _require_watchable("files", self.files)
         if self.arch in FROM_FILE and self.weights is None:
             raise ParamsError(f"weights is empty; arch {self.arch} needs the file to load")
         if self.train and self.weights is not None:
@@ -537,9 +550,10 @@ class Params(Settings):
                 raise ParamsError(f"{name} is empty; name at least one")
         if not self.explained:
             raise ParamsError("classifiers is empty, and so is joint; name at least one")
+        _require_watchable("network_files", self.network_files)
         for where in ("datasets", "classifiers", "joint"):
             for name in getattr(self, where):
-                check_name(where, name)
+                check_entry_name(where, name)
         stages: dict[str, tuple[str, str]] = {}
         for pair in product(self.datasets, self.explained):
             other = stages.setdefault("-".join(pair), pair)

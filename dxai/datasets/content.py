@@ -56,6 +56,6 @@ def describe(data: bytes) -> str:
     return f"{kind} that begins with {word!r}"
 
 
-def reason(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Put the message of a library's error on one line; its type, if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

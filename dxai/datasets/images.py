@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from dxai.datasets.base import DataError
-from dxai.datasets.content import describe, reason
+from dxai.datasets.content import describe, one_line
 
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -77,7 +77,7 @@ def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: unreadable image ({reason(error)})") from error
+        raise DataError(f"{path}: unreadable image ({one_line(error)})") from error
     return square(open_image(data, path, channels), image_size)
 
 
@@ -166,7 +166,7 @@ def _what(error: Exception, data: bytes) -> str:
     """Say what is wrong with the content of an image file."""
     if isinstance(error, UnidentifiedImageError):
         return f"it is {describe(data)}"
-    return reason(error)
+    return one_line(error)
 
 
 def _check_size(width: int, height: int, size: int) -> None:

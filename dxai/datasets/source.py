@@ -87,7 +87,7 @@ def open_source(text: str) -> Source:
     return RemoteSource(found)
 
 
-def check_name(name: str, where: str) -> str:
+def check_plain_path(name: str, where: str) -> str:
     """Return `name` if it is a plain path below its folder, else raise `DataError`.
 
     Absolute paths, `..`, backslashes, control characters and invalid UTF-8 are refused.
@@ -153,7 +153,7 @@ class LocalSource(Source):
             if entry.name.startswith(".")
         ]
         for entry in shown:
-            name = check_name(f"{folder}/{entry.name}" if folder else entry.name, self.name)
+            name = check_plain_path(f"{folder}/{entry.name}" if folder else entry.name, self.name)
             # Path.resolve raises a RuntimeError for a link to itself
             target = Path(os.path.realpath(entry.path)) if entry.is_symlink() else None
             if target is not None and not target.is_relative_to(home):
@@ -195,7 +195,7 @@ class RemoteSource(Source):
                 continue
             if info["size"] is None:
                 raise DataError(f"{self.name}/{name}: its server does not say how large it is")
-            found.append(File(check_name(name, self.name), int(info["size"]), _version(info)))
+            found.append(File(check_plain_path(name, self.name), int(info["size"]), _version(info)))
         if not found:
             raise DataError(f"{self.name}: no such bucket or prefix, or no files in it")
         return sorted(found, key=lambda file: file.name)

@@ -18,7 +18,7 @@ from dxai.models.blocks import default_format
 from dxai.models.discriminator import Discriminator
 from dxai.models.programs import Exported, Program, ProgramError, Scripted
 from dxai.models.user_code import import_network
-from dxai.models.weights import existing, load_weights, reason
+from dxai.models.weights import existing, first_sentence, load_weights
 
 
 class BasicBlock(nn.Module):
@@ -201,4 +201,4 @@ def _program(spec: ClassifierSpec, program: Tensor | None) -> nn.Module:
     except ProgramError as error:
         raise ValueError(f"{spec.weights}: not usable as {what}: {error}") from None
     except Exception as error:  # torch raises many types for foreign files
-        raise ValueError(f"{spec.weights}: not {what}: {reason(error)}") from None
+        raise ValueError(f"{spec.weights}: not {what}: {first_sentence(error)}") from None

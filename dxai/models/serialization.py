@@ -19,7 +19,7 @@ from dxai.config.schema import ClassifierSpec
 from dxai.models.classifiers import FILES, build_classifier
 from dxai.models.decomposer import Decomposer
 from dxai.models.user_code import is_named
-from dxai.models.weights import reason
+from dxai.models.weights import first_sentence
 from dxai.paths import MODEL, SNAPSHOTS
 from dxai.utils.files import atomic
 
@@ -185,7 +185,7 @@ def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for foreign files
-        raise ModelError(f"{path}: not a model file: {reason(error)}") from None
+        raise ModelError(f"{path}: not a model file: {first_sentence(error)}") from None
     found = content.get("kind") if isinstance(content, dict) else None
     if found != kind:
         raise ModelError(f"{path}: holds {found or 'something else'}, not a {kind}")

@@ -76,12 +76,12 @@ def read_tensors(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for foreign files
         raise ValueError(
-            f"{path}: not a weights file that loads safely ({reason(error)}); save only the "
-            "weights: torch.save(network.state_dict(), file)"
+            f"{path}: not a weights file that loads safely ({first_sentence(error)}); save only "
+            "the weights: torch.save(network.state_dict(), file)"
         ) from None
 
 
-def reason(error: Exception) -> str:
+def first_sentence(error: Exception) -> str:
     """Return the first sentence of an error; torch's go on with advice that is not safe."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].partition(". ")[0]

@@ -70,7 +70,7 @@ def main(dataset: str, classifier: str, role: str) -> None:
         raise ValueError(f"classifiers.{classifier}: {error}") from None
     began = time.monotonic()
     history: list[dict[str, Any]] = []
-    files = {"files": found} if (found := hashes(classifier)) else {}
+    files = {"files": found} if (found := hashes(classifier, own.files)) else {}
     with contextlib.ExitStack() as stack:
         if spec.trained_here:
             decisive = [built | files, settings, seed]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dxai.datasets.base import DataError, File
 from dxai.datasets.layouts.class_folders import Files
 from dxai.datasets.layouts.spelling import class_name, listed
-from dxai.datasets.source import check_name
+from dxai.datasets.source import check_plain_path
 
 COLUMNS = ("path", "label", "split")
 SEPARATORS = ",;\t|"
@@ -59,7 +59,7 @@ def read_table(files: Files, table: str) -> Iterator[Row]:
         for column in COLUMNS:
             if not cells[column]:
                 raise DataError(f"{at}: no {column}")
-        path = check_name(cells["path"].replace("\\", "/").removeprefix("./"), at)
+        path = check_plain_path(cells["path"].replace("\\", "/").removeprefix("./"), at)
         name = by_form.get(unicodedata.normalize("NFC", path))
         if name is None:
             alike = [other for other in files.all if other.lower() == path.lower()]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxai.datasets.content import describe, reason
+from dxai.datasets.content import describe, one_line
 
 
 def image(kind: str) -> bytes:
@@ -77,5 +77,5 @@ def test_kinds(data: bytes, kind: str) -> None:
 
 
 def test_reason_is_one_line() -> None:
-    assert reason(ValueError("a\n  b")) == "a b"
-    assert reason(MemoryError()) == "MemoryError"
+    assert one_line(ValueError("a\n  b")) == "a b"
+    assert one_line(MemoryError()) == "MemoryError"

@@ -20,7 +20,7 @@ from dxai.datasets.base import DataError, File, Sample
 from dxai.datasets.images import EXTENSIONS
 from dxai.datasets.leftovers import find_all
 from dxai.datasets.registry import LAYOUTS
-from dxai.datasets.source import Source, check_name, is_hidden, suffix
+from dxai.datasets.source import Source, check_plain_path, is_hidden, suffix
 from tests.unit.datasets.damage import damage, images, rename
 from tests.unit.datasets.releases import RELEASES
 from tests.unit.datasets.test_releases import rows
@@ -40,7 +40,7 @@ class MemorySource(Source):
 
     def files(self) -> list[File]:
         return [
-            File(check_name(name, self.name), len(data), "")
+            File(check_plain_path(name, self.name), len(data), "")
             for name, data in sorted(self.content.items())
             if not is_hidden(name)
         ]

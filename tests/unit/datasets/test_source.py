@@ -22,7 +22,7 @@ from dxai.datasets.samples import shapes
 from dxai.datasets.source import (
     LocalSource,
     RemoteSource,
-    check_name,
+    check_plain_path,
     expand,
     is_hidden,
     open_source,
@@ -262,7 +262,7 @@ def is_plain(name: str) -> bool:
 @example("a/b:c")
 def test_names_that_are_taken_are_plain_paths(name: str) -> None:
     try:
-        taken = check_name(name, "here") == name
+        taken = check_plain_path(name, "here") == name
     except DataError as caught:
         assert str(caught).startswith("here: ")
         assert len(str(caught).splitlines()) == 1
@@ -272,7 +272,7 @@ def test_names_that_are_taken_are_plain_paths(name: str) -> None:
 
 @given(st.lists(st.text("a.", min_size=1, max_size=3), min_size=1, max_size=4))
 def test_hidden_is_a_name_after_a_dot(parts: list[str]) -> None:
-    """`.` and `..` are not names of files; `check_name` refuses them."""
+    """`.` and `..` are not names of files; `check_plain_path` refuses them."""
     assert is_hidden("/".join(parts)) == any(
         (p[0] == "." and p.strip(".")) or p == "..." for p in parts
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -58,21 +59,58 @@ def test_a_file_that_is_not_listed_is_named(project: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "said"),
-    [("a@b.pt", "DVC allows no @ in it"), ("../w.pt", "make a link to it within the project")],
+    [
+        ("a@b.pt", "DVC allows no @ in it"),
+        ("../w.pt", "make a link to it within the project"),
+        (
+            "a$(touch x).pt",
+            r"classifiers\.mine.* names 'a\$\(touch x\)\.pt'; a shell would not read",
+        ),
+        ("a`touch x`.pt", "its '`'"),
+        ('a"; touch x; ".pt', "its '\"'"),
+        ("a\\.pt", r"its '\\\\'"),
+        ("a\nb.pt", r"names 'a\\nb\.pt'.* its '\\n'"),
+    ],
+    ids=ascii,
 )
 def test_a_file_that_cannot_be_watched_is_refused(project: Path, file: str, said: str) -> None:
     with pytest.raises(ParamsError, match=said):
-        select_profile("params.yaml", overrides={"classifiers.mine.weights": file})
+        select_profile("params.yaml", overrides={"classifiers.mine.weights": json.dumps(file)})
+
+
+def test_the_list_that_dvc_reads_is_checked_by_itself(project: Path) -> None:
+    values = yaml.safe_load((project / "params.yaml").read_text())
+    values["network_files"].append("a$(touch x).pt")
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ParamsError, match=r"network_files names 'a\$\(touch x\)\.pt'"):
+        load_params()
 
 
 def test_hashes_are_those_of_the_classifiers_own_files(project: Path) -> None:
     for name in ("mine", "simple"):
         for file in FILES:
             network.main(name, file)
-    assert network.hashes("simple") == {}
-    found = network.hashes("mine")
+    classifiers = load_params().classifiers
+    assert network.hashes("simple", classifiers["simple"].files) == {}
+    found = network.hashes("mine", classifiers["mine"].files)
     assert list(found) == ["my_package/nets.py", "weights/my best=1.pt"]
     assert found["weights/my best=1.pt"].startswith("6b86b273ff34")  # SHA-256 of "1"
+
+
+def test_what_was_written_about_files_of_before_goes(project: Path) -> None:
+    """As in a fresh clone: `classifier` depends on the whole folder."""
+    for file in FILES:
+        network.main("mine", file)
+    (project / "weights/new.pt").write_text("2")
+    select_profile("params.yaml", overrides={"classifiers.mine.weights": "weights/new.pt"})
+    files = load_params().classifiers["mine"].files
+    assert list(network.hashes("mine", files)) == ["my_package/nets.py"]  # without the old weights
+    network.main("mine", "weights/new.pt")
+    folder = project / "artifacts/networks/mine"
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert found == ["dxai/models/classifiers.py.json", "my_package.json", "weights/new.pt.json"]
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["network"]
+    assert "network_files" in stage["params"]  # so that it reruns when a file is no longer listed
 
 
 @pytest.mark.slow
