@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ SECONDS = {
 def group_of(path: Path) -> str:
     """Return the name of what a file of tests shares with others, or the file's."""
     return SHARED.get(path.name, path.name)
+
+
+@pytest.fixture(autouse=True)
+def _import_path() -> Iterator[None]:
+    """Leave no folder of a test on Python's path, where a user's network puts it."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,8 +52,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         dest="modules",
-        help="import this module or package for a classifier of your own; may be repeated "
-        "(those of params.yaml are known)",
+        help="trust this module or package with a network of your own, or package.module:name with "
+        "a function; may be repeated (those of params.yaml are known)",
     )
     return parser
 

@@ -66,13 +66,13 @@ class DXAI(Explainer):
 
     @classmethod
     def load(
-        cls, path: Path | str, seed: int = 0, latents: int = 1, modules: Iterable[str] = ()
+        cls, path: Path | str, seed: int = 0, latents: int = 1, modules: str | Iterable[str] = ()
     ) -> DXAI:
         """Load a folder or model.pt.
 
-        Only built-in classifiers are built unless `modules` names the user's module, package or
-        import path of the classifier in the file. Raises `ModelError` if it is something else, or
-        if the file is missing or no decomposition.
+        Only built-in classifiers are built unless `modules`, a name or several, names the user's
+        module, package or import path of the classifier in the file; see `load_classifier`. Raises
+        `ModelError` if it is something else, or if the file is missing or no decomposition.
         """
         decomposer, info, classifier, _ = load_decomposer(path, modules)
         return cls(decomposer, info, classifier, seed, latents)

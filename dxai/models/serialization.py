@@ -6,6 +6,7 @@ They hold only tensors and plain values and are read with `weights_only=True`.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from torch import nn
 from dxai.config.schema import ClassifierSpec
 from dxai.models.classifiers import FILES, build_classifier
 from dxai.models.decomposer import Decomposer
-from dxai.models.user_code import is_named
+from dxai.models.user_code import import_network, is_named
 from dxai.models.weights import first_sentence
 from dxai.paths import MODEL, SNAPSHOTS
 from dxai.utils.files import atomic
@@ -60,7 +61,7 @@ def save_classifier(path: Path | str, network: nn.Module, info: dict[str, Any]) 
 
 
 def load_classifier(
-    path: Path | str | IO[bytes], modules: Iterable[str] = ()
+    path: Path | str | IO[bytes], modules: str | Iterable[str] = ()
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Read a classifier, frozen and in eval mode, and its info.
 
@@ -68,16 +69,19 @@ def load_classifier(
     ----------
     path : path or open file
         A model file, or its folder.
-    modules : iterable of str
-        Modules, packages or import paths of the user that may be imported for it. A file alone
-        decides nothing: without them only built-in architectures are built.
+    modules : str or iterable of str
+        Modules, packages or import paths of the user that may be imported for it. Naming means
+        trusting. A module or package covers its networks, subclasses of nn.Module; a function,
+        which is called with arguments from the file, is called only if its import path
+        `package.module:name` is named. A file alone decides nothing: without names only built-in
+        architectures are built.
 
     Raises
     ------
     ModelError
         If the file is not a classifier, its weights do not fit, or it needs another module.
     """
-    return _classifier(_load(path, "classifier"), path, tuple(modules))
+    return _classifier(_load(path, "classifier"), path, modules)
 
 
 def save_decomposer(
@@ -113,24 +117,25 @@ def save_decomposer(
 
 
 def load_decomposer(
-    path: Path | str, modules: Iterable[str] = ()
+    path: Path | str, modules: str | Iterable[str] = ()
 ) -> tuple[Decomposer, dict[str, Any], nn.Module, dict[str, Any]]:
     """Read a decomposition, its info, the classifier it explains, and the classifier's info.
 
     `modules` and the errors are those of `load_classifier`.
     """
     content = _load(path, "decomposition")
+    info, state, explained = _parts(content, path, "info", "state", "classifier")
     try:
-        decomposer = Decomposer(**content["info"]["settings"])
-        decomposer.load_state_dict(content["state"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        decomposer = Decomposer(**info["settings"])
+        decomposer.load_state_dict(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: written for other settings: {_mismatch(error)}") from None
-    classifier, classifier_info = _classifier(content["classifier"], path, tuple(modules))
-    return freeze(decomposer), content["info"], classifier, classifier_info
+    classifier, classifier_info = _classifier(explained, path, modules)
+    return freeze(decomposer), info, classifier, classifier_info
 
 
 def load_snapshots(
-    folder: Path | str, modules: Iterable[str] = ()
+    folder: Path | str, modules: str | Iterable[str] = ()
 ) -> Iterator[tuple[int, Decomposer]]:
     """Yield the step and the network of each snapshot of a training run, the final one last.
 
@@ -138,7 +143,8 @@ def load_snapshots(
     `ModelError`.
     """
     folder = Path(folder)
-    earlier = _load(folder / SNAPSHOTS, "snapshots")["steps"]
+    content = _load(folder / SNAPSHOTS, "snapshots")
+    (earlier,) = _parts(content, folder / SNAPSHOTS, "steps")
     decomposer, info, _, _ = load_decomposer(folder, modules)
     last = copy.deepcopy(decomposer.state_dict())
     for step, state in [*sorted(earlier.items()), (info["training"]["steps"], last)]:
@@ -192,18 +198,39 @@ def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
     return content
 
 
+def _parts(
+    content: dict[str, Any], path: Path | str | IO[bytes], *names: str
+) -> list[dict[str, Any]]:
+    """Return the dictionaries in a file, which may be anybody's."""
+    if lacking := [name for name in names if not isinstance(content.get(name), dict)]:
+        raise ModelError(f"{path}: not a model file of dxai: it lacks {', '.join(lacking)}")
+    return [content[name] for name in names]
+
+
+def _check_named(arch: str, modules: str | Iterable[str], path: Path | str | IO[bytes]) -> None:
+    """Raise `ModelError` unless the user trusts the code `arch` of a file."""
+    modules = [modules] if isinstance(modules, str) else list(modules)
+    if not is_named(arch, modules):
+        reason = "which dxai does not import unasked; if you trust it"
+    elif arch not in modules and not inspect.isclass(import_network(arch, ())):
+        reason = "a function, which the name of its module or package does not cover; if you trust "
+        reason += "it with the arguments in the file"
+    else:
+        return
+    raise ModelError(
+        f"{path}: its classifier is the code {arch}, {reason}, name it: `--module {arch}`, or "
+        f"modules=[{arch!r}]"
+    )
+
+
 def _classifier(
-    content: dict[str, Any], path: Path | str | IO[bytes], modules: Iterable[str]
+    content: dict[str, Any], path: Path | str | IO[bytes], modules: str | Iterable[str]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    info, state = content["info"], content["state"]
+    info, state = _parts(content, path, "info", "state")
     try:
         arch, shape = info["arch"], (info["channels"], info["class_names"], info["image_size"])
-        if ":" in arch and not is_named(arch, modules):
-            module = arch.partition(":")[0]
-            raise ModelError(
-                f"{path}: its classifier is the code {arch}, which dxai does not import unasked; "
-                f"if you trust it, name it: `--module {module}`, or modules=[{module!r}]"
-            )
+        if ":" in arch:
+            _check_named(arch, modules, path)
         spec = ClassifierSpec(
             arch=arch,
             options=info["options"],
@@ -218,8 +245,8 @@ def _classifier(
         network.load_state_dict(state)
     except ModelError:
         raise
-    except (KeyError, RuntimeError, StopIteration, TypeError) as error:
+    except (AttributeError, KeyError, RuntimeError, StopIteration, TypeError) as error:
         raise ModelError(f"{path}: written for other settings: {_mismatch(error)}") from None
-    except ValueError as error:
-        raise ModelError(f"{path}: {error}") from None
+    except ValueError as error:  # that of ClassifierSpec has several lines
+        raise ModelError(f"{path}: {' '.join(str(error).split())}") from None
     return freeze(network), info

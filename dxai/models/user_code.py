@@ -21,7 +21,8 @@ def is_named(arch: str, modules: Iterable[str]) -> bool:
 def import_network(path: str, built_in: Iterable[str]) -> Callable[..., nn.Module]:
     """Import `package.module:name`, a class of networks or a function that returns one.
 
-    Modules are looked for in the working folder first, and then where Python looks. Raises
+    Modules are looked for in the working folder first, and then where Python looks. Afterwards
+    the working folder comes last there, for what the network imports when it runs. Raises
     `ValueError`, in one line, if there is none, it fails, or it is anything else: neither a
     subclass of nn.Module nor a function that the module itself defines.
     """
@@ -47,6 +48,8 @@ def import_network(path: str, built_in: Iterable[str]) -> Callable[..., nn.Modul
         raise ValueError(f"classifier {path}: {reason}") from None
     finally:
         sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)
     if not hasattr(module, name):
         valid = ", ".join(n for n, v in vars(module).items() if _makes_networks(v, module_name))
         raise ValueError(f"classifier {path}: the module has no {name}; it has {valid or 'none'}")

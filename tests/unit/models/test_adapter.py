@@ -269,7 +269,7 @@ def test_a_network_is_asked_as_it_expects_and_kept_in_a_model_file(
     save_classifier(tmp_path / "model.pt", network, info | adapter_info(spec))
     with pytest.raises(ModelError, match=r"own_nets:\w+, which dxai does not import unasked"):
         load_classifier(tmp_path)
-    read, _ = load_classifier(tmp_path, modules=["own_nets"])
+    read, _ = load_classifier(tmp_path, modules=[spec.arch])
     for copied in (read, copy.deepcopy(network).requires_grad_(False)):
         torch.testing.assert_close(copied(x), network(x))
         inputs = x.clone().requires_grad_()

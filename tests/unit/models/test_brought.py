@@ -74,7 +74,7 @@ def test_what_is_brought_gives_the_logits_that_it_gives_by_hand(
     info = {"arch": spec.arch, "options": spec.options, "channels": 3, "image_size": SIZE}
     info |= {"class_names": classes, "network_range": list(spec.expected_range)}
     save_classifier(tmp_path / "model.pt", network, info | adapter_info(spec))
-    loaded, _ = load_classifier(tmp_path / "model.pt", modules=["my_package"])
+    loaded, _ = load_classifier(tmp_path / "model.pt", modules=spec.arch)
     torch.testing.assert_close(loaded(images), logits)
     twin = twin_of(spec)
     if twin is not None:

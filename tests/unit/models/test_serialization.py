@@ -18,6 +18,7 @@ from dxai.models.serialization import (
     ModelError,
     freeze,
     load_classifier,
+    load_decomposer,
     load_snapshots,
     save_decomposer,
     write_tensors,
@@ -73,6 +74,41 @@ def test_a_missing_file_and_one_of_another_kind_are_named(folder: Path) -> None:
     with pytest.raises(
         ModelError, match=r"snapshots\.pt: holds a? ?decomposition, not a snapshots"
     ):
+        list(load_snapshots(folder))
+
+
+PROGRAM = {"arch": "torch.export", "options": {}, "channels": 1, "class_names": ["a", "b"]}
+PROGRAM |= {"image_size": 8}
+FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
+    "empty": ({}, "it lacks info, state"),
+    "no state": ({"info": PROGRAM, "state": None}, "it lacks state"),
+    "empty state": ({"info": PROGRAM, "state": {}}, "written for other settings"),
+    "keys": ({"info": PROGRAM, "state": {3: torch.ones(2)}}, "written for other settings"),
+    "no program": ({"info": PROGRAM, "state": {"program": 3}}, "not a torch.export file"),
+    "no arch": ({"info": {}, "state": {}}, "written for other settings: 'arch'"),
+    "arch": ({"info": PROGRAM | {"arch": 3}, "state": {}}, "written for other settings"),
+    "entry": ({"info": PROGRAM | {"options": 3}, "state": {}}, "options"),
+    "adapter": ({"info": PROGRAM | {"adapter": {"size": "x"}}, "state": {}}, "size"),
+    "other adapter": ({"info": PROGRAM | {"adapter": 3}, "state": {}}, "written for other"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_foreign_file_is_an_error_of_a_line(folder: Path, tmp_path: Path, case: str) -> None:
+    content, said = FOREIGN[case]
+    path = tmp_path / "foreign.pt"
+    write_tensors(path, {"kind": "classifier", **content})
+    with pytest.raises(ModelError, match=rf"^{path}: .*{said}") as error:
+        load_classifier(path)
+    assert "\n" not in str(error.value)
+    whole = torch.load(folder / "model.pt", weights_only=True)
+    for changed in (content, whole | {"classifier": content}):
+        write_tensors(path, {**changed, "kind": "decomposition"})
+        with pytest.raises(ModelError, match=rf"^{path}: ") as error:
+            load_decomposer(path)
+        assert "\n" not in str(error.value)
+    write_tensors(folder / SNAPSHOTS, {"kind": "snapshots", **content})
+    with pytest.raises(ModelError, match="it lacks steps"):
         list(load_snapshots(folder))
 
 

@@ -35,6 +35,20 @@ def fails():
     raise KeyError("depth")
 def other():
     return 3
+def touch(path):
+    Path(path).touch()
+    return Path(path)
+"""
+
+LAZY = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        import sibling_nets
+    def forward(self, x):
+        from sibling_nets import doubled
+        return doubled(x)
 """
 
 
@@ -55,11 +69,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             del sys.modules[name]
 
 
-def test_a_module_is_found_in_the_working_folder_only_for_its_import(folder: Path) -> None:
+def test_the_working_folder_comes_first_for_the_import_and_last_afterwards(folder: Path) -> None:
     before = list(sys.path)
+    with pytest.raises(ValueError, match="no module"):
+        import_network("nets_of_mine.large:Net", [])
+    assert sys.path == before
     for name in ("Net", "make", "Linear"):
         assert callable(import_network(f"nets_of_mine.small:{name}", []))
-    assert sys.path == before
+    assert sys.path == [*before, str(folder)]
+
+
+def test_a_network_may_import_a_sibling_when_it_is_made_or_runs(folder: Path) -> None:
+    (folder / "lazy_nets.py").write_text(LAZY)
+    (folder / "sibling_nets.py").write_text("def doubled(x):\n    return 2 * x\n")
+    network = build_network("lazy_nets:Net", 3, 3, 16)
+    sys.modules.pop("sibling_nets")
+    assert network(torch.ones(1)) == 2
 
 
 @pytest.mark.parametrize(
@@ -67,7 +92,7 @@ def test_a_module_is_found_in_the_working_folder_only_for_its_import(folder: Pat
     [
         (
             "nets_of_mine.small:Nope",
-            "the module has no Nope; it has Linear, Net, make, fails, other",
+            "the module has no Nope; it has Linear, Net, make, fails, other, touch",
         ),
         ("nets_of_mine.small:getoutput", "getoutput is neither a subclass of .* nor a function"),
         ("nets_of_mine.small:Path", "Path is neither"),
@@ -151,12 +176,27 @@ def test_a_hostile_model_file_runs_nothing(
 def test_a_model_of_a_named_module_is_loaded(folder: Path) -> None:
     path = saved(folder, "nets_of_mine.small:make", {})
     images = torch.rand(2, 3, 16, 16) * 2 - 1
-    found = [
-        DXAI.load(path, modules=[name]).classifier(images)
-        for name in ("nets_of_mine", "nets_of_mine.small", "nets_of_mine.small:make")
-    ]
-    torch.testing.assert_close(found[0], found[1])
-    torch.testing.assert_close(found[0], found[2])
+    expected = DXAI.load(path, modules=["nets_of_mine.small:make"]).classifier(images)
+    path = saved(folder, "nets_of_mine.small:Net", {})
+    for name in ("nets_of_mine", "nets_of_mine.small", "nets_of_mine.small:Net"):
+        for modules in (name, [name], iter([name])):
+            assert DXAI.load(path, modules=modules).classifier(images).shape == expected.shape
+        load_classifier(folder / "c", modules=name)
+
+
+@pytest.mark.parametrize("modules", [["nets_of_mine"], "nets_of_mine.small", ["nets_of_mine.smal"]])
+def test_a_function_is_called_only_if_its_import_path_is_named(
+    folder: Path, modules: str | list[str]
+) -> None:
+    path = saved(folder, "nets_of_mine.small:touch", {"path": "MARK"})
+    for load, file in ((DXAI.load, path), (load_classifier, folder / "c")):
+        with pytest.raises(ModelError) as error:
+            load(file, modules=modules)
+        assert "name it: `--module nets_of_mine.small:touch`, or modules=['nets" in str(error.value)
+    assert not (folder / "MARK").exists()
+    with pytest.raises(ModelError, match="returns PosixPath, not a torch"):
+        load_classifier(folder / "c", modules="nets_of_mine.small:touch")
+    assert (folder / "MARK").exists()
 
 
 def explained(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -174,7 +214,7 @@ def test_the_command_imports_what_is_named_on_it_or_in_params_yaml(folder: Path)
     assert done.returncode == 1
     assert "which dxai does not import unasked" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "`--module nets_of_mine.small`" in done.stderr
+    assert "`--module nets_of_mine.small:Net`" in done.stderr
     done = explained(folder, "--module", "nets_of_mine")
     assert (done.returncode, done.stderr) == (0, "")
     mine = {"arch": "nets_of_mine.small:Net", "files": ["nets_of_mine"]}

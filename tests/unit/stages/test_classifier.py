@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dxai.config.params_file import format_params
+from dxai.config.params_file import format_params, load_params
 from dxai.config.profiles import load_profile
 from dxai.models.serialization import load_classifier
 from dxai.paths import HERE, METRICS, MODEL
@@ -121,7 +121,7 @@ def run(role: str = "explained", **entry: Any) -> dict[str, Any]:
 def saved(role: str = "explained") -> dict[str, torch.Tensor]:
     """Return the state dict of what the stage wrote."""
     folder = HERE.classifier("textures", "mine", role)
-    return load_classifier(folder, ["users_nets"])[0].state_dict()
+    return load_classifier(folder, load_params().modules)[0].state_dict()
 
 
 def made(arch: str, *arguments: Any) -> dict[str, torch.Tensor]:
