@@ -16,7 +16,7 @@ from dxai.config.params_file import parse_yaml
 from dxai.config.profiles import Addition, add_entry, catalogue_entry, is_in_catalogue
 from dxai.config.schema import ClassifierSpec, Params, check_entry_name, split_table
 from dxai.config.settings import choose, parse
-from dxai.datasets.base import SPLITS, Listing
+from dxai.datasets.base import SPLITS, DataError, Listing
 from dxai.datasets.first_images import first_images
 from dxai.datasets.leftovers import find_all
 from dxai.datasets.prepare import raw_images
@@ -44,22 +44,29 @@ def add_dataset(options: argparse.Namespace) -> None:
         raise ValueError(f"source {SAMPLE}: choose what is drawn with --layout")
     else:
         fitting = [OWN] if table else recognise(open_source(given))
-    layout = LAYOUTS[fitting[0]]
-    entry = {"layout": fitting[0], "source": source, **catalogue_entry(fitting[0])}
-    if options.channels is not None:
-        entry["channels"] = options.channels
-    values = _values(options.options) | ({"table": table} if table else {})
-    entry["options"] = parse(layout.options, values, "options").model_dump()
-    addition = _addition("datasets", name, entry, options)
+    refused: dict[str, DataError] = {}
+    for chosen in fitting:
+        try:
+            addition, listing = _listed(chosen, name, given, source, table, options)
+        except DataError as error:
+            refused[chosen] = error
+        else:
+            break
+    else:
+        hint = "".join(
+            f"; it fits the layout {other}, too (--layout {other})" for other in fitting[1:]
+        )
+        raise DataError(f"{refused[fitting[0]]}{hint}")
     params = addition.params
-    dataset = params.dataset(name).replace(source=given)
-    with raw_images(name, dataset, layout, HERE.unfinished_data) as opened:
-        listing = find_all(layout, opened, dataset, params.prepare)
+    channels = params.dataset(name).channels
     with linked(links):
         addition.write(HERE.params)
-    print(f"dataset {name}: {given}, layout {fitting[0]}, {dataset.channels} channel(s)")
-    for other in fitting[1:]:
-        print(f"it fits the layout {other}, too (--layout {other})")
+    print(f"dataset {name}: {given}, layout {chosen}, {channels} channel(s)")
+    for other in fitting:
+        if other in refused:
+            print(f"it looks like the layout {other}, which refuses it: {refused[other]}")
+        elif other != chosen:
+            print(f"it fits the layout {other}, too (--layout {other})")
     _print_listing(listing)
     _print_changes(addition, links)
     own = [k for k, spec in params.explained.items() if spec.weights or ":" in spec.arch]
@@ -68,6 +75,27 @@ def add_dataset(options: argparse.Namespace) -> None:
     else:
         print("next: dxai add classifier NAME package.module:Net --weights FILE --classes ..")
         print(f"  or: dvc repro decompose, which trains {', '.join(params.explained)} here")
+
+
+def _listed(
+    layout_name: str,
+    name: str,
+    given: str,
+    source: str,
+    table: str,
+    options: argparse.Namespace,
+) -> tuple[Addition, Listing]:
+    """Return the entry of a dataset in a layout, and its images; raise DataError if it is unfit."""
+    layout = LAYOUTS[layout_name]
+    entry = {"layout": layout_name, "source": source, **catalogue_entry(layout_name)}
+    if options.channels is not None:
+        entry["channels"] = options.channels
+    values = _values(options.options) | ({"table": table} if table else {})
+    entry["options"] = parse(layout.options, values, "options").model_dump()
+    addition = _addition("datasets", name, entry, options)
+    dataset = addition.params.dataset(name).replace(source=given)
+    with raw_images(name, dataset, layout, HERE.unfinished_data) as opened:
+        return addition, find_all(layout, opened, dataset, addition.params.prepare)
 
 
 def _source(text: str, name: str) -> tuple[str, str, str, dict[Path, Path]]:

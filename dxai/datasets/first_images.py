@@ -21,6 +21,8 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.datasets.source import Source
 from dxai.types import to_unit_range
 
+USED = ("validation", "train")
+"""Splits that are read, in this order; test images decide nothing."""
 PER_CLASS, IN_ALL = 16, 256
 """Images of a class; fewer if there are many classes, but at least two."""
 MOST_UNITS = 200
@@ -30,7 +32,9 @@ MOST_UNITS = 200
 def first_images(
     name: str, params: Params, prepared: Path, work: Path, per_class: int = 0
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Return a few test images of each class of a dataset, before or after its stage `prepare`.
+    """Return a few images of each class of a dataset, before or after its stage `prepare`.
+
+    They are validation images, then training images where those are too few.
 
     Parameters
     ----------
@@ -62,14 +66,8 @@ def first_images(
     with raw_images(name, dataset, layout, work) as source:
         listing = find_all(layout, source, dataset, params.prepare)
         per_class = per_class or max(2, min(PER_CLASS, IN_ALL // len(listing.class_names)))
-        if (data := _prepared(prepared, params, name, listing)) is not None:
-            chosen = [
-                i
-                for label in range(len(data.class_names))
-                for i in np.flatnonzero(data.labels == label)[:per_class]
-            ]
-            batch = data.batch(chosen)
-            return batch.images, batch.labels, data.class_names
+        if (splits := _prepared(prepared, params, name, listing)) is not None:
+            return *_chosen(splits, per_class), splits[0].class_names
         samples = list(_samples(listing, source, per_class))
     if not samples:
         raise DataError(f"dataset {name}: no image of any class")
@@ -80,11 +78,28 @@ def first_images(
     return to_unit_range(torch.from_numpy(np.ascontiguousarray(pixels))), labels, names
 
 
-def _prepared(folder: Path, params: Params, name: str, listing: Listing) -> ShardedDataset | None:
-    """Open the prepared test images, if they were made with these settings."""
+def _chosen(splits: list[ShardedDataset], per_class: int) -> tuple[Tensor, Tensor]:
+    """Read the first images of each class, of the first split that has them."""
+    left = dict.fromkeys(range(len(splits[0].class_names)), per_class)
+    parts = []
+    for data in splits:
+        indices = []
+        for label in left:
+            found = np.flatnonzero(data.labels == label)[: left[label]]
+            left[label] -= len(found)
+            indices += found.tolist()
+        if indices:
+            parts.append(data.batch(indices))
+    return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+
+
+def _prepared(
+    folder: Path, params: Params, name: str, listing: Listing
+) -> list[ShardedDataset] | None:
+    """Open the prepared images of the splits in use, if they were made with these settings."""
     dataset = params.dataset(name)
     try:
-        data = ShardedDataset(folder, "test")
+        splits = [ShardedDataset(folder, split) for split in USED]
     except DataError:
         return None
     wanted = {
@@ -94,15 +109,17 @@ def _prepared(folder: Path, params: Params, name: str, listing: Listing) -> Shar
         "options": listing.options,
         "class_names": list(listing.class_names),
     }
-    return data if all(data.manifest.get(key) == value for key, value in wanted.items()) else None
+    manifest = splits[0].manifest
+    return splits if all(manifest.get(key) == value for key, value in wanted.items()) else None
 
 
 def _samples(listing: Listing, source: Source | None, per_class: int) -> Iterator[Sample]:
-    """Read units of the test split, each class in turn, until every class has enough samples."""
+    """Read units of the splits in use, each class in turn, until every class has enough samples."""
     by_label: dict[str, list[Unit]] = defaultdict(list)
-    for unit in listing.units:
-        if unit.split in ("test", ""):
-            by_label[unit.label].append(unit)
+    for split in (*USED, ""):
+        for unit in listing.units:
+            if unit.split == split:
+                by_label[unit.label].append(unit)
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_label.values()))
     left = dict.fromkeys(listing.class_names, per_class)
     load = source.load if source is not None else _nothing_to_load
@@ -110,7 +127,7 @@ def _samples(listing: Listing, source: Source | None, per_class: int) -> Iterato
         if unit.label and not left[unit.label]:
             continue
         for sample in listing.read(unit, load):
-            if isinstance(sample, Sample) and left[sample.label]:
+            if isinstance(sample, Sample) and sample.split in USED and left[sample.label]:
                 left[sample.label] -= 1
                 yield sample
         if not any(left.values()):

@@ -138,6 +138,19 @@ def test_a_layout_of_a_release_goes_before_folder_and_says_so(project: Path, add
     assert load_params().datasets["animals"].layout == "folder"
 
 
+def test_folder_is_taken_where_a_release_refuses(project: Path, add: Add, refuse: Refuse) -> None:
+    animals = project.parent / "animals"
+    draw(animals, {"train": 12, "val": 3, "test": 3}, ("cat", "dog", "wild"))
+    said = add("dataset", "animals", "../animals")
+    assert load_params().datasets["animals"].layout == "folder"
+    assert "it looks like the layout afhq, which refuses it: " in said and "take one" in said
+    assert "take one" in refuse("dataset", "animals", "../animals", "--layout", "afhq")
+    shutil.rmtree(animals / "test" / "cat")
+    shutil.rmtree(animals / "val" / "cat")
+    said = refuse("dataset", "animals", "../animals")
+    assert "it fits the layout folder, too (--layout folder)" in said
+
+
 def test_a_sample_takes_its_layouts_channels_and_overrides(
     add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +343,7 @@ RANGE = ("--value-range", "0", "1")
 def test_a_network_is_tried_linked_tracked_and_run(networks: Path, add: Add) -> None:
     said = add("classifier", "mine", f"{networks.name}.nets:Net", "--weights", "../net.pt", *RANGE)
     lines = said.splitlines()
-    assert lines[0] == "classifier mine, photos: accuracy 1.00 on 9 images"
+    assert lines[0] == "classifier mine, photos: accuracy 1.00 on 24 images"
     assert {"classifiers.resnet18: removed", "classifiers.mine: added"} <= set(lines)
     assert lines[-2:] == [
         "next: dvc repro decompose",

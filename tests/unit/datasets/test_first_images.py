@@ -36,7 +36,7 @@ def params(layout: str, source: Path | str, channels: int = 3, **options: object
     ("layout", "channels"),
     [("folder", 3), ("folder", 1), ("dota", 3), ("brats", 1), ("noise", 3), ("textures", 1)],
 )
-def test_they_are_test_images_as_prepare_makes_them(
+def test_they_are_no_test_images_and_as_prepare_makes_them(
     drawn: Drawn, tmp_path: Path, layout: str, channels: int
 ) -> None:
     source = "" if layout == "textures" else drawn(layout)
@@ -44,13 +44,15 @@ def test_they_are_test_images_as_prepare_makes_them(
     raw = first_images("mine", wanted, tmp_path / "out", tmp_path, 3)
     prepare("mine", wanted, tmp_path / "out", tmp_path, workers=1)
     prepared = first_images("mine", wanted, tmp_path / "out", tmp_path, 3)
-    test = ShardedDataset(tmp_path / "out", "test")
-    there = {image.numpy().tobytes(): label for image, label in pairs(test.batch(range(len(test))))}
+    splits = [ShardedDataset(tmp_path / "out", split) for split in ("validation", "train")]
+    batches = [data.batch(range(len(data))) for data in splits]
+    there = {im.numpy().tobytes(): label for batch in batches for im, label in pairs(batch)}
     for images, labels, names in (raw, prepared):
-        assert names == test.class_names
+        assert names == splits[0].class_names
         assert images.shape[1:] == (channels, SIZE, SIZE) and images.dtype == torch.float32
         counts = torch.bincount(labels, minlength=len(names))
-        whole = torch.bincount(torch.from_numpy(test.labels), minlength=len(names))
+        every = torch.cat([batch.labels for batch in batches])
+        whole = torch.bincount(every, minlength=len(names))
         assert counts.tolist() == whole.clamp(max=3).tolist()
         for image, label in zip(images, labels, strict=True):
             assert there[image.numpy().tobytes()] == label
@@ -93,4 +95,4 @@ def test_a_source_of_many_files_is_not_read_whole(
     monkeypatch.setattr(LocalSource, "load", counted)
     _, labels, _ = first_images("mine", params("folder", root), tmp_path / "out", tmp_path, 2)
     assert labels.tolist() == [0, 1, 0, 1]
-    assert loaded == [f"test/{name}/00{i}.png" for i in range(2) for name in "ab"]
+    assert len(loaded) == 4 and all(name.startswith("train/") for name in loaded)
