@@ -545,6 +545,9 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for where, seeds in (("seeds", self.seeds), ("repeat.seeds", self.repeat.seeds)):
+            if seeds and min(seeds) < 0:
+                raise ParamsError(f"{where} has {min(seeds)}; a seed is 0 or more")
         for name in ("seeds", "datasets", "methods"):
             if not getattr(self, name):
                 raise ParamsError(f"{name} is empty; name at least one")

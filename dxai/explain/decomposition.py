@@ -183,16 +183,32 @@ class DXAI(Explainer):
 
     def _check(self, images: Tensor, target: Tensor | None) -> None:
         size, channels = self.info["image_size"], self.info["channels"]
+        for name, value, kind in (
+            ("images", images, torch.float32),
+            ("target", target, torch.int64),
+        ):
+            if value is None:
+                continue
+            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            if found != kind:
+                raise ValueError(f"{name}: found {found}; this model takes a tensor of {kind}")
         if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size):
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; this model takes "
                 f"(B, {channels}, {size}, {size})"
             )
         low, high = images.aminmax()
-        if low < -1.001 or high > 1.001:
+        if not (low >= -1.001 and high <= 1.001):  # nor NaN
             raise ValueError(
                 f"images span [{low:.3g}, {high:.3g}]; this model takes values in [-1, 1]"
             )
         classes = len(self.info["class_names"])
-        if target is not None and (target.amin() < 0 or target.amax() >= classes):
+        if target is None:
+            return
+        if target.shape != images.shape[:1]:
+            raise ValueError(
+                f"target has shape {tuple(target.shape)}; {len(images)} images take "
+                f"({len(images)},), a class each"
+            )
+        if target.amin() < 0 or target.amax() >= classes:
             raise ValueError(f"target holds classes outside 0 .. {classes - 1}")

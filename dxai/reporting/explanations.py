@@ -184,7 +184,7 @@ def _write(
     }
     write_json(stem.with_name(stem.name + ".json"), facts)
     sure = probabilities["input"][predicted]
-    note = ""
+    note = "" if explained == facts["predicted_class"] else f" (explained as {explained})"
     if kind == "neutral" and left < UNDECIDED:
-        note = f" (the class-agnostic part is not undecided: neutrality {left:.2f})"
+        note += f" (the class-agnostic part is not undecided: neutrality {left:.2f})"
     print(f"{file}: {facts['predicted_class']} ({sure:.2f}) -> {stem}.png, .json{note}", flush=True)

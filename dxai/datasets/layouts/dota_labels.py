@@ -112,10 +112,10 @@ def pair(
     ]
     dropped = [one for rule, files in left_out.items() for one in Dropped.of(rule, files)]
     if len(found) < 3:
-        others = listed(f"{one.count} {one.rule} ({one.files[0]})" for one in dropped)
+        others = listed(f"{one.count} files ({one.rule}, first {one.files[0]})" for one in dropped)
         raise DataError(
             f"{where}: {len(found)} images with labels (P0001.png and P0001.txt), three splits "
-            f"take at least 3; there are {others}"
+            f"take at least 3; left out are {others or 'none'}"
         )
     return sorted(found.items()), dropped
 

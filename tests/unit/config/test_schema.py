@@ -90,6 +90,7 @@ def changed(tmp_path, **values):
         ({"methods": {}}, r"methods is empty"),
         ({"seeds": 0}, r"seeds is 0; it must be a valid list"),
         ({"seeds": []}, r"seeds is empty"),
+        ({"seeds": [0, -1]}, r"seeds has -1; a seed is 0 or more"),
         ({"classifiers": {}}, r"classifiers is empty, and so is joint"),
         (
             {"datasets__textures__source": "data/mine.csv"},

@@ -170,11 +170,30 @@ def test_the_seed_chooses_the_latent(path):
         (lambda x: x.expand(-1, 3, -1, -1), r"\(4, 3, 16, 16\); this model takes \(B, 1, 16, 16\)"),
         (lambda x: x[0], r"shape \(1, 16, 16\)"),
         (lambda x: (x + 1) * 127.5, r"this model takes values in \[-1, 1\]"),
+        (lambda x: x * torch.nan, r"span \[nan, nan\]; this model takes values in \[-1, 1\]"),
+        (
+            lambda x: x.double(),
+            r"images: found torch.float64; this model takes a tensor of torch.fl",
+        ),
+        (lambda x: x.numpy(), r"images: found ndarray; this model takes a tensor of torch.float32"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(path, images, change, message):
     with pytest.raises(ValueError, match=message):
         DXAI.load(path).attribute(change(images), torch.zeros(4, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (1, "target: found int; this model takes a tensor of torch.int64"),
+        (torch.zeros(4), "target: found torch.float32; this model takes a tensor of torch.int64"),
+        (torch.tensor([0, 1, 2]), r"target has shape \(3,\); 4 images take \(4,\), a class each"),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(path, images, target, message):
+    with pytest.raises(ValueError, match=message):
+        DXAI.load(path).attribute(images, target)
 
 
 def test_classes_that_do_not_exist_are_refused(path, images):

@@ -185,7 +185,9 @@ def test_two_label_files_of_an_image_are_named_until_a_folder_is_chosen() -> Non
     pairs, dropped = pair(TWO, "labelTxt-v1.5", "dota")
     assert [text for _, text in pairs] == TWO[6:]
     assert dropped == [Dropped("labels outside labelTxt-v1.5", 3)]
-    with pytest.raises(DataError, match=r"0 images with labels .* 6 labels outside labelTxt-v2"):
+    with pytest.raises(
+        DataError, match=r"0 images with labels .* 6 files \(labels outside labelTxt-v2"
+    ):
         pair(TWO, "labelTxt-v2.0", "dota")
 
 
