@@ -6,6 +6,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from dxai.datasets.recognise import OWN, recognise
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.source import SAMPLE, expand, open_source
 from dxai.models.classifier_check import check_classifier
-from dxai.models.classifiers import build_classifier
+from dxai.models.classifiers import CLASSIFIERS
 from dxai.models.file_kinds import arch_of
+from dxai.models.takeover import describe_weights, require_other_weights, twin_of
 from dxai.paths import HERE
+from dxai.training.classifier import ClassifierJob
 from dxai.utils.links import inside, linked
 
 HELP = "--classes sets class_names, and `dxai add classifier --help` lists the other options"
@@ -258,24 +261,58 @@ def _remedy(dataset: str, params: Params, spec: ClassifierSpec) -> str:
     return f"; it fits with `dxai use --set datasets.{dataset}.channels={channels}`"
 
 
+@dataclass
+class _ImagesAndClasses:
+    """What a network is built for."""
+
+    channels: int
+    class_names: list[str]
+    image_size: int
+
+
 def _check_on(dataset: str, params: Params, spec: ClassifierSpec) -> Iterator[str]:
-    """Try a classifier on some images of one dataset."""
+    """Try a classifier and its twin, as the stage makes them, on some images of one dataset."""
     folder, work = HERE.dataset(dataset), HERE.unfinished_data
     images, labels, class_names = first_images(dataset, params, folder, work)
-    shape = images.shape[1], class_names, params.prepare.image_size
-    network = build_classifier(spec, *shape)
-    if isinstance(spec.twin, str):
-        build_classifier(spec.replace(weights=spec.twin), *shape)
+    data = _ImagesAndClasses(images.shape[1], class_names, params.prepare.image_size)
+    settings = params.classifier_for(dataset)
+    job = ClassifierJob("", spec, settings, settings.seed)
+    network, _ = job.network(data)
+    said = describe_weights(network, spec, bool(job.brought(network, data)))
+    yield from _findings(network, spec, images, labels, class_names, dataset)
+    if spec.trained_here:
+        yield f"{dataset}: {said}"
+    else:
+        accuracy = _accuracy(network, images, labels)
+        yield f"{dataset}: accuracy {accuracy:.2f} on {len(labels)} images"
+    twin = twin_of(spec)
+    if twin is None or (twin.weights is None and twin.arch in CLASSIFIERS):
+        return
+    try:
+        job = ClassifierJob("", twin, settings, settings.seed + 1000, twin.trained_here)
+        other, _ = job.network(data)
+        describe_weights(other, twin, brings=False)
+        if twin.weights is not None:
+            require_other_weights(other, network, twin.weights)
+        yield from _findings(other, twin, images, labels, class_names, f"{dataset}, twin")
+    except ValueError as error:
+        raise ValueError(f"its twin: {error}") from None
+
+
+def _findings(
+    network: nn.Module,
+    spec: ClassifierSpec,
+    images: Tensor,
+    labels: Tensor,
+    class_names: list[str],
+    title: str,
+) -> Iterator[str]:
+    """Yield what should be known about a network; raise ValueError if it is unfit."""
     trained = not spec.trained_here
     for finding in check_classifier(network, images, labels, class_names, spec, trained):
         if finding.fatal:
             raise ValueError(f"{finding.text} ({HELP})")
-        yield f"{dataset}: {finding.text}"
-    if trained:
-        accuracy = _accuracy(network, images, labels)
-        yield f"{dataset}: accuracy {accuracy:.2f} on {len(labels)} images"
-    else:
-        yield f"{dataset}: no weights are given, so the network is trained here"
+        yield f"{title}: {finding.text}"
 
 
 @torch.no_grad()

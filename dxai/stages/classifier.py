@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dxai.config.params_file import load_params
-from dxai.config.schema import FROM_FILE, JOINT, ClassifierSpec
+from dxai.config.schema import JOINT
 from dxai.config.settings import choose
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifier_check import check_classifier, spread
 from dxai.models.classifiers import CLASSIFIERS
 from dxai.models.serialization import save_classifier
+from dxai.models.takeover import describe_weights, require_other_weights, twin_of
 from dxai.paths import HERE, HISTORY, METRICS, MODEL, ROLES
 from dxai.stages import run_stage
 from dxai.stages.network import hashes
@@ -65,7 +66,8 @@ def main(dataset: str, classifier: str, role: str) -> None:
         if spec.arch not in CLASSIFIERS or spec.weights is not None:
             take_over(job, network, data, validation, title)
         if role == "twin" and spec.weights is not None:
-            require_other_weights(network, ClassifierJob(job.data, own, settings, seed), data)
+            ours = ClassifierJob(job.data, own, settings, seed).network(data)[0]
+            require_other_weights(network, ours, spec.weights)
     except ValueError as error:
         raise ValueError(f"classifiers.{classifier}: {error}") from None
     began = time.monotonic()
@@ -98,20 +100,6 @@ def main(dataset: str, classifier: str, role: str) -> None:
             write_json(temporary / METRICS, metrics)
 
 
-def twin_of(spec: ClassifierSpec) -> ClassifierSpec | None:
-    """Return the twin's specification: with its own weights, or untrained; None if it has none.
-
-    A program from a file cannot be trained from new weights. The twin of `joint` is a discriminator
-    trained as a classifier, with the same options.
-    """
-    if isinstance(spec.twin, str):
-        return spec.replace(weights=spec.twin, train=None)
-    if not spec.twin or spec.arch in FROM_FILE:
-        return None
-    arch = "discriminator" if spec.arch == JOINT else spec.arch
-    return spec.replace(arch=arch, weights=None, train=True)
-
-
 def take_over(
     job: ClassifierJob,
     network: nn.Module,
@@ -121,29 +109,7 @@ def take_over(
 ) -> None:
     """Say what becomes of a network's weights, and check it; raise ValueError if it is unfit."""
     spec, brings = job.spec, not job.twin and bool(job.brought(network, data))
-    if not (spec.trained_here or spec.weights or brings):
-        raise ValueError(
-            "train is false, but the network draws new weights whenever it is made; set `weights`"
-        )
-    if spec.trained_here and not any(p.requires_grad for p in network.parameters()):
-        raise ValueError(
-            "all its weights are frozen: set `train: false` to take it as it is, or `train: true` "
-            "to train it here"
-        )
-    if spec.trained_here and any(p.dtype == torch.float16 for p in network.parameters()):
-        raise ValueError(
-            "float16 is too coarse to train weights in: set `weights`, or `twin: false` for the "
-            "twin, or return a float32 network"
-        )
-    if spec.weights is not None:
-        say = f"taken as it is, with {spec.weights}"
-    elif not spec.trained_here:
-        say = "taken as it is, with the weights that it brings"
-    elif brings:
-        say = "trained here from the weights that it brings; `train: false` takes it as it is"
-    else:
-        say = "trained here from new weights"
-    print(f"{title}: {say}", flush=True)
+    print(f"{title}: {describe_weights(network, spec, brings)}", flush=True)
     images, labels = checked_images(data, validation)
     trained = not spec.trained_here
     findings = check_classifier(network, images, labels, data.class_names, spec, trained)
@@ -161,17 +127,6 @@ def checked_images(data: ShardedDataset, validation: ShardedDataset) -> tuple[Te
         room = CHECKED - sum(len(part.ids) for part in parts)
         parts += split.batches(CHECKED, spread(len(split), room)) if room else []
     return torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-
-
-def require_other_weights(twin: nn.Module, own: ClassifierJob, data: ShardedDataset) -> None:
-    """Raise ValueError if a twin's weights are those of the classifier itself."""
-    ours, theirs = (network.state_dict() for network in (own.network(data)[0], twin))
-    same = ours.keys() == theirs.keys() and all(map(torch.equal, ours.values(), theirs.values()))
-    if same:
-        raise ValueError(
-            f"twin: {own.spec.twin} holds the weights of the classifier itself; name others, or "
-            "set `twin: true` or `twin: false`"
-        )
 
 
 if __name__ == "__main__":

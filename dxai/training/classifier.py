@@ -8,7 +8,7 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -210,6 +210,14 @@ def _note(history: list[dict[str, Any]]) -> str:
     return f"validation accuracy {history[-1]['validation_accuracy']:.3f}" if history else ""
 
 
+class ImagesAndClasses(Protocol):
+    """What a network is built for: a `ShardedDataset`, or a description of it."""
+
+    channels: int
+    class_names: list[str]
+    image_size: int
+
+
 @dataclass(frozen=True)
 class ClassifierJob:
     """The training of a classifier, or of its twin.
@@ -231,7 +239,7 @@ class ClassifierJob:
         """Return the package of a classifier written as `module:Class`."""
         return self.spec.arch.split(":")[0].split(".")[0] if ":" in self.spec.arch else None
 
-    def network(self, data: ShardedDataset) -> tuple[nn.Module, dict[str, Any]]:
+    def network(self, data: ImagesAndClasses) -> tuple[nn.Module, dict[str, Any]]:
         """Build the network, with the spec's weights if any; also returns what rebuilds it."""
         with torch.random.fork_rng(devices=[]):
             network = self._built(data, self.seed)
@@ -249,14 +257,14 @@ class ClassifierJob:
             **adapter_info(self.spec),
         }
 
-    def brought(self, network: nn.Module, data: ShardedDataset) -> list[str]:
+    def brought(self, network: nn.Module, data: ImagesAndClasses) -> list[str]:
         """List the parameters that a user's network brings instead of drawing them."""
         if self.user_package is None or self.spec.weights is not None:
             return []
         with torch.random.fork_rng(devices=[]):
             return brought(network, self._built(data, self.seed + 1))
 
-    def _built(self, data: ShardedDataset, seed: int) -> nn.Module:
+    def _built(self, data: ImagesAndClasses, seed: int) -> nn.Module:
         torch.manual_seed(initial_seed(seed))
         return build_classifier(self.spec, data.channels, data.class_names, data.image_size)
 

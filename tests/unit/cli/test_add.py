@@ -292,6 +292,21 @@ class Detached(Net):
         return super().forward(x.detach())
 
 
+class Frozen(Net):
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class Half(Net):
+    def __init__(self):
+        super().__init__()
+        self.half()
+
+    def forward(self, x):
+        return super().forward(x.half()).float()
+
+
 def trained(path):
     network = Net()
     network.load_state_dict(torch.load(path))
@@ -406,7 +421,7 @@ def test_other_orders_and_values_are_told_and_taken(
 
 def test_a_network_without_weights_is_trained_here(networks: Path, add: Add) -> None:
     said = add("classifier", "mine", f"{networks.name}.nets:Net", "--keep")
-    assert "classifier mine, photos: no weights are given, so the network is trained here" in said
+    assert "classifier mine, photos: trained here from new weights" in said
     params = load_params()
     assert list(params.classifiers) == ["resnet18", "mine"]
     assert params.classifiers["mine"].trained_here
@@ -424,6 +439,37 @@ def test_a_function_that_brings_weights_has_its_file_tracked(networks: Path, add
     assert spec.options == {"path": "data/mine-path.pt"}
     assert (spec.train, spec.twin) == (False, False)
     assert spec.files == [networks.name, "data/mine-path.pt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Frozen", "--no-twin"], "all its weights are frozen"),
+        (["Half", "--no-twin"], "float16 is too coarse"),
+        (["Half", "--weights", "../net.pt", *RANGE], "its twin: float16 is too coarse"),
+        (["Net", "--no-train", "--no-twin"], "draws new weights whenever it is made"),
+        (
+            ["Net", "--weights", "../net.pt", *RANGE, "--twin", "../copy.pt"],
+            "holds the weights of the classifier itself",
+        ),
+        (
+            ["Net", "--weights", "../net.pt", *RANGE, "--twin", "../other.pt"],
+            "its twin: accuracy",
+        ),
+    ],
+)
+def test_what_the_stage_refuses_is_refused_here(
+    networks: Path, refuse: Refuse, arguments: list[str], said: str
+) -> None:
+    shutil.copy("../net.pt", "../copy.pt")
+    name, *further = arguments
+    assert said in refuse("classifier", "mine", f"{networks.name}.nets:{name}", *further)
+
+
+def test_weights_that_a_function_brings_are_trained_on(networks: Path, add: Add) -> None:
+    network = ("classifier", "mine", f"{networks.name}.nets:trained", "--option", "path=../net.pt")
+    said = add(*network, *RANGE)
+    assert "photos: trained here from the weights that it brings; `train: false` takes" in said
 
 
 def test_a_twin_of_ones_own_is_linked_too(networks: Path, add: Add, refuse: Refuse) -> None:

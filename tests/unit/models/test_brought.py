@@ -16,7 +16,7 @@ from dxai.config.schema import ClassifierSpec
 from dxai.config.settings import parse
 from dxai.models.classifiers import build_classifier
 from dxai.models.serialization import adapter_info, load_classifier, save_classifier
-from dxai.stages.classifier import twin_of
+from dxai.models.takeover import twin_of
 from tests.unit.models.brought import BROUGHT, CLASSES, NETS, SIZE
 
 PAGE = Path(__file__).parents[3] / "docs/classifiers.md"
