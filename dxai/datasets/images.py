@@ -128,7 +128,7 @@ def encode(image: np.ndarray, encoding: str = "png", level: int = 6) -> bytes:
 def decode(data: bytes) -> np.ndarray:
     """Decode the uint8 image, (H, W) or (H, W, 3), that `encode` took; or raise `DataError`."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             return np.asarray(image)
     except Exception as error:  # decoders raise almost anything for damaged bytes
         raise DataError(f"damaged image ({_what(error, data)})") from error

@@ -3,14 +3,18 @@
 Neither file is trusted. `torch.export.load` would unpickle some of its parts, load compiled code,
 and evaluate text of the graph; so the archive is written anew from the parts that are plain data,
 whose text is checked, and only this copy is loaded. TorchScript runs no Python, but may name
-operators that write files.
+operators that write files: its archive is copied, too, the names in its code are checked before it
+is loaded, and the operators that torch found in it before it is run.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import keyword
+import pickletools
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +48,23 @@ SIZE = re.compile(
     r"|(non)?(positive|negative|zero)|integer|real|finite|[suz]\w*\d"
 )
 """Names in the expressions of sizes, which are evaluated when a program is loaded."""
+
+SCRIPT = re.compile(
+    r"version|byteorder|\.format_version|\.storage_alignment|\.data/\w+"
+    r"|(data|constants)(\.pkl|/\w+)|code/[\w/.]+\.py"
+)
+"""Members of a TorchScript archive that are loaded: its version, values, tensors and code."""
+SCRIPT_GLOBAL = re.compile(
+    r"(collections|torch|torch\._utils|torch\.jit\._pickle)\.\w+"
+    r"|__torch__\.(?!torch\.classes\.)[\w.]+|__torch__\.torch\.classes\.quantized\.\w+"
+)
+"""Names that a pickle in a TorchScript archive, which torch reads without Python, may look up."""
+LITERAL = re.compile(r'"([^"\\]|\\.)*"|\'([^\'\\]|\\.)*\'')
+"""String literal of TorchScript's printer: without prefix, on one line."""
+LIBRARIES = ("aten", "prim", "quantized", "torchvision")
+"""Libraries whose operators a script may call."""
+FORBIDDEN = ("save", "from_file", "rpc_async", "rpc_sync", "rpc_remote", "PythonOp")
+"""Operators that reach files, other machines or Python."""
 
 
 class ProgramError(ValueError):
@@ -85,7 +106,7 @@ class Program(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made from the bytes; a TorchScript graph has no other way."""
-        return type(self), (self.program,)
+        return type(self), (self.program.cpu(),)
 
 
 class Exported(Program):
@@ -116,11 +137,8 @@ class Scripted(Program):
     """Network of a file of `torch.jit.save`."""
 
     def load(self, content: bytes) -> Any:
-        with opened(content, "TorchScript") as archive:
-            for name in archive.namelist():
-                if "code/" in name.lower():
-                    check_script(archive.read(name).decode("utf-8", "replace"))
-        script = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
+        script = torch.jit.load(io.BytesIO(checked_script(content)), map_location="cpu").eval()
+        check_operators(script)
         for parameter in script.parameters():
             parameter.requires_grad_(False)
         types = [p.dtype for p in script.parameters() if p.is_floating_point()]
@@ -133,12 +151,125 @@ class Scripted(Program):
         return self
 
 
-def check_script(code: str) -> None:
-    """Raise `ProgramError` if TorchScript names an operator that reads or writes files."""
-    if found := re.search(r"\b(torch\.save|torch\.from_file|aten\.save|aten\.from_file)\b", code):
-        raise ProgramError(f"it is refused, as it calls {found[0]}, which reaches files")
-    if found := re.search(r"\bops\.(?!prim\.|aten\.|torchvision\.|quantized\.)\w+", code):
-        raise ProgramError(f"it is refused, as it calls {found[0]}, an operator of another library")
+def checked_script(content: bytes) -> bytes:
+    """Copy a TorchScript archive without the parts that running it does not need.
+
+    Raises `ProgramError` if its code or its pickles name what reaches files or other machines.
+    """
+    copied = io.BytesIO()
+    with (
+        opened(content, "TorchScript") as archive,
+        zipfile.ZipFile(copied, "w", zipfile.ZIP_STORED) as copy,
+    ):
+        if len({name.partition("/")[0] for name in archive.namelist()}) > 1:
+            raise ProgramError("it is refused, as its archive has more than one folder")
+        for name in archive.namelist():
+            member = name.partition("/")[2]
+            if not SCRIPT.fullmatch(member):
+                continue
+            data = archive.read(name)
+            if member.endswith(".py"):
+                check_code(data.decode("latin-1"))
+            elif member.endswith(".pkl"):
+                _check_pickle(data)
+            copy.writestr(name, data)
+    return copied.getvalue()
+
+
+def check_code(code: str) -> None:
+    """Raise `ProgramError` if TorchScript could call an operator that reaches files.
+
+    The name of an operator cannot be computed: it stands in the code, or in a string that is the
+    second argument of `getattr`, which torch writes only for attributes like "0".
+    """
+    words = _tokens(code)
+    for i, (word, after, following) in enumerate(zip(words, words[1:], words[2:], strict=False)):
+        if word in FORBIDDEN:
+            raise ProgramError(f"it is refused, as it calls {word}, which reaches files")
+        if word in ("torch", "ops") and not (after == "." and following.isidentifier()):
+            raise ProgramError(f"it is refused, as it passes on the module {word}")
+        if word == "ops" and following not in LIBRARIES:
+            raise ProgramError(
+                f"it is refused, as it calls ops.{following}, an operator of another library"
+            )
+        if words[i : i + 4] == ["torch", ".", "classes", "."] and words[i + 4] != "quantized":
+            raise ProgramError("it is refused, as it holds a custom object")
+        if word == "getattr" and not _is_attribute(words[i + 1 :]):
+            raise ProgramError("it is refused, as it calls getattr, which may reach any operator")
+
+
+def _tokens(code: str) -> list[str]:
+    """Split TorchScript as torch does; what Python could split in another way is refused."""
+    layout = (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT)
+    refused = ProgramError("it is refused, as its code is not as torch writes it")
+    if re.search(r"[^\t\n -~]", code):
+        raise refused
+    words = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(code).readline):
+            is_known = token.type in (tokenize.NAME, tokenize.NUMBER, tokenize.OP)
+            if is_known or (token.type == tokenize.STRING and LITERAL.fullmatch(token.string)):
+                words.append(token.string)
+            elif token.type not in (*layout, tokenize.ENDMARKER):
+                raise refused
+    except (tokenize.TokenError, SyntaxError):
+        raise refused from None
+    return [*words, "", "", "", ""]
+
+
+def _is_attribute(words: list[str]) -> bool:
+    """Tell whether a call of `getattr` ends in a name that is not an identifier, like "0"."""
+    if words[0] != "(":
+        return False
+    depth = 0
+    for i, word in enumerate(words):
+        depth += (word == "(") - (word == ")")
+        if depth == 0:
+            name = words[i - 1][1:-1]
+            is_plain = not name.isidentifier() or keyword.iskeyword(name)
+            is_literal = bool(LITERAL.fullmatch(words[i - 1])) and words[i - 2] == ","
+            return is_literal and is_plain and "\\" not in name
+    return False
+
+
+def _check_pickle(data: bytes) -> None:
+    """Raise `ProgramError` for names that torch's own reader of pickles need not look up."""
+    try:
+        found = [(op.name, arg) for op, arg, _ in pickletools.genops(data)]
+    except Exception:  # its decoders raise almost anything for damaged bytes
+        raise ProgramError("it is refused, as a pickle in it is damaged") from None
+    for opcode, argument in found:
+        name = str(argument).replace(" ", ".")
+        if opcode in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4") or (
+            opcode == "GLOBAL" and not SCRIPT_GLOBAL.fullmatch(name)
+        ):
+            raise ProgramError(f"it is refused, as a pickle in it names {name[:60]}")
+
+
+def check_operators(script: torch.jit.ScriptModule) -> None:
+    """Raise `ProgramError` if the graphs that torch made of a script reach more than tensors."""
+    for module in script.modules():
+        made: Any = module._c
+        for name in made._method_names():
+            for node in _nodes(made._get_method(name).inlined_graph):
+                library, _, operator = node.kind().partition("::")
+                types = " ".join(output.type().str() for output in node.outputs())
+                if (
+                    library not in LIBRARIES
+                    or operator.lstrip("_^") in FORBIDDEN
+                    or re.search(r"torch\.classes\.(?!quantized\.)", types)
+                ):
+                    raise ProgramError(f"it is refused, as it calls {node.kind()}")
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.nodes():
+        yield node
+        for block in node.blocks():
+            yield from _nodes(block)
+        for name in node.attributeNames():
+            if node.kindOf(name) == "g":
+                yield from _nodes(node.g(name))
 
 
 def opened(content: bytes, kind: str) -> zipfile.ZipFile:
@@ -190,8 +321,10 @@ def _checked(value: Any, key: str = "") -> Any:
             raise ProgramError("it is refused, as it holds a custom object")
         if key in ("device", "as_device"):  # a program of a GPU is loaded here, and moved later
             return {"type": "cpu", "index": None}
-        # The values of metadata are for people; the names of the tables are not evaluated.
-        return {k: {} if k == "metadata" else _checked(v, k) for k, v in value.items()}
+        # Values of metadata are for people, and `guards_code` is evaluated to check the sizes of
+        # images, which the operators do, too; the names of the tables are not evaluated.
+        dropped: dict[str, Any] = {"metadata": {}, "guards_code": []}
+        return {k: dropped[k] if k in dropped else _checked(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [_checked(item, key) for item in value]
     if isinstance(value, str) and not _is_plain(value, key):
@@ -250,6 +383,8 @@ def _first(result: Any, count: int) -> Any:
         return result[:count] if result.ndim else result
     if isinstance(result, dict):
         return {key: _first(value, count) for key, value in result.items()}
+    if not isinstance(result, (list, tuple)):
+        return result
     return tuple(_first(value, count) for value in result)
 
 
@@ -259,4 +394,6 @@ def _joined(results: list[Any]) -> Any:
         return torch.cat(results) if results[0].ndim else results[0]
     if isinstance(results[0], dict):
         return {key: _joined([r[key] for r in results]) for key in results[0]}
+    if not isinstance(results[0], (list, tuple)):
+        return results[0]
     return tuple(_joined(list(values)) for values in zip(*results, strict=True))

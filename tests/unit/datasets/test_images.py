@@ -276,6 +276,14 @@ def test_jpeg_is_near_and_smaller(shape: tuple[int, ...]) -> None:
         assert all(layer[1:3] == (1, 1) for layer in layers)  # sampling factors: 4:4:4
 
 
+@pytest.mark.parametrize("kind", ["GIF", "EPS", "TIFF"])
+def test_an_image_of_another_format_in_a_shard_is_refused(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, kind)
+    with pytest.raises(DataError, match="damaged image"):
+        decode(buffer.getvalue())
+
+
 def test_png_is_the_default() -> None:
     assert encode(np.zeros((2, 2), np.uint8))[:4] == b"\x89PNG"
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierSpec
+from dxai.models import programs
 from dxai.models.classifiers import build_classifier
 from dxai.models.serialization import ModelError, load_classifier, save_classifier
 
@@ -313,20 +315,131 @@ def test_a_name_that_stands_twice_is_refused(content: bytes, tmp_path: Path) -> 
         build_classifier(entry(path), 1, CLASSES, SIZE)
 
 
-class Writes(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        torch.save(x, "MARK")
-        return x.flatten(1)[:, :3]
+SCRIPTS = {
+    "save": "torch.save(x, 'FILE')",
+    "save after a space": "torch. save(x, 'FILE')",
+    "save on another line": "(torch\n      .save)(x, 'FILE')",
+    "save of an operator": "ops. aten. save(x, 'FILE')",
+    "save of an alias": "t = torch\n    t.save(x, 'FILE')",
+    "save of an alias of a library": "t = ops.aten\n    t.save(x, 'FILE')",
+    "save of a tensor": "x.save('FILE')",
+    "getattr": "getattr(torch, 'save')(x, 'FILE')",
+    "getattr of an escaped name": "getattr(torch.autograd, '\\x73ave')(x, 'FILE')",
+    "getattr of joined strings": "getattr(torch.autograd, 'sa' 've')(x, 'FILE')",
+    "from_file": "x = x + torch.sum(torch.fill_(torch. from_file('FILE', True, 8, dtype=0), 65))",
+    "another library": "ops. image. write_file('FILE', x)",
+    "a custom object": "__torch__. torch. classes. c10d. Store('FILE')",
+    "remote": "ops.prim.rpc_async('FILE', x)",
+    "a form feed": "\f torch.relu(x)",
+}
 
 
-def test_a_script_that_writes_files_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _with_line(content: bytes, line: str) -> bytes:
+    """Add a line to the method `forward` of a script."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(out, "w") as copied:
+        for name in archive.namelist():
+            code = archive.read(name)
+            if name.endswith(".py") and b"def forward" in code and b"class Net" in code:
+                code = re.sub(rb"(def forward\([^)]*\) -> Tensor:\n)", _inserted(line), code)
+            copied.writestr(name, code)
+    return out.getvalue()
+
+
+def _inserted(line: str) -> Callable[[re.Match[bytes]], bytes]:
+    return lambda found: found[1] + f"    {line}\n".encode()
+
+
+@pytest.fixture(scope="module")
+def script(network: Net) -> bytes:
+    return scripted(network, traced=False)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_reaches_files_is_refused(tmp_path: Path, script: bytes, name: str) -> None:
+    path, victim = tmp_path / "net.ts", tmp_path / "victim"
+    victim.write_bytes(b"#" * 40)
+    line = SCRIPTS[name].replace("FILE", str(victim))
+    path.write_bytes(_with_line(script, line))
+    with pytest.raises(ValueError, match=r"net\.ts: .*it is refused") as error:
+        build_classifier(entry(path), 1, CLASSES, SIZE)
+    assert "\n" not in str(error.value)
+    assert victim.read_bytes() == b"#" * 40
+
+
+@pytest.mark.parametrize("name", ["save after a space", "getattr", "from_file"])
+def test_operators_that_reach_files_are_found_in_what_torch_read(
+    tmp_path: Path, script: bytes, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.ts").write_bytes(scripted(Writes(), traced=False))
-    with pytest.raises(ValueError, match=r"net\.ts: .*it calls .*save"):
+    victim = tmp_path / "victim"
+    monkeypatch.setattr(programs, "check_code", lambda code: None)
+    (tmp_path / "net.ts").write_bytes(
+        _with_line(script, SCRIPTS[name].replace("FILE", str(victim)))
+    )
+    with pytest.raises(ValueError, match=r"it calls aten::(save|from_file)"):
         build_classifier(entry(tmp_path / "net.ts"), 1, CLASSES, SIZE)
-    assert not (tmp_path / "MARK").exists()
+    assert not victim.exists()
+
+
+def test_a_script_of_numbered_layers_that_speaks_of_files_is_read(
+    network: Net, tmp_path: Path
+) -> None:
+    made = nn.Sequential(nn.Sequential(network, nn.Identity()), Speaks()).eval()
+    (tmp_path / "net.ts").write_bytes(scripted(made, traced=False))
+    images = torch.randn(2, 1, SIZE, SIZE)
+    loaded = build_classifier(entry(tmp_path / "net.ts"), 1, CLASSES, SIZE)
+    torch.testing.assert_close(loaded(images), network(images))
+
+
+class Speaks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 3:
+            raise ValueError("'torch.save' is for \"files\"")
+        return x
+
+
+class Halved(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        size = (x.shape[2] // 2, x.shape[3] // 2)
+        return super().forward(nn.functional.interpolate(x, size=size, mode="bilinear"))
+
+
+def test_a_program_of_any_height_with_arithmetic_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, any_size = Halved().eval(), torch.export.Dim.AUTO
+    shapes = ({0: any_size, 2: any_size, 3: any_size},)
+    made = torch.export.export(network, (torch.rand(4, 1, SIZE, SIZE),), dynamic_shapes=shapes)
+    torch.export.save(made, tmp_path / "net.pt2")
+    with zipfile.ZipFile(tmp_path / "net.pt2") as archive:
+        model = next(n for n in archive.namelist() if n.endswith("models/model.json"))
+        assert json.loads(archive.read(model))["guards_code"]
+    loaded = build_classifier(entry(tmp_path / "net.pt2"), 1, CLASSES, SIZE)
+    images = torch.rand(2, 1, SIZE, SIZE)
+    torch.testing.assert_close(loaded(images), network(images))
+
+
+class WithNone(Net):
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return super().forward(x), None
+
+
+def test_a_program_that_returns_none_beside_logits_in_pieces(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = WithNone().eval()
+    (tmp_path / "net.pt2").write_bytes(exported(network))
+    loaded = build_classifier(entry(tmp_path / "net.pt2"), 1, CLASSES, SIZE)
+    images = torch.randn(6, 1, SIZE, SIZE)
+    torch.testing.assert_close(loaded(images), network(images)[0])
+
+
+def test_a_program_elsewhere_is_pickled_with_bytes_of_the_cpu(content: bytes) -> None:
+    class Elsewhere:
+        def cpu(self) -> str:
+            return "on the cpu"
+
+    program = programs.Exported(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    program._buffers["program"] = Elsewhere()  # type: ignore[assignment]
+    assert program.__reduce__() == (programs.Exported, ("on the cpu",))
 
 
 @pytest.mark.parametrize("name", ["net.pt2", "net.ts"])
