@@ -278,8 +278,9 @@ def test_a_taken_port_is_named(make_project: Callable[..., Project]) -> None:
 def test_a_failed_stage_fails_the_run_and_the_next_run_resumes(finished: Project) -> None:
     project = finished
     before = (project.root / "params.yaml").read_text()
-    missing = project.root / "nowhere.pt"
-    project.select(overrides={"classifiers.simple.weights": str(missing)})
+    weights = project.root / "broken.pt"
+    weights.write_text("no weights")
+    project.select(overrides={"classifiers.simple.weights": weights.name})
     try:
         done = project.deployment_run()
         run = project.flow_runs()[0]
@@ -288,7 +289,7 @@ def test_a_failed_stage_fails_the_run_and_the_next_run_resumes(finished: Project
         assert re.search(
             r"stage classifier@textures-simple-\w+ failed: error: ", run["state"]["message"]
         )
-        assert "nowhere.pt" in run["state"]["message"]
+        assert "broken.pt" in run["state"]["message"]
         log = project.log(run["id"])
         # Its input is wrong: no second try, and whatever ran beside it was ended.
         assert log.count("Running stage 'classifier@textures-simple-explained'") == 1
@@ -298,6 +299,7 @@ def test_a_failed_stage_fails_the_run_and_the_next_run_resumes(finished: Project
         assert "decompose" not in log
     finally:
         (project.root / "params.yaml").write_text(before)
+        weights.unlink()
     done = project.deployment_run("gate=true", "verify=true")  # after one that the gate refused
     assert done.returncode == 0, done.stdout
     assert "RUNNING" not in set(runs(project)["status"])
