@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dxai.config.params_file import parse_yaml
@@ -24,16 +23,16 @@ from dxai.datasets.prepare import raw_images
 from dxai.datasets.recognise import OWN, recognise
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.source import SAMPLE, expand, open_source
+from dxai.models.accuracy_check import confusion_of
 from dxai.models.classifier_check import check_classifier
 from dxai.models.classifiers import CLASSIFIERS
 from dxai.models.file_kinds import arch_of
 from dxai.models.takeover import describe_weights, require_other_weights, twin_of
 from dxai.paths import HERE
-from dxai.training.classifier import ClassifierJob
+from dxai.training.classifier import ClassifierJob, role_seed
 from dxai.utils.links import inside, linked
 
 HELP = "--classes sets class_names, and `dxai add classifier --help` lists the other options"
-BATCH = 32
 
 
 # ------------------------------------------------------------------------------------ dataset
@@ -283,13 +282,13 @@ def _check_on(dataset: str, params: Params, spec: ClassifierSpec) -> Iterator[st
     if spec.trained_here:
         yield f"{dataset}: {said}"
     else:
-        accuracy = _accuracy(network, images, labels)
-        yield f"{dataset}: accuracy {accuracy:.2f} on {len(labels)} images"
+        hits = confusion_of(network, images, labels, len(class_names)).trace()
+        yield f"{dataset}: accuracy {hits / len(labels):.2f} on {len(labels)} images"
     twin = twin_of(spec)
     if twin is None or (twin.weights is None and twin.arch in CLASSIFIERS):
         return
     try:
-        job = ClassifierJob("", twin, settings, settings.seed + 1000, twin.trained_here)
+        job = ClassifierJob("", twin, settings, role_seed(settings.seed, "twin"), twin.trained_here)
         other, _ = job.network(data)
         describe_weights(other, twin, brings=False)
         if twin.weights is not None:
@@ -313,12 +312,6 @@ def _findings(
         if finding.fatal:
             raise ValueError(f"{finding.text} ({HELP})")
         yield f"{title}: {finding.text}"
-
-
-@torch.no_grad()
-def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    predicted = torch.cat([network(batch).argmax(1) for batch in images.split(BATCH)])
-    return float((predicted == labels).double().mean())
 
 
 # ------------------------------------------------------------------------------------ both

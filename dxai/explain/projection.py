@@ -11,7 +11,6 @@ Shapes: B images, C channels, H x W pixels, c classes, K basis images.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dxai.explain.naive import divergence_from_uniform
+from dxai.metrics.removal import neutrality
 from dxai.utils import keyed_random
 
 Network = Callable[[Tensor], Tensor]
@@ -93,7 +93,7 @@ def project(
     a = minimise(clean, minimise(smooth, a, SMOOTH_STEPS), STEPS)
     with torch.no_grad():
         image = agnostic(a)
-        return Projection(images - image, neutrality(classifier(image)))
+        return Projection(images - image, neutrality(classifier(image).softmax(1)))
 
 
 def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
@@ -116,11 +116,11 @@ def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
 
     def evaluated(a: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            values = loss(a.requires_grad_())
+            a = a.detach().requires_grad_()
+            values = loss(a)
             (slopes,) = torch.autograd.grad(values.sum(), a)
         return values.detach(), slopes
 
-    a = a.detach().clone()
     identity = torch.eye(a.shape[1]).to(a)
     inverse = identity.expand(len(a), -1, -1) * LONGEST
     value, slope = evaluated(a)
@@ -129,7 +129,7 @@ def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
         step = -(inverse @ slope[:, :, None])[:, :, 0]
         step = step * (LONGEST / step.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp(max=1)
         step = share[:, None] * step
-        tried = a.detach() + step
+        tried = a + step
         new_value, new_slope = evaluated(tried)
         change = new_slope - slope
         curvature = (step * change).sum(1)
@@ -138,17 +138,11 @@ def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
         updated = left @ inverse @ left.mT + scale * step[:, :, None] * step[:, None]
         inverse = torch.where((curvature > 1e-10)[:, None, None], updated, inverse)
         better = new_value < value
-        a = torch.where(better[:, None], tried, a).detach()
+        a = torch.where(better[:, None], tried, a)
         slope = torch.where(better[:, None], new_slope, slope)
         value = torch.where(better, new_value, value)
         share = torch.where(better, 1.0, share / 2)
     return a
-
-
-def neutrality(logits: Tensor) -> Tensor:
-    """Entropy of the answers (B, c) over log c: 1 where the classifier is undecided (Def. 1)."""
-    log_p = logits.log_softmax(1)
-    return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
 
 
 def distance(u: Tensor, v: Tensor) -> Tensor:
@@ -161,7 +155,8 @@ def _most_undecided(classifier: Network, images: Tensor, part: Tensor, size: Ten
     """Coefficient (B,) of the part, of root mean square 1, at the best point of the ray."""
     betas = torch.linspace(0, 1, LEVELS, device=images.device)
     entropies = [
-        neutrality(classifier(images - (beta * size)[:, None, None, None] * part)) for beta in betas
+        neutrality(classifier(images - (beta * size)[:, None, None, None] * part).softmax(1))
+        for beta in betas
     ]
     return betas[torch.stack(entropies).argmax(0)] * size
 

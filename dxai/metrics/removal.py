@@ -5,6 +5,7 @@ Shapes: B images, C channels, H x W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -109,6 +110,11 @@ def psnr(difference: Tensor) -> Tensor:
     At most 120 dB, so that a difference of 0 has a finite value.
     """
     return 10 * torch.log10(4 / difference.square().mean((1, 2, 3)).clamp(min=4e-12))
+
+
+def neutrality(probabilities: Tensor) -> Tensor:
+    """Entropy of the answers (B, c) over log c: 1 where the classifier is undecided (Def. 1)."""
+    return torch.special.entr(probabilities).sum(1) / math.log(probabilities.shape[1])
 
 
 def _energy(images: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ tables, intervals and other normalisations need no recomputation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,7 +118,7 @@ class Scorer:
         columns = {
             "psnr_removed_db": removal.psnr(distinct),
             "mean_abs_distinct": distinct.abs().mean((1, 2, 3)),
-            "neutrality": torch.special.entr(last).sum(1) / math.log(last.shape[1]),
+            "neutrality": removal.neutrality(last),
             **(extra or {}),
         }
         if reconstruction is not None:

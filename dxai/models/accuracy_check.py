@@ -86,7 +86,7 @@ def check_accuracy(
     if it halves the errors, or if the accuracy is that of chance.
     """
     count, classes = len(labels), len(class_names)
-    present = _confusion(network, images, labels, classes)
+    present = confusion_of(network, images, labels, classes)
     hits, chance = int(present.trace()), _chance(present)
     useless = is_useless(hits, count, chance)
     if hits == count:
@@ -95,7 +95,7 @@ def check_accuracy(
     remedies = [_reordered(present, "", class_names, spec)]
     if useless or hits < GOOD * count:
         tried = [
-            (settings, _confusion(network, given, labels, classes))
+            (settings, confusion_of(network, given, labels, classes))
             for settings, given in _alternatives(images, spec)
         ]
         remedies += [(int(found.trace()), settings) for settings, found in tried]
@@ -164,7 +164,8 @@ def _chance(confusion: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def _confusion(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> np.ndarray:
+def confusion_of(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> np.ndarray:
+    """Count images by label and prediction: (c, c), int."""
     found = torch.cat([network(part.clone()).argmax(1) for part in images.split(64)])
     return np.bincount((labels * classes + found).numpy(), minlength=classes**2).reshape(
         classes, classes

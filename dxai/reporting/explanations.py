@@ -16,8 +16,8 @@ from dxai.config.settings import choose
 from dxai.datasets.base import DataError
 from dxai.datasets.images import read_image
 from dxai.explain.decomposition import DXAI, KINDS
-from dxai.explain.projection import UNDECIDED, neutrality
-from dxai.metrics.removal import psnr
+from dxai.explain.projection import UNDECIDED
+from dxai.metrics.removal import neutrality, psnr
 from dxai.models.serialization import load_classifier
 from dxai.paths import MODEL
 from dxai.reporting import figures
@@ -155,7 +155,7 @@ def _write(
     probabilities = dict(zip(shown, logits.softmax(1).tolist(), strict=True))
     predicted = int(logits[0].argmax())
     explained = model.class_names[predicted if target is None else target]
-    left = float(neutrality(logits[1:2])[0])
+    left = float(neutrality(logits[1:2].softmax(1))[0])
     picture = figures.explanation(
         parts.image[0].numpy(),
         parts.agnostic[0].numpy(),

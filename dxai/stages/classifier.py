@@ -22,7 +22,7 @@ from dxai.paths import HERE, HISTORY, METRICS, MODEL, ROLES
 from dxai.stages import run_stage
 from dxai.stages.network import hashes
 from dxai.stages.training import trained
-from dxai.training.classifier import ClassifierJob, best_epoch, score
+from dxai.training.classifier import ClassifierJob, best_epoch, role_seed, score
 from dxai.types import Batch
 from dxai.utils.files import atomic_folder, write_json
 
@@ -57,7 +57,7 @@ def main(dataset: str, classifier: str, role: str) -> None:
         return
     data, test = ShardedDataset(folder, "train"), ShardedDataset(folder, "test")
     validation = ShardedDataset(folder, "validation")
-    seed = settings.seed + 1000 * ROLES.index(role)
+    seed = role_seed(settings.seed, role)
     title = f"classifier {dataset} {classifier} {role}"
     is_new = role == "twin" and spec.trained_here
     job = ClassifierJob(str(folder.absolute()), spec, settings, seed, is_new)

@@ -21,6 +21,7 @@ from dxai.models.classifiers import build_classifier
 from dxai.models.network_output import pick
 from dxai.models.renewal import brought, renew
 from dxai.models.serialization import adapter_info
+from dxai.paths import ROLES
 from dxai.training import augment
 from dxai.training.batch_order import Order, prefetch
 from dxai.training.checkpoints import Checkpoint, all_finite
@@ -147,6 +148,11 @@ def score(
         sums[1] += float((logits.argmax(1) == batch.labels).sum())
     loss, accuracy = (group.sum(sums.to(device)) / len(data)).tolist()
     return loss, accuracy
+
+
+def role_seed(seed: int, role: str) -> int:
+    """Return the seed of a classifier's training in one of `ROLES`, from that of its settings."""
+    return seed + 1000 * ROLES.index(role)
 
 
 def initial_seed(seed: int) -> int:

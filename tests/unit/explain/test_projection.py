@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from scipy.stats import entropy
 from torch import Tensor
 
 from dxai.explain import projection
-
-
-def test_neutrality_is_scipys_entropy_over_that_of_an_undecided_answer() -> None:
-    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    expected = entropy(logits.softmax(1).numpy(), axis=1) / np.log(4)
-    np.testing.assert_allclose(projection.neutrality(logits), expected, rtol=1e-5)
-    assert projection.neutrality(torch.zeros(1, 7)) == pytest.approx(1)
 
 
 def test_a_distance_is_that_of_equation_7() -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
+from scipy.stats import entropy
 from skimage.metrics import peak_signal_noise_ratio
 
 from dxai.metrics import removal
@@ -126,3 +127,10 @@ def test_ties_are_broken_only_between_equals():
     assert np.flatnonzero(deleted[0, 0]).tolist() == [10, 11]
     (third,) = set(np.flatnonzero(deleted[1, 0])) - {10, 11}
     assert third < 10
+
+
+def test_neutrality_is_scipys_entropy_over_that_of_an_undecided_answer():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    expected = entropy(logits.softmax(1).numpy(), axis=1) / np.log(4)
+    np.testing.assert_allclose(removal.neutrality(logits.softmax(1)), expected, rtol=1e-5)
+    assert removal.neutrality(torch.zeros(1, 7).softmax(1)) == pytest.approx(1)

@@ -133,13 +133,21 @@ def test_a_program_is_copied_and_stands_in_a_model_file(network: Net, path: Path
         torch.testing.assert_close(copied(images), expected)
 
 
-def test_a_program_of_named_fields_in_pieces(tmp_path: Path) -> None:
+class WithNone(Net):
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return super().forward(x), None
+
+
+@pytest.mark.parametrize(("make", "field"), [(Labelled, "scores"), (WithNone, 0)])
+def test_a_program_that_returns_more_than_logits_in_pieces(
+    tmp_path: Path, make: type[Net], field: str | int
+) -> None:
     torch.manual_seed(0)
-    network = Labelled().eval()
+    network = make().eval()
     (tmp_path / "net.pt2").write_bytes(exported(network))
     loaded = build_classifier(entry(tmp_path / "net.pt2"), 1, CLASSES, SIZE)
     images = torch.randn(6, 1, SIZE, SIZE)
-    torch.testing.assert_close(loaded(images), network(images)["scores"])
+    torch.testing.assert_close(loaded(images), network(images)[field])
 
 
 def test_a_program_for_another_size_names_the_setting(content: bytes, tmp_path: Path) -> None:
@@ -416,20 +424,6 @@ def test_a_program_of_any_height_with_arithmetic_is_read(tmp_path: Path) -> None
     loaded = build_classifier(entry(tmp_path / "net.pt2"), 1, CLASSES, SIZE)
     images = torch.rand(2, 1, SIZE, SIZE)
     torch.testing.assert_close(loaded(images), network(images))
-
-
-class WithNone(Net):
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return super().forward(x), None
-
-
-def test_a_program_that_returns_none_beside_logits_in_pieces(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = WithNone().eval()
-    (tmp_path / "net.pt2").write_bytes(exported(network))
-    loaded = build_classifier(entry(tmp_path / "net.pt2"), 1, CLASSES, SIZE)
-    images = torch.randn(6, 1, SIZE, SIZE)
-    torch.testing.assert_close(loaded(images), network(images)[0])
 
 
 def test_a_program_elsewhere_is_pickled_with_bytes_of_the_cpu(content: bytes) -> None:
