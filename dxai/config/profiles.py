@@ -101,8 +101,7 @@ def select_profile(
     values |= {key: _within(values, key) for key in ("repeat", "ablations") if key in values}
     for key, setting in (overrides or {}).items():
         values = _override(values, key, setting)
-    values["classifiers"] = _files_filled(values["classifiers"], before, path.parent)
-    values["network_files"] = network_files(values["classifiers"])
+    values |= _files_filled(values["classifiers"], before, path.parent)
     values["datasets"] = {k: _with_table(v) for k, v in values["datasets"].items()}
     check(values, path.parent)
     changes += [*_left_out(earlier, values), *_changes(written, values)]
@@ -128,7 +127,10 @@ def _value_range_moved(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files_filled(entries: dict[str, Any], before: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return classifiers with `files`: what they come from now, and what the user added to it."""
+    """Return `classifiers` with `files`, and `network_files`.
+
+    They are what a classifier comes from now, and what the user added to that.
+    """
     filled = {}
     for name, entry in entries.items():
         spec = parse(ClassifierSpec, entry, f"classifiers.{name}")
@@ -138,7 +140,7 @@ def _files_filled(entries: dict[str, Any], before: dict[str, Any], folder: Path)
         )
         added = [file for file in spec.files if file not in no_longer]
         filled[name] = {**entry, "files": list(dict.fromkeys([*spec.sources(folder), *added]))}
-    return filled
+    return {"classifiers": filled, "network_files": network_files(filled)}
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,7 @@ def add_entry(
     values |= {key: _within(values, key) for key in ("repeat", "ablations")}
     for key, setting in (overrides or {}).items():
         values = _override(values, key, setting)
-    values["classifiers"] = _files_filled(values["classifiers"], before, path.parent)
-    values["network_files"] = network_files(values["classifiers"])
+    values |= _files_filled(values["classifiers"], before, path.parent)
     return Addition(check(values, path.parent), values, [*_changes(before, values)])
 
 

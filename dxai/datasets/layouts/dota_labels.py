@@ -115,7 +115,7 @@ def pair(
         others = listed(f"{one.count} files ({one.rule}, first {one.files[0]})" for one in dropped)
         raise DataError(
             f"{where}: {len(found)} images with labels (P0001.png and P0001.txt), three splits "
-            f"take at least 3; left out are {others or 'none'}"
+            f"take at least 3; left out are {others}"
         )
     return sorted(found.items()), dropped
 
