@@ -381,7 +381,7 @@ def project(folder: Path, root: Path, after: int) -> Path:
     params = read_yaml(root / "params.yaml")
     options = {"after": after}
     params["classifiers"] = {
-        "mine": {"arch": "mine:Overflows", "options": options, "weights": None}
+        "mine": {"arch": "mine:Overflows", "options": options, "files": ["mine.py"]}
     }
     params["repeat"]["classifiers"], params["ablations"]["classifiers"] = [], []
     (root / "params.yaml").write_text(format_params(params))
