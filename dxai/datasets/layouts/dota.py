@@ -8,6 +8,7 @@ whether the box is difficult.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
@@ -222,23 +223,41 @@ def read_patches(
 def draw_mask(cars: np.ndarray, width: int, height: int) -> np.ndarray:
     """Mask of boxes, (N, 4, 2): uint8, (height, width), the share of each pixel inside, of 255."""
     mask = np.zeros((height, width))
-    for corners, outline in zip(cars, outlines(cars), strict=True):
-        low = np.floor(corners.min(0)).clip(0).astype(int)
-        high = np.maximum(np.ceil(corners.max(0)).astype(int), low + 1).clip(None, (width, height))
-        if (low >= high).any():
-            continue
-        columns, rows = high - low
-        pixels = patch_grid(columns, rows, 1, 1) + np.tile(low, 2)
-        x, y = (pixels[:, :2] + 0.5).T
-        inside = shapely.contains_xy(outline, x, y).astype(float)
-        # Only a pixel whose centre is near the outline can be inside in part. A box without area,
-        # which counts as a point, marks the pixels that hold it.
-        line = shapely.boundary(outline) if outline.area else outline
-        near = shapely.distance(shapely.points(x, y), line) < 0.75
-        inside[near] = coverage(corners[None], pixels[near])[0] * (outline.area or 1)
-        part = mask[low[1] : high[1], low[0] : high[0]]
-        np.maximum(part, inside.reshape(part.shape), out=part)
+    meets = (cars.max(1) >= 0).all(-1) & (cars.min(1) <= (width, height)).all(-1)
+    for outline in outlines(cars[meets]):
+        if outline.area:
+            np.maximum(mask, pixel_shares(outline, width, height), out=mask)
+        else:  # it counts as a point and marks the pixels that hold it
+            pixels = shapely.box(*patch_grid(width, height, 1, 1).T.astype(float))
+            np.maximum(mask.flat, shapely.intersects(outline, pixels), out=mask.reshape(-1))
     return (255 * mask.clip(0, 1)).round().astype(np.uint8)
+
+
+def pixel_shares(outline: shapely.Polygon, width: int, height: int) -> np.ndarray:
+    """Share of each pixel inside a polygon without holes: (height, width), exact.
+
+    An edge's share of a pixel is the area between it and the pixel's right side, with the sign of
+    its direction; a pixel's share is the sum over the edges in it and on its left.
+    """
+    points = shapely.get_coordinates(outline)
+    sums = np.zeros((height, width + 2))
+    for start, end in itertools.pairwise(points):
+        low, high = np.minimum(start, end), np.maximum(start, end)
+        # Cut the edge where it passes from one pixel to the next.
+        cuts = [
+            (np.arange(np.ceil(a), np.floor(b) + 1) - first) / (last - first)
+            for a, b, first, last in zip(low, high, start, end, strict=True)
+            if first != last
+        ]
+        pieces = start + np.unique(np.concatenate([[0, 1], *cuts]))[:, None] * (end - start)
+        x, y = ((pieces[1:] + pieces[:-1]) / 2).T
+        fall = np.diff(pieces[:, 1])
+        inside = (y >= 0) & (y < height)
+        x, row, fall = x[inside].clip(0, width), y[inside].astype(int), fall[inside]
+        column = x.astype(int)
+        np.add.at(sums, (row, column), fall * (column + 1 - x))
+        np.add.at(sums, (row, column + 1), fall * (x - column))
+    return np.abs(sums[:, :width].cumsum(1))
 
 
 def _assign(with_cars: list[bool], options: DotaOptions) -> list[str]:

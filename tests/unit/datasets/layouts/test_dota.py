@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -551,6 +552,21 @@ def test_area_of_the_mask_of_a_rotated_box(box: tuple[float, ...]) -> None:
     x, y, length, width, angle = box
     mask = draw_mask(rotated(x + 20, y + 20, length, width, angle)[None], 64, 64)
     assert mask.sum() / 255 == pytest.approx(length * width, rel=0.01)
+
+
+@settings(max_examples=25, deadline=None)
+@given(box=box_params, moved=st.tuples(st.floats(-40, 10), st.floats(-40, 10)))
+def test_each_pixel_of_a_mask_is_the_area_that_shapely_finds(
+    box: tuple[float, ...], moved: tuple[float, float]
+) -> None:
+    """Boxes reach beyond the patch."""
+    x, y, length, width, angle = box
+    corners = rotated(x + moved[0], y + moved[1], length, width, angle)
+    pixels = shapely.box(*patch_grid(24, 16, 1, 1).T.astype(float))
+    areas = shapely.area(shapely.intersection(shapely.Polygon(corners), pixels))
+    np.testing.assert_allclose(
+        draw_mask(corners[None], 24, 16) / 255, areas.reshape(16, 24), atol=0.5 / 255 + 1e-6
+    )
 
 
 def test_boxes_that_overlap_count_once() -> None:
