@@ -29,7 +29,7 @@ EVENTS, LIVE_STATE, LIVE_LOCK = "events.jsonl", "live.json", "live.lock"
 PARAMS, DVC_LOCK = "params.yaml", "dvc.lock"
 
 ROLES = ("explained", "twin")
-"""The twin has another seed and is never trained against: it scores `auc_transfer`."""
+"""The twin has another seed and is never trained against: it scores the guards `auc_transfer*`."""
 
 
 class _Below:

@@ -337,6 +337,7 @@ def _row(
         "auc_high": area + 0.025,
         "auc_energy": min(area + 0.05, 1),
         "auc_transfer": area - 0.02 if method == "dxai" else area,
+        "auc_transfer_energy": min(area + 0.03, 1),
         "auc_blur": 0.97 if method == "naive" else min(area + 0.04, 1.0),
         "auc_deletion": 0.2 * area,
         "auc_deletion_low": 0.2 * (area - 0.03),
@@ -360,7 +361,11 @@ def _row(
 
 
 def _curve(name: str, area: float) -> dict[str, list[float]]:
-    level = np.array({"energy": ENERGIES, "deletion": DELETED}.get(name, np.linspace(0, 1, 11)))
+    level = np.array(
+        {"energy": ENERGIES, "transfer_energy": ENERGIES, "deletion": DELETED}.get(
+            name, np.linspace(0, 1, 11)
+        )
+    )
     accuracy = 0.98 * np.clip(1 - 2.5 * (1 - area) * (level / level[-1]) ** 1.5, 0.02, 1)
     low, high = np.clip(accuracy - 0.04, 0, 1), np.clip(accuracy + 0.03, 0, 1)
     values = {"level": level, "accuracy": accuracy, "low": low, "high": high}

@@ -20,9 +20,10 @@ from dxai.metrics.curves import Curve, auc_interval
 from dxai.metrics.localisation import GroundTruth, localise
 from dxai.types import Batch
 
-CURVES = ("beta", "energy", "transfer", "blur", "deletion")
-"""Accuracy against beta; against removed energy; against beta, by the twin; against beta, with psi
-blurred; against the share of deleted pixels."""
+CURVES = ("beta", "energy", "transfer", "transfer_energy", "blur", "deletion")
+"""Accuracy against beta; against removed energy; both by the twin; against beta, with psi blurred;
+against the share of deleted pixels."""
+BY_TWIN = ("transfer", "transfer_energy")
 LOCALISATION = ("pointing", "average_precision", "energy_inside", "mask_area", "correlation")
 """Measures against the ground truth (`dxai.metrics.localisation`)."""
 
@@ -34,7 +35,7 @@ class Scorer:
     ----------
     classifier, twin : nn.Module
         The explained classifier, and one of the same architecture with another seed that was never
-        trained against (`auc_transfer`); without a twin that column is empty.
+        trained against (`auc_transfer`, `auc_transfer_energy`); without a twin they are empty.
     seed : int
         Key of the bootstrap and of tie-breaking between equal pixels.
     curves : sequence of str
@@ -50,7 +51,7 @@ class Scorer:
         seed: int,
         curves: Sequence[str] = CURVES,
     ) -> None:
-        self.wanted = set(curves) - ({"transfer"} if twin is None else set())
+        self.wanted = set(curves) - (set(BY_TWIN) if twin is None else set())
         self.classifier, self.twin = classifier, twin
         self.class_names, self.params, self.seed = class_names, params, seed
         self.betas = torch.linspace(0, 1, params.beta_steps + 1)
@@ -87,12 +88,9 @@ class Scorer:
         heat = distinct if heat is None else heat
         makers: dict[str, Callable[[], tuple[nn.Module | None, Any, Tensor]]] = {
             "beta": lambda: (self.classifier, self.betas, without),
-            "energy": lambda: (
-                self.classifier,
-                removal.ENERGIES,
-                removal.remove_energy(x, distinct, torch.tensor(removal.ENERGIES)),
-            ),
+            "energy": lambda: (self.classifier, removal.ENERGIES, without_energy()),
             "transfer": lambda: (self.twin, self.betas, without),
+            "transfer_energy": lambda: (self.twin, removal.ENERGIES, without_energy()),
             "blur": lambda: (
                 self.classifier,
                 self.betas,
@@ -107,6 +105,10 @@ class Scorer:
             ),
         }
         without = removal.remove(x, distinct, self.betas)
+
+        def without_energy() -> Tensor:
+            return removal.remove_energy(x, distinct, torch.tensor(removal.ENERGIES))
+
         answers = {}
         for name in [name for name in CURVES if name in self.wanted]:
             network, levels, images = makers[name]()
@@ -161,7 +163,7 @@ class Scorer:
             "auc_high": high,
             **{
                 f"auc_{name}": curves[name].auc if name in curves else None
-                for name in ("energy", "transfer", "blur")
+                for name in ("energy", *BY_TWIN, "blur")
             },
             **deletion,
             "psnr_db": _number(means.get("psnr_db")),

@@ -133,6 +133,8 @@ _ALL = (
             *_interval("auc", metric="auc", terminal="AUC", report="AUC ↓"), *_bounds("delta"),
             Column("auc_energy", terminal="energy", report="Equal<br>energy ↓"),
             Column("auc_transfer", terminal="transfer", report="Trans-<br>fer ↓"),
+            Column("auc_transfer_energy", terminal="tr. energy",
+                   report="Transfer,<br>energy ↓"),
             Column("auc_blur", terminal="blur", report="Blur ↓"),
             Column("psnr_db", terminal="PSNR", report="PSNR<br>x̂, dB ↑", digits=1),
             Column("psnr_removed_db", terminal="PSNR x1", report="PSNR<br>x₁, dB", digits=1),

@@ -37,6 +37,7 @@ CURVE_METRICS = {
     "beta": "accuracy_vs_beta",
     "energy": "accuracy_vs_energy",
     "transfer": "transfer_accuracy_vs_beta",
+    "transfer_energy": "transfer_accuracy_vs_energy",
     "blur": "blurred_accuracy_vs_beta",
     "deletion": "accuracy_vs_deleted",
 }
@@ -46,6 +47,7 @@ GUARDS = {
     "psnr_db": "psnr_db",
     "auc_energy": "auc_energy",
     "auc_transfer": "auc_transfer",
+    "auc_transfer_energy": "auc_transfer_energy",
     "auc_blur": "auc_blur",
 }
 """Metric of the whole run, `<metric>/<dataset>/<classifier>`, to a column of our row of Table 1."""

@@ -19,6 +19,7 @@ CURVE_TITLES = {
     "beta": ("Accuracy against β", "β, the share of ψ_distinct that is removed"),
     "energy": ("Accuracy against removed energy", "removed energy, ‖γψ‖² / ‖x‖²"),
     "transfer": ("Against β, scored by the second classifier", "β"),
+    "transfer_energy": ("Against energy, by the second classifier", "removed energy, ‖γψ‖² / ‖x‖²"),
     "blur": ("Against β, after a 3×3 blur of ψ_distinct", "β"),
     "deletion": ("Accuracy while pixels are deleted (Table 2)", "share of the pixels"),
 }

@@ -49,7 +49,12 @@ View = dict[str, Any]
 """Template values by name."""
 
 # ------------------------------------------------------------------------------------ one case
-GUARDS = {"auc_energy": "equal energy", "auc_transfer": "transfer", "auc_blur": "blur"}
+GUARDS = {
+    "auc_energy": "equal energy",
+    "auc_transfer": "transfer",
+    "auc_transfer_energy": "transfer at equal energy",
+    "auc_blur": "blur",
+}
 AREAS = ("auc", *GUARDS)
 """Compared columns: the lowest value among ours and the baselines is the best."""
 

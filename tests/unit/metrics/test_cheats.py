@@ -136,4 +136,6 @@ def test_an_adversarial_pattern_fools_nobody_else(rows: Rows) -> None:
     assert pattern["auc"] < honest["auc"]
     assert pattern["auc_energy"] < honest["auc_energy"]
     assert pattern["auc_transfer"] > 0.9 > honest["auc_transfer"]
+    assert honest["auc_transfer_energy"] < honest["auc_energy"] + 0.2
+    assert pattern["auc_transfer_energy"] > pattern["auc_energy"] + 0.4
     assert pattern["auc_blur"] > 0.95 > honest["auc_blur"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from dxai.config.schema import EvaluateParams
 from dxai.metrics.localisation import GroundTruth
-from dxai.metrics.scorer import CURVES, LOCALISATION, Scorer, chosen_images, curve
+from dxai.metrics.scorer import BY_TWIN, CURVES, LOCALISATION, Scorer, chosen_images, curve
 from dxai.types import Batch
 
 
@@ -52,8 +52,11 @@ def test_every_curve_of_a_part_whose_effect_is_known():
         0.15 + 0.1 * row["curves"]["transfer"]["accuracy"][2]
     )
     assert row["auc_blur"] == pytest.approx(row["auc"])  # a constant does not change when blurred
-    # ||gamma psi||^2 / ||x||^2 = 0.2 leaves 0.5 (1 - sqrt 0.2) > 0: nothing is lost.
+    # ||gamma psi||^2 / ||x||^2 = e leaves 0.5 (1 - sqrt e), above 0 up to 0.2: nothing is lost. The
+    # twin needs 0.3, which is left up to e = 0.16: it is right at 0.1 and wrong at 0.2.
     assert row["auc_energy"] == 1
+    assert row["curves"]["transfer_energy"]["accuracy"] == [1, 1, 1, 1, 1, 0]
+    assert row["auc_transfer_energy"] == pytest.approx((0.1 + 0.1 / 2) / 0.2)
     assert row["psnr_db"] == pytest.approx(10 * math.log10(4 / 0.01), abs=1e-3)
     assert row["psnr_removed_db"] == pytest.approx(10 * math.log10(4), abs=1e-3)
     assert row["mean_abs_distinct"] == 1
@@ -101,7 +104,7 @@ def test_outcomes_hold_what_the_curves_are_made_of():
     found.add("a", "relu", images, images.images)
     found.add("a", "signed", images, images.images * 2)
     outcomes = found.outcomes()
-    assert len(outcomes) == 2 * 2 * (11 + 6 + 11 + 11 + 5)
+    assert len(outcomes) == 2 * 2 * (11 + 6 + 11 + 6 + 11 + 5)
     assert set(outcomes["curve"]) == set(CURVES)
     np.testing.assert_allclose(outcomes[["p0", "p1"]].sum(axis=1), 1, rtol=1e-5)
     signed = curve(outcomes[outcomes["sign"] == "signed"], "beta")
@@ -193,7 +196,8 @@ def test_only_the_curves_that_are_wanted():
     found.add("m", "part", images, images.images)
     row = found.row("m", "part", None)
     assert set(found.outcomes()["curve"]) == set(row["curves"]) == {"beta", "deletion"}
-    assert (row["auc_energy"], row["auc_transfer"], row["auc_blur"]) == (None, None, None)
+    guards = ("auc_energy", "auc_transfer", "auc_transfer_energy", "auc_blur")
+    assert [row[name] for name in guards] == [None] * 4
     assert row["auc_deletion"] is not None
     found = scorer(curves=["beta"])
     found.add("m", "part", images, images.images)
@@ -205,5 +209,5 @@ def test_without_a_twin_there_is_no_transfer():
     images = batch([0.5, -0.25])
     found.add("m", "part", images, images.images)
     row = found.row("m", "part", None)
-    assert set(row["curves"]) == set(CURVES) - {"transfer"}
-    assert row["auc_transfer"] is None
+    assert set(row["curves"]) == set(CURVES) - set(BY_TWIN)
+    assert row["auc_transfer"] is None and row["auc_transfer_energy"] is None
