@@ -15,7 +15,7 @@ from dxai.config.schema import JOINT
 from dxai.results import paper
 from dxai.results.io import Row, Tables
 from dxai.results.methods import BASELINES, NAIVE, ORDER, OURS, label, rank
-from dxai.results.table_specs import SPECS, TableSpec
+from dxai.results.table_specs import SPECS, TableSpec, short_title
 from dxai.results.verdicts import BEST, verdict
 
 WORST = 6
@@ -179,11 +179,11 @@ def table1(rows: list[Row], claims: list[Row]) -> Table:
     note = [
         "Area under accuracy(x − β ψ_distinct) / accuracy(x) for β from 0 to 1, with its 95% "
         "interval over independent groups; ours is the mean over seeds, controls are of the first.",
-        *_behind(rows, claims, 1),
+        *_behind(rows, claims, "table1"),
         f"{PAPERS}, and, it seems, of C = D.",
     ]
     title = "Table 1: AUC ↓ while the class-distinct part is removed"
-    return _table("table1", title, note, *_areas(rows, _best_claims(claims, 1), "auc"))
+    return _table("table1", title, note, *_areas(rows, _best_claims(claims, "table1"), "auc"))
 
 
 def table2(rows: list[Row], claims: list[Row]) -> Table:
@@ -192,12 +192,14 @@ def table2(rows: list[Row], claims: list[Row]) -> Table:
         "Area under accuracy / accuracy(x) while up to 20% of the pixels are deleted, not divided "
         "by that range: 0.2 is no effect. 95% intervals over independent groups; ours is the mean "
         "over seeds, controls are of the first.",
-        *_behind(rows, claims, 2),
+        *_behind(rows, claims, "table2"),
         f"{PAPERS}.",
     ]
     rows = [{"status": "ok"} | row for row in rows]
     title = "Table 2: area ↓ while pixels are deleted"
-    return _table("table2", title, note, *_areas(rows, _best_claims(claims, 2), "auc_deletion"))
+    return _table(
+        "table2", title, note, *_areas(rows, _best_claims(claims, "table2"), "auc_deletion")
+    )
 
 
 def table3(rows: list[Row], claims: list[Row]) -> Table:
@@ -215,7 +217,7 @@ def table3(rows: list[Row], claims: list[Row]) -> Table:
         "of the one that scores; the mean over seeds. The diagonal should be the lowest.",
         *_about(rows, profile="Profile"),
         *_about(trained, steps="Steps", seeds="Number of seeds"),
-        *_images([claim for claim in claims if claim["table"] == 3]),
+        *_images([claim for claim in claims if claim["table"] == "table3"]),
         f"{PAPERS}.",
     ]
     lines = [replace(line, kind=line.dataset) for line in lines]
@@ -406,7 +408,7 @@ def seconds(rows: list[Row]) -> Table:
     shown = [row | {"seconds": _time(row["seconds_per_image"])} for row in rows]
     lines = _pivot(shown, CASE, "method", methods, "seconds")
     columns = [*_texts("Dataset", "Classifier"), *_values(*map(label, methods))]
-    note = ["The attribution alone, in batches, of the first seed.", *_behind(rows, [], 1)]
+    note = ["The attribution alone, in batches, of the first seed.", *_behind(rows, [], "table1")]
     return _table("seconds", "Seconds per image ↓", note, columns, lines)
 
 
@@ -421,11 +423,11 @@ def claimed(claims: list[Row]) -> Table:
     columns += _texts("Verdict")
     lines = []
     for claim in claims:
-        cells = [str(claim["table"]), *_case(claim), claim["claim"], against(claim)]
+        cells = [short_title(claim["table"]), *_case(claim), claim["claim"], against(claim)]
         cells += [measured(claim, "ours_value"), Number(claim["other_value"]), difference(claim)]
         cells += [Number(claim[key], digits=0) for key in ("seeds", "images", "groups")]
         cells.append(verdict(claim["delta_low"], claim["delta_high"]))
-        lines.append(Line(cells, str(claim["table"]), *_case(claim)))
+        lines.append(Line(cells, claim["table"], *_case(claim)))
     note = (
         "Every claim is a difference, ours less the other, that should be below 0. It holds if the "
         "whole 95% interval lies below 0, is reversed if it lies above, else these images do not "
@@ -436,9 +438,9 @@ def claimed(claims: list[Row]) -> Table:
 
 def against(claim: Row) -> str:
     """Name the method or classifier that a claim compares ours with."""
-    if claim["table"] == 3:
+    if claim["table"] == "table3":
         return claim["other"]
-    ruled = claim["table"] in (1, 2) and claim["sign"] != "part"
+    ruled = claim["table"] in ("table1", "table2") and claim["sign"] != "part"
     return label(claim["other"]) + (f", {claim['sign']}" if ruled else "")
 
 
@@ -573,7 +575,7 @@ def _kind(method: str, rule: str) -> str:
     return "other" if rule else "baseline"
 
 
-def _best_claims(claims: list[Row], table: int) -> dict[Any, Row]:
+def _best_claims(claims: list[Row], table: str) -> dict[Any, Row]:
     chosen = [c for c in claims if c["table"] == table and c["claim"] == BEST]
     return {_case(claim): claim for claim in chosen}
 
@@ -584,7 +586,7 @@ def _classifiers(names: Iterable[str]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------ notes
-def _behind(rows: list[Row], claims: list[Row], table: int) -> list[str]:
+def _behind(rows: list[Row], claims: list[Row], table: str) -> list[str]:
     """List profile, steps, seeds, images and groups behind a table of methods."""
     found = list(_best_claims(claims, table).values())
     own = [row for row in rows if row["method"] == OURS]

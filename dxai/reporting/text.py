@@ -10,7 +10,7 @@ from typing import Any
 from dxai.reporting.table_layouts import Table, all_tables
 from dxai.results.io import Row, TableError, read_table, read_tables
 from dxai.results.methods import OURS, OUTSIDE
-from dxai.results.table_specs import SPECS, Column
+from dxai.results.table_specs import SPECS, Column, short_title
 from dxai.results.verdicts import HOLDS, verdict
 from dxai.utils.files import atomic
 
@@ -81,7 +81,7 @@ def _claims(rows: list[Row]) -> str:
     lines = [["table", "dataset / classifier", "claim", "against", "ours", "other", "difference"]]
     lines[0] += ["95% interval", "seeds", "verdict"]
     for row in rows:
-        named = [str(row["table"]), f"{row['dataset']} / {row['classifier']}"]
+        named = [short_title(row["table"]), f"{row['dataset']} / {row['classifier']}"]
         numbers = [decimals(row[name], 3) for name in ("ours_value", "other_value")]
         numbers += [decimals(row["delta"], 3, True), _signed_interval(row), str(row["seeds"])]
         found = verdict(row["delta_low"], row["delta_high"])

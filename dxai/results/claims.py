@@ -24,7 +24,7 @@ from dxai.results.table_specs import SPECS
 from dxai.results.verdicts import BEST, HOLDS, verdict
 from dxai.utils.files import read_json
 
-AREAS = {1: ("auc", "beta"), 2: ("auc_deletion", "deletion")}
+AREAS = {"table1": ("auc", "beta"), "table2": ("auc_deletion", "deletion")}
 """Maps a table to its column of areas, and the curve behind it."""
 
 
@@ -51,7 +51,8 @@ def all_claims(
         *_diagonals(cross, params.evaluate),
         *_stability(stability, params.evaluate),
     ]
-    return make_frame("claims", rows).sort_values("table", kind="stable")
+    order = list(SPECS)
+    return make_frame("claims", sorted(rows, key=lambda row: order.index(row["table"])))
 
 
 def make_frame(name: str, rows: Iterable[Row] | pd.DataFrame) -> pd.DataFrame:
@@ -98,12 +99,15 @@ def _against_baselines(folders: Sequence[Path], params: EvaluateParams) -> Itera
             best = best_baseline(rows, column)
             if best is None:
                 continue
-            scale = removal.DELETED[-1] if table == 2 else 1.0
+            scale = removal.DELETED[-1] if table == "table2" else 1.0
             about = case | {"table": table, "claim": BEST}
             about |= {"other": best["method"], "sign": best["sign"]}
             yield about | _difference(curves(ours, name), curves([best], name), params, scale)
         if controls:
-            about = case | {"table": 1, "claim": "ours is below its own spectrum in random phases"}
+            about = case | {
+                "table": "table1",
+                "claim": "ours is below its own spectrum in random phases",
+            }
             about |= {"other": CONTROLS[-1], "sign": "part"}
             yield about | _difference(curves(ours), curves(controls), params)
 
@@ -129,7 +133,7 @@ def _diagonals(cross: Sequence[Path], params: EvaluateParams) -> Iterator[Row]:
                 for line, pair in pairs.items():
                     if (one, one) in square and pair in square:
                         yield {
-                            "table": 3,
+                            "table": "table3",
                             "dataset": dataset,
                             "classifier": one,
                             "claim": f"the diagonal is below the rest of its {line}",
@@ -155,7 +159,7 @@ def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[Ro
             samples = resampled_means(both, groups, params.bootstrap, params.seed)
             means = np.nanmean(both, 0)
             yield {
-                "table": 4,
+                "table": "table4",
                 "dataset": found["dataset"],
                 "classifier": found["classifier"],
                 "claim": f"seeds agree more than layers of {label(method)} do",

@@ -333,7 +333,7 @@ def headlines(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         sixth.setdefault(row["dataset"], {})[row["classifier"]] = row["test_accuracy"]
     claims: dict[str, Any] = {}
     for claim in frames["claims"].to_dict("records"):
-        case = claims.setdefault(f"table{claim['table']}", {})
+        case = claims.setdefault(claim["table"], {})
         case.setdefault(f"{claim['dataset']}/{claim['classifier']}", {})[
             f"{claim['claim']} ({claim['other']})"
         ] = {key: round(float(claim[key]), 6) for key in ("delta", "delta_low", "delta_high")}

@@ -244,7 +244,7 @@ _ALL = (
         "claims",
         "The paper's claims about each table, beside the measured values.",
         (
-            *_count("table"), *_text("dataset classifier claim other sign"),
+            *_text("table dataset classifier claim other sign"),
             *_interval("ours_value", "ours"), *_number("other_value"), *_interval("delta"),
             *_count("seeds images groups"), Column("holds", "truth"),
         ),
@@ -258,3 +258,8 @@ SPECS = {spec.name: spec for spec in _ALL}
 
 NUMBERED = {int(found[1]): name for name in SPECS if (found := re.fullmatch(r"table(\d+)", name))}
 """Maps the number of a table to its name."""
+
+
+def short_title(name: str) -> str:
+    """Return the beginning of a table's title, such as "Table 1"; an unknown one keeps its name."""
+    return SPECS[name].title.split(":")[0] if name in SPECS else name

@@ -12,7 +12,7 @@ from dxai.config.schema import Params
 from dxai.paths import HERE, ours_name
 from dxai.reporting.text import write_exports
 from dxai.results import table_builders
-from dxai.results.table_specs import SPECS
+from dxai.results.table_specs import SPECS, short_title
 from dxai.results.verdicts import verdict
 from dxai.stages import run_stage
 from dxai.utils.files import atomic, atomic_folder, write_json
@@ -29,7 +29,7 @@ def main() -> None:
     write_json(HERE.metrics, table_builders.headlines(frames))
     for claim in frames["claims"].to_dict("records"):
         print(
-            f"tables: Table {claim['table']}, {claim['dataset']} {claim['classifier']}: "
+            f"tables: {short_title(claim['table'])}, {claim['dataset']} {claim['classifier']}: "
             f"{claim['claim']}: {claim['ours_value']:.3f} against {claim['other_value']:.3f} "
             f"({claim['other']}), {claim['delta']:+.3f} "
             f"[{claim['delta_low']:+.3f}, {claim['delta_high']:+.3f}]: "

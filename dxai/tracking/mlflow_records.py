@@ -247,15 +247,15 @@ def guards(rows: list[Row]) -> Numbers:
 
 
 def deltas(claims: list[Row]) -> Numbers:
-    """Return `delta/table<N>/<dataset>/<classifier>/<other>` of each claim, with its interval.
+    """Return `delta/<table>/<dataset>/<classifier>/<other>` of each claim, with its interval.
 
     The best baseline is called `best_baseline` whichever it is, so that runs line up.
     """
     found: Numbers = {}
     for row in claims:
-        best = row["table"] in (1, 2) and row["other"] in BASELINES
+        best = row["table"] in ("table1", "table2") and row["other"] in BASELINES
         other = "best_baseline" if best else re.sub(r"\W+", "_", row["other"])
-        claim = f"table{row['table']}/{plain(row['dataset'])}/{plain(row['classifier'])}/{other}"
+        claim = f"{row['table']}/{plain(row['dataset'])}/{plain(row['classifier'])}/{other}"
         values = {f"{name}/{claim}": row[name] for name in ("delta", "delta_low", "delta_high")}
         found |= numbers(values)
     return found

@@ -43,6 +43,7 @@ from dxai.results.methods import (
     label,
     rank,
 )
+from dxai.results.table_specs import SPECS, short_title
 from dxai.results.verdicts import BEST, HOLDS, REVERSED, UNDECIDED, UNKNOWN, verdict
 
 View = dict[str, Any]
@@ -61,7 +62,8 @@ AREAS = ("auc", *GUARDS)
 
 def make_claim(case: Case) -> View | None:
     """Return the claim of Table 1 with its guards; None unless ours and a baseline were scored."""
-    row = next((c for c in case.tables["claims"] if c["table"] == 1 and c["claim"] == BEST), None)
+    named = ("table1", BEST)
+    row = next((c for c in case.tables["claims"] if (c["table"], c["claim"]) == named), None)
     if row is None:
         return None
     checks = [
@@ -228,7 +230,9 @@ def _csv(path: Path) -> str:
 def make_matrix(cases: list[Case], anchors: Anchors) -> View:
     """Show every claim of the run: claims in columns, datasets and classifiers in lines."""
     claims = [claim for case in cases for claim in case.tables["claims"]]
-    heads = sorted({(c["table"], c["claim"]): None for c in claims}, key=lambda head: head[0])
+    order = list(SPECS)
+    named = {(c["table"], c["claim"]): None for c in claims}
+    heads = sorted(named, key=lambda head: order.index(head[0]))
     verdicts = Counter(verdict(c["delta_low"], c["delta_high"]) for c in claims)
     lines = []
     for case in cases:
@@ -238,11 +242,12 @@ def make_matrix(cases: list[Case], anchors: Anchors) -> View:
         doubts = f"; {found['doubts']} of {len(found['checks'])} guards disagree" if found else ""
         for claim in case.tables["claims"]:
             head = claim["table"], claim["claim"]
-            doubted = head == (1, BEST) and found and found["doubts"]
+            doubted = head == ("table1", BEST) and found and found["doubts"]
             marks[head].append(_mark(claim, anchor, doubts if doubted else ""))
         lines.append((case.name, anchor, list(marks.values())))
     counts = {words: verdicts[words] for words in SYMBOLS if verdicts[words]}
-    return {"heads": heads, "lines": lines, "counts": counts}
+    titles = [(short_title(table), claim) for table, claim in heads]
+    return {"heads": titles, "lines": lines, "counts": counts}
 
 
 def _mark(claim: Row, anchor: str, doubts: str) -> View:
@@ -256,7 +261,7 @@ def _mark(claim: Row, anchor: str, doubts: str) -> View:
         "difference": str(difference(claim)),
         "detail": f"ours {measured(claim, 'ours_value')}, {other} {fixed(claim['other_value'])}; "
         f"{claim['seeds']} {seeds}, {images}{doubts}",
-        "href": f"#{anchor}" if claim["table"] == 1 else f"#table{claim['table']}",
+        "href": f"#{anchor}" if claim["table"] == "table1" else f"#{claim['table']}",
     }
 
 

@@ -109,9 +109,9 @@ def test_ours_is_the_mean_over_seeds_that_the_claim_has(
     tables: dict[str, Table], folder: Path
 ) -> None:
     claims = pd.read_csv(folder / "claims.csv")
-    for number, name in ((1, "table1"), (2, "table2")):
+    for name in ("table1", "table2"):
         for _, row in claims[
-            (claims["table"] == number) & claims["claim"].str.contains("baseline")
+            (claims["table"] == name) & claims["claim"].str.contains("baseline")
         ].iterrows():
             group = "joint (C = D)" if row["classifier"] == "joint" else row["classifier"]
             cell = column(tables[name], row["dataset"], group)[0]

@@ -21,10 +21,10 @@ COLUMNS = (
 def test_a_claim_says_how_it_ended(
     tmp_path: Path, low: float, high: float, holds: bool, verdict: str
 ) -> None:
-    row = f"2,brats,simple,ours is lowest,ig,0.125,0.171,-0.046,{low},{high},3,{holds}"
+    row = f"table2,brats,simple,ours is lowest,ig,0.125,0.171,-0.046,{low},{high},3,{holds}"
     (tmp_path / "claims.csv").write_text(f"{COLUMNS}\n{row}\n")
     heading, _, line = format_table(tmp_path / "claims.csv").splitlines()
     assert heading.split()[:2] == ["table", "dataset"]
-    assert line.startswith("2      brats / simple")
+    assert line.startswith("Table 2  brats / simple")
     assert line.endswith(verdict)
     assert f"[{low:+.3f}, {high:+.3f}]" in line

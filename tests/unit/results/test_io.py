@@ -25,7 +25,7 @@ def test_values_have_the_types_of_their_columns(tmp_path: Path) -> None:
     assert row["seed"] == 7 and isinstance(row["seed"], int)
     assert row["auc"] == 1 and isinstance(row["auc"], float)
     assert (row["sign"], row["images"], row["auc_low"]) == ("", None, None)
-    (claim,) = read_table(write(tmp_path / "claims.csv", "claims", table=1, holds=True))
+    (claim,) = read_table(write(tmp_path / "claims.csv", "claims", table="table1", holds=True))
     assert claim["holds"] is True
 
 

@@ -193,7 +193,7 @@ def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside
     assert len(read["table3"]) == 4 and (read["table3"]["seeds"] == 2).all()
     assert len(read["table4"]) == 2 * 3 + 2
     assert read["ablations"]["variant"].tolist() == ["as it is", "two_branches"]
-    assert set(read["claims"]["table"]) == {1, 2, 3, 4}
+    assert set(read["claims"]["table"]) == {"table1", "table2", "table3", "table4"}
     assert len(read["per_image"]) == 2 * IMAGES
     assert set(read_json(Path("results/metrics.json"))["claims"]) == {
         "table1", "table2", "table3", "table4",

@@ -160,14 +160,15 @@ def test_table_4_is_a_curve_over_the_training(
 
 def test_each_claim_is_a_metric(rich: tuple[Path, Params], runs: pd.DataFrame) -> None:
     claims = table(rich[0], "claims")
-    assert set(claims["table"]) == {1, 2, 3, 4}
+    assert set(claims["table"]) == {"table1", "table2", "table3", "table4"}
     run = parent(runs, "rich").dropna()
     names = [name for name in run.index if name.startswith("metrics.delta/")]
     assert len(names) == len(claims)  # none has the name of another
     for kind in ("delta", "delta_low", "delta_high"):
         values = [run[name.replace("delta", kind, 1)] for name in names]
         assert sorted(values) == pytest.approx(sorted(claims[kind]))
-    first = claims[(claims["table"] == 1) & (claims["claim"].str.contains("baseline"))].iloc[0]
+    best = (claims["table"] == "table1") & claims["claim"].str.contains("baseline")
+    first = claims[best].iloc[0]
     name = f"delta/table1/{first['dataset']}/{first['classifier']}/best_baseline"
     assert run[f"metrics.{name}"] == pytest.approx(first["delta"])
 
