@@ -302,7 +302,45 @@ class PrepareParams(Settings):
     )
 
 
-class ClassifierParams(Settings):
+class AugmentParams(Settings):
+    """Random changes of images, drawn anew for each image and step."""
+
+    crop: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Smallest side of a random crop, as a share of the image's.\n"
+        "The crop is a square, enlarged to the image's size; 1: none.",
+    )
+    jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Largest change of brightness, contrast and saturation.\n"
+        "Brightness moves by up to this (images span [-1, 1]); the others change by a factor drawn "
+        "from [1 - jitter, 1 + jitter].",
+    )
+    blur: float = Field(
+        0.0,
+        ge=0,
+        description="Largest deviation of a Gaussian blur of half of the images, pixels.",
+    )
+    noise: float = Field(
+        0.0,
+        ge=0,
+        description="Largest deviation of the white noise added to images.\n"
+        "The deviation is drawn per image from [0, noise] (images span [-1, 1]). Without it a "
+        "network trained on few images learns to follow patterns too faint to see.",
+    )
+
+    @property
+    def changes(self) -> bool:
+        """Return whether any of these is set."""
+        names = AugmentParams.model_fields
+        return any(getattr(self, name) != field.default for name, field in names.items())
+
+
+class ClassifierParams(AugmentParams):
     """How classifiers are trained."""
 
     epochs: int = Field(30, gt=0, description="Maximum number of passes over the training images.")
@@ -315,12 +353,6 @@ class ClassifierParams(Settings):
     )
     weight_decay: float = Field(1e-4, description="Weight decay of AdamW.")
     flip: bool = Field(True, description="Mirror half of the training images.")
-    noise: float = Field(
-        0.0,
-        description="Largest deviation of the white noise added to training images.\n"
-        "The deviation is drawn per image from [0, noise] (images span [-1, 1]). Without it a "
-        "network trained on few images learns to follow patterns too faint to see.",
-    )
     contrast: float = Field(
         0.0,
         ge=0,

@@ -165,7 +165,7 @@ def _augmented(
 ) -> tuple[Tensor, Tensor]:
     x = augment.flip(batch.images, seed, step, share) if params.flip else batch.images
     x = augment.lower_contrast(x, params.contrast, seed, step, share)
-    return augment.add_noise(x, params.noise, seed, step, share), batch.labels
+    return augment.change(params, x, seed, step, share), batch.labels
 
 
 def _step(

@@ -25,7 +25,7 @@ from dxai.config.schema import ClassifierParams, DecomposeParams
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.classifiers import build_network
 from dxai.models.serialization import save_classifier
-from dxai.training import augment, batch_order, decomposition
+from dxai.training import batch_order, decomposition
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.classifier import best_epoch, train_classifier
 from dxai.training.decomposition import snapshot_steps, train
@@ -211,30 +211,6 @@ def test_a_step_reads_the_images_that_its_number_says() -> None:
     assert sorted(stream[10:]) == list(range(10))
     fresh = batch_order.Order(seed=3, n=10, batch_size=4)
     assert (fresh.indices(4) == order.indices(4)).all()  # whatever was asked before
-
-
-def test_flips_mirror_about_half_of_the_images() -> None:
-    x = torch.arange(4.0).expand(400, 1, 2, 4)
-    flipped = augment.flip(x, seed=0, step=1)
-    mirrored = (flipped[:, 0, 0, 0] == 3).float()
-    assert 0.4 < mirrored.mean() < 0.6
-    torch.testing.assert_close(flipped[mirrored.bool()][0], x[0].flip(-1))
-
-
-def test_noise_has_the_deviation_it_says() -> None:
-    noisy = augment.add_noise(torch.zeros(500, 1, 16, 16), 0.6, seed=0, step=0)
-    deviations = noisy.std((1, 2, 3))
-    assert deviations.max() < 0.72
-    assert deviations.mean() == pytest.approx(0.3, rel=0.1)
-    assert augment.add_noise(torch.zeros(1, 1, 2, 2), 0.0, 0, 0).abs().sum() == 0
-
-
-def test_contrast_is_lowered_by_at_most_its_strength() -> None:
-    scaled = augment.lower_contrast(torch.ones(500, 1, 2, 2), 0.6, seed=0, step=0)
-    assert (scaled.std((1, 2, 3)) == 0).all()
-    assert scaled.min() == pytest.approx(0.4, abs=0.02)
-    assert scaled.mean() == pytest.approx(0.7, abs=0.02)
-    assert augment.lower_contrast(torch.ones(1, 1, 2, 2), 0.0, 0, 0).min() == 1
 
 
 # -------------------------------------------------------------------------- numbers that go wrong
