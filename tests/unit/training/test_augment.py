@@ -87,7 +87,7 @@ def test_jitter_scales_contrast_and_saturation_within_its_bounds() -> None:
     contrast = (found[:, 1, 1, 0] - found[:, 1, 0, 0]) / 0.2
     saturation = (found[:, 0, 0, 0] - found[:, 2, 0, 0]) / 0.1 / contrast
     for factor in (contrast, saturation):
-        assert 0.5 <= factor.min() + 1e-4 and factor.min() < 0.52
+        assert factor.min() + 1e-4 >= 0.5 and factor.min() < 0.52
         assert 1.48 < factor.max() <= 1.5 + 1e-4
 
 
