@@ -11,6 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NEUTRAL, GENERATED = "neutral", "generated"
+"""Kinds of class-distinct part: the smallest one without which the classifier is undecided (Eq. 2,
+found by `dxai.explain.projection`), and the generator's branch psi_1, which the paper scores."""
+
 
 class Unsupported(Exception):
     """Raised when a method does not apply to a classifier; the text is the table's reason."""

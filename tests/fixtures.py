@@ -252,6 +252,10 @@ def _outcomes(
     scored = [row for row in rows if row["status"] == "ok"]
     if scored:
         frames = [_frame(row, labels, class_names) for row in scored]
+        if ours:
+            beta = frames[0][frames[0]["curve"] == "beta"]
+            frames.append(beta.assign(curve="transfer"))
+            frames += [beta.assign(method="neutral", curve=c) for c in ("beta", "transfer")]
         pd.concat(frames).to_parquet(folder / "outcomes.parquet", index=False)
         pd.concat([_images(row, labels) for row in scored]).to_parquet(
             folder / "images.parquet", index=False
@@ -423,7 +427,7 @@ def _attributions(methods: list[str], images: np.ndarray) -> dict[str, np.ndarra
         noise = rng.normal(0, 0.1, images.shape)
         maps[method] = 0.4 * smooth + noise if method in ("dxai", "naive") else noise[:, :1]
     if "dxai" in methods:
-        maps["agnostic"] = images - maps["dxai"]
+        maps["neutral"] = 0.6 * maps["dxai"]
         maps["reconstruction"] = images + rng.normal(0, 0.05, images.shape)
         maps["spread"] = np.abs(rng.normal(0, 0.02, images[:, :1].shape))
     return {k: v if k == "index" else v.astype(np.float16) for k, v in maps.items()}

@@ -14,12 +14,11 @@ from dxai.explain import projection
 from dxai.explain.base import Explainer
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_decomposer
-from dxai.types import Decomposition
+from dxai.types import GENERATED, NEUTRAL, Decomposition
 from dxai.utils import keyed_random
 
-KINDS = ("neutral", "generated")
-"""Kinds of class-distinct part: the smallest one without which the classifier is undecided (Eq. 2,
-found by `dxai.explain.projection`), and the generator's branch psi_1, which the paper scores."""
+KINDS = (NEUTRAL, GENERATED)
+"""Kinds of class-distinct part, the default first."""
 BASIS_CLASSES = 8
 """Most classes whose parts the projection combines: the explained and the most probable others."""
 MOST_ROWS, MOST_PIXELS = 8, 2**13
@@ -83,7 +82,7 @@ class DXAI(Explainer):
         images: Tensor,
         target: Tensor | None = None,
         index: Tensor | None = None,
-        kind: str = "neutral",
+        kind: str = NEUTRAL,
     ) -> Decomposition:
         """Decompose images.
 
@@ -112,30 +111,34 @@ class DXAI(Explainer):
         """
         choose("kind", kind, KINDS)
         self._check(images, target)
-        if target is None:
-            target = self.classifier(images).argmax(1)
         samples = list(range(len(images)) if index is None else index.tolist())
-        psi = self._branches(images, target, samples)
-        if kind == "generated":
-            return Decomposition(images, psi)
+        if kind == GENERATED:
+            if target is None:
+                target = self.classifier(images).argmax(1)
+            return Decomposition(images, self._branches(images, target, samples))
         rows = max(1, min(MOST_ROWS, MOST_PIXELS // images[0, 0].numel()))
         found = [
-            self._projected(images[part], target[part], samples[part], rows)
+            self._projected(
+                images[part], None if target is None else target[part], samples[part], rows
+            )
             for part in (slice(i, i + rows) for i in range(0, len(images), rows))
         ]
-        return Decomposition(images, psi, *map(torch.cat, zip(*found, strict=True)))
+        return Decomposition(images, *map(torch.cat, zip(*found, strict=True)))
 
     def _projected(
-        self, images: Tensor, target: Tensor, samples: list[int], rows: int
-    ) -> tuple[Tensor, Tensor]:
-        """Project at most `rows` images, filled up to that number with copies of the last."""
+        self, images: Tensor, target: Tensor | None, samples: list[int], rows: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Project at most `rows` images, filled up to that number with copies of the last.
+
+        Returns psi, the class-distinct parts and the neutrality without them.
+        """
         count = len(images)
         filled = [*range(count), *[count - 1] * (rows - count)]
-        images, target = images[filled], target[filled]
-        samples = [samples[i] for i in filled]
-        basis = self._basis(images, target, samples)
+        images, samples = images[filled], [samples[i] for i in filled]
+        target = self.classifier(images).argmax(1) if target is None else target[filled]
+        psi, basis = self._basis(images, target, samples)
         found = projection.project(self.classifier, images, target, basis, samples, self.seed)
-        return found.distinct[:count], found.neutrality[:count]
+        return psi[:count], found.distinct[:count], found.neutrality[:count]
 
     def _branches(self, images: Tensor, target: Tensor, samples: Sequence[int]) -> Tensor:
         """psi (B, n, C, H, W), the mean over `latents` styles."""
@@ -145,8 +148,10 @@ class DXAI(Explainer):
             psi = psi + self.decomposer(images, target, latent).psi / self.latents
         return psi
 
-    def _basis(self, images: Tensor, target: Tensor, samples: Sequence[int]) -> Tensor:
-        """Return what the projection may subtract, (B, K, C, H, W), psi_1 of the target first.
+    def _basis(
+        self, images: Tensor, target: Tensor, samples: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return psi, and what the projection may subtract, (B, K, C, H, W), psi_1 first.
 
         For the explained class and the most probable others: psi_1, and the sum of the agnostic
         branches less its mean over those classes; and the image less that mean.
@@ -157,7 +162,7 @@ class DXAI(Explainer):
         distinct = torch.stack([found[:, 0] for found in psis], 1)
         agnostic = torch.stack([found[:, 1:].sum(1) for found in psis], 1)
         mean = agnostic.mean(1, keepdim=True)
-        return torch.cat([distinct, agnostic - mean, images[:, None] - mean], 1)
+        return psis[0], torch.cat([distinct, agnostic - mean, images[:, None] - mean], 1)
 
     @torch.no_grad()
     def spread(self, images: Tensor, target: Tensor, index: Tensor, draws: int) -> Tensor:
@@ -179,7 +184,7 @@ class DXAI(Explainer):
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         """psi_1, (B, C, H, W), with Captum's signature: the part that the tables score."""
-        return self.explain(inputs, target, index, "generated").distinct
+        return self.explain(inputs, target, index, GENERATED).distinct
 
     def _check(self, images: Tensor, target: Tensor | None) -> None:
         size, channels = self.info["image_size"], self.info["channels"]

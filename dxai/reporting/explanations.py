@@ -21,7 +21,7 @@ from dxai.metrics.removal import neutrality, psnr
 from dxai.models.serialization import load_classifier
 from dxai.paths import MODEL
 from dxai.reporting import figures
-from dxai.types import Decomposition, to_unit_range
+from dxai.types import NEUTRAL, Decomposition, to_unit_range
 from dxai.utils.files import atomic, sha256, write_json
 
 BATCH = 16
@@ -185,6 +185,6 @@ def _write(
     write_json(stem.with_name(stem.name + ".json"), facts)
     sure = probabilities["input"][predicted]
     note = "" if explained == facts["predicted_class"] else f" (explained as {explained})"
-    if kind == "neutral" and left < UNDECIDED:
+    if kind == NEUTRAL and left < UNDECIDED:
         note += f" (the class-agnostic part is not undecided: neutrality {left:.2f})"
     print(f"{file}: {facts['predicted_class']} ({sure:.2f}) -> {stem}.png, .json{note}", flush=True)

@@ -1,7 +1,9 @@
 """Decompose the test images and score them, with two controls: DVC stage `ours`.
 
 The controls scramble ψ_distinct: `random_phase` keeps its spectrum, `shuffled` its pixels. They
-remove as much as ours does, so ours gains over them by structure alone.
+remove as much as ours does, so ours gains over them by structure alone. The tables score the
+generator's part; the part without which the classifier is undecided (`neutral`) has outcomes of its
+own, but no row of a table.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dxai.explain import controls
 from dxai.explain.decomposition import DXAI
 from dxai.paths import HERE
 from dxai.stages import run_stage, scoring
+from dxai.types import GENERATED, NEUTRAL
 
 CONTROLS = {"shuffled": controls.shuffled, "random_phase": controls.random_phase}
 
@@ -36,7 +39,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
     kept: dict[str, list[np.ndarray]] = {}
     for batch in subject.batches(f"ours {dataset} {classifier} {decomposition}"):
         started = time.perf_counter()
-        found = explainer.explain(batch.images, batch.labels, batch.index, "generated")
+        found = explainer.explain(batch.images, batch.labels, batch.index, GENERATED)
         spent += time.perf_counter() - started
         spread = explainer.spread(batch.images, batch.labels, batch.index, draws_of_z)
         size = found.distinct.abs().mean((1, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny)
@@ -49,12 +52,14 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
             truth=subject.truth(batch),
             extra={"uncertainty": spread.mean((1, 2, 3)) / size} if draws_of_z else None,
         )
+        neutral = explainer.explain(batch.images, batch.labels, batch.index, NEUTRAL)
+        scorer.add(NEUTRAL, "part", batch, neutral.distinct)
         for name, control in CONTROLS.items():
             scorer.add(name, "part", batch, control(found.distinct, batch.index, subject.seed))
         arrays: dict[str, Any] = {
             "index": batch.index,
             "dxai": found.distinct,
-            "agnostic": found.agnostic,
+            NEUTRAL: neutral.distinct,
             "reconstruction": found.reconstruction,
             "spread": spread,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,17 +119,21 @@ class Maps:
 
     def __init__(self, folder: Path, at: Iterable[int]) -> None:
         self.folder, self.at = folder, tuple(sorted(set(at)))
-        self._read_maps, self._own_class = functools.cache(_read_maps), functools.cache(_own_class)
+        self._read_maps, self._answers = functools.cache(_read_maps), functools.cache(_answers)
 
     def of(self, name: str, key: str, index: int) -> np.ndarray | None:
         """An image's array `key` in the folder `name`, float32; None unless it has all images."""
         maps = self._read_maps(self.folder / name, self.at).get(key)
         return None if maps is None else maps[self.at.index(index)]
 
-    def change(self, name: str, method: str, sign: str, index: int) -> str:
-        """Format an image's probability of its own class at beta = 0 and at beta = 1."""
-        ends = self._own_class(self.folder / name, method, sign, self.at).get(index)
-        return "" if ends is None else f"p {ends[0]:.2f} → {ends[1]:.2f}"
+    def answers(
+        self, name: str, method: str, sign: str, index: int, curve: str = "beta"
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Probabilities (c,) that an image has at beta = 0 and at beta = 1; None if not measured.
+
+        `curve` is that of the explained classifier, `beta`, or that of its twin, `transfer`.
+        """
+        return self._answers(self.folder / name, method, sign, curve, self.at).get(index)
 
 
 def _read_maps(folder: Path, at: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -141,18 +146,20 @@ def _read_maps(folder: Path, at: tuple[int, ...]) -> dict[str, np.ndarray]:
         return {name: file[name][rows].astype(np.float32) for name in names}
 
 
-def _own_class(
-    folder: Path, method: str, sign: str, at: tuple[int, ...]
-) -> dict[int, tuple[float, float]]:
-    """Map images to the probability of their own class in x and in x - psi_distinct."""
+def _answers(
+    folder: Path, method: str, sign: str, curve: str, at: tuple[int, ...]
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Map images to the probabilities (c,) of x and of x - psi_distinct."""
     path = folder / OUTCOMES
     if not path.is_file():
         return {}
-    where = [("curve", "=", "beta"), ("method", "=", method), ("sign", "=", sign)]
+    where = [("curve", "=", curve), ("method", "=", method), ("sign", "=", sign)]
     rows = pq.read_table(path, filters=[*where, ("index", "in", list(at))]).to_pylist()
-    found: dict[int, dict[float, float]] = {}
+    found: dict[int, dict[float, np.ndarray]] = {}
     for row in rows:
-        found.setdefault(row["index"], {})[row["level"]] = row[f"p{row['label']}"]
+        classes = sum(re.fullmatch(r"p\d+", key) is not None for key in row)
+        answer = np.array([row[f"p{k}"] for k in range(classes)])
+        found.setdefault(row["index"], {})[row["level"]] = answer
     return {index: (p[min(p)], p[max(p)]) for index, p in found.items()}
 
 

@@ -19,10 +19,14 @@ from dxai.reporting.table_layouts import WORST, fixed
 from dxai.results.claims import read_maps
 from dxai.results.io import Row
 from dxai.results.methods import NAIVE, ORDER, OURS, label
+from dxai.types import NEUTRAL
 
 DEVIATIONS = 3
 """Images whose maps of deviation are shown."""
-PARTS = (("agnostic", "Class-agnostic", "x − ψ"), ("reconstruction", "Reconstruction", "x̂"))
+NETWORKS = {"classifier": "beta", "twin": "transfer"}
+"""Networks whose answers stand under a picture, and the curves that hold them."""
+ANSWERS = 3
+"""Most probabilities of an answer that are shown: the image's class, then the most probable."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Stack:
-    """Pictures that belong together: one name, one or more tiles, and a note."""
+    """Pictures that belong together: one name, one or more tiles, and notes."""
 
     title: str
     tiles: list[Tile]
-    note: str = ""
+    notes: Sequence[str] = ()
     ours: bool = False
 
 
@@ -70,8 +74,10 @@ class Examples:
         return [
             self._panel(
                 index,
-                _input(self._image(index)),
-                *self._parts(index),
+                self._asked(index),
+                *self._parts(index, NEUTRAL),
+                *self._parts(index, OURS),
+                self._reconstruction(index),
                 *(self._of(m, m, index) for m in ORDER if m != OURS),
             )
             for index in self.at
@@ -87,9 +93,9 @@ class Examples:
             image = self._image(index).numpy()
             rest = _tile(image_tiles.picture(image - part), "x − ψ", "naive, agnostic")
             distinct = self._of(NAIVE, NAIVE, index, "Naive: distinct")
-            naive = Stack("Naive: agnostic", [rest]), distinct
+            naive = Stack("Naive: agnostic", [rest], self._answers(NAIVE, NAIVE, index)), distinct
             panels.append(
-                self._panel(index, _input(self._image(index)), *naive, *self._parts(index)[:2])
+                self._panel(index, self._asked(index), *naive, *self._parts(index, NEUTRAL))
             )
         return panels
 
@@ -102,7 +108,7 @@ class Examples:
                 return []
             scale = image_tiles.scale_of(spread)
             tile = _tile(image_tiles.magnitude(spread, scale), f"0 to {scale:.2g}", "deviation")
-            distinct = self._parts(index, overlaid=False)[1:2]
+            distinct = self._parts(index, OURS, overlaid=False)[1:2]
             stacks = _input(self._image(index)), *distinct, Stack("Deviation over z", [tile])
             panels.append(self._panel(index, *stacks))
         return panels
@@ -112,15 +118,14 @@ class Examples:
         panels = []
         for row in self.worst_rows:
             index, best = int(row["index"]), row["best_baseline"]
-            parts = self._parts(index, overlaid=False)
+            kinds = [self._parts(index, kind, overlaid=False) for kind in (NEUTRAL, OURS)]
+            parts = [stack for stacks in kinds for stack in stacks]
             if not parts:
                 return []
             other = [self._of(best, best, index)] if best else []
             title = f"{row['class']}: area {fixed(row['ours'])}"
             title += f", {label(best)} {fixed(row['baseline'])}" if best else ""
-            panels.append(
-                self._panel(index, _input(self._image(index)), *parts, *other, title=title)
-            )
+            panels.append(self._panel(index, self._asked(index), *parts, *other, title=title))
         return panels
 
     def variants(self, rows: Sequence[Row]) -> list[Panel]:
@@ -133,13 +138,13 @@ class Examples:
             stacks = [_input(self._image(index))]
             for k, row in enumerate(rows):
                 name = ours_name(row["variant"]) if k else self.case.first.name
-                parts = self._parts(index, name)
-                stacked = [tile for part in parts for tile in part.tiles[:1]]
+                parts = [*self._parts(index, OURS, name), self._reconstruction(index, name)]
+                stacked = [tile for part in parts if part is not None for tile in part.tiles[:1]]
                 note = f"AUC {fixed(row['auc'])}, PSNR {fixed(row['psnr_db'], 1)} dB"
-                change = self.maps.change(name, OURS, "part", index)
+                change = self._change(name, OURS, "part", index)
                 if stacked:
                     title = row["variant"].replace("_", " ").capitalize()
-                    stacks.append(Stack(title, stacked, f"{change} · {note}", not k))
+                    stacks.append(Stack(title, stacked, [f"{change} · {note}"], not k))
             panels.append(self._panel(index, *stacks))
         return panels if any(len(panel.stacks) > 1 for panel in panels) else []
 
@@ -150,44 +155,85 @@ class Examples:
     def _image(self, index: int) -> Tensor:
         return self.data.batch([index]).images[0]
 
-    def _parts(self, index: int, name: str | None = None, overlaid: bool = True) -> list[Stack]:
-        """Return class-agnostic, class-distinct, and x_hat; empty if they were not saved."""
+    def _asked(self, index: int) -> Stack:
+        """Return the input and what the networks say of it."""
+        first = self.case.first.name
+        return replace(_input(self._image(index)), notes=self._answers(first, OURS, index, end=0))
+
+    def _parts(
+        self, index: int, kind: str, name: str | None = None, overlaid: bool = True
+    ) -> list[Stack]:
+        """Return an image's class-agnostic and class-distinct part; empty if they were not saved.
+
+        `kind` is `NEUTRAL`, or `OURS` for the generator's; `name` is a decomposition's folder.
+        """
         name = name or self.case.first.name
-        distinct = self.maps.of(name, OURS, index)
-        if distinct is None:
+        part = self.maps.of(name, kind, index)
+        if part is None:
             return []
-        stacks = []
-        for key, title, symbol in PARTS:
-            part = self.maps.of(name, key, index)
-            if part is not None:
-                stacks.append(
-                    Stack(title, [_tile(image_tiles.picture(part), symbol, title)], ours=True)
-                )
-        change = self.maps.change(name, OURS, "part", index)
-        part_of = self._part("Class-distinct", index, distinct, change, ours=True)
+        titles = "Class-agnostic", "Class-distinct"
+        if kind != NEUTRAL:
+            titles = "Generated: agnostic", "Generated: distinct"
+        rest = _tile(image_tiles.picture(self._image(index).numpy() - part), "x − ψ", titles[0])
+        agnostic = Stack(titles[0], [rest], self._answers(name, kind, index), ours=True)
+        change = self._change(name, kind, "part", index)
+        distinct = self._part(titles[1], index, part, change, ours=True)
         if not overlaid:
-            part_of = replace(part_of, tiles=part_of.tiles[:1])
-        return [*stacks[:1], part_of, *stacks[1:]]
+            distinct = replace(distinct, tiles=distinct.tiles[:1])
+        return [agnostic, distinct]
+
+    def _reconstruction(self, index: int, name: str | None = None) -> Stack | None:
+        """Return x_hat and the image less it; None if it was not saved."""
+        found = self.maps.of(name or self.case.first.name, "reconstruction", index)
+        if found is None:
+            return None
+        error = self._image(index).numpy() - found
+        scale = image_tiles.scale_of(error)
+        tiles = [
+            _tile(image_tiles.picture(found), "x̂", "the reconstruction"),
+            _tile(image_tiles.signed(error, scale), f"x − x̂, ±{scale:.2g}", "its error"),
+        ]
+        decibels = float(removal.psnr(torch.from_numpy(error)[None])[0])
+        return Stack("Reconstruction, error", tiles, [f"PSNR {decibels:.1f} dB"], ours=True)
+
+    def _answers(self, name: str, method: str, index: int, end: int = 1) -> list[str]:
+        """Describe what each network says of the image (`end` 0) or of x - psi_distinct (1)."""
+        notes, own = [], int(self.data.labels[index])
+        for network, curve in NETWORKS.items():
+            ends = self.maps.answers(name, method, "part", index, curve)
+            if ends is None:
+                continue
+            others = [k for k in np.argsort(-ends[end], kind="stable").tolist() if k != own]
+            shown = [f"{self.data.class_names[k]} {ends[end][k]:.2f}" for k in [own, *others]]
+            undecided = float(removal.neutrality(torch.from_numpy(ends[end])[None])[0])
+            line = f"{network}: {', '.join(shown[:ANSWERS])}"
+            notes.append(line if not end else f"{line}; neutrality {undecided:.2f}")
+        return notes
+
+    def _change(self, name: str, method: str, sign: str, index: int) -> str:
+        """Format the probability of an image's own class at beta = 0 and at beta = 1."""
+        ends, own = self.maps.answers(name, method, sign, index), int(self.data.labels[index])
+        return "" if ends is None else f"p {ends[0][own]:.2f} → {ends[1][own]:.2f}"
 
     def _of(self, method: str, name: str, index: int, title: str = "") -> Stack | None:
         """Return a method's map, or None if it has none."""
         sign, heat = self.case.primary(method), self.maps.of(name, method, index)
         if heat is None or sign is None:
             return None
-        title, change = title or label(method), self.maps.change(name, method, sign, index)
+        title, change = title or label(method), self._change(name, method, sign, index)
         if sign == "part":
             return self._part(title, index, heat, change)
         image, heatmap = self._image(index), torch.from_numpy(heat)[None]
         part = removal.distinct_from_heatmap(heatmap, image[None], sign)[0].numpy()
         ones = torch.ones_like(heatmap)
         weight = removal.distinct_from_heatmap(heatmap, ones, sign)[0].numpy()
-        return Stack(title, _pair(title, "w·x", image.numpy(), part, weight), change)
+        return Stack(title, _pair(title, "w·x", image.numpy(), part, weight), [change])
 
     def _part(
         self, title: str, index: int, part: np.ndarray, note: str, ours: bool = False
     ) -> Stack:
         weight, image = part / image_tiles.scale_of(part), self._image(index).numpy()
-        return Stack(title, _pair(title, "ψ distinct", image, part, weight), note, ours)
+        return Stack(title, _pair(title, "ψ distinct", image, part, weight), [note], ours)
 
 
 def deviations(case: Case, data: ShardedDataset) -> list[Panel]:

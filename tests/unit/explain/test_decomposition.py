@@ -5,10 +5,12 @@ from scipy.stats import entropy
 from torch import nn
 
 from dxai import DXAI
-from dxai.explain.decomposition import KINDS
+from dxai.explain.decomposition import BASIS_CLASSES, KINDS, MOST_ROWS
+from dxai.explain.projection import UNDECIDED
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import ModelError, freeze, save_decomposer
+from dxai.types import Decomposition
 
 SETTINGS = {
     "channels": 1, "classes": 3, "image_size": 16, "branches": 3, "branch_width": 3,
@@ -204,3 +206,59 @@ def test_classes_that_do_not_exist_are_refused(path, images):
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"model\.pt: no such model file"):
         DXAI.load(tmp_path)
+
+
+class Parts(nn.Module):
+    """A constructed decomposition: psi_1 is the image's share of the pattern of a class."""
+
+    latent_dim = 1
+
+    def __init__(self, patterns):
+        super().__init__()
+        self.patterns = patterns
+
+    def forward(self, images, labels, latent):
+        wanted = self.patterns[labels]
+        part = (images * wanted).sum((1, 2, 3), keepdim=True) * wanted
+        return Decomposition(images, torch.stack([part, images - part], 1))
+
+
+class Patterns(nn.Module):
+    """A classifier whose logits are how much of each class's pattern is in the image."""
+
+    def __init__(self, patterns):
+        super().__init__()
+        self.patterns, self.largest = patterns, 0
+
+    def forward(self, x):
+        self.largest = max(self.largest, len(x))
+        return 10 * torch.einsum("bchw,kchw->bk", x, self.patterns)
+
+
+def hundred(present):
+    """Return an explainer of 100 classes, and 20 images with so many classes' patterns."""
+    draw = torch.Generator().manual_seed(0)
+    patterns = torch.linalg.qr(torch.randn(256, 100, generator=draw))[0].T.view(100, 1, 16, 16)
+    plain = 0.02 * torch.randn(20, 1, 16, 16, generator=draw)
+    plain -= torch.einsum("bchw,kchw,kdef->bdef", plain, patterns, patterns)
+    info = INFO | {"class_names": [f"c{k}" for k in range(100)]}
+    images = plain + 0.8 * patterns[:present].sum(0)
+    return DXAI(Parts(patterns), info, Patterns(patterns)), images, plain
+
+
+def test_of_a_hundred_classes_those_in_question_are_removed():
+    explainer, images, plain = hundred(3)
+    target = torch.arange(20) % 3
+    found = explainer.explain(images, target)
+    assert explainer.classifier.largest <= 2 * MOST_ROWS, "memory does not grow with the images"
+    assert (found.neutrality > UNDECIDED).all()
+    assert (explainer.classifier(images).softmax(1).max(1).values > 0.3).all()
+    assert (found.agnostic - plain).abs().max() < 0.15 < (images - plain).abs().max()
+
+
+def test_more_classes_than_the_basis_has_are_not_neutral_and_it_says_so():
+    explainer, images, _ = hundred(BASIS_CLASSES + 12)
+    found = explainer.explain(images, torch.arange(20) % 3)
+    answer = explainer.classifier(found.agnostic).softmax(1)
+    assert (found.neutrality < UNDECIDED).all()
+    np.testing.assert_allclose(found.neutrality, entropy(answer, axis=1) / np.log(100), rtol=1e-4)

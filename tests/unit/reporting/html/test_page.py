@@ -24,6 +24,8 @@ from tests.fixtures import AREAS, STEPS, VARIANTS, write_results
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}"]
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 MEGABYTE = 1 << 20
+PSNR = 10 * np.log10(4 / 0.05**2)
+"""That of a reconstruction whose error is noise of this deviation, in dB."""
 
 Run = tuple[Params, Paths]
 
@@ -314,10 +316,17 @@ def test_charts_and_examples_are_those_of_the_run(run: Run, page: str) -> None:
     training = run[1].decomposition("textures", "resnet18", "0")
     last = pd.read_csv(training / "history.csv").iloc[-1]
     assert any(f"At the end: class {last['loss/class']:.3g}" in label for label in labels)
-    # Four pictures of the parts and an overlay, two of each heatmap that worked; three classes.
+    # The input; two parts of either kind, each with an overlay; x_hat and its error; two of each
+    # heatmap that worked. Three classes.
     examples = page[page.index("<h3>Examples") : page.index("<details", page.index("<h3>Examples"))]
-    assert examples.count("<img ") == 3 * (5 + 2 * (len(AREAS) - 3 - 2))
-    assert examples.count("p 0.97 → 0.60") == 3
+    assert examples.count("<img ") == 3 * (9 + 2 * (len(AREAS) - 3 - 2))
+    assert examples.count("p 0.97 → 0.60") == 3 * 2
+    for network in ("classifier", "twin"):
+        assert examples.count(f"<div>{network}: brick 0.97, grass 0.01, gravel 0.01</div>") == 1
+        after = f"{network}: brick 0.60, grass 0.28, gravel 0.13; neutrality 0.84"
+        assert examples.count(f"<div>{after}</div>") == 2, "without either kind of part"
+    errors = re.findall(r"<div>PSNR ([\d.]+) dB</div>", examples)
+    assert [float(value) for value in errors] == pytest.approx([PSNR] * 3, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +337,7 @@ def test_charts_and_examples_are_those_of_the_run(run: Run, page: str) -> None:
         ("Uncertainty over z", 3 * 3, ["Deviation over z", "0.080 [", "8 draws"]),
         ("Localisation: does it mark", 0, ["0.800 [", "0.070 ["]),
         ("Each class alone", 0, ["brick", "grass", "gravel"]),
-        ("The worst explained images", 6 * 6, ["area 0.7", "Grad-CAM 0.8"]),
+        ("The worst explained images", 6 * 7, ["area 0.7", "Grad-CAM 0.8"]),
         ("Training", 0, ["Classifier: accuracy", "seed 1"]),
     ],
 )  # fmt: skip
