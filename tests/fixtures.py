@@ -34,6 +34,7 @@ from dxai.datasets.base import SPLITS, Listing, Load, Sample, Unit
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.metrics.removal import DELETED, ENERGIES
 from dxai.metrics.scorer import CURVES
+from dxai.metrics.smoothing import BETAS
 from dxai.paths import ROLES, Paths
 from dxai.results import table_builders
 from dxai.results.table_specs import SPECS, TableSpec
@@ -343,6 +344,8 @@ def _row(
         "auc_transfer": area - 0.02 if method == "dxai" else area,
         "auc_transfer_energy": min(area + 0.03, 1),
         "auc_blur": 0.97 if method == "naive" else min(area + 0.04, 1.0),
+        "auc_smooth": min(area + 0.02, 1),
+        "smooth_deviation": 0.3,
         "auc_deletion": 0.2 * area,
         "auc_deletion_low": 0.2 * (area - 0.03),
         "auc_deletion_high": 0.2 * (area + 0.025),
@@ -366,7 +369,7 @@ def _row(
 
 def _curve(name: str, area: float) -> dict[str, list[float]]:
     level = np.array(
-        {"energy": ENERGIES, "transfer_energy": ENERGIES, "deletion": DELETED}.get(
+        {"energy": ENERGIES, "transfer_energy": ENERGIES, "smooth": BETAS, "deletion": DELETED}.get(
             name, np.linspace(0, 1, 11)
         )
     )

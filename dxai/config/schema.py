@@ -523,6 +523,9 @@ class EvaluateParams(Settings):
         1, gt=0, description="Latents z per image, whose decompositions are averaged."
     )
     uncertainty: int = Field(8, description="Latents z per image for the spread of psi_1; 0: none.")
+    smooth: int = Field(
+        8, ge=0, description="Noises over which `auc_smooth` averages the classifier; 0: none."
+    )
     deletion_fill: float = Field(
         0.0, ge=-1, le=1, description="Value of a deleted pixel (Table 2); -1 is black, 1 white."
     )

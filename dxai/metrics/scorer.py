@@ -15,15 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from dxai.config.schema import EvaluateParams
-from dxai.metrics import removal
+from dxai.metrics import removal, smoothing
 from dxai.metrics.curves import Curve, auc_interval
 from dxai.metrics.localisation import GroundTruth, localise
 from dxai.types import Batch
 
-CURVES = ("beta", "energy", "transfer", "transfer_energy", "blur", "deletion")
-"""Accuracy against beta; against removed energy; both by the twin; against beta, with psi blurred;
-against the share of deleted pixels."""
+CURVES = ("beta", "energy", "transfer", "transfer_energy", "blur", "smooth", "deletion")
+"""Accuracy against beta; against removed energy; both by the twin; against beta, with psi blurred,
+and by the classifier averaged over noise; against the share of deleted pixels."""
 BY_TWIN = ("transfer", "transfer_energy")
+NO_NOISE = (
+    f"no auc_smooth: under noise of {smoothing.DEVIATIONS[0]} the classifier keeps less than "
+    f"{smoothing.KEPT:.0%} of its accuracy on validation images"
+)
 LOCALISATION = ("pointing", "average_precision", "energy_inside", "mask_area", "correlation")
 """Measures against the ground truth (`dxai.metrics.localisation`)."""
 
@@ -40,6 +44,9 @@ class Scorer:
         Key of the bootstrap and of tie-breaking between equal pixels.
     curves : sequence of str
         Members of `CURVES` to compute.
+    deviation : float, optional
+        Of the noise of `auc_smooth` (`dxai.metrics.smoothing`): 0 if the classifier stands none,
+        None if it was not measured; then the column is empty.
     """
 
     def __init__(
@@ -50,8 +57,11 @@ class Scorer:
         params: EvaluateParams,
         seed: int,
         curves: Sequence[str] = CURVES,
+        deviation: float | None = None,
     ) -> None:
         self.wanted = set(curves) - (set(BY_TWIN) if twin is None else set())
+        self.wanted -= set() if deviation else {"smooth"}
+        self.deviation = deviation
         self.classifier, self.twin = classifier, twin
         self.class_names, self.params, self.seed = class_names, params, seed
         self.betas = torch.linspace(0, 1, params.beta_steps + 1)
@@ -86,18 +96,24 @@ class Scorer:
         """
         x = batch.images
         heat = distinct if heat is None else heat
+        own = self.classifier
         makers: dict[str, Callable[[], tuple[nn.Module | None, Any, Tensor]]] = {
-            "beta": lambda: (self.classifier, self.betas, without),
-            "energy": lambda: (self.classifier, removal.ENERGIES, without_energy()),
+            "beta": lambda: (own, self.betas, without),
+            "energy": lambda: (own, removal.ENERGIES, without_energy()),
             "transfer": lambda: (self.twin, self.betas, without),
             "transfer_energy": lambda: (self.twin, removal.ENERGIES, without_energy()),
             "blur": lambda: (
-                self.classifier,
+                own,
                 self.betas,
                 removal.remove(x, removal.blur(distinct), self.betas),
             ),
+            "smooth": lambda: (
+                own,
+                smoothing.BETAS,
+                removal.remove(x, distinct, torch.tensor(smoothing.BETAS)),
+            ),
             "deletion": lambda: (
-                self.classifier,
+                own,
                 removal.DELETED,
                 removal.delete(
                     x, heat, removal.DELETED, self.params.deletion_fill, batch.index, self.seed
@@ -113,7 +129,10 @@ class Scorer:
         for name in [name for name in CURVES if name in self.wanted]:
             network, levels, images = makers[name]()
             assert network is not None
-            answers[name] = self._probabilities(network, images)
+            if name == "smooth":
+                answers[name] = self._smoothed(network, images, batch.index)
+            else:
+                answers[name] = self._probabilities(network, images)
             levels = torch.as_tensor(levels)
             self._frames.append(self._frame(method, sign, batch, name, levels, answers[name]))
         last = answers["beta"][-1]
@@ -155,7 +174,7 @@ class Scorer:
             "method": method,
             "sign": sign,
             "status": "ok",
-            "reason": "",
+            "reason": NO_NOISE if self.deviation == 0 else "",
             "images": len(curves["beta"].correct),
             "accuracy": float(curves["beta"].accuracy[0]),
             "auc": curves["beta"].auc,
@@ -163,8 +182,9 @@ class Scorer:
             "auc_high": high,
             **{
                 f"auc_{name}": curves[name].auc if name in curves else None
-                for name in ("energy", *BY_TWIN, "blur")
+                for name in ("energy", *BY_TWIN, "blur", "smooth")
             },
+            "smooth_deviation": self.deviation,
             **deletion,
             "psnr_db": _number(means.get("psnr_db")),
             "psnr_removed_db": float(means["psnr_removed_db"]),
@@ -191,6 +211,15 @@ class Scorer:
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         probabilities = [network(x).softmax(1) for x in flat.split(self.params.batch_size)]
         return torch.cat(probabilities).unflatten(0, images.shape[:2])
+
+    def _smoothed(self, network: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        """Like `_probabilities`: the mean over noises, which all methods and levels share."""
+        assert self.deviation is not None
+        total = torch.zeros(())
+        for draw in range(self.params.smooth):
+            noise = smoothing.noise(images[0], index, self.seed, draw)
+            total = total + self._probabilities(network, images + self.deviation * noise)
+        return total / self.params.smooth
 
     def _frame(
         self, method: str, sign: str, batch: Batch, curve: str, levels: Tensor, p: Tensor

@@ -100,6 +100,7 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     lines = [["method", "sign", *heading], *(_line(row, lowest, shown) for row in rows)]
     notes = ["AUC and its guards: lower is better; * the lowest of ours and the baselines."]
     notes += [f"{r['method']}: {r['status']}: {r['reason']}" for r in rows if r["status"] != "ok"]
+    notes += sorted({row["reason"] for row in scored if row["reason"]})
     layers = {row["method"]: row["layer"] for row in rows if row["layer"]}
     notes += [f"{method}: read from the layer {layer}" for method, layer in layers.items()]
     notes += [

@@ -136,6 +136,8 @@ _ALL = (
             Column("auc_transfer_energy", terminal="tr. energy",
                    report="Transfer,<br>energy ↓"),
             Column("auc_blur", terminal="blur", report="Blur ↓"),
+            Column("auc_smooth", terminal="smooth", report="Smooth ↓"),
+            Column("smooth_deviation", terminal="noise", report="its<br>noise", digits=2),
             Column("psnr_db", terminal="PSNR", report="PSNR<br>x̂, dB ↑", digits=1),
             Column("psnr_removed_db", terminal="PSNR x1", report="PSNR<br>x₁, dB", digits=1),
             Column("mean_abs_distinct", terminal="|distinct|",

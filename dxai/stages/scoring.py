@@ -13,6 +13,7 @@ from torch import nn
 
 from dxai.config.schema import JOINT, Params
 from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.metrics import smoothing
 from dxai.metrics.localisation import GroundTruth
 from dxai.metrics.scorer import CURVES, Scorer, chosen_images
 from dxai.models.serialization import load_classifier, load_decomposer
@@ -40,7 +41,15 @@ class Subject:
 
     def scorer(self, curves: Sequence[str] = CURVES) -> Scorer:
         evaluate, names = self.params.evaluate, self.data.class_names
-        return Scorer(self.classifier, self.twin, names, evaluate, self.seed, curves)
+        deviation = self.noise() if "smooth" in curves and evaluate.smooth else None
+        return Scorer(self.classifier, self.twin, names, evaluate, self.seed, curves, deviation)
+
+    def noise(self) -> float:
+        """Return the deviation of the noise that the classifier stands on validation images."""
+        data = ShardedDataset(HERE.dataset(self.dataset), "validation")
+        indices = chosen_images(len(data), smoothing.IMAGES)
+        batches = data.batches(self.params.evaluate.batch_size, indices)
+        return smoothing.tolerated(self.classifier, batches, self.seed)
 
     def truth(self, batch: Batch) -> GroundTruth:
         """Return the known class-distinct parts of these images; NaN where unknown."""

@@ -39,6 +39,7 @@ CURVE_METRICS = {
     "transfer": "transfer_accuracy_vs_beta",
     "transfer_energy": "transfer_accuracy_vs_energy",
     "blur": "blurred_accuracy_vs_beta",
+    "smooth": "smooth_accuracy_vs_beta",
     "deletion": "accuracy_vs_deleted",
 }
 """Curve of a summary to the name of its metric."""
@@ -49,6 +50,7 @@ GUARDS = {
     "auc_transfer": "auc_transfer",
     "auc_transfer_energy": "auc_transfer_energy",
     "auc_blur": "auc_blur",
+    "auc_smooth": "auc_smooth",
 }
 """Metric of the whole run, `<metric>/<dataset>/<classifier>`, to a column of our row of Table 1."""
 Numbers = dict[str, float]

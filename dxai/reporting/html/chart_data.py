@@ -21,6 +21,7 @@ CURVE_TITLES = {
     "transfer": ("Against β, scored by the second classifier", "β"),
     "transfer_energy": ("Against energy, by the second classifier", "removed energy, ‖γψ‖² / ‖x‖²"),
     "blur": ("Against β, after a 3×3 blur of ψ_distinct", "β"),
+    "smooth": ("Against β, by the classifier averaged over noise", "β"),
     "deletion": ("Accuracy while pixels are deleted (Table 2)", "share of the pixels"),
 }
 LOSSES = {

@@ -55,6 +55,7 @@ GUARDS = {
     "auc_transfer": "transfer",
     "auc_transfer_energy": "transfer at equal energy",
     "auc_blur": "blur",
+    "auc_smooth": "averaged over noise",
 }
 AREAS = ("auc", *GUARDS)
 """Compared columns: the lowest value among ours and the baselines is the best."""

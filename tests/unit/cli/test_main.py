@@ -133,7 +133,7 @@ def table1(tmp_path: Path) -> Path:
     shared = {"dataset": "textures", "classifier": "resnet18", "seed": 0, "profile": "quick"}
     shared |= {"steps": 1500, "images": 150, "accuracy": 0.98, "auc_low": 0.8, "auc_high": 0.9}
     shared |= dict.fromkeys(("auc_energy", "auc_transfer", "auc_blur", "neutrality"), 0.5)
-    shared |= {"auc_transfer_energy": 0.5}
+    shared |= {"auc_transfer_energy": 0.5, "auc_smooth": 0.5, "smooth_deviation": 0.3}
     shared |= dict.fromkeys(("psnr_removed_db", "mean_abs_distinct", "seconds_per_image"), 1.0)
     frame = pd.DataFrame([shared | {"status": "ok", "reason": ""} | row for row in ROWS])
     frame.to_csv(tmp_path / "table1.csv", index=False)

@@ -32,10 +32,10 @@ def batch(values, labels=None):
     return Batch(images, labels, torch.arange(n), [f"i{k}" for k in range(n)], ["g"] * n)
 
 
-def scorer(threshold=0.0, curves=CURVES, twin=True, **params):
-    settings = EvaluateParams(batch_size=3, bootstrap=50, **params)
+def scorer(threshold=0.0, curves=CURVES, twin=True, deviation=0.1, **params):
+    settings = EvaluateParams(**{"batch_size": 3, "bootstrap": 50, **params})
     other = Brightness(0.3) if twin else None
-    return Scorer(Brightness(threshold), other, ["dark", "bright"], settings, 0, curves)
+    return Scorer(Brightness(threshold), other, ["dark", "bright"], settings, 0, curves, deviation)
 
 
 def test_every_curve_of_a_part_whose_effect_is_known():
@@ -104,7 +104,7 @@ def test_outcomes_hold_what_the_curves_are_made_of():
     found.add("a", "relu", images, images.images)
     found.add("a", "signed", images, images.images * 2)
     outcomes = found.outcomes()
-    assert len(outcomes) == 2 * 2 * (11 + 6 + 11 + 6 + 11 + 5)
+    assert len(outcomes) == 2 * 2 * (11 + 6 + 11 + 6 + 11 + 5 + 5)
     assert set(outcomes["curve"]) == set(CURVES)
     np.testing.assert_allclose(outcomes[["p0", "p1"]].sum(axis=1), 1, rtol=1e-5)
     signed = curve(outcomes[outcomes["sign"] == "signed"], "beta")
@@ -202,6 +202,58 @@ def test_only_the_curves_that_are_wanted():
     found = scorer(curves=["beta"])
     found.add("m", "part", images, images.images)
     assert found.row("m", "part", None)["auc_deletion"] is None
+
+
+def test_the_smooth_classifier_answers_as_often_as_the_noise_lets_it():
+    """The mean of 16 pixels has a deviation of 1: a brightness b is bright with Phi(b)."""
+    found = scorer(deviation=4.0, smooth=400, batch_size=100, curves=["beta", "smooth"])
+    images = batch([0.5] * 4)
+    found.add("m", "part", images, torch.ones(4, 1, 4, 4))
+    outcomes = found.outcomes()
+    bright = outcomes[outcomes["curve"] == "smooth"].groupby("level")["p1"].mean()
+    expected = [0.5 * (1 + math.erf(b / math.sqrt(2))) for b in (0.5, 0.25, 0, -0.25, -0.5)]
+    assert bright.tolist() == pytest.approx(expected, abs=0.03)
+    row = found.row("m", "part", None)
+    middle = row["curves"]["smooth"]["accuracy"][2]
+    assert row["curves"]["smooth"]["accuracy"] == [1, 1, middle, 0, 0]
+    assert row["auc_smooth"] == pytest.approx(0.25 * (0.5 + 1 + middle))
+    assert (row["smooth_deviation"], row["reason"]) == (4.0, "")
+
+
+class HairTrigger(Brightness):
+    """The other class where a faint checkerboard in the image has just this strength."""
+
+    def forward(self, x):
+        strength = (x * CHECKERBOARD).mean((1, 2, 3), keepdim=True)[:, 0, 0]
+        return super().forward(x) * torch.where((strength - 0.01).abs() < 0.006, -1, 1)
+
+
+CHECKERBOARD = (-1.0) ** (torch.arange(4)[:, None] + torch.arange(4))
+
+
+def test_a_pattern_fainter_than_the_noise_wins_all_but_the_smooth_area():
+    """A strength of 0.0155 beta turns the answer for beta from 0.3; noise of 0.4 spreads it to 0.1,
+    which hits 0.004 .. 0.016 in one of twenty draws.
+    """
+    settings = EvaluateParams(batch_size=500, bootstrap=50)
+    names = ["dark", "bright"]
+    found = Scorer(HairTrigger(), None, names, settings, 0, ["beta", "smooth"], deviation=0.4)
+    images = batch([0.5] * 50)
+    found.add("m", "part", images, (-0.0155 * CHECKERBOARD).expand(50, 1, 4, 4))
+    row = found.row("m", "part", None)
+    assert row["curves"]["beta"]["accuracy"] == [1] * 3 + [0] * 8
+    assert (row["auc"], row["auc_smooth"]) == (pytest.approx(0.25), 1)
+
+
+@pytest.mark.parametrize(("deviation", "reason"), [(0.0, "less than 95%"), (None, "")])
+def test_without_noise_there_is_no_smooth_area(deviation, reason):
+    found = scorer(deviation=deviation)
+    images = batch([0.5, -0.25])
+    found.add("m", "part", images, images.images)
+    row = found.row("m", "part", None)
+    assert set(row["curves"]) == set(CURVES) - {"smooth"}
+    assert (row["auc_smooth"], row["smooth_deviation"]) == (None, deviation)
+    assert reason in row["reason"] and bool(reason) == bool(row["reason"])
 
 
 def test_without_a_twin_there_is_no_transfer():

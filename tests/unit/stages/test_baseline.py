@@ -9,6 +9,7 @@ from dxai.config.profiles import select_profile
 from dxai.config.schema import METHODS
 from dxai.config.settings import ParamsError
 from dxai.explain import controls
+from dxai.metrics import smoothing
 from dxai.results import table_builders
 from dxai.stages import baseline, classifier
 from dxai.types import Unsupported
@@ -53,6 +54,9 @@ def test_both_sign_rules_are_printed_the_tables_own_first(inside):
         ("relu", "ok", 6),
     ]
     assert found[0]["seconds_per_image"] > 0
+    noise = {row["smooth_deviation"] for row in found}
+    assert len(noise) == 1 and noise <= {0.0, *smoothing.DEVIATIONS}
+    assert all((row["auc_smooth"] is None) == (noise == {0.0}) for row in found)
 
 
 @pytest.mark.slow
