@@ -21,6 +21,7 @@ from dxai.config.schema import (
     DatasetParams,
     DecomposeParams,
     EvaluateParams,
+    LeakageParams,
     Params,
     PrepareParams,
     RepeatParams,
@@ -58,6 +59,7 @@ BLOCKS: dict[str, type[Settings]] = {
     "decompose": DecomposeParams,
     "training": TrainingParams,
     "evaluate": EvaluateParams,
+    "leakage": LeakageParams,
 }
 
 

@@ -24,6 +24,8 @@ CROSS, STABILITY, MAPS = "cross.json", "stability.json", "maps.npz"
 """Results of the stages `cross` and `stability`; deviations of some images over seeds."""
 STABILITY_NAME = "stability"
 """Folder of the stage `stability`, beside those of the methods."""
+LEAKAGE, LEAKAGE_NAME = "leakage.json", "leakage"
+"""Result and folder of the stage `leakage`, beside those of the methods."""
 EVENTS, LIVE_STATE, LIVE_LOCK = "events.jsonl", "live.json", "live.lock"
 """A training in progress: its events so far, and the part that MLflow has."""
 PARAMS, DVC_LOCK = "params.yaml", "dvc.lock"
@@ -111,6 +113,10 @@ class Paths:
     def stability(self, dataset: str, classifier: str) -> Path:
         """Return the folder of the stage `stability`."""
         return self.outcome(dataset, classifier, STABILITY_NAME)
+
+    def leakage(self, dataset: str, classifier: str) -> Path:
+        """Return the folder of the stage `leakage`."""
+        return self.outcome(dataset, classifier, LEAKAGE_NAME)
 
     def table(self, name: str) -> Path:
         return self.tables / f"{name}.csv"

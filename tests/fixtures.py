@@ -177,6 +177,8 @@ def _results(
                     _cross(folders.outcomes / dataset / trained / f"dxai-{seed}", scorer)
             for classifier in params.repeat.classifiers:
                 _stability(folders.outcomes / dataset / classifier / "stability", params, data[0])
+            for classifier in params.explained:
+                _leakage(folders.outcomes / dataset / classifier / "leakage", params, data[1])
     _tables(folders, params)
     return made
 
@@ -316,6 +318,22 @@ def _stability(folder: Path, params: Params, images: np.ndarray) -> None:
     write_json(folder / "stability.json", about)
 
 
+def _leakage(folder: Path, params: Params, labels: np.ndarray) -> None:
+    """Write the files of a stage `leakage`; the probe tells the images themselves, but no other."""
+    folder.mkdir()
+    frames = []
+    for method, sign in (("image", ""), ("dxai", "generated"), ("dxai", "neutral"), ("ig", "relu")):
+        frame = {"method": method, "sign": sign, "index": np.arange(len(labels))}
+        frame |= {"id": [f"image {i}" for i in range(len(labels))]}
+        frame |= {"group": [f"g{i // 2}" for i in range(len(labels))], "label": labels}
+        prediction = labels if method == "image" else np.zeros_like(labels)
+        frames.append(pd.DataFrame(frame | {"prediction": prediction}))
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "images.parquet", index=False)
+    about = {"dataset": folder.parts[-3], "classifier": folder.parts[-2], "seed": params.seeds[0]}
+    about |= {"profile": params.profile, "train_images": 30, "images": len(labels), "seconds": 4.5}
+    write_json(folder / "leakage.json", about)
+
+
 def _signs(method: str) -> tuple[str, ...]:
     if method in ("dxai", "shuffled", "random_phase", "naive"):
         return ("part",)
@@ -447,6 +465,7 @@ def _tables(folders: Paths, params: Params) -> None:
         ],
         "cross": sorted(folders.outcomes.glob("*/*/dxai-*-by-*")),
         "stability": sorted(folders.outcomes.glob("*/*/stability")),
+        "leakage": sorted(folders.outcomes.glob("*/*/leakage")),
         "prepared": [folders.prepared / dataset for dataset in params.datasets],
     }
     trained = [(d, c, "explained") for d in params.datasets for c in params.classifiers]

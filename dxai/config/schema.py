@@ -538,6 +538,27 @@ class EvaluateParams(Settings):
         return self
 
 
+class LeakageParams(Settings):
+    """The leakage probe: a fresh network that tells the class from class-agnostic images."""
+
+    images: int = Field(
+        1000,
+        ge=0,
+        description="Training images that each method explains; 0: no probe.\n"
+        "Spread evenly over the classes and over the split.",
+    )
+    test_images: int = Field(
+        0, ge=0, description="Test images it is tested on, spread likewise; 0: all."
+    )
+    epochs: int = Field(20, gt=0, description="Passes of the probe over the training images.")
+    heatmap: str = Field(
+        "ig",
+        description="Heatmap method probed beside ours, if it is in `methods`.\n"
+        "Named before anything is measured; the default has the lowest AUC of `quick`. `naive`, "
+        "if it is in `methods`, is probed as well.",
+    )
+
+
 class Params(Settings):
     """Everything in params.yaml."""
 
@@ -577,6 +598,9 @@ class Params(Settings):
         TrainingParams(), description="Where trainings run; the numbers do not depend on it."
     )
     evaluate: EvaluateParams = Field(EvaluateParams(), description="How methods are scored.")
+    leakage: LeakageParams = Field(
+        LeakageParams(), description="What class-agnostic images still say about the class."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -607,6 +631,7 @@ class Params(Settings):
                     raise ParamsError(f"{where}.{name} has arch {spec.arch}; put it in {proper}")
         for where, names, valid in (
             ("methods", self.methods, METHODS),
+            ("leakage.heatmap", [self.leakage.heatmap], [m for m in METHODS if m != "naive"]),
             ("repeat.classifiers", self.repeat.classifiers, self.classifiers),
             ("ablations.datasets", self.ablations.datasets, self.datasets),
             ("ablations.classifiers", self.ablations.classifiers, self.classifiers),

@@ -147,6 +147,7 @@ def all_tables(tables: Tables) -> dict[str, list[Table]]:
         "table6": [table6(tables["table6"])],
         "ablations": [ablations(tables["ablations"])],
         "localisation": [localisation(tables["localisation"])],
+        "leakage": [leakage(tables["leakage"])],
         "per_class": [per_class(tables["per_class"])],
         "per_image": [per_image(tables["per_image"])],
         "claims": [claimed(claims)],
@@ -361,6 +362,27 @@ def localisation(rows: list[Row]) -> Table:
     ]
     title = "Localisation: does it mark what makes the class?"
     return _table("localisation", title, note, columns, lines)
+
+
+def leakage(rows: list[Row]) -> Table:
+    """Show how well a probe tells the class from what each method leaves of an image."""
+    columns = _texts("Dataset", "Classifier", "Left by")
+    columns += _values("Accuracy of the probe ↓", "Chance")
+    lines = []
+    for row in rows:
+        sign = f", {row['sign']}" if row["sign"] not in ("", "part") else ""
+        named = "The image itself" if row["method"] == "image" else label(row["method"]) + sign
+        lines.append(_line(row, named, measured(row, "accuracy"), Number(row["chance"])))
+    note = [
+        "A fresh network is trained to tell the class from class-agnostic images of the training "
+        "set (x less the class-distinct part, for a heatmap (1 − w)·x) and tested on those of the "
+        "test set: the mean over classes of the share that it tells, with its 95% interval over "
+        "groups. Chance: nothing of the class is left. The image itself: what this network can "
+        "find at most with so many images.",
+        *_about(rows, train_images="Training images", images="Test images", groups="Groups"),
+    ]
+    title = "Leakage: what class-agnostic images still say about the class"
+    return _table("leakage", title, note, columns, lines)
 
 
 def per_class(rows: list[Row]) -> Table:

@@ -24,6 +24,7 @@ from dxai.metrics.curves import (
 from dxai.paths import (
     CROSS,
     IMAGES,
+    LEAKAGE,
     MANIFEST,
     METRICS,
     OUTCOMES,
@@ -229,6 +230,30 @@ def localisation(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
     """Measure how well maps mark the parts known to make the class, for datasets that know them."""
     found = [_row(summary, row) for summary, row in _summarised(outcomes)]
     return _sorted("localisation", [row for row in found if row.get("known")])
+
+
+def leakage(folders: Sequence[Path], params: Params) -> pd.DataFrame:
+    """Measure how well a fresh network tells the class from what each method leaves of images.
+
+    `accuracy` is the mean over classes of the share of their test images that are told, so that
+    `chance`, one over the number of classes, is that of any answer that does not depend on the
+    class. Its 95% interval is a bootstrap over groups.
+    """
+    evaluate, rows = params.evaluate, []
+    for folder in folders:
+        found, images = read_json(folder / LEAKAGE), pd.read_parquet(folder / IMAGES)
+        for (method, sign), part in images.groupby(["method", "sign"], sort=False):
+            labels = part["label"].to_numpy()
+            classes = np.unique(labels)
+            told = (part["prediction"] == part["label"]).to_numpy(float)
+            each = np.where(labels[:, None] == classes, told[:, None], np.nan)
+            groups = part["group"].tolist()
+            samples = resampled_means(each, groups, evaluate.bootstrap, evaluate.seed)
+            low, high = interval(samples.mean(axis=1))  # NaN where a resample lacks a class
+            row = {"method": method, "sign": sign, "groups": len(set(groups))}
+            row |= {"accuracy": float(np.nanmean(each, axis=0).mean()), "chance": 1 / len(classes)}
+            rows.append(found | row | {"accuracy_low": low, "accuracy_high": high})
+    return _sorted("leakage", rows)
 
 
 def per_class(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:

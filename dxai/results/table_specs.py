@@ -20,6 +20,7 @@ STAGES = {
     "ablations": ("ours", "ours_ablation"),
     "cross": ("cross", "cross_repeat"),
     "stability": ("stability",),
+    "leakage": ("leakage", "joint_leakage"),
     "prepared": ("prepare",),
     "classifiers": ("classifier", "joint_twin"),
 }
@@ -221,6 +222,16 @@ _ALL = (
             *_number("pointing average_precision energy_inside mask_area correlation"),
         ),
         "dxai.results.table_builders:localisation",
+    ),
+    TableSpec(
+        "leakage",
+        "Leakage: how well a fresh network tells the class from class-agnostic images.",
+        (
+            *_METHOD, *_text("profile"), *_count("train_images images groups"),
+            *_interval("accuracy", metric="leakage"), *_number("chance"),
+        ),
+        "dxai.results.table_builders:leakage",
+        ("leakage",),
     ),
     TableSpec(
         "per_class",

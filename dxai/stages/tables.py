@@ -88,6 +88,14 @@ def stability_folders(params: Params) -> list[Path]:
     ]
 
 
+def leakage_folders(params: Params) -> list[Path]:
+    return [
+        HERE.leakage(dataset, classifier)
+        for dataset in params.datasets
+        for classifier in params.explained
+    ]
+
+
 def ablation_folders(params: Params) -> list[Path]:
     """Return the folders of `ours_ablation`, after that of the unchanged decomposition."""
     chosen = params.ablations
@@ -111,6 +119,7 @@ SOURCES: dict[str, Callable[[Params], list[Path]]] = {
     "ablations": ablation_folders,
     "cross": cross_folders,
     "stability": stability_folders,
+    "leakage": leakage_folders,
     "prepared": lambda params: [HERE.dataset(name) for name in params.datasets],
     "classifiers": classifier_folders,
 }

@@ -87,6 +87,7 @@ OUTPUTS: dict[str, Callable[[], list[Path]]] = {
     "score_decomposition": lambda: [HERE.ours("D", "C", "N")],
     "cross": lambda: [HERE.cross("D", "C", "N", "S")],
     "stability": lambda: [HERE.stability("D", "C")],
+    "leakage": lambda: [HERE.leakage("D", "C")],
     "tables": lambda: [HERE.tables, HERE.metrics, HERE.curves],
     "report": lambda: [HERE.report],
 }

@@ -12,7 +12,7 @@ import yaml
 
 from dxai.config.schema import Params
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.paths import METRICS, ROLES, SUMMARY, Paths, ours_name
+from dxai.paths import LEAKAGE, METRICS, ROLES, SUMMARY, Paths, ours_name
 from dxai.reporting.html import svg_charts
 from dxai.reporting.html.case import Case, read_cases, read_optional, scored_images
 from dxai.reporting.html.chart_data import (
@@ -169,6 +169,8 @@ def stage_times(params: Params, paths: Paths) -> list[tuple[str, float]]:
             for name in [*params.methods, *map(ours_name, names)]:
                 summary = read_optional(paths.outcome(dataset, classifier, name) / SUMMARY)
                 found.append((f"evaluate {case} {name}", summary))
+            probed = read_optional(paths.leakage(dataset, classifier) / LEAKAGE)
+            found.append((f"leakage {case}", probed))
     return [(name, values["seconds"]) for name, values in found if values.get("seconds")]
 
 

@@ -234,6 +234,31 @@ def test_localisation_is_where_something_is_known(tmp_path):
     assert table_builders.localisation(folders[1:], PARAMS).empty
 
 
+def test_a_probe_that_always_answers_the_same_is_at_chance(tmp_path):
+    """Whatever the sizes of the classes: 9 test images of one, and 3 of another."""
+    labels = np.repeat([0, 1], [9, 3])
+    answers = {"image": labels, "dxai": np.zeros(12, int), "naive": labels.copy()}
+    answers["naive"][[0, 9]] = [1, 0]
+    frames = [
+        pd.DataFrame({"method": name, "sign": "", "label": labels, "prediction": found})
+        for name, found in answers.items()
+    ]
+    whole = pd.concat(frames).assign(group=[f"g{i // 3}" for i in range(12)] * 3)
+    whole.to_parquet(tmp_path / "images.parquet")
+    about = {"dataset": "textures", "classifier": "resnet18", "seed": 0, "profile": "quick"}
+    write_json(tmp_path / "leakage.json", about | {"train_images": 30, "images": 12})
+    table = table_builders.leakage([tmp_path], PARAMS)
+    assert list(table.columns) == SPECS["leakage"].names
+    assert table["method"].tolist() == ["dxai", "naive", "image"]
+    chance, naive, image = table.to_dict("records")
+    for row, accuracy in ((chance, 0.5), (image, 1.0)):
+        values = [row[f"accuracy{end}"] for end in ("", "_low", "_high")]
+        assert values == [accuracy] * 3
+    assert naive["accuracy"] == pytest.approx((8 / 9 + 2 / 3) / 2)
+    assert naive["accuracy_low"] < naive["accuracy"] < naive["accuracy_high"]
+    assert (naive["chance"], naive["groups"], naive["train_images"]) == (0.5, 4, 30)
+
+
 def test_each_class_has_an_area_of_its_own(tmp_path):
     folders = [
         write_outcomes(tmp_path, "ig", [("ig", "signed", (0.2, 0.6)), ("ig", "relu", 0.9)]),

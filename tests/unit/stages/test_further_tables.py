@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.decomposition import DXAI
@@ -18,16 +19,20 @@ from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.models.serialization import load_classifier, load_snapshots
 from dxai.reporting.html.chart_data import training_charts
+from dxai.results import table_builders
 from dxai.stages import (
     baseline,
     classifier,
     cross,
     decompose,
+    leakage,
     score_decomposition,
+    scoring,
     stability,
     tables,
 )
 from dxai.training.decomposition import snapshot_steps
+from dxai.training.probe import predict, spread_over_classes, train_probe
 from dxai.utils.files import read_json
 from tests.fixtures import write_results
 from tests.outcomes import write_cross, write_outcomes, write_stability
@@ -43,6 +48,9 @@ CHANGED = {
     "evaluate.batch_size": "4",
     "evaluate.bootstrap": "50",
     "training.executor": "local",
+    "leakage.images": "9",
+    "leakage.test_images": "6",
+    "leakage.heatmap": "random",
     "repeat": "{classifiers: [simple, resnet18], seeds: [3]}",
     "ablations.variants": "{two_branches: {branches: 2}}",
 }
@@ -68,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 cross.main("textures", "resnet18", scorer, seed)
         stability.main("textures", "resnet18")
         stability.main("textures", "simple")
+        leakage.main("textures", "resnet18")
     return root
 
 
@@ -162,6 +171,62 @@ def test_a_network_without_three_layers_in_a_row_has_ours_alone(inside: Path) ->
     assert about["steps"] == [*snapshot_steps(STEPS), STEPS]
 
 
+LEAKED = OUTCOMES / "resnet18/leakage/images.parquet"
+
+
+def test_the_probe_sees_what_each_method_leaves_of_images(inside: Path) -> None:
+    """The class taken away is the predicted one; all images are those of the probe's split."""
+    subject = scoring.subject(load_params(), "textures", "resnet18", 0, with_twin=False)
+    images = pd.read_parquet(LEAKED)
+    index = images["index"].unique()
+    assert np.bincount(subject.data.labels[index]).tolist() == [2, 2, 2]
+    batch = subject.data.batch(index)
+    target = (batch.labels + 1) % 3
+    ours = DXAI.load("artifacts/decompositions/textures/resnet18/0", seed=subject.seed)
+    noise = build_explainer("random", subject.classifier, {}, subject.seed)
+    weight = noise.attribute(batch.images, target, batch.index).clamp(min=0)
+    weight = weight / weight.amax((1, 2, 3), keepdim=True)
+    left = {
+        ("image", ""): batch.images,
+        ("dxai", "generated"): batch.images - ours.attribute(batch.images, target, batch.index),
+        ("dxai", "neutral"): ours.explain(batch.images, target, batch.index).agnostic,
+        ("random", "relu"): (1 - weight) * batch.images,
+    }
+    found = {(method, sign): removal for method, sign, removal in leakage.removals(subject)}
+    assert found.keys() == left.keys(), "naive is not among the methods of this run"
+    for name, expected in left.items():
+        torch.testing.assert_close(found[name](batch, target), expected)
+    named = images[["method", "sign"]].drop_duplicates().itertuples(index=False, name=None)
+    assert list(named) == list(left)
+
+
+def test_the_probe_is_trained_on_training_images(inside: Path) -> None:
+    images = pd.read_parquet(LEAKED)
+    data = {s: ShardedDataset(Path("data/prepared/textures"), s) for s in ("train", "test")}
+    train = data["train"].batch(spread_over_classes(data["train"].labels, 9))
+    probe = train_probe(train.images, train.labels, 3, load_params().leakage.epochs, seed=0)
+    rows = images[images["method"] == "image"]
+    test = data["test"].batch(rows["index"].to_numpy())
+    assert rows["prediction"].tolist() == predict(probe, test.images).tolist()
+    assert (rows["label"].tolist(), rows["id"].tolist()) == (test.labels.tolist(), test.ids)
+
+
+def test_the_probe_can_be_switched_off(inside: Path, tmp_path: Path) -> None:
+    for name in ("data", "artifacts"):
+        (tmp_path / name).symlink_to(inside / name)
+    select_profile(inside / "params.yaml", overrides={"leakage.images": "0"})
+    try:
+        params = load_params()
+        (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    finally:
+        select_profile(inside / "params.yaml", overrides={"leakage.images": "9"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        leakage.main("textures", "resnet18")
+    table = table_builders.leakage([tmp_path / OUTCOMES / "resnet18/leakage"], params)
+    assert table.empty
+
+
 def test_the_report_draws_every_loss_that_a_training_logs(inside: Path) -> None:
     folder = Path("artifacts/decompositions/textures/resnet18/0")
     history = pd.read_csv(folder / "history.csv")
@@ -215,6 +280,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"dxai-0/{file}" for file in ("images.parquet", "outcomes.parquet", "summary.json")),
         *(f"dxai-0-by-simple/{file}" for file in ("outcomes.parquet", "cross.json")),
         *(f"stability/{file}" for file in ("images.parquet", "stability.json")),
+        *(f"leakage/{file}" for file in ("images.parquet", "leakage.json")),
     ],
 )
 def test_made_up_results_have_the_form_of_real_ones(inside: Path, made: Path, name: str) -> None:
