@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from dxai.config.params_file import load_params
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.decomposition import DXAI
-from dxai.explain.projection import UNDECIDED
 from dxai.explain.registry import build_explainer
 from dxai.metrics import removal
+from dxai.metrics.removal import UNDECIDED
 from dxai.metrics.scorer import chosen_images
 from dxai.models.serialization import load_classifier
 from dxai.paths import Paths

@@ -24,8 +24,6 @@ from dxai.utils import keyed_random
 Network = Callable[[Tensor], Tensor]
 """A classifier: images (B, C, H, W) to logits (B, c)."""
 
-UNDECIDED = 0.9
-"""Share of the greatest entropy, log c, from which a classifier counts as undecided."""
 DISTANCE = 2.0
 """Weight of the distance to x against the divergence from uniform."""
 SMOOTH_STEPS, STEPS = 12, 2

@@ -19,6 +19,8 @@ ENERGIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Removed energy ||gamma psi||^2 / ||x||^2 of the guard `auc_energy`."""
 DELETED = (0.0, 0.05, 0.1, 0.15, 0.2)
 """Shares of an image's pixels to delete (Table 2)."""
+UNDECIDED = 0.9
+"""Share of the greatest entropy, log c, from which a classifier counts as undecided (Def. 1)."""
 
 
 def distinct_from_heatmap(heatmap: Tensor, images: Tensor, sign: str) -> Tensor:

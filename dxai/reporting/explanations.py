@@ -16,8 +16,7 @@ from dxai.config.settings import choose
 from dxai.datasets.base import DataError
 from dxai.datasets.images import read_image
 from dxai.explain.decomposition import DXAI, KINDS
-from dxai.explain.projection import UNDECIDED
-from dxai.metrics.removal import neutrality, psnr
+from dxai.metrics.removal import UNDECIDED, neutrality, psnr
 from dxai.models.serialization import load_classifier
 from dxai.paths import MODEL
 from dxai.reporting import figures

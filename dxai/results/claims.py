@@ -18,8 +18,18 @@ from dxai.metrics import removal
 from dxai.metrics.curves import Curve, interval, mean_areas, paired_difference, resampled_means
 from dxai.metrics.scorer import curve
 from dxai.paths import CROSS, IMAGES, OUTCOMES, STABILITY, SUMMARY
+from dxai.results.definition import best_points
 from dxai.results.io import Row
-from dxai.results.methods import CONTROLS, OURS, best_baseline, label, succeeded
+from dxai.results.methods import (
+    BASELINES,
+    CONTROLS,
+    NAIVE,
+    NEUTRAL,
+    OURS,
+    best_baseline,
+    label,
+    succeeded,
+)
 from dxai.results.table_specs import SPECS
 from dxai.results.verdicts import BEST, HOLDS, verdict
 from dxai.utils.files import read_json
@@ -44,10 +54,12 @@ def all_claims(
     -------
     DataFrame
         `ours_value` is the mean over `seeds` seeds; `other` names the other side: the best
-        baseline (Tables 1 and 2), another classifier (Table 3), Grad-CAM (Table 4).
+        baseline (Tables 1 and 2, Definition 1), another classifier (Table 3), Grad-CAM (Table 4),
+        the naive optimisation (Definition 1).
     """
     rows = [
         *_against_baselines(outcomes, params.evaluate),
+        *_definition(outcomes, params.evaluate),
         *_diagonals(cross, params.evaluate),
         *_stability(stability, params.evaluate),
     ]
@@ -112,6 +124,37 @@ def _against_baselines(folders: Sequence[Path], params: EvaluateParams) -> Itera
             yield about | _difference(curves(ours), curves(controls), params)
 
 
+def _definition(folders: Sequence[Path], params: EvaluateParams) -> Iterator[Row]:
+    """Definition 1: psi on its ray against a baseline's, and Eq. 2 against solving it for pixels.
+
+    The last is judged by the twin, since both leave the classifier itself undecided.
+    """
+    for (dataset, classifier), members in by_case(folders).items():
+        rows = summary_rows(members)
+        rivals = [row for method in BASELINES for row in succeeded(rows, method)]
+        naive = succeeded(rows, NAIVE)[:1]
+        for column, method, others, claim in (
+            ("missed", OURS, rivals, "fewer images without an undecided point"),
+            ("twin_lacks", NEUTRAL, naive, "neutral: the twin lacks less entropy"),
+        ):
+            own = [best_points(row["folder"], method, "part") for row in succeeded(rows, OURS)]
+            own = [points for points in own if points[column].notna().any()]
+            found = [(best_points(r["folder"], r["method"], r["sign"]), r) for r in others]
+            found = [(points, row) for points, row in found if points[column].notna().any()]
+            if not own or not found:
+                continue
+            points, other = min(found, key=lambda pair: float(pair[0][column].mean()))
+            about = {"dataset": dataset, "classifier": classifier, "claim": claim}
+            about |= {"table": "definition1", "other": other["method"], "sign": other["sign"]}
+            mean = np.mean([part[column].to_numpy(float) for part in own], axis=0)
+            groups = points["group"].tolist()
+            yield (
+                about
+                | {"seeds": len(own)}
+                | _paired(mean, points[column].to_numpy(float), groups, params)
+            )
+
+
 def curves(rows: Iterable[Row], name: str = "beta") -> list[Curve]:
     """Read the curve of each of these rows of `summary_rows`."""
     return [read_curve(row["folder"], row["method"], row["sign"], name) for row in rows]
@@ -155,9 +198,6 @@ def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[Ro
             if method not in set(images["method"]):
                 continue
             other = _normalised(images, method, None)
-            both = np.stack([ours, other], 1)
-            samples = resampled_means(both, groups, params.bootstrap, params.seed)
-            means = np.nanmean(both, 0)
             yield {
                 "table": "table4",
                 "dataset": found["dataset"],
@@ -165,13 +205,8 @@ def _stability(stability: Sequence[Path], params: EvaluateParams) -> Iterator[Ro
                 "claim": f"seeds agree more than layers of {label(method)} do",
                 "other": method,
                 "sign": "relu",
-                "ours_value": means[0],
-                "other_value": means[1],
-                "delta": means[0] - means[1],
                 "seeds": len(found["seeds"]),
-                "images": len(groups),
-                "groups": len(set(groups)),
-            } | _bounds(samples[:, 0], samples[:, 0] - samples[:, 1])
+            } | _paired(ours, other, groups, params)
 
 
 def read_maps(folder: Path) -> pd.DataFrame:
@@ -205,9 +240,21 @@ def _difference(
     }
 
 
-def _bounds(ours: np.ndarray, delta: np.ndarray) -> Row:
-    (own_low, own_high), (low, high) = interval(ours), interval(delta)
+def _paired(
+    ours: np.ndarray, other: np.ndarray, groups: Sequence[str], params: EvaluateParams
+) -> Row:
+    """Compare the means of two numbers of each image, (N,); NaNs are ignored."""
+    both = np.stack([ours, other], 1)
+    samples = resampled_means(both, groups, params.bootstrap, params.seed)
+    means = np.nanmean(both, 0)
+    own_low, own_high = interval(samples[:, 0])
+    low, high = interval(samples[:, 0] - samples[:, 1])
     return {
+        "ours_value": means[0],
+        "other_value": means[1],
+        "delta": means[0] - means[1],
+        "images": len(groups),
+        "groups": len(set(groups)),
         "ours_low": own_low,
         "ours_high": own_high,
         "delta_low": low,

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from dxai.config.schema import METHODS
 
 OURS = "dxai"
+NEUTRAL = "neutral"
+"""Ours as well: the part that solves Eq. 2, in the folders and in the place of `OURS`."""
 NAIVE = "naive"
 BASELINES = tuple(method for method in METHODS if method != NAIVE)
 """The methods that ours is compared with."""
@@ -19,6 +21,7 @@ ORDER = (OURS, *BASELINES, *OUTSIDE)
 """The rows of Table 1 in the paper's order; those outside the claims come last."""
 LABELS = {
     "dxai": "DXAI (ours)",
+    "neutral": "DXAI (ours), neutral",
     "lrp": "LRP",
     "ig": "Integrated Gradients",
     "gradient_shap": "Gradient SHAP",
@@ -37,6 +40,7 @@ RowType = TypeVar("RowType", bound=Mapping[str, Any])
 
 def rank(method: str) -> int:
     """Return a method's index in `ORDER`; an unknown one comes last."""
+    method = OURS if method == NEUTRAL else method
     return ORDER.index(method) if method in ORDER else len(ORDER)
 
 

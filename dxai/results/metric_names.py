@@ -2,8 +2,8 @@
 
 `auc/<dataset>/<classifier>/<method>` (Table 1), `deletion/..` (2),
 `cross/<dataset>/<trained>/<scorer>` (3), `std/..` and `std_normalised/..` at a training step (4),
-`accuracy/<dataset>/<classifier>` (6), as the registry says. Names omit seed, profile and code, so
-that runs line up.
+`accuracy/<dataset>/<classifier>` (6), `undecided/<dataset>/<classifier>/<method>` (Definition 1),
+as the registry says. Names omit seed, profile and code, so that runs line up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from dxai.results.io import Row
-from dxai.results.methods import OURS
+from dxai.results.methods import NEUTRAL, OURS
 from dxai.results.table_specs import SPECS, Column, TableSpec
 
 
@@ -70,7 +70,9 @@ def worse(name: str, difference: float) -> bool:
     metric, *key = name.split("/")
     spec, column = METRICS[metric]
     named = dict(zip(spec.key, key, strict=False))
-    if named.get("method", OURS) != OURS or named.get("trained") != named.get("scorer"):
+    if named.get("method", OURS) not in (OURS, NEUTRAL) or named.get("trained") != named.get(
+        "scorer"
+    ):
         return False
     return difference > 0 if column.better == "lower" else difference < 0
 

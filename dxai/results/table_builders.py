@@ -35,8 +35,9 @@ from dxai.paths import (
 )
 from dxai.results import paper
 from dxai.results.claims import by_case, curves, make_frame, read_curve, read_maps, summary_rows
+from dxai.results.definition import best_points
 from dxai.results.io import Row
-from dxai.results.methods import CONTROLS, OURS, best_baseline, rank, succeeded
+from dxai.results.methods import CONTROLS, NEUTRAL, OURS, best_baseline, rank, succeeded
 from dxai.utils.files import read_json
 
 AS_IT_IS = "as it is"
@@ -204,6 +205,36 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     """Return Wilson's 95% score interval of a proportion."""
     found = binomtest(round(share * n), n).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
+
+
+def definition1(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
+    """Measure Definition 1: how many images have an undecided point on the ray x - beta psi.
+
+    Each method has a row for each of its rules for the sign, ours two: `dxai`, the generator's psi,
+    and `neutral`, that of Eq. 2. `share` is the share of images with entropy >= 0.9 log c at some
+    level of beta; `psnr_db` is that of the mean square over all images; the other numbers are means
+    at each image's most undecided point.
+    """
+    evaluate, rows = params.evaluate, []
+    means = ["entropy", "beta", "distance", "twin_entropy", "twin_own"]
+    for folder in outcomes:
+        summary = read_json(folder / SUMMARY)
+        for row in (row for row in summary["rows"] if row["status"] == "ok"):
+            for method in (OURS, NEUTRAL) if row["method"] == OURS else (row["method"],):
+                points = best_points(folder, method, row["sign"])
+                if points.empty:
+                    continue
+                reached = ~points[["missed"]].to_numpy()
+                samples = resampled_means(
+                    reached, points["group"].tolist(), evaluate.bootstrap, evaluate.seed
+                )
+                found = points[means].mean().to_dict() | {"share": float(reached.mean())}
+                found |= dict(zip(("share_low", "share_high"), interval(samples), strict=True))
+                found["psnr_db"] = float(
+                    10 * np.log10(4 / np.maximum(points["squared"].mean(), 4e-12))
+                )
+                rows.append(_row(summary, row) | found | {"method": method})
+    return _sorted("definition1", rows)
 
 
 def ablations(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:

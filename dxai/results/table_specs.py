@@ -204,6 +204,16 @@ _ALL = (
         ("dataset", "classifier"),
     ),
     TableSpec(
+        "definition1",
+        "Definition 1: images with an undecided point on the ray x - beta psi, higher is better.",
+        (
+            *_METHOD, *_text("profile"), *_count("steps images"),
+            *_interval("share", metric="undecided", better="higher"),
+            *_number("entropy beta distance psnr_db twin_entropy twin_own"),
+        ),
+        "dxai.results.table_builders:definition1",
+    ),
+    TableSpec(
         "ablations",
         "Ablations: the decomposition with something changed, beside the unchanged one.",
         (

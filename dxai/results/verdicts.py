@@ -7,6 +7,8 @@ import math
 HOLDS, UNDECIDED, REVERSED, UNKNOWN = "holds", "undecided", "reversed", "unknown"
 BEST = "ours is below the best baseline"
 """The claim of Tables 1 and 2."""
+AGAINST_BASELINES = ("table1", "table2", "definition1")
+"""Tables whose claims compare ours with one of the baselines under its rule for the sign."""
 
 
 def verdict(low: float | None, high: float | None) -> str:

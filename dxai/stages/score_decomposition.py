@@ -3,7 +3,7 @@
 The controls scramble ψ_distinct: `random_phase` keeps its spectrum, `shuffled` its pixels. They
 remove as much as ours does, so ours gains over them by structure alone. The tables score the
 generator's part; the part without which the classifier is undecided (`neutral`) has outcomes of its
-own, but no row of a table.
+own, for Definition 1, but no row in the other tables.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from dxai.results.io import Row, Tables, read_history, read_table
 from dxai.results.methods import BASELINES, OURS
 from dxai.results.metric_names import metric_values, number, plain
 from dxai.results.table_specs import SPECS
+from dxai.results.verdicts import AGAINST_BASELINES
 from dxai.tracking import provenance
 from dxai.utils.files import read_json, sha256
 
@@ -255,7 +256,7 @@ def deltas(claims: list[Row]) -> Numbers:
     """
     found: Numbers = {}
     for row in claims:
-        best = row["table"] in ("table1", "table2") and row["other"] in BASELINES
+        best = row["table"] in AGAINST_BASELINES and row["other"] in BASELINES
         other = "best_baseline" if best else re.sub(r"\W+", "_", row["other"])
         claim = f"{row['table']}/{plain(row['dataset'])}/{plain(row['classifier'])}/{other}"
         values = {f"{name}/{claim}": row[name] for name in ("delta", "delta_low", "delta_high")}

@@ -6,7 +6,7 @@ from torch import nn
 
 from dxai import DXAI
 from dxai.explain.decomposition import BASIS_CLASSES, KINDS, MOST_ROWS
-from dxai.explain.projection import UNDECIDED
+from dxai.metrics.removal import UNDECIDED
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import ModelError, freeze, save_decomposer

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from dxai.explain import projection
+from dxai.metrics.removal import UNDECIDED
 
 
 def test_a_distance_is_that_of_equation_7() -> None:
@@ -61,7 +62,7 @@ def test_the_only_direction_is_followed_to_where_a_linear_classifier_is_undecide
     coefficient = (found.distinct * part).mean((1, 2, 3))
     np.testing.assert_allclose(coefficient, 0.5, atol=0.05)
     torch.testing.assert_close(found.distinct, coefficient[:, None, None, None] * part)
-    assert (found.neutrality > projection.UNDECIDED).all()
+    assert (found.neutrality > UNDECIDED).all()
 
 
 def test_where_nothing_helps_it_says_so() -> None:
@@ -72,4 +73,4 @@ def test_where_nothing_helps_it_says_so() -> None:
 
     basis = torch.randn(2, 3, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     found = projection.project(sure, images, torch.zeros(2, dtype=torch.long), basis, [0, 1])
-    assert (found.neutrality < projection.UNDECIDED).all()
+    assert (found.neutrality < UNDECIDED).all()

@@ -15,11 +15,14 @@ from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.decomposition import DXAI
+from dxai.explain.projection import distance
 from dxai.explain.registry import build_explainer
 from dxai.metrics.scorer import chosen_images
 from dxai.models.serialization import load_classifier, load_snapshots
 from dxai.reporting.html.chart_data import training_charts
 from dxai.results import table_builders
+from dxai.results.definition import best_points
+from dxai.results.methods import CONTROLS
 from dxai.stages import (
     baseline,
     classifier,
@@ -147,6 +150,22 @@ def test_stability_is_the_deviation_over_seeds(inside: Path, step: int) -> None:
         np.testing.assert_allclose(kept[f"step-{step}"], half, rtol=1e-3, atol=1e-6)
 
 
+def test_the_neutral_part_is_scored_as_it_is_explained_in_any_batch(inside: Path) -> None:
+    folder = OUTCOMES / "resnet18/dxai-0"
+    images = pd.read_parquet(folder / "images.parquet", filters=[("method", "=", "neutral")])
+    assert len(images) == IMAGES
+    explainer = DXAI.load("artifacts/decompositions/textures/resnet18/0")
+    batch = ShardedDataset(Path("data/prepared/textures"), "test").batch(images["index"][1:2])
+    found = explainer.explain(batch.images, batch.labels, batch.index)
+    size = found.distinct.abs().mean((1, 2, 3))
+    np.testing.assert_allclose(images["mean_abs_distinct"][1:2], size, rtol=1e-4)
+    points = best_points(folder, "neutral", "part")
+    assert (points["entropy"] >= images["neutrality"] - 1e-6).all(), "at beta = 1 or before"
+    removed = float(points["beta"][1]) * found.distinct
+    expected = distance(batch.images, batch.images - removed)
+    np.testing.assert_allclose(points["distance"][1:2], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_layers_are_compared_after_the_rule_for_the_sign(inside: Path) -> None:
     images = pd.read_parquet(OUTCOMES / "resnet18/stability/images.parquet")
     assert set(images["method"]) == {"dxai", "gradcam", "internal_influence"}
@@ -258,11 +277,11 @@ def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside
     assert len(read["table3"]) == 4 and (read["table3"]["seeds"] == 2).all()
     assert len(read["table4"]) == 2 * 3 + 2
     assert read["ablations"]["variant"].tolist() == ["as it is", "two_branches"]
-    assert set(read["claims"]["table"]) == {"table1", "table2", "table3", "table4"}
+    claimed = {"table1", "table2", "table3", "table4", "definition1"}
+    assert set(read["claims"]["table"]) == claimed
+    assert set(read["definition1"]["method"]) == {"dxai", "neutral", *CONTROLS, "random"}
     assert len(read["per_image"]) == 2 * IMAGES
-    assert set(read_json(Path("results/metrics.json"))["claims"]) == {
-        "table1", "table2", "table3", "table4",
-    }  # fmt: skip
+    assert set(read_json(Path("results/metrics.json"))["claims"]) == claimed
 
 
 # ------------------------------------------------------------------------------------ fixtures

@@ -160,7 +160,7 @@ def test_table_4_is_a_curve_over_the_training(
 
 def test_each_claim_is_a_metric(rich: tuple[Path, Params], runs: pd.DataFrame) -> None:
     claims = table(rich[0], "claims")
-    assert set(claims["table"]) == {"table1", "table2", "table3", "table4"}
+    assert set(claims["table"]) == {"table1", "table2", "table3", "table4", "definition1"}
     run = parent(runs, "rich").dropna()
     names = [name for name in run.index if name.startswith("metrics.delta/")]
     assert len(names) == len(claims)  # none has the name of another
