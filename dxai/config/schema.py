@@ -395,6 +395,11 @@ class DecomposeParams(Settings):
         description="Instance-normalise the input image.\n"
         "As in the authors' code; global colour is lost.",
     )
+    last_norm: bool = Field(
+        True,
+        description="Instance-normalise the features before the last layer.\n"
+        "As in the paper; without it their level and contrast reach the image.",
+    )
     style_dim: int = Field(64, gt=0, description="Size of the style vector.")
     latent_dim: int = Field(16, gt=0, description="Size of the latent z.")
     mapping_width: int = Field(

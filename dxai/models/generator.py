@@ -35,6 +35,9 @@ class Generator(nn.Module):
         Add x / (n - 1) to each agnostic branch; the last layer starts small.
     normalise_input : bool
         Instance-normalise the input image, which discards its global colour.
+    last_norm : bool
+        Instance-normalise the features before the last layer, which discards their level and
+        contrast.
     """
 
     memory_format = torch.channels_last
@@ -50,6 +53,7 @@ class Generator(nn.Module):
         coarsest: int = 16,
         agnostic_skip: bool = False,
         normalise_input: bool = False,
+        last_norm: bool = True,
         style_dim: int = 64,
     ) -> None:
         super().__init__()
@@ -77,7 +81,7 @@ class Generator(nn.Module):
             for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.styles = 1 + len(self.decoder)
-        self.last_norm = InstanceNorm(widths[0])
+        self.last_norm = InstanceNorm(widths[0]) if last_norm else nn.Identity()
         self.last = nn.Conv2d(widths[0], branches * channels, 1, groups=branches)
         if agnostic_skip:
             with torch.no_grad():

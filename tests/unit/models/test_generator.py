@@ -62,6 +62,15 @@ def test_normalising_the_input_forgets_brightness():
         assert near is same
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_last_norm_forgets_how_strong_the_features_are(norm: bool) -> None:
+    x, style = torch.rand(1, 2, 16, 16) * 2 - 1, torch.randn(1, 2, 64)
+    generator = tiny(last_norm=norm)
+    psi = generator(x, style)
+    generator.last_norm.register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+    assert torch.allclose(psi, generator(x, style), atol=1e-3) is norm
+
+
 def test_no_bias_stands_directly_before_an_instance_norm():
     names = [n for n, _ in tiny().named_parameters()]
     assert not [n for n in names if n.endswith("conv1.bias")]

@@ -123,6 +123,7 @@ def test_alpha_is_one_vector_a_batch_or_one_an_image():
         {},
         {"discriminator_heads": "single", "lambda_kld": 0.0, "alpha_per": "image"},
         {"lambda_neutral": 1.0, "kld_direction": "c_d", "agnostic_skip": True},
+        {"last_norm": False},
         {"zero_distinction": False, "dis_rec_over": "batch", "normalise_input": True},
         {"r1_every": 2, "ema_warmup": True},
     ],
