@@ -171,7 +171,7 @@ class Examples:
         part = self.maps.of(name, kind, index)
         if part is None:
             return []
-        titles = "Class-agnostic", "Class-distinct"
+        titles = "= Class-agnostic", "+ Class-distinct"
         if kind != NEUTRAL:
             titles = "Generated: agnostic", "Generated: distinct"
         rest = _tile(image_tiles.picture(self._image(index).numpy() - part), "x − ψ", titles[0])
