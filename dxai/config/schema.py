@@ -534,6 +534,13 @@ class EvaluateParams(Settings):
     deletion_fill: float = Field(
         0.0, ge=-1, le=1, description="Value of a deleted pixel (Table 2); -1 is black, 1 white."
     )
+    valid_auc: float = Field(
+        0.85,
+        ge=0,
+        le=1,
+        description="Least AUC of Random (Table 1) for a valid classifier; 0: all are.\n"
+        "One below it is brittle: its numbers are shown, and nothing is claimed of them.",
+    )
     seed: int = Field(0, description="Seed of the latents, of all methods and of the resampling.")
 
     @model_validator(mode="after")

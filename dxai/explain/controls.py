@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dxai.explain.base import BatchExplainer
+from dxai.metrics.grain import random_maps
 from dxai.utils import keyed_random
 
 
@@ -20,8 +21,7 @@ class RandomMap(BatchExplainer):
 
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Map (B, 1, H, W)."""
-        size = (1, *inputs.shape[2:])
-        return keyed_random.uniform(self.seed, "random-map", 0, index.tolist(), size).to(inputs)
+        return random_maps(self.seed, index.tolist(), tuple(inputs.shape[2:])).to(inputs)
 
 
 def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:

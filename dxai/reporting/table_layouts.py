@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from dxai.results import paper
 from dxai.results.io import Row, Tables
 from dxai.results.methods import BASELINES, NAIVE, NEUTRAL, ORDER, OURS, label, rank
 from dxai.results.table_specs import SPECS, TableSpec, short_title
-from dxai.results.verdicts import AGAINST_BASELINES, BEST, verdict
+from dxai.results.validity import BRITTLE, NOT_KNOWN, NOTHING_CLAIMED, judged
+from dxai.results.verdicts import AGAINST_BASELINES, BEST
 
 WORST = 6
 """Number of worst explained images shown for each dataset and classifier."""
@@ -134,14 +135,18 @@ def difference(claim: Row) -> Number:
     return replace(measured(claim, "delta"), signed=True)
 
 
+Validity = Mapping[tuple[str, str], str]
+"""Maps dataset and classifier to `valid`, `brittle` or `not known` (`dxai.results.validity`)."""
+
+
 # ------------------------------------------------------------------------------------ tables
 def all_tables(tables: Tables) -> dict[str, list[Table]]:
     """Map the name of each CSV file to its tables as readers see them."""
-    claims = tables["claims"]
+    claims, known = tables["claims"], known_validity(tables["table1"])
     own = {
-        "table1": [table1(tables["table1"], claims), seconds(tables["table1"])],
-        "table2": [table2(tables["table2"], claims)],
-        "table3": [table3(tables["table3"], claims)],
+        "table1": [table1(tables["table1"], claims, known), seconds(tables["table1"])],
+        "table2": [table2(tables["table2"], claims, known)],
+        "table3": [table3(tables["table3"], claims, known)],
         "table4": [table4(tables["table4"]), table4_normalised(tables["table4"])],
         "table5": [table5(tables["table5"])],
         "table6": [table6(tables["table6"])],
@@ -174,7 +179,7 @@ def as_it_is(spec: TableSpec, rows: list[Row]) -> Table:
     return Table(spec.name, spec.title.rstrip("."), "Every row of the file.", columns, lines, True)
 
 
-def table1(rows: list[Row], claims: list[Row]) -> Table:
+def table1(rows: list[Row], claims: list[Row], known: Validity) -> Table:
     """Show methods in lines, datasets in columns; first C = D, as in the paper's values."""
     printed = {(d, m): v for d, methods in paper.TABLE1.items() for m, v in methods.items()}
     rows = [row | {"paper": printed.get((row["dataset"], row["method"]))} for row in rows]
@@ -183,12 +188,14 @@ def table1(rows: list[Row], claims: list[Row]) -> Table:
         "interval over independent groups; ours is the mean over seeds, controls are of the first.",
         *_behind(rows, claims, "table1"),
         f"{PAPERS}, and, it seems, of C = D.",
+        *_validity(rows, known),
     ]
     title = "Table 1: AUC ↓ while the class-distinct part is removed"
-    return _table("table1", title, note, *_areas(rows, _best_claims(claims, "table1"), "auc"))
+    areas = _areas(rows, _best_claims(claims, "table1"), known, "auc")
+    return _table("table1", title, note, *areas)
 
 
-def table2(rows: list[Row], claims: list[Row]) -> Table:
+def table2(rows: list[Row], claims: list[Row], known: Validity) -> Table:
     """Show the deletion of pixels in Table 1's layout."""
     note = [
         "Area under accuracy / accuracy(x) while up to 20% of the pixels are deleted, not divided "
@@ -196,15 +203,15 @@ def table2(rows: list[Row], claims: list[Row]) -> Table:
         "over seeds, controls are of the first.",
         *_behind(rows, claims, "table2"),
         f"{PAPERS}.",
+        *_validity(rows, known),
     ]
     rows = [{"status": "ok"} | row for row in rows]
     title = "Table 2: area ↓ while pixels are deleted"
-    return _table(
-        "table2", title, note, *_areas(rows, _best_claims(claims, "table2"), "auc_deletion")
-    )
+    areas = _areas(rows, _best_claims(claims, "table2"), known, "auc_deletion")
+    return _table("table2", title, note, *areas)
 
 
-def table3(rows: list[Row], claims: list[Row]) -> Table:
+def table3(rows: list[Row], claims: list[Row], known: Validity) -> Table:
     """Show explained classifiers in lines, scoring ones in columns."""
     scorers = _classifiers(row["scorer"] for row in rows)
     lines = _pivot(rows, ("dataset", "trained"), "scorer", scorers, "auc", "paper")
@@ -221,6 +228,7 @@ def table3(rows: list[Row], claims: list[Row]) -> Table:
         *_about(trained, steps="Steps", seeds="Number of seeds"),
         *_images([claim for claim in claims if claim["table"] == "table3"]),
         f"{PAPERS}.",
+        *_validity(trained, known),
     ]
     lines = [replace(line, kind=line.dataset) for line in lines]
     return _table("table3", "Table 3: AUC ↓ across classifiers", note, columns, lines)
@@ -472,18 +480,19 @@ def claimed(claims: list[Row]) -> Table:
     """Show every claim: its statement, measurements and verdict."""
     columns = _texts("Table", "Dataset", "Classifier", "Claim", "Against")
     columns += _values("Ours", "Other", "Difference", "Seeds", "Images", "Groups")
-    columns += _texts("Verdict")
+    columns += _texts("Classifier is", "Verdict")
     lines = []
     for claim in claims:
         cells = [short_title(claim["table"]), *_case(claim), claim["claim"], against(claim)]
         cells += [measured(claim, "ours_value"), Number(claim["other_value"]), difference(claim)]
         cells += [Number(claim[key], digits=0) for key in ("seeds", "images", "groups")]
-        cells.append(verdict(claim["delta_low"], claim["delta_high"]))
+        found = judged(claim)
+        cells += [claim["validity"] or NONE, "no claim" if found == BRITTLE else found]
         lines.append(Line(cells, claim["table"], *_case(claim)))
     note = (
         "Every claim is a difference, ours less the other, that should be below 0. It holds if the "
         "whole 95% interval lies below 0, is reversed if it lies above, else these images do not "
-        "decide it."
+        "decide it. There is none where a classifier is brittle: see Table 1."
     )
     return _table("claims", "What the paper claims, tested on this run", [note], columns, lines)
 
@@ -573,11 +582,12 @@ def _pivot(
 
 
 def _areas(
-    rows: list[Row], claims: dict[Any, Row], column: str
+    rows: list[Row], claims: dict[Any, Row], known: Validity, column: str
 ) -> tuple[list[Heading], list[Line]]:
     """Put methods in lines, classifiers and datasets in columns, the paper's beside the first.
 
-    `claims` maps dataset and classifier to the claim with the mean of ours over seeds.
+    `claims` maps dataset and classifier to the claim with the mean of ours over seeds. In the
+    column of a brittle classifier nothing is the best.
     """
     found: dict[Any, dict[tuple[str, str], tuple[Cell, Number]]] = {}
     own: dict[Any, str] = {}
@@ -595,17 +605,18 @@ def _areas(
     for classifier in _classifiers(classifier for _, classifier in found):
         group = f"{classifier} (C = D)" if classifier == JOINT else classifier
         for case in (case for case in found if case[1] == classifier):
-            columns.append(Heading(case[0], group, "value", *case))
+            mark = " (brittle)" if known.get(case) == BRITTLE else ""
+            columns.append(Heading(case[0] + mark, group, "value", *case))
             columns.append(Heading("paper", group, "paper", *case))
             cases.append(case)
     lowest = {}
     for case, areas in found.items():
-        known = [
+        rivals = [
             area.value
             for (method, _), (area, _) in areas.items()
             if method in (OURS, *BASELINES) and isinstance(area, Number) and area.value is not None
         ]
-        lowest[case] = min(known, default=None)
+        lowest[case] = None if known.get(case) == BRITTLE else min(rivals, default=None)
     first = {case[0]: case for case in reversed(cases)}
     lines = []
     for method, rule in sorted({k for of in found.values() for k in of}, key=_line_order):
@@ -644,6 +655,25 @@ def _classifiers(names: Iterable[str]) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------ notes
+def known_validity(rows: list[Row]) -> Validity:
+    """Collect the validity of each dataset and classifier from the rows of table1.csv."""
+    return {_case(row): row["validity"] or NOT_KNOWN for row in rows}
+
+
+def _validity(rows: Iterable[Row], known: Validity) -> list[str]:
+    """Name the brittle classifiers behind some rows, and those for which Random was not scored."""
+    cases: dict[str, list[str]] = {}
+    for case in dict.fromkeys(map(_case, rows)):
+        cases.setdefault(known.get(case, NOT_KNOWN), []).append(" ".join(case))
+    said = []
+    if brittle := cases.get(BRITTLE):
+        named = ", ".join(brittle)
+        said.append(f"Brittle (Random is below evaluate.valid_auc): {named}. {NOTHING_CLAIMED}")
+    if unknown := cases.get(NOT_KNOWN):
+        said.append(f"Validity not known (Random was not scored): {', '.join(unknown)}.")
+    return said
+
+
 def _behind(rows: list[Row], claims: list[Row], table: str) -> list[str]:
     """List profile, steps, seeds, images and groups behind a table of methods."""
     found = list(_best_claims(claims, table).values())

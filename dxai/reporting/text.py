@@ -11,6 +11,7 @@ from dxai.reporting.table_layouts import Table, all_tables
 from dxai.results.io import Row, TableError, read_table, read_tables
 from dxai.results.methods import OURS, OUTSIDE
 from dxai.results.table_specs import SPECS, Column, short_title
+from dxai.results.validity import BRITTLE, judged, meaning
 from dxai.results.verdicts import HOLDS, verdict
 from dxai.utils.files import atomic
 
@@ -79,19 +80,23 @@ def _signed_interval(row: Row) -> str:
 
 def _claims(rows: list[Row]) -> str:
     lines = [["table", "dataset / classifier", "claim", "against", "ours", "other", "difference"]]
-    lines[0] += ["95% interval", "seeds", "verdict"]
+    lines[0] += ["95% interval", "seeds", "classifier", "verdict"]
     for row in rows:
         named = [short_title(row["table"]), f"{row['dataset']} / {row['classifier']}"]
         numbers = [decimals(row[name], 3) for name in ("ours_value", "other_value")]
         numbers += [decimals(row["delta"], 3, True), _signed_interval(row), str(row["seeds"])]
-        found = verdict(row["delta_low"], row["delta_high"])
-        lines.append([*named, row["claim"], row["other"], *numbers, found])
+        found = "no claim" if judged(row) == BRITTLE else judged(row)
+        lines.append(
+            [*named, row["claim"], row["other"], *numbers, row.get("validity") or "-", found]
+        )
     return aligned(lines, left=4)
 
 
 def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     scored = [row for row in rows if row["auc"] is not None]
-    lowest = min((row["auc"] for row in scored if row["method"] not in OUTSIDE), default=None)
+    brittle = rows[0].get("validity") == BRITTLE
+    rivals = [row["auc"] for row in scored if row["method"] not in OUTSIDE and not brittle]
+    lowest = min(rivals, default=None)
     about = [f"{dataset} / {classifier}", f"profile {rows[0]['profile']}"]
     if scored:
         about += [f"{scored[0]['images']} images", f"accuracy {scored[0]['accuracy']:.3f}"]
@@ -99,6 +104,7 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     heading = [h for c in shown for h in (c.terminal, c.bounds and "95% interval") if h]
     lines = [["method", "sign", *heading], *(_line(row, lowest, shown) for row in rows)]
     notes = ["AUC and its guards: lower is better; * the lowest of ours and the baselines."]
+    notes += meaning(rows)
     notes += [f"{r['method']}: {r['status']}: {r['reason']}" for r in rows if r["status"] != "ok"]
     notes += sorted({row["reason"] for row in scored if row["reason"]})
     layers = {row["method"]: row["layer"] for row in rows if row["layer"]}
@@ -108,6 +114,7 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
         f"{'' if verdict(row['delta_low'], row['delta_high']) == HOLDS else 'not '}below 0"
         for row in scored
         if row["method"] == OURS and None not in (row["delta_low"], row["delta_high"])
+        if not brittle
     ]
     return "\n".join([", ".join(about), aligned(lines), *notes])
 

@@ -2,12 +2,12 @@
 
 A claim is a difference, ours minus something else, that should be below 0. Its interval comes from
 resampling independent groups of images, the same ones for both sides, after averaging over seeds;
-"holds" means that the whole 95% interval is below 0.
+"holds" means that the whole 95% interval is below 0, and that no classifier behind it is brittle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,14 @@ from dxai.results.methods import (
     succeeded,
 )
 from dxai.results.table_specs import SPECS
+from dxai.results.validity import BRITTLE, NOT_KNOWN, validity_of, weakest
 from dxai.results.verdicts import BEST, HOLDS, verdict
 from dxai.utils.files import read_json
 
 AREAS = {"table1": ("auc", "beta"), "table2": ("auc_deletion", "deletion")}
 """Maps a table to its column of areas, and the curve behind it."""
+UNASKED = ("table4",)
+"""Tables that compare maps: what the classifier says of a changed image has no part in them."""
 
 
 def all_claims(
@@ -55,7 +58,8 @@ def all_claims(
     DataFrame
         `ours_value` is the mean over `seeds` seeds; `other` names the other side: the best
         baseline (Tables 1 and 2, Definition 1), another classifier (Table 3), Grad-CAM (Table 4),
-        the naive optimisation (Definition 1).
+        the naive optimisation (Definition 1). `validity` is that of the classifiers behind it;
+        empty where they are not asked.
     """
     rows = [
         *_against_baselines(outcomes, params.evaluate),
@@ -63,8 +67,20 @@ def all_claims(
         *_diagonals(cross, params.evaluate),
         *_stability(stability, params.evaluate),
     ]
+    known = {
+        case: validity_of(summary_rows(members), params.evaluate.valid_auc)
+        for case, members in by_case(outcomes).items()
+    }
+    for row in rows:
+        row["validity"] = "" if row["table"] in UNASKED else _validity(row, known)
+        row["holds"] = row["holds"] and row["validity"] != BRITTLE
     order = list(SPECS)
     return make_frame("claims", sorted(rows, key=lambda row: order.index(row["table"])))
+
+
+def _validity(row: Row, known: Mapping[tuple[str, str], str]) -> str:
+    names = row.get("classifiers", [row["classifier"]])
+    return weakest(known.get((row["dataset"], name), NOT_KNOWN) for name in names)
 
 
 def make_frame(name: str, rows: Iterable[Row] | pd.DataFrame) -> pd.DataFrame:
@@ -179,6 +195,7 @@ def _diagonals(cross: Sequence[Path], params: EvaluateParams) -> Iterator[Row]:
                             "table": "table3",
                             "dataset": dataset,
                             "classifier": one,
+                            "classifiers": [one, other],
                             "claim": f"the diagonal is below the rest of its {line}",
                             "other": f"trained for {pair[0]}, scored by {pair[1]}",
                             "sign": "part",

@@ -14,6 +14,8 @@ NEUTRAL = "neutral"
 NAIVE = "naive"
 BASELINES = tuple(method for method in METHODS if method != NAIVE)
 """The methods that ours is compared with."""
+RANDOM = "random"
+"""The baseline without meaning, which says whether a classifier is brittle."""
 CONTROLS = ("shuffled", "random_phase")
 OUTSIDE = (NAIVE, *CONTROLS)
 """Shown but outside the claims: the naive optimisation and the two controls."""

@@ -38,6 +38,7 @@ from dxai.results.claims import by_case, curves, make_frame, read_curve, read_ma
 from dxai.results.definition import best_points
 from dxai.results.io import Row
 from dxai.results.methods import CONTROLS, NEUTRAL, OURS, best_baseline, rank, succeeded
+from dxai.results.validity import BRITTLE, validity_of
 from dxai.utils.files import read_json
 
 AS_IT_IS = "as it is"
@@ -49,11 +50,12 @@ def table1(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
 
     `delta_low` and `delta_high` are the 95% interval of our AUC minus that of the baseline with the
     lowest AUC, whatever its sign rule; the controls and the naive optimisation do not count.
+    `validity` is that of the dataset and classifier, in each of its rows.
     """
     evaluate, rows = params.evaluate, []
     for members in by_case(outcomes).values():
         found = summary_rows(members)
-        best = best_baseline(found)
+        best, validity = best_baseline(found), validity_of(found, evaluate.valid_auc)
         bounds: dict[Path, Row] = {}
         if best is not None:
             (other,) = curves([best])
@@ -64,7 +66,7 @@ def table1(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:
         for folder, summary in members:
             for row in summary["rows"]:
                 delta = bounds.get(folder, {}) if row["method"] == OURS else {}
-                rows.append(_row(summary, row) | delta)
+                rows.append(_row(summary, row) | delta | {"validity": validity})
     frame = _sorted("table1", rows)
     # Objects are written with all their digits.
     return frame.astype({"delta_low": object, "delta_high": object})
@@ -390,9 +392,12 @@ def headlines(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     claims: dict[str, Any] = {}
     for claim in frames["claims"].to_dict("records"):
         case = claims.setdefault(claim["table"], {})
+        found: Row = {k: round(float(claim[k]), 6) for k in ("delta", "delta_low", "delta_high")}
+        if claim["validity"] == BRITTLE:  # then nothing is claimed
+            found["validity"] = BRITTLE
         case.setdefault(f"{claim['dataset']}/{claim['classifier']}", {})[
             f"{claim['claim']} ({claim['other']})"
-        ] = {key: round(float(claim[key]), 6) for key in ("delta", "delta_low", "delta_high")}
+        ] = found
     return {"table1": first, "table6": sixth, "claims": claims}
 
 

@@ -146,7 +146,7 @@ _ALL = (
             Column("neutrality", terminal="neutral", report="Neu-<br>trality ↑", digits=2),
             Column("uncertainty"),
             Column("seconds_per_image", terminal="s/image", report="s per<br>image ↓"),
-            *_text("layer status reason"),
+            *_text("layer status reason validity"),
         ),
         "dxai.results.table_builders:table1",
     ),
@@ -269,7 +269,8 @@ _ALL = (
         (
             *_text("table dataset classifier claim other sign"),
             *_interval("ours_value", "ours"), *_number("other_value"), *_interval("delta"),
-            *_count("seeds images groups"), Column("holds", "truth"),
+            *_count("seeds images groups"), *_text("validity"),
+            Column("holds", "truth"),
         ),
         "dxai.results.claims:all_claims",
         ("outcomes", "cross", "stability"),

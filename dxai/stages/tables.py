@@ -13,7 +13,7 @@ from dxai.paths import HERE, ours_name
 from dxai.reporting.text import write_exports
 from dxai.results import table_builders
 from dxai.results.table_specs import SPECS, short_title
-from dxai.results.verdicts import verdict
+from dxai.results.validity import judged
 from dxai.stages import run_stage
 from dxai.utils.files import atomic, atomic_folder, write_json
 
@@ -33,7 +33,7 @@ def main() -> None:
             f"{claim['claim']}: {claim['ours_value']:.3f} against {claim['other_value']:.3f} "
             f"({claim['other']}), {claim['delta']:+.3f} "
             f"[{claim['delta_low']:+.3f}, {claim['delta_high']:+.3f}]: "
-            f"{verdict(claim['delta_low'], claim['delta_high'])}",
+            f"{judged(claim)}",
             flush=True,
         )
 

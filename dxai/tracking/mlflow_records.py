@@ -30,6 +30,7 @@ from dxai.results.io import Row, Tables, read_history, read_table
 from dxai.results.methods import BASELINES, OURS
 from dxai.results.metric_names import metric_values, number, plain
 from dxai.results.table_specs import SPECS
+from dxai.results.validity import BRITTLE
 from dxai.results.verdicts import AGAINST_BASELINES
 from dxai.tracking import provenance
 from dxai.utils.files import read_json, sha256
@@ -116,7 +117,7 @@ def _whole(paths: Paths, params: Params, tables: Tables) -> Record:
     data = {f"data.{plain(n)}": sha256(path) for n, path in manifests.items() if path.exists()}
     return Record(
         params.profile,
-        {"kind": "benchmark", "profile": params.profile} | version | data,
+        {"kind": "benchmark", "profile": params.profile} | version | data | brittle(tables),
         guards(tables["table1"]) | deltas(tables["claims"]),
         list(steps.items()),
         {key: str(value) for key, value in flat(params.model_dump())},
@@ -247,6 +248,13 @@ def guards(rows: list[Row]) -> Numbers:
             for name, value in numbers({name: row[GUARDS[name]] for name in GUARDS}).items():
                 found.setdefault(f"{name}/{case}", []).append(value)
     return {name: fmean(values) for name, values in found.items()}
+
+
+def brittle(tables: Tables) -> dict[str, str]:
+    """Return the tag `brittle`, which lists the classifiers of which nothing is claimed, if any."""
+    rows = [row for row in tables["table1"] if row["validity"] == BRITTLE]
+    found = dict.fromkeys(f"{row['dataset']}/{row['classifier']}" for row in rows)
+    return {"brittle": ", ".join(found)} if found else {}
 
 
 def deltas(claims: list[Row]) -> Numbers:

@@ -36,6 +36,7 @@ from dxai.reporting.table_layouts import MEASURES, all_tables, fixed, per_class,
 from dxai.results import paper
 from dxai.results.io import Tables, read_tables
 from dxai.results.table_specs import SPECS
+from dxai.results.validity import FAINT, meaning
 from dxai.utils.progress import clock
 
 OPEN = 3
@@ -63,6 +64,7 @@ def build_report(params: Params, paths: Paths) -> str:
         columns=[column for column in SPECS["table1"].columns if column.report],
         opened=len(sections) <= OPEN,
         measures=MEASURES,
+        faint=FAINT,
         hatchings=svg_charts.hatchings(),
         times=times,
         total=math.fsum(seconds for _, seconds in times),
@@ -115,6 +117,7 @@ def _section(case: Case, anchors: Anchors, params: Params, paths: Paths) -> View
         "anchor": anchors[case.dataset, case.classifier],
         "facts": _facts(case, data),
         "claim": make_claim(case),
+        "meaning": meaning(case.rows),
         "groups": make_groups(case, params),
         "printed": case.dataset in paper.TABLE1,
         "axis": _axis(known),

@@ -44,7 +44,8 @@ from dxai.results.methods import (
     rank,
 )
 from dxai.results.table_specs import SPECS, short_title
-from dxai.results.verdicts import BEST, HOLDS, REVERSED, UNDECIDED, UNKNOWN, verdict
+from dxai.results.validity import BRITTLE, NOT_KNOWN, judged
+from dxai.results.verdicts import BEST, HOLDS, REVERSED, UNDECIDED, UNKNOWN
 
 View = dict[str, Any]
 """Template values by name."""
@@ -67,15 +68,17 @@ def make_claim(case: Case) -> View | None:
     row = next((c for c in case.tables["claims"] if (c["table"], c["claim"]) == named), None)
     if row is None:
         return None
+    found = judged(row)
     checks = [
         {"name": name, "ours": own, "other": other, "against": rival, "agrees": own < other}
         for name, own, other, rival in _checks(case)
+        if found != BRITTLE
     ]
     return {
         "row": row,
         "ours": measured(row, "ours_value"),
         "best": against(row),
-        "verdict": verdict(row["delta_low"], row["delta_high"]),
+        "verdict": found,
         "checks": checks,
         "doubts": sum(not check["agrees"] for check in checks),
     }
@@ -100,6 +103,7 @@ def make_groups(case: Case, params: Params) -> list[View]:
     """Group the rows that are read together, in the order of the page, without empty groups."""
     rows = sorted(case.rows, key=lambda row: (rank(row["method"]), row["seed"] or 0))
     contested = [row for row in rows if row["method"] in (OURS, *BASELINES)]
+    contested = [row for row in contested if row["validity"] != BRITTLE]
     known = {c: [row[c] for row in contested if row[c] is not None] for c in AREAS}
     lowest = {column: min(values) for column, values in known.items() if values}
     groups: list[View] = []
@@ -186,7 +190,7 @@ def mean_intervals(
 # ------------------------------------------------------------------------------------ all cases
 Anchors = Mapping[tuple[str, str], str]
 """Maps dataset and classifier to the id of their section."""
-SYMBOLS = {HOLDS: "✓", REVERSED: "✗", UNDECIDED: "○", UNKNOWN: "–"}
+SYMBOLS = {HOLDS: "✓", REVERSED: "✗", UNDECIDED: "○", UNKNOWN: "–", BRITTLE: "–"}
 
 
 def make_view(table: Table, path: Path, anchors: Anchors) -> View:
@@ -234,7 +238,7 @@ def make_matrix(cases: list[Case], anchors: Anchors) -> View:
     order = list(SPECS)
     named = {(c["table"], c["claim"]): None for c in claims}
     heads = sorted(named, key=lambda head: order.index(head[0]))
-    verdicts = Counter(verdict(c["delta_low"], c["delta_high"]) for c in claims)
+    verdicts = Counter(map(judged, claims))
     lines = []
     for case in cases:
         anchor = anchors[case.dataset, case.classifier]
@@ -252,10 +256,12 @@ def make_matrix(cases: list[Case], anchors: Anchors) -> View:
 
 
 def _mark(claim: Row, anchor: str, doubts: str) -> View:
-    words = verdict(claim["delta_low"], claim["delta_high"])
+    words = judged(claim)
     other = "its control" if claim["other"] == CONTROLS[-1] else against(claim)
     seeds = "seed" if claim["seeds"] == 1 else "seeds"
     images = f"{claim['images']} images in {claim['groups']} groups"
+    if claim["validity"] == NOT_KNOWN:
+        doubts += "; validity not known"
     return {
         "symbol": SYMBOLS[words],
         "words": words,

@@ -1,0 +1,96 @@
+"""Whether the tables measure what a classifier uses, or only how it breaks.
+
+Random removes w x with white noise w, which is grain without meaning. A classifier that loses its
+accuracy by it is *brittle*: anything breaks it, so its numbers are shown and nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dxai.results.io import Row
+from dxai.results.methods import RANDOM, best_baseline, label, succeeded
+from dxai.results.verdicts import verdict
+
+VALID, BRITTLE, NOT_KNOWN = "valid", "brittle", "not known"
+FAINT = 0.15
+"""How far the best baseline's AUC must lie below its AUC by the twin, and below that after a blur,
+to say that it follows patterns too faint to see."""
+NOTHING_CLAIMED = (
+    "Their numbers show how the network breaks, not what it uses: nothing is claimed, marked as "
+    "the best or compared with the paper. Train it with random crops, colour jitter, blur and a "
+    "little noise (`classifier.noise`)."
+)
+"""What brittle means for the numbers of a classifier, and what to do."""
+
+
+def validity_of(rows: Iterable[Mapping[str, Any]], least: float) -> str:
+    """Return VALID, BRITTLE or NOT_KNOWN for the rows of Table 1 of one dataset and classifier.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        With `method`, `status` and `auc`.
+    least : float
+        The least AUC of Random with which a classifier is valid: the setting `evaluate.valid_auc`.
+    """
+    auc = random_auc(rows)
+    if auc is None:
+        return NOT_KNOWN
+    return VALID if auc >= least else BRITTLE
+
+
+def random_auc(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the AUC of Random; None if it was not scored."""
+    found = [row.get("auc") for row in succeeded(rows, RANDOM)]
+    return next((float(auc) for auc in found if auc is not None and not math.isnan(auc)), None)
+
+
+def weakest(found: Iterable[str]) -> str:
+    """Return the validity of a number that several classifiers give together."""
+    every = set(found)
+    return next((name for name in (BRITTLE, NOT_KNOWN) if name in every), VALID)
+
+
+def judged(claim: Mapping[Any, Any]) -> str:
+    """Return the verdict of a row of claims.csv; BRITTLE, which is none, if its classifier is."""
+    if claim.get("validity") == BRITTLE:
+        return BRITTLE
+    return verdict(claim["delta_low"], claim["delta_high"])
+
+
+def meaning(rows: Sequence[Row]) -> list[str]:
+    """Say in sentences what the numbers of one dataset and classifier mean, from table1.csv."""
+    if not rows:
+        return []
+    auc, found = random_auc(rows), rows[0].get("validity")
+    if found == BRITTLE:
+        said = [f"Brittle: Random has {auc:.3f}, less than evaluate.valid_auc. {NOTHING_CLAIMED}"]
+    elif found == VALID:
+        said = [f"Valid: Random has {auc:.3f}, so removing what has no meaning costs little."]
+    else:
+        said = [
+            "Validity not known: Random was not scored, so the numbers may show how the network "
+            "breaks, not what it uses (`dxai use --methods random ..` adds it)."
+        ]
+    best = best_baseline(rows)
+    if best is not None and is_faint(best):
+        said.append(
+            f"It follows patterns too faint to see: removing what {label(best['method'])} finds "
+            f"gives an AUC of {best['auc']:.3f}, but {best['auc_transfer']:.3f} by the twin and "
+            f"{best['auc_blur']:.3f} after a 3x3 blur. Such a method moves this network, and only "
+            "it, by them; compare methods by transfer and blur."
+        )
+    return said
+
+
+def is_faint(row: Row) -> bool:
+    """Whether a method moves the network by what neither its twin nor a blurred part shows.
+
+    Its AUC is then lower by at least `FAINT` than both `auc_transfer` and `auc_blur`; False if one
+    of them is missing.
+    """
+    guards = [row.get("auc_transfer"), row.get("auc_blur")]
+    return all(guard is not None and guard - row["auc"] >= FAINT for guard in guards)
