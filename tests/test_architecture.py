@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dxai.config.schema import EvaluateParams
 from flows.dvc_runner import groups
 from infra.deployments import POOL, QUEUES
 from infra.ports import HOST, PORTS
@@ -27,6 +28,8 @@ from tests.stage_dependencies import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLED = {"valid_auc"}
+"""Settings of `evaluate` that only the stage `tables` reads: a change scores nothing again."""
 CODE = [path for folder in ("dxai", "flows", "infra") for path in (ROOT / folder).rglob("*.py")]
 
 LOADED = """
@@ -56,6 +59,12 @@ def imports(path: Path) -> set[str]:
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("name", ["baseline", "ours", "cross", "stability"])
+def test_a_scoring_stage_depends_on_every_setting_of_evaluate_that_it_reads(name: str) -> None:
+    (listed,) = (p["params.yaml"] for p in stages()[name]["params"] if isinstance(p, dict))
+    assert set(listed) == {f"evaluate.{key}" for key in EvaluateParams.model_fields.keys() - TABLED}
 
 
 def test_imports_keep_their_contracts() -> None:

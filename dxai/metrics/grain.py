@@ -74,6 +74,6 @@ def describe_grain(auc: float, images: int, least: float) -> str:
             f"warning: {left} (evaluate.valid_auc: {least:g}): brittle, so Table 1 would measure "
             "how it breaks, and nothing is claimed; gradient methods may win by patterns too faint "
             "to see. Train it with random crops, colour jitter, blur and a little noise "
-            "(`classifier.noise`)"
+            "(`crop`, `jitter`, `blur` and `noise` of `classifier`)"
         )
     return f"no image of {images} is classified correctly, so it is not known what grain does to it"

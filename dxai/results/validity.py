@@ -19,9 +19,9 @@ FAINT = 0.15
 """How far the best baseline's AUC must lie below its AUC by the twin, and below that after a blur,
 to say that it follows patterns too faint to see."""
 NOTHING_CLAIMED = (
-    "Their numbers show how the network breaks, not what it uses: nothing is claimed, marked as "
+    "The numbers show how the network breaks, not what it uses: nothing is claimed, marked as "
     "the best or compared with the paper. Train it with random crops, colour jitter, blur and a "
-    "little noise (`classifier.noise`)."
+    "little noise (crop, jitter, blur and noise of classifier)."
 )
 """What brittle means for the numbers of a classifier, and what to do."""
 

@@ -78,6 +78,6 @@ def test_a_line_says_what_the_area_means() -> None:
     assert describe_grain(0.9, 200, 0.85).endswith("Table 1 is valid for it")
     said = describe_grain(0.512, 200, 0.85)
     assert said.startswith("warning: random multiplicative grain leaves 0.51 of its accuracy on 2")
-    assert "brittle" in said and "`classifier.noise`" in said
+    assert "brittle" in said and "`noise` of `classifier`" in said
     assert "valid" in describe_grain(0.512, 200, 0.0), "0 switches it off"
     assert "not known" in describe_grain(math.nan, 200, 0.85)

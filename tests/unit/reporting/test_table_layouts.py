@@ -147,6 +147,28 @@ def test_only_ours_and_baselines_can_be_the_best(tables: dict[str, Table]) -> No
     assert kinds.count("baseline") == len(BASELINES)
 
 
+def test_nothing_is_the_best_or_claimed_of_a_brittle_classifier(folder: Path) -> None:
+    rows = read_tables(folder)
+    case, other = ("textures", "resnet18"), ("brats", "simple")
+    for row in [*rows["table1"], *rows["claims"]]:
+        named = row["dataset"], row["classifier"]
+        row["validity"] = {case: "brittle", other: "not known"}.get(named, row["validity"])
+    found = {table.name: table for of in all_tables(rows).values() for table in of}
+    for name in ("table1", "table2"):
+        table = found[name]
+        (index,) = (k for k, c in enumerate(table.columns) if (c.dataset, c.classifier) == case)
+        assert table.columns[index].name == "textures (brittle)"
+        best = {k for line in table.lines for k in line.best}
+        values = {k for k, c in enumerate(table.columns) if c.kind == "value"}
+        assert best == values - {index}
+        assert "Brittle (Random is below evaluate.valid_auc): textures resnet18." in table.note
+        assert "Validity not known (Random was not scored): brats simple." in table.note
+        for written in (text.markdown(table), text.latex(table)):
+            assert "textures (brittle)" in written and "nothing is claimed" in written
+    ends = {tuple(map(str, x.cells[1:3])): x.cells[-2:] for x in found["claims"].lines}
+    assert ends[case] == ["brittle", "no claim"] and ends[other] == ["not known", "holds"]
+
+
 def test_table3_has_a_square_for_each_dataset(tables: dict[str, Table]) -> None:
     table = tables["table3"]
     assert [line.cells[:2] for line in table.lines if line.dataset == "brats"] == [

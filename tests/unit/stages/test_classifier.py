@@ -138,8 +138,12 @@ def test_given_weights_are_not_trained(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(classifier, "check_classifier", lambda *_: [])  # they are no good
-    assert run(weights="1.pt")["epochs"] == 0
-    assert "mine explained: taken as it is, with 1.pt" in capsys.readouterr().out
+    metrics = run(weights="1.pt")
+    assert metrics["epochs"] == 0 and 0 < metrics["random_auc"] < 2
+    said = capsys.readouterr().out
+    assert "mine explained: taken as it is, with 1.pt" in said
+    left = f"random multiplicative grain leaves {metrics['random_auc']:.2f} of its accuracy on"
+    assert left in said
     assert len(equal(saved(), made("Net", 1))) == len(saved())
 
 

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from dxai.paths import METRICS
-from dxai.tracking.mlflow_records import GUARDS, deltas, flat, guards, numbers, read_records
+from dxai.tracking.mlflow_records import (
+    GUARDS,
+    brittle,
+    deltas,
+    flat,
+    guards,
+    numbers,
+    read_records,
+)
 from dxai.utils.files import write_json
 from tests.fixtures import write_results
 
@@ -40,6 +48,13 @@ def test_a_claim_has_a_name_that_does_not_depend_on_results(
     claim = {"table": table, "dataset": "d", "classifier": "c", "other": other}
     values = {"delta": -0.2, "delta_low": -0.3, "delta_high": None}
     assert deltas([claim | values]) == {f"delta/{name}": -0.2, f"delta_low/{name}": -0.3}
+
+
+def test_a_run_names_its_brittle_classifiers() -> None:
+    rows = [row() | {"validity": "valid"}, row(method="ig") | {"validity": "valid"}]
+    assert brittle({"table1": rows}) == {}
+    rows += [row() | {"classifier": name, "validity": "brittle"} for name in ("e", "e", "f")]
+    assert brittle({"table1": rows}) == {"brittle": "d/e, d/f"}
 
 
 def test_numbers_are_finite() -> None:

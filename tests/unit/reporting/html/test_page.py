@@ -238,6 +238,31 @@ def test_a_run_without_our_row_claims_nothing(run: Run, tmp_path: Path) -> None:
     assert "so nothing is claimed" in text and "failed: a NaN loss" in text
 
 
+def test_nothing_is_claimed_of_a_brittle_classifier(run: Run, page: str, tmp_path: Path) -> None:
+    def brittle(table: pd.DataFrame) -> None:
+        table["validity"] = "brittle"
+
+    text = build_report(*changed(run, tmp_path, table1=brittle, claims=brittle))
+    assert "Valid: Random has 0.933" in page and "Brittle: Random has 0.933" in text
+    assert 'class="card claim brittle"' in text
+    assert "The classifier is brittle, so nothing is claimed." in words(text)
+    assert 'class="mark brittle"' in text
+    cell = text[text.index("Table 1 with what guards") :]
+    assert '<strong class="best">0' not in cell[: cell.index("</table>")]
+    assert "DXAI (ours)" in cell and "0.840" in cell, "its numbers are shown"
+    assert "✓" not in text[text.index("<main") : text.index('id="reading"')].replace("✓ it", "")
+
+
+def test_a_network_that_follows_faint_patterns_is_said_to(run: Run, tmp_path: Path) -> None:
+    def faint(table: pd.DataFrame) -> None:
+        signed = (table["method"] == "ig") & (table["sign"] == "signed")
+        table.loc[signed, ["auc", "auc_transfer", "auc_blur"]] = 0.416, 0.79, 0.752
+
+    assert "follows patterns too faint to see" in build_report(
+        *changed(run, tmp_path, table1=faint)
+    )
+
+
 # ------------------------------------------------------------------------------------ tables
 def test_table1_of_a_cell_shows_the_values_of_the_file(page: str) -> None:
     start = page.index('<section aria-labelledby="cell-1">')
