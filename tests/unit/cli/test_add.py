@@ -71,7 +71,7 @@ def refuse(project: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
         return {
             str(path): path.read_bytes() if path.is_file() else b""
             for path in project.rglob("*")
-            if ".work" not in path.parts and path.name != "data"
+            if not {".work", "__pycache__"} & {*path.parts} and path.name != "data"
         }
 
     def run(*arguments: str) -> str:

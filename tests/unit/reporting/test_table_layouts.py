@@ -299,3 +299,21 @@ def test_tables_without_rows_are_written_too(folder: Path, tmp_path: Path) -> No
         pd.read_csv(folder / f"{name}.csv").head(0).to_csv(tmp_path / f"{name}.csv", index=False)
     text.write_exports(tmp_path)
     assert (tmp_path / "table1.md").read_text().startswith("### Table 1")
+
+
+def test_nothing_is_marked_or_claimed_of_a_brittle_classifier(tmp_path: Path) -> None:
+    _, folders = write_results(tmp_path)
+    said = text.format_table(folders.table("table1"))
+    assert "0.840*" in said and "minus the best baseline" in said
+    assert "Valid: Random has 0.933" in said
+    for name, before, after in (
+        ("table1", ",valid\n", ",brittle\n"),
+        ("claims", ",valid,", ",brittle,"),
+    ):
+        path = Path(folders.table(name))
+        path.write_text(path.read_text().replace(before, after))
+    said = text.format_table(folders.table("table1"))
+    assert "0.840 " in said and "0.840*" not in said and "minus the best baseline" not in said
+    assert "Brittle: Random has 0.933" in said
+    lines = text.format_table(folders.table("claims")).splitlines()[2:]
+    assert lines and all(line.split()[-3:] == ["brittle", "no", "claim"] for line in lines)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from dxai.reporting.text import format_table
-from tests.fixtures import write_results
 
 COLUMNS = (
     "table,dataset,classifier,claim,other,ours_value,other_value,"
@@ -29,21 +28,3 @@ def test_a_claim_says_how_it_ended(
     assert line.startswith("Table 2  brats / simple")
     assert line.endswith(verdict)
     assert f"[{low:+.3f}, {high:+.3f}]" in line
-
-
-def test_nothing_is_marked_or_claimed_of_a_brittle_classifier(tmp_path: Path) -> None:
-    _, folders = write_results(tmp_path)
-    said = format_table(folders.table("table1"))
-    assert "0.840*" in said and "minus the best baseline" in said
-    assert "Valid: Random has 0.933" in said
-    for name, before, after in (
-        ("table1", ",valid\n", ",brittle\n"),
-        ("claims", ",valid,", ",brittle,"),
-    ):
-        path = Path(folders.table(name))
-        path.write_text(path.read_text().replace(before, after))
-    said = format_table(folders.table("table1"))
-    assert "0.840 " in said and "0.840*" not in said and "minus the best baseline" not in said
-    assert "Brittle: Random has 0.933" in said
-    lines = format_table(folders.table("claims")).splitlines()[2:]
-    assert lines and all(line.split()[-3:] == ["brittle", "no", "claim"] for line in lines)
