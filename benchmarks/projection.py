@@ -18,7 +18,6 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics import removal
-from dxai.metrics.removal import UNDECIDED
 from dxai.metrics.scorer import chosen_images
 from dxai.models.serialization import load_classifier
 from dxai.paths import Paths
@@ -99,9 +98,10 @@ def measured(
         agnostic = maker(batch)
         spent += time.process_time() - began
         answer, other = (network(agnostic).softmax(1) for network in (classifier, twin))
+        left = removal.neutrality(answer)
         numbers = [
-            removal.neutrality(answer),
-            removal.neutrality(answer) >= UNDECIDED,
+            left,
+            left >= removal.UNDECIDED,
             removal.neutrality(other),
             other.gather(1, batch.labels[:, None])[:, 0],
             removal.psnr(batch.images - agnostic),

@@ -333,12 +333,6 @@ class AugmentParams(Settings):
         "network trained on few images learns to follow patterns too faint to see.",
     )
 
-    @property
-    def changes(self) -> bool:
-        """Return whether any of these is set."""
-        names = AugmentParams.model_fields
-        return any(getattr(self, name) != field.default for name, field in names.items())
-
 
 class ClassifierParams(AugmentParams):
     """How classifiers are trained."""
@@ -566,8 +560,8 @@ class LeakageParams(Settings):
     heatmap: str = Field(
         "ig",
         description="Heatmap method probed beside ours, if it is in `methods`.\n"
-        "Named before anything is measured; the default has the lowest AUC of `quick`. `naive`, "
-        "if it is in `methods`, is probed as well.",
+        "Named before anything is measured, so that nothing is chosen on test images. `naive`, if "
+        "it is in `methods`, is probed as well.",
     )
 
 

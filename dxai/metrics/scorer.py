@@ -6,6 +6,7 @@ tables, intervals and other normalisations need no recomputation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,6 +80,7 @@ class Scorer:
         heat: Tensor | None = None,
         truth: GroundTruth | None = None,
         extra: dict[str, Tensor] | None = None,
+        curves: Sequence[str] = CURVES,
     ) -> None:
         """Score one batch.
 
@@ -93,6 +95,8 @@ class Scorer:
             ranks pixels and is compared with the ground truth.
         extra : dict, optional
             Further numbers per image: name to (B,).
+        curves : sequence of str
+            Those of this scorer's curves to compute; `beta` is one of them.
         """
         x = batch.images
         heat = distinct if heat is None else heat
@@ -126,7 +130,7 @@ class Scorer:
             return removal.remove_energy(x, distinct, torch.tensor(removal.ENERGIES))
 
         answers = {}
-        for name in [name for name in CURVES if name in self.wanted]:
+        for name in [name for name in CURVES if name in self.wanted.intersection(curves)]:
             network, levels, images = makers[name]()
             assert network is not None
             if name == "smooth":
@@ -273,8 +277,14 @@ def curve(outcomes: pd.DataFrame, name: str) -> Curve:
     return Curve(levels, correct, rows["group"].tolist()[:: len(levels)])
 
 
+def answers_of(outcomes: pd.DataFrame) -> np.ndarray:
+    """Return the probabilities of each row of some outcomes, (rows, c), float64."""
+    names = [name for name in map(str, outcomes) if re.fullmatch(r"p\d+", name)]
+    return outcomes[names].to_numpy(float, copy=True)
+
+
 def chosen_images(total: int, images: int) -> np.ndarray:
-    """Indices of the test images to score: all (0), or `images` spread evenly over the split."""
+    """Indices of `images` of `total`, spread evenly; all of them for 0."""
     if images <= 0 or images >= total:
         return np.arange(total)
     return np.linspace(0, total - 1, images).round().astype(int)

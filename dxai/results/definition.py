@@ -6,7 +6,6 @@ scored; nothing is interpolated between them.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 
 from dxai.metrics.removal import UNDECIDED, neutrality
+from dxai.metrics.scorer import answers_of
 from dxai.paths import IMAGES, OUTCOMES
 
 
@@ -57,8 +57,7 @@ def best_points(folder: Path, method: str, sign: str) -> pd.DataFrame:
 
 def _answers(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Add the entropy over log c, and the probability of the image's own class, of each row."""
-    classes = sum(re.fullmatch(r"p\d+", str(name)) is not None for name in outcomes)
-    answers = outcomes[[f"p{k}" for k in range(classes)]].to_numpy(float, copy=True)
+    answers = answers_of(outcomes)
     return outcomes.assign(
         entropy=neutrality(torch.from_numpy(answers)).numpy(),
         own=answers[np.arange(len(answers)), outcomes["label"].to_numpy(int)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from dxai.metrics.curves import (
     paired_difference,
     resampled_means,
 )
+from dxai.metrics.scorer import answers_of
 from dxai.paths import (
     CROSS,
     IMAGES,
@@ -352,8 +352,7 @@ def _own_probability(row: Row) -> pd.DataFrame:
     outcomes = pd.read_parquet(row["folder"] / OUTCOMES, filters=where)
     outcomes = outcomes.sort_values(["index", "level"])
     levels = np.sort(outcomes["level"].unique())
-    columns = [name for name in map(str, outcomes) if re.fullmatch(r"p\d+", name)]
-    values = outcomes[columns].to_numpy(float)
+    values = answers_of(outcomes)
     own = values[np.arange(len(values)), outcomes["label"]].reshape(-1, len(levels))
     frame = outcomes[["index", "id", "group", "label"]].iloc[:: len(levels)].reset_index(drop=True)
     return frame.assign(area=np.trapezoid(own, levels, axis=1), before=own[:, 0], after=own[:, -1])

@@ -23,7 +23,7 @@ from dxai.metrics.removal import distinct_from_heatmap
 from dxai.paths import HERE, IMAGES, LEAKAGE
 from dxai.stages import run_stage, scoring
 from dxai.training.probe import predict, spread_over_classes, train_probe
-from dxai.types import Batch, Unsupported
+from dxai.types import GENERATED, NEUTRAL, Batch, Unsupported
 from dxai.utils.files import atomic_folder, write_json
 from dxai.utils.progress import Progress
 
@@ -103,7 +103,7 @@ def removals(subject: scoring.Subject) -> Iterator[tuple[str, str, Removal]]:
     yield "image", "", lambda batch, target: batch.images
     trained = HERE.decomposition(subject.dataset, subject.name, params.seeds[0])
     ours = DXAI.load(trained, subject.seed, params.evaluate.latents, params.modules)
-    for kind in ("generated", "neutral"):
+    for kind in (GENERATED, NEUTRAL):
 
         def agnostic(batch: Batch, target: Tensor, kind: str = kind) -> Tensor:
             return ours.explain(batch.images, target, batch.index, kind).agnostic

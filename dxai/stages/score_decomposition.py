@@ -21,6 +21,8 @@ from dxai.paths import HERE
 from dxai.stages import run_stage, scoring
 from dxai.types import GENERATED, NEUTRAL
 
+READ = ("beta", "transfer")
+"""The curves that Definition 1 and the report's panels read of `neutral`."""
 CONTROLS = {"shuffled": controls.shuffled, "random_phase": controls.random_phase}
 
 
@@ -53,7 +55,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
             extra={"uncertainty": spread.mean((1, 2, 3)) / size} if draws_of_z else None,
         )
         neutral = explainer.explain(batch.images, batch.labels, batch.index, NEUTRAL)
-        scorer.add(NEUTRAL, "part", batch, neutral.distinct)
+        scorer.add(NEUTRAL, "part", batch, neutral.distinct, curves=READ)
         for name, control in CONTROLS.items():
             scorer.add(name, "part", batch, control(found.distinct, batch.index, subject.seed))
         arrays: dict[str, Any] = {

@@ -13,13 +13,7 @@ from dxai.utils import keyed_random
 
 
 def change(params: AugmentParams, images: Tensor, seed: int, step: int, samples: range) -> Tensor:
-    """Apply all changes that are set; images that `samples` does not reach share its draws."""
-    if not params.changes:
-        return images
-    many = len(images) // len(samples)
-    if many > 1:
-        parts = images.chunk(many)
-        return torch.cat([change(params, part, seed, step, samples) for part in parts])
+    """Apply all changes that are set."""
     images = crop(images, params.crop, seed, step, samples)
     images = jitter(images, params.jitter, seed, step, samples)
     images = blur(images, params.blur, seed, step, samples)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dxai.metrics.scorer import chosen_images
 from dxai.models.blocks import channels_last
 from dxai.models.classifiers import ResNet18
 from dxai.training import augment
@@ -83,5 +84,5 @@ def spread_over_classes(labels: np.ndarray, images: int) -> np.ndarray:
     for label in classes:
         own = np.flatnonzero(labels == label)
         count = min(len(own), max(1, images // len(classes)))
-        chosen.append(own[np.linspace(0, len(own) - 1, count).round().astype(int)])
+        chosen.append(own[chosen_images(len(own), count)])
     return np.sort(np.concatenate(chosen))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from dxai.config.schema import Params
+from dxai.metrics.scorer import answers_of
 from dxai.paths import ATTRIBUTIONS, IMAGES, OUTCOMES, SUMMARY, Paths, decomposition_of, ours_name
 from dxai.results.io import Row, Tables
 from dxai.results.methods import OURS, best_baseline
@@ -154,12 +153,12 @@ def _answers(
     if not path.is_file():
         return {}
     where = [("curve", "=", curve), ("method", "=", method), ("sign", "=", sign)]
-    rows = pq.read_table(path, filters=[*where, ("index", "in", list(at))]).to_pylist()
+    outcomes = pd.read_parquet(path, filters=[*where, ("index", "in", list(at))])
     found: dict[int, dict[float, np.ndarray]] = {}
-    for row in rows:
-        classes = sum(re.fullmatch(r"p\d+", key) is not None for key in row)
-        answer = np.array([row[f"p{k}"] for k in range(classes)])
-        found.setdefault(row["index"], {})[row["level"]] = answer
+    for i, level, answer in zip(
+        outcomes["index"].tolist(), outcomes["level"].tolist(), answers_of(outcomes), strict=True
+    ):
+        found.setdefault(i, {})[level] = answer
     return {index: (p[min(p)], p[max(p)]) for index, p in found.items()}
 
 
