@@ -337,6 +337,8 @@ def _leakage(folder: Path, params: Params, labels: np.ndarray) -> None:
 def _signs(method: str) -> tuple[str, ...]:
     if method in ("dxai", "shuffled", "random_phase", "naive"):
         return ("part",)
+    if method == "random":
+        return ("relu", "signed")
     return ("signed", "relu") if method in SIGNS else ("relu",)
 
 

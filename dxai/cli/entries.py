@@ -24,7 +24,7 @@ from dxai.datasets.prepare import raw_images
 from dxai.datasets.recognise import OWN, recognise
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.source import SAMPLE, expand, open_source
-from dxai.metrics.grain import describe_grain, random_auc
+from dxai.metrics.grain import describe_grain, random_aucs
 from dxai.models.accuracy_check import confusion_of
 from dxai.models.classifier_check import check_classifier
 from dxai.models.classifiers import CLASSIFIERS
@@ -286,8 +286,8 @@ def _check_on(dataset: str, params: Params, spec: ClassifierSpec) -> Iterator[st
     else:
         hits = confusion_of(network, images, labels, len(class_names)).trace()
         yield f"{dataset}: accuracy {hits / len(labels):.2f} on {len(labels)} images"
-        auc = random_auc(network, images, labels, torch.arange(len(images)), settings.seed)
-        yield f"{dataset}: {describe_grain(auc, len(images), params.evaluate.valid_auc)}"
+        aucs = random_aucs(network, images, labels, torch.arange(len(images)), settings.seed)
+        yield f"{dataset}: {describe_grain(aucs, len(images), params.evaluate.valid_auc)}"
     twin = twin_of(spec)
     if twin is None or (twin.weights is None and twin.arch in CLASSIFIERS):
         return

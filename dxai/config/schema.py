@@ -533,7 +533,8 @@ class EvaluateParams(Settings):
         ge=0,
         le=1,
         description="Least AUC of Random (Table 1) for a valid classifier; 0: all are.\n"
-        "One below it is brittle: its numbers are shown, and nothing is claimed of them.",
+        "Of its two rows the lower counts. A classifier below it is brittle: its numbers are "
+        "shown, and nothing is claimed of them.",
     )
     seed: int = Field(0, description="Seed of the latents, of all methods and of the resampling.")
 

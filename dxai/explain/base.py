@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dxai.config.settings import Settings, parse
 from dxai.explain.model_surgery import frozen_copy
+from dxai.metrics.removal import with_sign
 from dxai.types import Unsupported
 
 PIXELS = 2**20
@@ -67,6 +68,10 @@ class Explainer(ABC):
         Unsupported
             If the method does not apply to these images.
         """
+
+    def under(self, heatmap: Tensor, sign: str) -> Tensor:
+        """Return a heatmap of `attribute`, (B, 1 or C, H, W), under one of its `signs`."""
+        return with_sign(heatmap, sign)
 
 
 class BatchExplainer(Explainer):

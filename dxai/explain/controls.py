@@ -9,19 +9,26 @@ import torch
 from torch import Tensor
 
 from dxai.explain.base import BatchExplainer
-from dxai.metrics.grain import random_maps
+from dxai.metrics.grain import KINDS, grain_of, random_maps
 from dxai.utils import keyed_random
 
 
 class RandomMap(BatchExplainer):
-    """A map of independent U[0, 1) values, one channel: the row "Random" of Table 1."""
+    """A map of independent U[0, 1) values, one channel: the row "Random" of Table 1.
+
+    Its own rule is the paper's. Under "signed" the same draws are weights in [-1, 1).
+    """
 
     name = "random"
-    signs: ClassVar[tuple[str, ...]] = ("relu",)
+    signs: ClassVar[tuple[str, ...]] = tuple(KINDS)
 
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Map (B, 1, H, W)."""
         return random_maps(self.seed, index.tolist(), tuple(inputs.shape[2:])).to(inputs)
+
+    def under(self, heatmap: Tensor, sign: str) -> Tensor:
+        """Return the map for "relu"; for "signed" its draws, none of them negative, in [-1, 1)."""
+        return grain_of(heatmap, sign)
 
 
 def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:

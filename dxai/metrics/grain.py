@@ -1,12 +1,13 @@
 """Random, the control of Table 1: grain without meaning, and how much of it a network stands.
 
-Removing w x with white noise w multiplies an image by grain that no camera makes. Table 1 measures
-what a network uses only if the network stands that; one that does not is brittle.
+Removing w x with white noise w multiplies an image by grain that no camera makes: weights in [0, 1)
+take contrast away, those in [-1, 1) also add some, as signed heatmaps and decompositions do. Table
+1 measures what a network uses only if the network stands both; one that does not is brittle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,11 @@ STEPS = 10
 """Steps of beta, as in Table 1."""
 BATCH = 32
 """Images per forward pass."""
+KINDS = {
+    "relu": ("only takes contrast away", "only takes some away"),
+    "signed": ("also adds contrast", "also adds some"),
+}
+"""The signs of Random, the paper's first: what such grain does, in full and beside the other."""
 
 
 def random_maps(seed: int, index: Iterable[int], size: tuple[int, ...]) -> Tensor:
@@ -26,10 +32,18 @@ def random_maps(seed: int, index: Iterable[int], size: tuple[int, ...]) -> Tenso
     return keyed_random.uniform(seed, "random-map", 0, index, (1, *size))
 
 
+def grain_of(maps: Tensor, sign: str) -> Tensor:
+    """Return the weights of a sign from random maps w: w in [0, 1) ("relu") or 2 w - 1 ("signed").
+
+    Both signs share their draws.
+    """
+    return 2 * maps - 1 if sign == "signed" else maps
+
+
 @torch.no_grad()
-def random_auc(
+def random_aucs(
     network: nn.Module, images: Tensor, labels: Tensor, index: Tensor, seed: int
-) -> float:
+) -> dict[str, float]:
     """Area under accuracy(x - beta w x) / accuracy(x) for random maps w, the AUC of Table 1.
 
     Parameters
@@ -45,28 +59,35 @@ def random_auc(
 
     Returns
     -------
-    float
-        1 if no accuracy is lost; about 0.5 if any grain brings two classes down to chance; NaN if
-        no image is classified correctly.
+    dict
+        Sign of Random to its area: 1 if no accuracy is lost; about 0.5 if any grain brings two
+        classes down to chance; NaN if no image is classified correctly.
     """
     betas = torch.linspace(0, 1, STEPS + 1)
-    hits = torch.zeros(len(betas), dtype=torch.float64)
+    hits = {sign: torch.zeros(len(betas), dtype=torch.float64) for sign in KINDS}
     for rows in torch.arange(len(images)).split(BATCH):
         x = images[rows]
         maps = random_maps(seed, index[rows].tolist(), tuple(x.shape[2:]))
-        distinct = distinct_from_heatmap(maps, x, "relu")
-        for k, beta in enumerate(betas):
-            (grained,) = remove(x, distinct, beta[None])
-            hits[k] += int((network(grained).argmax(1) == labels[rows]).sum())
-    return float(area(betas.numpy(), (hits / len(images)).numpy()))
+        for sign, hit in hits.items():
+            distinct = distinct_from_heatmap(grain_of(maps, sign), x, sign)
+            for k, beta in enumerate(betas):
+                (grained,) = remove(x, distinct, beta[None])
+                hit[k] += int((network(grained).argmax(1) == labels[rows]).sum())
+    levels = betas.numpy()
+    return {sign: float(area(levels, (hit / len(images)).numpy())) for sign, hit in hits.items()}
 
 
-def describe_grain(auc: float, images: int, least: float) -> str:
-    """Say in one line what `random_auc` of so many images means for Table 1.
+def describe_grain(aucs: Mapping[str, float], images: int, least: float) -> str:
+    """Say in one line what `random_aucs` of so many images means for Table 1.
 
-    `least` is the setting `evaluate.valid_auc`. A brittle network's line starts with "warning".
+    The lower area decides. `least` is the setting `evaluate.valid_auc`. A brittle network's line
+    starts with "warning".
     """
-    left = f"random multiplicative grain leaves {auc:.2f} of its accuracy on {images} images"
+    (worst, auc), (other, beside) = sorted(aucs.items(), key=lambda item: item[1])
+    left = (
+        f"random grain that {KINDS[worst][0]} leaves {auc:.2f} of its accuracy on {images} images "
+        f"({beside:.2f} if it {KINDS[other][1]})"
+    )
     if auc >= least:
         return f"{left}: Table 1 is valid for it"
     if auc < least:

@@ -14,7 +14,16 @@ from typing import Any
 from dxai.config.schema import JOINT
 from dxai.results import paper
 from dxai.results.io import Row, Tables
-from dxai.results.methods import BASELINES, NAIVE, NEUTRAL, ORDER, OURS, label, rank
+from dxai.results.methods import (
+    BASELINES,
+    NAIVE,
+    NEUTRAL,
+    ORDER,
+    OURS,
+    is_contested,
+    label,
+    rank,
+)
 from dxai.results.table_specs import SPECS, TableSpec, short_title
 from dxai.results.validity import BRITTLE, NOT_KNOWN, NOTHING_CLAIMED, judged
 from dxai.results.verdicts import AGAINST_BASELINES, BEST
@@ -613,8 +622,8 @@ def _areas(
     for case, areas in found.items():
         rivals = [
             area.value
-            for (method, _), (area, _) in areas.items()
-            if method in (OURS, *BASELINES) and isinstance(area, Number) and area.value is not None
+            for (method, rule), (area, _) in areas.items()
+            if is_contested(method, rule) and isinstance(area, Number) and area.value is not None
         ]
         lowest[case] = None if known.get(case) == BRITTLE else min(rivals, default=None)
     first = {case[0]: case for case in reversed(cases)}
@@ -626,7 +635,7 @@ def _areas(
         for case in cases:
             area, printed = found[case].get((method, rule), (NONE, Number(None)))
             low = lowest[case]
-            if kind != "outside" and isinstance(area, Number) and low is not None:
+            if is_contested(method, rule) and isinstance(area, Number) and low is not None:
                 best += [len(cells)] if area.value == low else []
             cells += [area, printed if first[case[0]] == case else NONE]
         lines.append(Line(cells, kind, best=frozenset(best)))
@@ -668,7 +677,9 @@ def _validity(rows: Iterable[Row], known: Validity) -> list[str]:
     said = []
     if brittle := cases.get(BRITTLE):
         named = ", ".join(brittle)
-        said.append(f"Brittle (Random is below evaluate.valid_auc): {named}. {NOTHING_CLAIMED}")
+        said.append(
+            f"Brittle (a row of Random is below evaluate.valid_auc): {named}. {NOTHING_CLAIMED}"
+        )
     if unknown := cases.get(NOT_KNOWN):
         said.append(f"Validity not known (Random was not scored): {', '.join(unknown)}.")
     return said

@@ -9,7 +9,7 @@ from typing import Any
 
 from dxai.reporting.table_layouts import Table, all_tables
 from dxai.results.io import Row, TableError, read_table, read_tables
-from dxai.results.methods import OURS, OUTSIDE
+from dxai.results.methods import OURS, OUTSIDE, is_contested
 from dxai.results.table_specs import SPECS, Column, short_title
 from dxai.results.validity import BRITTLE, judged, meaning
 from dxai.results.verdicts import HOLDS, verdict
@@ -95,8 +95,8 @@ def _claims(rows: list[Row]) -> str:
 def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     scored = [row for row in rows if row["auc"] is not None]
     brittle = rows[0].get("validity") == BRITTLE
-    rivals = [row["auc"] for row in scored if row["method"] not in OUTSIDE and not brittle]
-    lowest = min(rivals, default=None)
+    rivals = [row["auc"] for row in scored if is_contested(row["method"], row["sign"])]
+    lowest = None if brittle else min(rivals, default=None)
     about = [f"{dataset} / {classifier}", f"profile {rows[0]['profile']}"]
     if scored:
         about += [f"{scored[0]['images']} images", f"accuracy {scored[0]['accuracy']:.3f}"]
@@ -122,8 +122,8 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
 def _line(row: Row, lowest: float | None, shown: list[Column]) -> list[str]:
     if row["status"] != "ok":
         return [row["method"], row["sign"], row["status"]]
-    outside = row["method"] in OUTSIDE
-    mark = "*" if not outside and row["auc"] is not None and row["auc"] == lowest else " "
+    outside, contested = row["method"] in OUTSIDE, is_contested(row["method"], row["sign"])
+    mark = "*" if contested and row["auc"] is not None and row["auc"] == lowest else " "
     cells = [f"({row['method']})" if outside else _name(row), row["sign"]]
     for c in shown:
         cells.append(decimals(row.get(c.name), c.digits) + (mark if c.name == "auc" else ""))

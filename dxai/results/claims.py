@@ -27,6 +27,7 @@ from dxai.results.methods import (
     NEUTRAL,
     OURS,
     best_baseline,
+    is_rival,
     label,
     succeeded,
 )
@@ -148,6 +149,7 @@ def _definition(folders: Sequence[Path], params: EvaluateParams) -> Iterator[Row
     for (dataset, classifier), members in by_case(folders).items():
         rows = summary_rows(members)
         rivals = [row for method in BASELINES for row in succeeded(rows, method)]
+        rivals = [row for row in rivals if is_rival(row["method"], row["sign"])]
         naive = succeeded(rows, NAIVE)[:1]
         for column, method, others, claim in (
             ("missed", OURS, rivals, "fewer images without an undecided point"),

@@ -15,7 +15,8 @@ NAIVE = "naive"
 BASELINES = tuple(method for method in METHODS if method != NAIVE)
 """The methods that ours is compared with."""
 RANDOM = "random"
-"""The baseline without meaning, which says whether a classifier is brittle."""
+"""The baseline without meaning, which says whether a classifier is brittle. The paper's row has the
+sign "relu"; that with "signed" says nothing else, and ours is not compared with it."""
 CONTROLS = ("shuffled", "random_phase")
 OUTSIDE = (NAIVE, *CONTROLS)
 """Shown but outside the claims: the naive optimisation and the two controls."""
@@ -51,6 +52,16 @@ def label(method: str) -> str:
     return LABELS.get(method, method)
 
 
+def is_rival(method: str, sign: str) -> bool:
+    """Whether ours is compared with a row: of a baseline, but not the signed Random."""
+    return method in BASELINES and (method, sign) != (RANDOM, "signed")
+
+
+def is_contested(method: str, sign: str) -> bool:
+    """Whether a row may have the lowest number: ours, and those that it is compared with."""
+    return method == OURS or is_rival(method, sign)
+
+
 def succeeded(rows: Iterable[RowType], method: str) -> list[RowType]:
     """Return the rows of a method that was neither unsupported nor failed."""
     return [row for row in rows if row["method"] == method and row["status"] == "ok"]
@@ -58,6 +69,6 @@ def succeeded(rows: Iterable[RowType], method: str) -> list[RowType]:
 
 def best_baseline(rows: Iterable[RowType], column: str = "auc") -> RowType | None:
     """Return the baseline with the lowest value among the rows of one dataset and classifier."""
-    rivals = [row for row in rows if row["method"] in BASELINES and row["status"] == "ok"]
+    rivals = [r for r in rows if r["status"] == "ok" and is_rival(r["method"], r["sign"])]
     known = [r for r in rivals if r.get(column) is not None and not math.isnan(r[column])]
     return min(known, key=lambda row: row[column], default=None)

@@ -1,7 +1,8 @@
 """Whether the tables measure what a classifier uses, or only how it breaks.
 
-Random removes w x with white noise w, which is grain without meaning. A classifier that loses its
-accuracy by it is *brittle*: anything breaks it, so its numbers are shown and nothing is claimed.
+Random removes w x with white noise w, which is grain without meaning: w in [0, 1) takes contrast
+away, w in [-1, 1) also adds some. A classifier that loses its accuracy by either is *brittle*:
+anything breaks it, so its numbers are shown and nothing is claimed.
 """
 
 from __future__ import annotations
@@ -32,20 +33,21 @@ def validity_of(rows: Iterable[Mapping[str, Any]], least: float) -> str:
     Parameters
     ----------
     rows : iterable of mapping
-        With `method`, `status` and `auc`.
+        With `method`, `sign`, `status` and `auc`.
     least : float
-        The least AUC of Random with which a classifier is valid: the setting `evaluate.valid_auc`.
+        The least AUC of either of Random's rows with which a classifier is valid: the setting
+        `evaluate.valid_auc`.
     """
-    auc = random_auc(rows)
-    if auc is None:
+    aucs = random_aucs(rows)
+    if not aucs:
         return NOT_KNOWN
-    return VALID if auc >= least else BRITTLE
+    return VALID if min(aucs.values()) >= least else BRITTLE
 
 
-def random_auc(rows: Iterable[Mapping[str, Any]]) -> float | None:
-    """Return the AUC of Random; None if it was not scored."""
-    found = [row.get("auc") for row in succeeded(rows, RANDOM)]
-    return next((float(auc) for auc in found if auc is not None and not math.isnan(auc)), None)
+def random_aucs(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Map the signs of Random's rows to their AUCs; empty if it was not scored."""
+    found = {row["sign"]: row.get("auc") for row in succeeded(rows, RANDOM)}
+    return {s: float(auc) for s, auc in found.items() if auc is not None and not math.isnan(auc)}
 
 
 def weakest(found: Iterable[str]) -> str:
@@ -65,11 +67,14 @@ def meaning(rows: Sequence[Row]) -> list[str]:
     """Say in sentences what the numbers of one dataset and classifier mean, from table1.csv."""
     if not rows:
         return []
-    auc, found = random_auc(rows), rows[0].get("validity")
+    found = rows[0].get("validity")
+    aucs = " and ".join(f"{auc:.3f} ({sign})" for sign, auc in random_aucs(rows).items())
     if found == BRITTLE:
-        said = [f"Brittle: Random has {auc:.3f}, less than evaluate.valid_auc. {NOTHING_CLAIMED}"]
+        said = [
+            f"Brittle: Random has {aucs}, the lower less than evaluate.valid_auc. {NOTHING_CLAIMED}"
+        ]
     elif found == VALID:
-        said = [f"Valid: Random has {auc:.3f}, so removing what has no meaning costs little."]
+        said = [f"Valid: Random has {aucs}, so removing what has no meaning costs little."]
     else:
         said = [
             "Validity not known: Random was not scored, so the numbers may show how the network "

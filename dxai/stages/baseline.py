@@ -13,7 +13,7 @@ from dxai.config.params_file import load_params
 from dxai.config.settings import choose
 from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
-from dxai.metrics.removal import distinct_from_heatmap, with_sign
+from dxai.metrics.removal import distinct_from_heatmap
 from dxai.metrics.scorer import Scorer
 from dxai.paths import HERE
 from dxai.stages import run_stage, scoring
@@ -62,8 +62,8 @@ def _score(subject: scoring.Subject, explainer: Explainer) -> Scored:
         for sign in explainer.signs:
             heat = distinct = found
             if explainer.kind == "heatmap":
-                heat = with_sign(found, sign)
-                distinct = distinct_from_heatmap(found, batch.images, sign)
+                heat = explainer.under(found, sign)
+                distinct = distinct_from_heatmap(heat, batch.images, sign)
             scorer.add(explainer.name, sign, batch, distinct, heat=heat, truth=truth)
     stored = {"index": np.concatenate(index), explainer.name: np.concatenate(maps)}
     each = spent / len(stored["index"])

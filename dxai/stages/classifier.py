@@ -15,7 +15,7 @@ from dxai.config.params_file import load_params
 from dxai.config.schema import JOINT
 from dxai.config.settings import choose
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.metrics.grain import describe_grain, random_auc
+from dxai.metrics.grain import describe_grain, random_aucs
 from dxai.models.classifier_check import check_classifier, spread
 from dxai.models.classifiers import CLASSIFIERS
 from dxai.models.serialization import save_classifier
@@ -87,9 +87,10 @@ def main(dataset: str, classifier: str, role: str) -> None:
         _, validation_accuracy = score(network, validation)
         print(f"{title}: test accuracy {test_accuracy:.4f} on {len(test)} images", flush=True)
         grained = validation.batch(spread(len(validation), GRAINED))
-        auc = random_auc(network, grained.images, grained.labels, grained.index, seed)
+        aucs = random_aucs(network, grained.images, grained.labels, grained.index, seed)
+        grain = {sign: None if math.isnan(auc) else auc for sign, auc in aucs.items()}
         # A printed line alone depends on the threshold, so DVC does not have to watch it.
-        said = describe_grain(auc, len(grained.ids), params.evaluate.valid_auc)
+        said = describe_grain(aucs, len(grained.ids), params.evaluate.valid_auc)
         print(f"{title}: {said}", flush=True)
         info = built | {"class_names": data.class_names, "profile": params.profile, "seed": seed}
         metrics = {
@@ -97,7 +98,8 @@ def main(dataset: str, classifier: str, role: str) -> None:
             "test_loss": test_loss,
             "test_images": len(test),
             "validation_accuracy": validation_accuracy,
-            "random_auc": None if math.isnan(auc) else auc,
+            "random_auc": grain["relu"],
+            "random_signed_auc": grain["signed"],
             "epochs": len(history),
             "best_epoch": best_epoch(history) if history else 0,
             "parameters": sum(p.numel() for p in network.parameters()),

@@ -40,6 +40,7 @@ from dxai.results.methods import (
     OURS,
     OUTSIDE,
     best_baseline,
+    is_contested,
     label,
     rank,
 )
@@ -102,7 +103,7 @@ def _checks(case: Case) -> Iterator[tuple[str, float, float, str]]:
 def make_groups(case: Case, params: Params) -> list[View]:
     """Group the rows that are read together, in the order of the page, without empty groups."""
     rows = sorted(case.rows, key=lambda row: (rank(row["method"]), row["seed"] or 0))
-    contested = [row for row in rows if row["method"] in (OURS, *BASELINES)]
+    contested = [row for row in rows if is_contested(row["method"], row["sign"])]
     contested = [row for row in contested if row["validity"] != BRITTLE]
     known = {c: [row[c] for row in contested if row[c] is not None] for c in AREAS}
     lowest = {column: min(values) for column, values in known.items() if values}
@@ -110,13 +111,12 @@ def make_groups(case: Case, params: Params) -> list[View]:
     for title, kind, methods in (
         ("Ours", "ours", (OURS,)),
         ("Baselines", "baseline", BASELINES),
-        ("The same baselines, ReLU for all (the paper's H ≥ 0)", "other", BASELINES),
+        ("The same baselines under their other rule for the sign", "other", BASELINES),
         ("Naive optimisation and controls: shown, outside the claim", "outside", OUTSIDE),
     ):
         own_rule = kind != "other"
-        best = {} if kind == "outside" else lowest
         chosen = [
-            _method_line(row, params, best)
+            _method_line(row, params, lowest if row in contested else {})
             for row in rows
             if row["method"] in methods and (row["sign"] == case.primary(row["method"])) == own_rule
         ]

@@ -42,6 +42,7 @@ def test_contract(method: str, classifier: nn.Module, images: Tensor, target: Te
     assert (explainer.kind, explainer.signs) in {
         ("heatmap", ("signed", "relu")),
         ("heatmap", ("relu",)),
+        ("heatmap", ("relu", "signed")),
         ("distinct", ("part",)),
     }
     assert map_.shape == images.shape

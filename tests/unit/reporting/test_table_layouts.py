@@ -23,7 +23,7 @@ from dxai.reporting.table_layouts import (
     signed,
 )
 from dxai.results import paper
-from dxai.results.io import Row, read_tables
+from dxai.results.io import Row, read_table, read_tables
 from dxai.results.methods import BASELINES, CONTROLS, NAIVE, OURS, label
 from dxai.results.table_specs import SPECS
 from tests.fixtures import AREAS, STEPS, VARIANTS, write_results
@@ -147,6 +147,20 @@ def test_only_ours_and_baselines_can_be_the_best(tables: dict[str, Table]) -> No
     assert kinds.count("baseline") == len(BASELINES)
 
 
+def test_signed_grain_is_shown_and_never_the_best(folder: Path, tmp_path: Path) -> None:
+    table1 = pd.read_csv(folder / "table1.csv")
+    table1.loc[(table1["method"] == "random") & (table1["sign"] == "signed"), "auc"] = 0.1
+    table1.to_csv(tmp_path / "table1.csv", index=False)
+    found = all_tables(read_tables(folder) | {"table1": read_table(tmp_path / "table1.csv")})
+    table = found["table1"][0]
+    (line,) = (line for line in table.lines if line.cells[0] == "Random, signed")
+    assert [line.cells[0] for line in table.lines if line.best] == ["DXAI (ours)"]
+    for column, cell in zip(table.columns, line.cells, strict=True):
+        assert str(cell).startswith({"value": "0.100", "paper": "–"}.get(column.kind, "Random"))
+    shown = text.format_table(tmp_path / "table1.csv")
+    assert "0.840*" in shown and "0.100" in shown and "0.100*" not in shown
+
+
 def test_nothing_is_the_best_or_claimed_of_a_brittle_classifier(folder: Path) -> None:
     rows = read_tables(folder)
     case, other = ("textures", "resnet18"), ("brats", "simple")
@@ -161,7 +175,10 @@ def test_nothing_is_the_best_or_claimed_of_a_brittle_classifier(folder: Path) ->
         best = {k for line in table.lines for k in line.best}
         values = {k for k, c in enumerate(table.columns) if c.kind == "value"}
         assert best == values - {index}
-        assert "Brittle (Random is below evaluate.valid_auc): textures resnet18." in table.note
+        assert (
+            "Brittle (a row of Random is below evaluate.valid_auc): textures resnet18."
+            in table.note
+        )
         assert "Validity not known (Random was not scored): brats simple." in table.note
         for written in (text.markdown(table), text.latex(table)):
             assert "textures (brittle)" in written and "nothing is claimed" in written

@@ -192,17 +192,18 @@ def test_without_seeds_or_results_nothing_is_claimed(tmp_path: Path) -> None:
 
 def test_the_best_baseline_of_a_column() -> None:
     rows = [
-        {"method": "ig", "status": "ok", "auc": 0.8, "auc_deletion": None},
-        {"method": "lime", "status": "ok", "auc": 0.9, "auc_deletion": 0.1},
-        {"method": "lrp", "status": "failed", "auc": 0.1, "auc_deletion": 0.0},
-        {"method": "naive", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
-        {"method": "dxai", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
+        {"method": "ig", "sign": "relu", "status": "ok", "auc": 0.8, "auc_deletion": None},
+        {"method": "lime", "sign": "relu", "status": "ok", "auc": 0.9, "auc_deletion": 0.1},
+        {"method": "lrp", "sign": "relu", "status": "failed", "auc": 0.1, "auc_deletion": 0.0},
+        {"method": "naive", "sign": "part", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
+        {"method": "dxai", "sign": "part", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
+        {"method": "random", "sign": "signed", "status": "ok", "auc": 0.1, "auc_deletion": 0.0},
     ]
     found = best_baseline(rows)
     assert found is not None and found["method"] == "ig"
     found = best_baseline(rows, "auc_deletion")
     assert found is not None and found["method"] == "lime"
-    assert best_baseline(rows[2:]) is None
+    assert best_baseline(rows[2:]) is None, "signed grain is nothing to compare ours with"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def folders(tmp_path: Path) -> list[Path]:
     """Twelve images of 0.5; the classifier sees their left half, the twin all of them.
 
     The naive optimisation takes away what the classifier sees, ours the same from both halves. The
-    best baseline finds nothing in the second half of the images.
+    best baseline finds nothing in the second half of the images. Signed grain is no baseline.
     """
     networks, images = (Linear(last=2), Linear()), flat(*[0.5] * 12)
     half, nothing = flat(*[0.5] * 12, last=2), flat(*[0.0] * 12)
@@ -115,7 +115,7 @@ def folders(tmp_path: Path) -> list[Path]:
     ours: Rows = {("dxai", "part"): 2 * images, ("neutral", "part"): images}
     baselines: dict[str, Rows] = {
         "ig": {("ig", "signed"): nothing, ("ig", "relu"): some},
-        "random": {("random", "relu"): nothing},
+        "random": {("random", "relu"): nothing, ("random", "signed"): half},
         "naive": {("naive", "part"): half},
     }
     found = [write(tmp_path / name, images, rows, networks) for name, rows in baselines.items()]
@@ -132,7 +132,8 @@ def test_the_table_has_a_row_for_each_rule_and_two_for_ours(folders: list[Path])
     named = list(zip(table["method"], table["sign"], strict=True))
     assert named[:2] == [("dxai", "part"), ("neutral", "part")]
     assert set(named[2:]) == {
-        ("ig", "signed"), ("ig", "relu"), ("random", "relu"), ("naive", "part"),
+        ("ig", "signed"), ("ig", "relu"), ("naive", "part"),
+        ("random", "relu"), ("random", "signed"),
     }  # fmt: skip
     rows = dict(zip(named, table.to_dict("records"), strict=True))
     ours, neutral, naive = (rows[m, "part"] for m in ("dxai", "neutral", "naive"))
@@ -151,6 +152,7 @@ def test_the_table_has_a_row_for_each_rule_and_two_for_ours(folders: list[Path])
     assert best["entropy"] == pytest.approx((1 + share_of_log2(SURE)) / 2, rel=1e-5)
     assert best["psnr_db"] == pytest.approx(10 * np.log10(4 / 0.125), abs=1e-3)
     assert rows["random", "relu"]["share"] == 0 and rows["random", "relu"]["psnr_db"] > 100
+    assert rows["random", "signed"]["share"] == 1
     assert pd.isna(best["steps"])
 
 

@@ -53,13 +53,16 @@ def outcomes(root: Path, classifier: str, random: float | None) -> list[Path]:
         ([row(auc=0.85)], VALID),
         ([row(auc=0.849)], BRITTLE),
         ([row("ig", auc=0.2), row(auc=1.01)], VALID),
+        ([row(auc=0.89), row(auc=0.85, sign="signed")], VALID),
+        ([row(auc=0.89), row(auc=0.74, sign="signed")], BRITTLE),
+        ([row(auc=0.84), row(auc=0.96, sign="signed")], BRITTLE),
         ([row("ig", auc=0.99)], NOT_KNOWN),
         ([row(auc=math.nan)], NOT_KNOWN),
         ([row(status="failed", auc=0.9)], NOT_KNOWN),
         ([], NOT_KNOWN),
     ],
 )
-def test_random_alone_decides(rows: list[dict[str, Any]], found: str) -> None:
+def test_the_lower_row_of_random_alone_decides(rows: list[dict[str, Any]], found: str) -> None:
     assert validity_of(rows, 0.85) == found
 
 
@@ -129,13 +132,14 @@ def test_numbers_are_put_in_words() -> None:
     # A network trained with flips alone (docs/method.md).
     random = row(auc=0.509, auc_transfer=0.549, auc_blur=0.723, validity=BRITTLE)
     best = row("ig", auc=0.416, auc_transfer=0.79, auc_blur=0.752, validity=BRITTLE)
-    first, second = meaning([best, random])
-    assert first.startswith("Brittle: Random has 0.509")
+    signed = random | {"sign": "signed", "auc": 0.4}
+    first, second = meaning([best, random, signed])
+    assert first.startswith("Brittle: Random has 0.509 (relu) and 0.400 (signed), the lower less")
     assert "nothing is claimed" in first and "noise of classifier" in first
     assert second.startswith("It follows patterns too faint to see: ")
     assert "Integrated Gradients finds gives an AUC of 0.416, but 0.790 by the twin" in second
     (only,) = meaning([row(auc=0.9, auc_transfer=0.9, auc_blur=0.9, validity=VALID)])
-    assert only.startswith("Valid: Random has 0.900")
+    assert only.startswith("Valid: Random has 0.900 (relu), so removing")
     (only,) = meaning([row("lime", auc=0.9, auc_transfer=0.9, auc_blur=0.9, validity=NOT_KNOWN)])
     assert only.startswith("Validity not known: Random was not scored")
     assert meaning([]) == []

@@ -274,7 +274,7 @@ def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside
     leakage.main("textures", "simple")
     tables.main()
     read = {path.stem: pd.read_csv(path) for path in Path("results/tables").glob("*.csv")}
-    assert len(read["table1"]) == 2 * (2 * 3 + 1)
+    assert len(read["table1"]) == 2 * (2 * 3 + 2)
     assert len(read["table3"]) == 4 and (read["table3"]["seeds"] == 2).all()
     assert len(read["table4"]) == 2 * 3 + 2
     assert len(read["leakage"]) == 2 * 4

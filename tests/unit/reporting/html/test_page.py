@@ -309,7 +309,7 @@ def test_every_number_of_a_table_leads_to_its_curves(rich_page: str) -> None:
     table = rich_page[start : rich_page.index("</table>", start)]
     links = re.findall(r'<a href="(#[\w-]+)">', table)
     assert set(links) == {f"#cell-{k}-curves" for k in range(1, 7)}
-    assert len(links) == 15 * 6
+    assert len(links) == 16 * 6
     papers = re.findall(r'<td class="paper">(.*?)</td>', table)
     assert papers[0] == "0.649" and not any("<a" in cell for cell in papers)
 
