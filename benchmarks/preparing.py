@@ -13,6 +13,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="0: one per core")
     args = parser.parse_args()
     if args.child:
-        prepare(args.folder, args.child, args.workers)
+        prepare(args.folder, GeneratedSource(args.folder / "raw", args.child), args.workers)
         return
     for patches in args.patches:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
@@ -76,33 +77,31 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
         ``patches``, ``seconds``, ``start_seconds`` (the time of a set without images),
         ``images_per_second``, ``peak_mb`` (proportional memory of all processes together),
         ``disk_gb``, ``ratio`` (seconds a patch beside the same cores only decoding the same images
-        and encoding the same patches), ``ratio_after_start``, ``ratio_of_work`` (likewise, but in
-        seconds of processor time, which other programs on the machine do not change), ``kept``
-        (shards that were finished when the run was killed), ``lost`` and ``doubled`` patches.
+        and encoding the same patches), ``ratio_after_start``, ``ratio_of_work`` (see there),
+        ``kept`` (shards that were finished when the run was killed), ``lost`` and ``doubled``
+        patches.
     """
     bare = [bare_seconds(folder, min(patches, SIZES[0]), workers)]
     command = [sys.executable, "-m", "benchmarks.preparing", "--workers", str(workers), "--child"]
     (folder / "few").mkdir()
     bare_seconds(folder / "few", FEW, workers)  # generates its pictures
     began = time.monotonic()
-    few_work = watch([*command, str(FEW), "--folder", str(folder / "few")])[1]
+    watch([*command, str(FEW), "--folder", str(folder / "few")])
     few = time.monotonic() - began
     command += [str(patches), "--folder", str(folder)]
     began, peak, kept = time.monotonic(), 0.0, {}
     if kill:
-        peak, _ = watch(command, until=lambda: _half_way(folder, patches))
+        peak = watch(command, until=lambda: _half_way(folder, patches))
         kept = _shards(folder)
-    memory, work = watch(command)
-    peak = max(peak, memory)
+    peak = max(peak, watch(command))
     seconds = time.monotonic() - began
     after = _finished(folder)
     if any(after.get(name) != state for name, state in kept.items()):
         raise SystemExit("a finished shard was written again")
     bare.append(bare_seconds(folder, min(patches, SIZES[0]), workers))
     ids = list(_ids(folder / "out"))
-    per_patch, work_per_patch = np.mean(bare, axis=0)
+    per_patch = float(np.mean(bare))
     added = (seconds - few) / (patches - FEW)
-    added_work = (work - few_work) / (patches - FEW)
     return {
         "patches": patches,
         "seconds": round(seconds, 1),
@@ -113,16 +112,30 @@ def measure(folder: Path, patches: int, kill: bool = False, workers: int = 0) ->
         "shards": len(after),
         "ratio": round(seconds / patches / per_patch, 2),
         "ratio_after_start": round(added / per_patch, 2),
-        "ratio_of_work": round(added_work / work_per_patch, 2),
+        "ratio_of_work": round(ratio_of_work(folder / "work of one process"), 2),
         "kept": len(kept),
         "lost": patches - len(set(ids)),
         "doubled": len(ids) - len(set(ids)),
     }
 
 
-def prepare(folder: Path, patches: int, workers: int) -> None:
+def ratio_of_work(folder: Path, patches: int = 16 * ACROSS**2, times: int = 5) -> float:
+    """Return the processor time of preparing relative to only decoding and encoding.
+
+    Both are done with one image after the other in this process, so that neither the start of
+    programs nor what else runs on the machine counts; the result is the median over `times` sets.
+    """
+    found = []
+    for _ in range(1 + times):  # the first generates the pictures and imports what is missing
+        source = Compared(folder / "raw", patches)
+        prepare(folder, source, workers=1)
+        found.append(source.ratio())
+        shutil.rmtree(folder / "out")
+    return float(np.median(found[1:]))
+
+
+def prepare(folder: Path, source: GeneratedSource, workers: int) -> None:
     """Run the stage on generated images."""
-    source = GeneratedSource(folder / "raw", patches)
     options = {"patch": PATCH, "stride": PATCH}
     dataset = DatasetParams(
         layout="dota", source="generated", channels=3, options=options, encoding="jpeg"
@@ -182,6 +195,28 @@ class GeneratedSource(Source):
         return "\n".join(lines)
 
 
+class Compared(GeneratedSource):
+    """A release each of whose images is also only decoded and encoded, before it is read."""
+
+    def __init__(self, folder: Path, patches: int) -> None:
+        super().__init__(folder, patches)
+        self.plain = GeneratedSource(folder, patches)
+        self.bare: list[float] = []
+        """Processor seconds of decoding and encoding each image."""
+        self.clock: list[float] = []
+        """Processor seconds of all other work until then."""
+
+    def load(self, file: File) -> bytes:
+        if file.name.startswith("images"):
+            self.clock.append(time.process_time() - sum(self.bare))
+            self.bare.append(_decode_and_encode(self.plain, file))
+        return super().load(file)
+
+    def ratio(self) -> float:
+        """Return what an image costs until the next is read, relative to decoding and encoding."""
+        return (self.clock[-1] - self.clock[0]) / sum(self.bare[:-1])
+
+
 def ground(folder: Path, number: int, wide: int, high: int) -> bytes:
     """Return a PNG of smooth ground with some grain, generated once and kept in the folder."""
     path = folder / f"ground-{number}-{wide}-{high}.png"
@@ -204,8 +239,8 @@ def commented(png: bytes, number: int) -> bytes:
     return png[:-12] + chunk + png[-12:]
 
 
-def bare_seconds(folder: Path, patches: int, workers: int) -> tuple[float, float]:
-    """Return the wall-clock and processor seconds per patch of only decoding and encoding."""
+def bare_seconds(folder: Path, patches: int, workers: int) -> float:
+    """Return the seconds per patch of only decoding and encoding."""
     source = GeneratedSource(folder / "raw", patches)
     images = [file for file in source.files() if file.name.startswith("images")]
     for file in (*images[:GROUNDS], images[-1]):
@@ -215,8 +250,8 @@ def bare_seconds(folder: Path, patches: int, workers: int) -> tuple[float, float
         job = functools.partial(_decode_and_encode, source)
         pool.map(job, images[:4])  # start the processes before the clock
         began = time.monotonic()
-        work = sum(pool.map(job, images, chunksize=1))
-        return (time.monotonic() - began) / patches, work / patches
+        pool.map(job, images, chunksize=1)
+        return (time.monotonic() - began) / patches
 
 
 def _decode_and_encode(source: GeneratedSource, file: File) -> float:
@@ -228,25 +263,20 @@ def _decode_and_encode(source: GeneratedSource, file: File) -> float:
     return time.process_time() - began
 
 
-def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]:
+def watch(command: list[str], until: Any = lambda: False) -> float:
     """Run a command to its end, or kill -9 it and its children once `until` is true.
 
     Returns
     -------
-    (float, float)
-        Of the command and all that it started: peak of the proportional memory, bytes, and
-        processor time, seconds.
+    float
+        Peak of the proportional memory of the command and all that it started, bytes.
     """
     process = subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
     ended, peaks = Event(), [0.0, 0.0]
-    work: dict[int, float] = {}
 
     def look() -> None:
         while not ended.wait(0.1):
-            family = processes.members(process.pid, os.getsid)
-            peaks.append(sum(map(_memory, family)))
-            for pid in family:
-                work[pid] = max(work.get(pid, 0.0), _work(pid))
+            peaks.append(sum(map(_memory, processes.members(process.pid, os.getsid))))
 
     thread = Thread(target=look)
     thread.start()
@@ -261,20 +291,13 @@ def watch(command: list[str], until: Any = lambda: False) -> tuple[float, float]
     if process.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(f"it failed with code {process.returncode}")
     # Processes share pages and are read one by one: use a value that two readings agree on.
-    return max(map(min, itertools.pairwise(peaks))), sum(work.values())
+    return max(map(min, itertools.pairwise(peaks)))
 
 
 def _memory(pid: int) -> float:
     """Return a process's memory in bytes, shared pages divided by their users; 0 if it ended."""
     with contextlib.suppress(psutil.Error):
         return psutil.Process(pid).memory_full_info().pss
-    return 0.0
-
-
-def _work(pid: int) -> float:
-    """Return a process's processor time so far, in seconds; 0 if it ended."""
-    with contextlib.suppress(psutil.Error):
-        return sum(psutil.Process(pid).cpu_times()[:2])
     return 0.0
 
 

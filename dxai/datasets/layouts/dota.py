@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
@@ -126,7 +127,9 @@ def is_upright(corners: np.ndarray) -> np.ndarray:
 def outlines(corners: np.ndarray) -> np.ndarray:
     """Polygons of boxes, (N, 4, 2); crossed corners make a bow tie and mean its hull."""
     shapes = shapely.polygons(corners)
-    return np.where(shapely.is_valid(shapes), shapes, shapely.convex_hull(shapes))
+    crossed = ~shapely.is_valid(shapes)
+    shapes[crossed] = shapely.convex_hull(shapes[crossed])
+    return shapes
 
 
 def coverage(corners: np.ndarray, patches: np.ndarray) -> np.ndarray:
@@ -222,26 +225,33 @@ def read_patches(
 
 def draw_mask(cars: np.ndarray, width: int, height: int) -> np.ndarray:
     """Mask of boxes, (N, 4, 2): uint8, (height, width), the share of each pixel inside, of 255."""
-    mask = np.zeros((height, width))
+    mask = np.zeros((height, width), np.uint8)
     meets = (cars.max(1) >= 0).all(-1) & (cars.min(1) <= (width, height)).all(-1)
     for outline in outlines(cars[meets]):
         if outline.area:
-            np.maximum(mask, pixel_shares(outline, width, height), out=mask)
+            left, top, right, bottom = outline.bounds
+            columns = slice(max(0, math.floor(left)), min(width, math.ceil(right)))
+            rows = slice(max(0, math.floor(top)), min(height, math.ceil(bottom)))
+            shares, part = pixel_shares(outline, columns, rows), mask[rows, columns]
         else:  # it counts as a point and marks the pixels that hold it
             pixels = shapely.box(*patch_grid(width, height, 1, 1).T.astype(float))
-            np.maximum(mask.flat, shapely.intersects(outline, pixels), out=mask.reshape(-1))
-    return (255 * mask.clip(0, 1)).round().astype(np.uint8)
+            shares, part = shapely.intersects(outline, pixels).reshape(height, width), mask
+        np.maximum(part, (255 * shares.clip(0, 1)).round().astype(np.uint8), out=part)
+    return mask
 
 
-def pixel_shares(outline: shapely.Polygon, width: int, height: int) -> np.ndarray:
-    """Share of each pixel inside a polygon without holes: (height, width), exact.
+def pixel_shares(outline: shapely.Polygon, columns: slice, rows: slice) -> np.ndarray:
+    """Share of each pixel inside a polygon without holes: (rows, columns), exact.
 
+    The polygon may extend beyond the rows, and beyond the columns at the sides of the image.
     An edge's share of a pixel is the area between it and the pixel's right side, with the sign of
     its direction; a pixel's share is the sum over the edges in it and on its left.
     """
     points = shapely.get_coordinates(outline)
-    sums = np.zeros((height, width + 2))
+    sums = np.zeros((rows.stop - rows.start, columns.stop - columns.start + 2))
     for start, end in itertools.pairwise(points):
+        if start[1] == end[1]:  # no area on its right
+            continue
         low, high = np.minimum(start, end), np.maximum(start, end)
         # Cut the edge where it passes from one pixel to the next.
         cuts = [
@@ -249,15 +259,15 @@ def pixel_shares(outline: shapely.Polygon, width: int, height: int) -> np.ndarra
             for a, b, first, last in zip(low, high, start, end, strict=True)
             if first != last
         ]
-        pieces = start + np.unique(np.concatenate([[0, 1], *cuts]))[:, None] * (end - start)
+        pieces = start + np.sort(np.concatenate([[0, 1], *cuts]))[:, None] * (end - start)
         x, y = ((pieces[1:] + pieces[:-1]) / 2).T
         fall = np.diff(pieces[:, 1])
-        inside = (y >= 0) & (y < height)
-        x, row, fall = x[inside].clip(0, width), y[inside].astype(int), fall[inside]
-        column = x.astype(int)
-        np.add.at(sums, (row, column), fall * (column + 1 - x))
-        np.add.at(sums, (row, column + 1), fall * (x - column))
-    return np.abs(sums[:, :width].cumsum(1))
+        inside = (y >= rows.start) & (y < rows.stop)
+        x, y, fall = x[inside].clip(columns.start, columns.stop), y[inside], fall[inside]
+        column, row = x.astype(int), y.astype(int) - rows.start
+        np.add.at(sums, (row, column - columns.start), fall * (column + 1 - x))
+        np.add.at(sums, (row, column - columns.start + 1), fall * (x - column))
+    return np.abs(sums[:, :-2].cumsum(1))
 
 
 def _assign(with_cars: list[bool], options: DotaOptions) -> list[str]:
