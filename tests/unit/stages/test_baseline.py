@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from dxai.config.params_file import load_params
 from dxai.config.profiles import select_profile
 from dxai.config.schema import METHODS
 from dxai.config.settings import ParamsError
+from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain import controls
 from dxai.metrics import smoothing
 from dxai.results import table_builders
@@ -46,17 +49,34 @@ def rows(folder, method):
     return read_json(folder / f"results/outcomes/textures/simple/{method}/summary.json")["rows"]
 
 
-def test_both_sign_rules_are_printed_the_tables_own_first(inside):
-    baseline.main("textures", "simple", "ig")
-    found = rows(inside, "ig")
+@pytest.mark.parametrize(
+    ("method", "own", "other"), [("ig", "signed", "relu"), ("random", "relu", "signed")]
+)
+def test_both_sign_rules_are_printed_the_tables_own_first(inside, method, own, other):
+    baseline.main("textures", "simple", method)
+    found = rows(inside, method)
     assert [(r["sign"], r["status"], r["images"]) for r in found] == [
-        ("signed", "ok", 6),
-        ("relu", "ok", 6),
+        (own, "ok", 6),
+        (other, "ok", 6),
     ]
     assert found[0]["seconds_per_image"] > 0
     noise = {row["smooth_deviation"] for row in found}
     assert len(noise) == 1 and noise <= {0.0, *smoothing.DEVIATIONS}
     assert all((row["auc_smooth"] is None) == (noise == {0.0}) for row in found)
+
+
+def test_both_rows_of_random_are_of_one_draw(inside):
+    """w x and (2 w - 1) x of the stored w, each divided by its greatest weight."""
+    baseline.main("textures", "simple", "random")
+    folder = inside / "results/outcomes/textures/simple/random"
+    with np.load(folder / "attributions.npz") as stored:
+        maps, index = stored["random"], stored["index"]
+    x = ShardedDataset(inside / "data/prepared/textures", "test").batch(index).images.numpy()
+    frame = pd.read_parquet(folder / "images.parquet").set_index(["sign", "index"])
+    for sign, weights in (("relu", maps), ("signed", 2 * maps - 1)):
+        parts = weights / np.abs(weights).max((1, 2, 3), keepdims=True) * x
+        found = frame.loc[sign]["mean_abs_distinct"].loc[index]
+        assert found.to_numpy() == pytest.approx(np.abs(parts).mean((1, 2, 3)), rel=1e-5)
 
 
 @pytest.mark.slow
