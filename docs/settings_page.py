@@ -24,6 +24,7 @@ from dxai.config.schema import (
     LeakageParams,
     Params,
     PrepareParams,
+    RandomisationParams,
     RepeatParams,
     TrainingParams,
 )
@@ -60,6 +61,7 @@ BLOCKS: dict[str, type[Settings]] = {
     "training": TrainingParams,
     "evaluate": EvaluateParams,
     "leakage": LeakageParams,
+    "randomisation": RandomisationParams,
 }
 
 

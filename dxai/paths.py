@@ -26,6 +26,8 @@ STABILITY_NAME = "stability"
 """Folder of the stage `stability`, beside those of the methods."""
 LEAKAGE, LEAKAGE_NAME = "leakage.json", "leakage"
 """Result and folder of the stage `leakage`, beside those of the methods."""
+RANDOMISATION, RANDOMISATION_NAME = "randomisation.json", "randomisation"
+"""Result and folder of the stage `randomisation`, beside those of the methods."""
 EVENTS, LIVE_STATE, LIVE_LOCK = "events.jsonl", "live.json", "live.lock"
 """A training in progress: its events so far, and the part that MLflow has."""
 PARAMS, DVC_LOCK = "params.yaml", "dvc.lock"
@@ -117,6 +119,10 @@ class Paths:
     def leakage(self, dataset: str, classifier: str) -> Path:
         """Return the folder of the stage `leakage`."""
         return self.outcome(dataset, classifier, LEAKAGE_NAME)
+
+    def randomisation(self, dataset: str, classifier: str) -> Path:
+        """Return the folder of the stage `randomisation`."""
+        return self.outcome(dataset, classifier, RANDOMISATION_NAME)
 
     def table(self, name: str) -> Path:
         return self.tables / f"{name}.csv"

@@ -179,6 +179,8 @@ def _results(
                 _stability(folders.outcomes / dataset / classifier / "stability", params, data[0])
             for classifier in params.explained:
                 _leakage(folders.outcomes / dataset / classifier / "leakage", params, data[1])
+            for classifier in params.classifiers:
+                _randomisation(folders.outcomes / dataset / classifier / "randomisation", params)
     _tables(folders, params)
     return made
 
@@ -334,6 +336,22 @@ def _leakage(folder: Path, params: Params, labels: np.ndarray) -> None:
     write_json(folder / "leakage.json", about)
 
 
+def _randomisation(folder: Path, params: Params) -> None:
+    """Write the files of a stage `randomisation`; Random stays, the others fade with depth."""
+    folder.mkdir()
+    frames = []
+    shape = {"gradcam": (20, 41), "random": (20, 41), "naive": (41,), "dxai": (0, 41)}
+    for method, layers in [(name, depth) for name, depths in shape.items() for depth in depths]:
+        rank = np.ones(6) if method == "random" else 0.5 - layers / 82 + np.arange(6) / 100
+        frame = {"method": method, "layers": layers, "index": np.arange(6)}
+        frame |= {"id": [f"image {i}" for i in range(6)], "group": [f"g{i // 2}" for i in range(6)]}
+        frames.append(pd.DataFrame(frame | {"rank": rank, "ssim": rank, "size": np.full(6, 0.7)}))
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "images.parquet", index=False)
+    about = {"dataset": folder.parts[-3], "classifier": folder.parts[-2], "seed": params.seeds[0]}
+    about |= {"profile": params.profile, "steps": 6, "of_layers": 41, "images": 6, "seconds": 3.5}
+    write_json(folder / "randomisation.json", about)
+
+
 def _signs(method: str) -> tuple[str, ...]:
     if method in ("dxai", "shuffled", "random_phase", "naive"):
         return ("part",)
@@ -468,6 +486,7 @@ def _tables(folders: Paths, params: Params) -> None:
         "cross": sorted(folders.outcomes.glob("*/*/dxai-*-by-*")),
         "stability": sorted(folders.outcomes.glob("*/*/stability")),
         "leakage": sorted(folders.outcomes.glob("*/*/leakage")),
+        "randomisation": sorted(folders.outcomes.glob("*/*/randomisation")),
         "prepared": [folders.prepared / dataset for dataset in params.datasets],
     }
     trained = [(d, c, "explained") for d in params.datasets for c in params.classifiers]

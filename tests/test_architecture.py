@@ -61,7 +61,9 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("name", ["baseline", "ours", "cross", "stability", "leakage"])
+@pytest.mark.parametrize(
+    "name", ["baseline", "ours", "cross", "stability", "leakage", "randomisation"]
+)
 def test_a_scoring_stage_depends_on_every_setting_of_evaluate_that_it_reads(name: str) -> None:
     (listed,) = (p["params.yaml"] for p in stages()[name]["params"] if isinstance(p, dict))
     assert set(listed) == {f"evaluate.{key}" for key in EvaluateParams.model_fields.keys() - TABLED}

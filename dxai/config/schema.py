@@ -566,6 +566,29 @@ class LeakageParams(Settings):
     )
 
 
+class RandomisationParams(Settings):
+    """The model randomisation test: explanations of a classifier whose weights are random."""
+
+    images: int = Field(
+        100,
+        ge=0,
+        description="Test images whose maps are compared; 0: no test.\n"
+        "Spread evenly over the split.",
+    )
+    depths: int = Field(
+        4,
+        gt=0,
+        description="Depths at which heatmaps are compared.\n"
+        "Layers are drawn anew from the top, evenly many more at each depth, and all at the last.",
+    )
+    steps: int | None = Field(
+        None,
+        ge=0,
+        description="Steps of both short trainings of ours; 0: none.\n"
+        "null: a fifth of `decompose.steps`.",
+    )
+
+
 class Params(Settings):
     """Everything in params.yaml."""
 
@@ -607,6 +630,10 @@ class Params(Settings):
     evaluate: EvaluateParams = Field(EvaluateParams(), description="How methods are scored.")
     leakage: LeakageParams = Field(
         LeakageParams(), description="What class-agnostic images still say about the class."
+    )
+    randomisation: RandomisationParams = Field(
+        RandomisationParams(),
+        description="What is left of the explanations when the weights are random.",
     )
 
     @model_validator(mode="after")
@@ -705,6 +732,11 @@ class Params(Settings):
             changed = {"decompose": self.ablations.variants[variant]}
             further.append((f"ablations.variants.{variant}", changed))
         return self._overridden(DecomposeParams, "decompose", dataset, further)
+
+    def randomisation_steps(self, dataset: str, classifier: str) -> int:
+        """Return the number of steps of both short trainings of the stage `randomisation`."""
+        steps = self.randomisation.steps
+        return self.decompose_for(dataset, classifier).steps // 5 if steps is None else steps
 
     def seeds_of(self, classifier: str) -> list[int]:
         """Return every seed of this classifier's decompositions, in order."""

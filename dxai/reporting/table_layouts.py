@@ -26,7 +26,7 @@ from dxai.results.methods import (
 )
 from dxai.results.table_specs import SPECS, TableSpec, short_title
 from dxai.results.validity import BRITTLE, NOT_KNOWN, NOTHING_CLAIMED, judged
-from dxai.results.verdicts import AGAINST_BASELINES, BEST
+from dxai.results.verdicts import AGAINST_BASELINES, ALIKE, BEST
 
 WORST = 6
 """Number of worst explained images shown for each dataset and classifier."""
@@ -163,6 +163,7 @@ def all_tables(tables: Tables) -> dict[str, list[Table]]:
         "ablations": [ablations(tables["ablations"])],
         "localisation": [localisation(tables["localisation"])],
         "leakage": [leakage(tables["leakage"])],
+        "randomisation": [randomisation(tables["randomisation"])],
         "per_class": [per_class(tables["per_class"])],
         "per_image": [per_image(tables["per_image"])],
         "claims": [claimed(claims)],
@@ -430,6 +431,34 @@ def leakage(rows: list[Row]) -> Table:
     ]
     title = "Leakage: what class-agnostic images still say about the class"
     return _table("leakage", title, note, columns, lines)
+
+
+def randomisation(rows: list[Row]) -> Table:
+    """Show how alike maps stay when every layer of the classifier is drawn anew."""
+    columns = _texts("Dataset", "Classifier", "Method")
+    columns += _values("Rank correlation ↓", "retrained", "SSIM ↓", "Size of the part")
+    columns += _texts("Changes")
+    lines = []
+    for row in [row for row in rows if row["layers"] == row["of_layers"]]:
+        size = row["size"] if row["method"] in (OURS, NAIVE) else None  # heatmaps have no unit
+        cells = [measured(row, "rank"), Number(row["retrained"]), measured(row, "ssim")]
+        cells += [Number(size, digits=2)]
+        lines.append(_line(row, label(row["method"]), *cells, row["changes"] or NONE))
+    note = [
+        "A method whose maps stay alike does not explain the network: 1 is unchanged, 0 without "
+        "any likeness. Spearman's rank correlation and SSIM of |map| before and after all layers "
+        "of the classifier are drawn anew, means over test images with 95% intervals over groups. "
+        "Changes holds where the rank correlation is below "
+        f"{ALIKE:g} with its whole interval. Ours: the ordinary decomposition against a short "
+        "training for the random classifier, and, as retrained, against an equally short one for "
+        "the trained classifier, with the same seed; here changes holds where the former is less "
+        "alike than the latter. Size of the part: its mean |ψ| for the random classifier over that "
+        "for the trained one. Random never looks at the network.",
+        *_about(rows, profile="Profile", images="Images", groups="Groups"),
+        *_about([row for row in rows if row["method"] == OURS], steps="Steps of the short ones"),
+    ]
+    title = "Model randomisation: what is left of the maps when the weights are random"
+    return _table("randomisation", title, note, columns, lines)
 
 
 def per_class(rows: list[Row]) -> Table:

@@ -28,6 +28,7 @@ from dxai.paths import (
     MANIFEST,
     METRICS,
     OUTCOMES,
+    RANDOMISATION,
     STABILITY,
     SUMMARY,
     decomposition_of,
@@ -39,6 +40,7 @@ from dxai.results.definition import best_points
 from dxai.results.io import Row
 from dxai.results.methods import CONTROLS, NEUTRAL, OURS, best_baseline, rank, succeeded
 from dxai.results.validity import BRITTLE, validity_of
+from dxai.results.verdicts import ALIKE, verdict
 from dxai.utils.files import read_json
 
 AS_IT_IS = "as it is"
@@ -287,6 +289,45 @@ def leakage(folders: Sequence[Path], params: Params) -> pd.DataFrame:
             row |= {"accuracy": float(np.nanmean(each, axis=0).mean()), "chance": 1 / len(classes)}
             rows.append(found | row | {"accuracy_low": low, "accuracy_high": high})
     return _sorted("leakage", rows)
+
+
+def randomisation(folders: Sequence[Path], params: Params) -> pd.DataFrame:
+    """Average how alike the maps of a classifier are to those with the top `layers` drawn anew.
+
+    For ours, the maps of the ordinary decomposition are compared with those of one that was trained
+    for the random classifier shortly, and, as `retrained`, with those of one that was trained for
+    the classifier itself as shortly; `delta` is the paired difference of both rank correlations.
+    `changes` judges all layers drawn anew: that difference should be below 0, and the rank
+    correlation of a baseline below `ALIKE`.
+    """
+    evaluate, rows = params.evaluate, []
+    for folder in folders:
+        found, images = read_json(folder / RANDOMISATION), pd.read_parquet(folder / IMAGES)
+        reference = images.loc[images["layers"] == 0, "rank"].to_numpy(float)
+        for (method, layers), part in images[images["layers"] > 0].groupby(
+            ["method", "layers"], sort=False
+        ):
+            ours, groups = method == OURS, part["group"].tolist()
+            values = part[["rank", "ssim", "size"]].to_numpy(float)
+            if ours:
+                both = np.isfinite(values[:, 0] + reference)
+                paired = np.where(both[:, None], np.stack([values[:, 0], reference], 1), np.nan)
+                values = np.concatenate([values, paired], 1)
+            samples = resampled_means(values, groups, evaluate.bootstrap, evaluate.seed)
+            means = pd.DataFrame(values).mean().tolist()  # NaN where no map is known
+            row = found | {"method": method, "layers": layers, "groups": len(set(groups))}
+            row |= {"changes": "", "images": int(np.isfinite(values[:, 0]).sum()), "size": means[2]}
+            for k, name in enumerate(("rank", "ssim")):
+                low, high = interval(samples[:, k])
+                row |= {name: means[k], f"{name}_low": low, f"{name}_high": high}
+            if ours:
+                low, high = interval(samples[:, 3] - samples[:, 4])
+                row |= {"retrained": means[4], "delta_low": low, "delta_high": high}
+                row["changes"] = verdict(low, high)
+            elif layers == found["of_layers"]:
+                row["changes"] = verdict(row["rank_low"] - ALIKE, row["rank_high"] - ALIKE)
+            rows.append(row if ours else row | {"steps": None})
+    return _sorted("randomisation", rows)
 
 
 def per_class(outcomes: Sequence[Path], params: Params) -> pd.DataFrame:

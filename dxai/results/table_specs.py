@@ -21,6 +21,7 @@ STAGES = {
     "cross": ("cross", "cross_repeat"),
     "stability": ("stability",),
     "leakage": ("leakage", "joint_leakage"),
+    "randomisation": ("randomisation",),
     "prepared": ("prepare",),
     "classifiers": ("classifier", "joint_twin"),
 }
@@ -242,6 +243,19 @@ _ALL = (
         ),
         "dxai.results.table_builders:leakage",
         ("leakage",),
+    ),
+    TableSpec(
+        "randomisation",
+        "Model randomisation: likeness to the maps of a classifier with random weights.",
+        (
+            *_text("dataset classifier method"), *_count("layers of_layers seed steps"),
+            *_text("profile"), *_count("images groups"),
+            *_interval("rank", metric="likeness"), *_interval("ssim"),
+            *_number("size retrained delta_low delta_high"), *_text("changes"),
+        ),
+        "dxai.results.table_builders:randomisation",
+        ("randomisation",),
+        ("dataset", "classifier", "method", "layers"),
     ),
     TableSpec(
         "per_class",

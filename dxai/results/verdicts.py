@@ -10,6 +10,10 @@ BEST = "ours is below the best baseline"
 AGAINST_BASELINES = ("table1", "table2", "definition1")
 """Tables whose claims compare ours with one of the baselines under its rule for the sign."""
 
+ALIKE = 0.5
+"""Rank correlation above which maps of a random classifier share too much with the others: more
+than a quarter of the variance of the ranks."""
+
 
 def verdict(low: float | None, high: float | None) -> str:
     """Judge a claim by the 95% interval of its difference, ours minus the other.

@@ -96,6 +96,14 @@ def leakage_folders(params: Params) -> list[Path]:
     ]
 
 
+def randomisation_folders(params: Params) -> list[Path]:
+    return [
+        HERE.randomisation(dataset, classifier)
+        for dataset in params.datasets
+        for classifier in params.classifiers
+    ]
+
+
 def ablation_folders(params: Params) -> list[Path]:
     """Return the folders of `ours_ablation`, after that of the unchanged decomposition."""
     chosen = params.ablations
@@ -120,6 +128,7 @@ SOURCES: dict[str, Callable[[Params], list[Path]]] = {
     "cross": cross_folders,
     "stability": stability_folders,
     "leakage": leakage_folders,
+    "randomisation": randomisation_folders,
     "prepared": lambda params: [HERE.dataset(name) for name in params.datasets],
     "classifiers": classifier_folders,
 }

@@ -138,8 +138,9 @@ class Project:
         select_profile(self.root / "params.yaml", **wanted)
 
     def narrow(self, **wanted: Any) -> None:
-        """Select one frozen classifier and a joint one, with no repetition and no ablation."""
-        overrides = {"ablations.variants": "{}"} | wanted.pop("overrides", {})
+        """Select one frozen classifier and a joint one, without repetition and ablation."""
+        overrides = {"ablations.variants": "{}", "randomisation.images": "0"}
+        overrides |= wanted.pop("overrides", {})
         self.select(**{"classifiers": ["simple", "joint"], "overrides": overrides, **wanted})
 
     def flow_runs(self) -> list[dict[str, Any]]:

@@ -30,8 +30,8 @@ def running(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
-PROBE = r"(joint_)?leakage@textures-\w+"
-"""The stages of the leakage probe, which read all `methods` and the first decomposition."""
+PROBE = r"(joint_)?leakage@textures-\w+|randomisation@textures-\w+"
+"""Stages that read all `methods` and the first decomposition."""
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,7 @@ OUTPUTS: dict[str, Callable[[], list[Path]]] = {
     "cross": lambda: [HERE.cross("D", "C", "N", "S")],
     "stability": lambda: [HERE.stability("D", "C")],
     "leakage": lambda: [HERE.leakage("D", "C")],
+    "randomisation": lambda: [HERE.randomisation("D", "C")],
     "tables": lambda: [HERE.tables, HERE.metrics, HERE.curves],
     "report": lambda: [HERE.report],
 }

@@ -157,6 +157,36 @@ def stability_chart(rows: list[Row]) -> Chart | None:
     return Chart(title, drawn, svg_charts.legend(series))
 
 
+def randomisation_charts(rows: list[Row]) -> Charts:
+    """Plot the likeness of each heatmap by the share of layers drawn anew, a chart a case."""
+    cases: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        methods = cases.setdefault(f"{row['dataset']} · {row['classifier']}", {})
+        methods.setdefault(row["method"], []).append(row)
+    charts: list[Chart] = []
+    shared: dict[str, svg_charts.Series] = {}
+    for case, methods in cases.items():
+        depths = [row["layers"] for row in max(methods.values(), key=len)]
+        if len(depths) < 2:
+            continue
+        lines = {name: of for name, of in methods.items() if len(of) == len(depths)}
+        ranks = {
+            name: np.array([1, *(row["rank"] for row in of)], float) for name, of in lines.items()
+        }
+        series = [svg_charts.of_method(name, rank.tolist()) for name, rank in ranks.items()]
+        shared |= {s.name: s for s in series}
+        x = [0.0, *(layers / depths[-1] for layers in depths)]
+        title = f"Likeness against the layers drawn anew: {case}"
+        words = f"{title}. With all of them: " + ", ".join(
+            f"{s.name} {s.values[-1]:.2f}" for s in series
+        )
+        low = min(0.0, *(np.nanmin(s.values) for s in series))
+        label_x = "share of the layers, from the top"
+        drawn = svg_charts.lines(x, series, label_x, "rank correlation", words, (float(low), 1.05))
+        charts.append(Chart(title, drawn))
+    return Charts(charts, svg_charts.legend(shared.values()) if charts else NONE)
+
+
 def _history(
     history: dict[str, np.ndarray], title: str, x: str, columns: tuple[str, ...], ylabel: str
 ) -> list[Chart]:

@@ -12,12 +12,13 @@ import yaml
 
 from dxai.config.schema import Params
 from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.paths import LEAKAGE, METRICS, ROLES, SUMMARY, Paths, ours_name
+from dxai.paths import LEAKAGE, METRICS, RANDOMISATION, ROLES, SUMMARY, Paths, ours_name
 from dxai.reporting.html import svg_charts
 from dxai.reporting.html.case import Case, read_cases, read_optional, scored_images
 from dxai.reporting.html.chart_data import (
     bar_charts,
     curve_charts,
+    randomisation_charts,
     stability_chart,
     training_charts,
 )
@@ -60,6 +61,7 @@ def build_report(params: Params, paths: Paths) -> str:
         matrix=make_matrix(cases, anchors),
         tables=_views(tables, paths, sections, anchors),
         stability=stability_chart(tables["table4"]),
+        randomised=randomisation_charts(tables["randomisation"]),
         sections=sections,
         columns=[column for column in SPECS["table1"].columns if column.report],
         opened=len(sections) <= OPEN,
@@ -174,6 +176,8 @@ def stage_times(params: Params, paths: Paths) -> list[tuple[str, float]]:
                 found.append((f"evaluate {case} {name}", summary))
             probed = read_optional(paths.leakage(dataset, classifier) / LEAKAGE)
             found.append((f"leakage {case}", probed))
+            drawn = read_optional(paths.randomisation(dataset, classifier) / RANDOMISATION)
+            found.append((f"randomisation {case}", drawn))
     return [(name, values["seconds"]) for name, values in found if values.get("seconds")]
 
 

@@ -260,6 +260,50 @@ def test_a_probe_that_always_answers_the_same_is_at_chance(tmp_path):
     assert (naive["chance"], naive["groups"], naive["train_images"]) == (0.5, 4, 30)
 
 
+def test_likeness_is_judged_where_every_layer_is_drawn_anew(tmp_path):
+    """Ours is judged against a short training for the classifier itself, baselines by a limit."""
+    shape = {"dxai": {0: 0.4, 9: 0.3}, "ig": {4: 0.9, 9: 0.2}, "lrp": {9: 0.5}, "random": {9: 1.0}}
+    noise = np.linspace(-0.05, 0.05, 12)
+    frames = [
+        pd.DataFrame({"method": name, "layers": layers, "rank": rank + noise, "ssim": 0.1})
+        for name, depths in shape.items()
+        for layers, rank in depths.items()
+    ]
+    whole = pd.concat(frames).assign(group=[f"g{i // 3}" for i in range(12)] * 6, size=2.0)
+    whole.to_parquet(tmp_path / "images.parquet")
+    about = {"dataset": "textures", "classifier": "resnet18", "seed": 0, "profile": "quick"}
+    about |= {"steps": 30, "of_layers": 9, "images": 12}
+    write_json(tmp_path / "randomisation.json", about)
+    table = table_builders.randomisation([tmp_path], PARAMS)
+    assert list(table.columns) == SPECS["randomisation"].names
+    found = list(zip(table["method"], table["layers"], table["changes"], strict=True))
+    assert found == [
+        ("dxai", 9, "holds"),
+        ("lrp", 9, "undecided"),
+        ("ig", 4, ""),
+        ("ig", 9, "holds"),
+        ("random", 9, "reversed"),
+    ]
+    ours = table.iloc[0]
+    assert (ours["rank"], ours["retrained"]) == pytest.approx((0.3, 0.4))
+    assert (ours["delta_low"], ours["delta_high"]) == pytest.approx((-0.1, -0.1))
+    assert (ours["steps"], ours["groups"], ours["size"]) == (30, 4, 2)
+    assert table["steps"].isna().tolist() == [False, True, True, True, True]
+
+
+def test_a_map_that_ranks_no_pixel_does_not_count(tmp_path):
+    frame = pd.DataFrame({"method": "gradcam", "layers": 9, "rank": [np.nan] * 4, "ssim": 0.1})
+    about = {"dataset": "textures", "classifier": "resnet18", "seed": 0, "profile": "quick"}
+    write_json(tmp_path / "randomisation.json", about | {"steps": 0, "of_layers": 9, "images": 4})
+    for ranked, images in ((0, 0), (2, 2)):
+        frame["rank"] = [0.1] * ranked + [np.nan] * (4 - ranked)
+        frame.assign(group=list("abcd"), size=1.0).to_parquet(tmp_path / "images.parquet")
+        (row,) = table_builders.randomisation([tmp_path], PARAMS).to_dict("records")
+        assert row["images"] == images
+        assert row["rank"] == pytest.approx(0.1 if ranked else np.nan, nan_ok=True)
+        assert row["changes"] == ("holds" if ranked else "unknown")
+
+
 def test_each_class_has_an_area_of_its_own(tmp_path):
     folders = [
         write_outcomes(tmp_path, "ig", [("ig", "signed", (0.2, 0.6)), ("ig", "relu", 0.9)]),

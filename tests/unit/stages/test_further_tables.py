@@ -29,6 +29,7 @@ from dxai.stages import (
     cross,
     decompose,
     leakage,
+    randomisation,
     score_decomposition,
     scoring,
     stability,
@@ -54,6 +55,8 @@ CHANGED = {
     "leakage.images": "9",
     "leakage.test_images": "6",
     "leakage.heatmap": "random",
+    "randomisation.images": "3",
+    "randomisation.steps": str(STEPS),
     "repeat": "{classifiers: [simple, resnet18], seeds: [3]}",
     "ablations.variants": "{two_branches: {branches: 2}}",
 }
@@ -80,6 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stability.main("textures", "resnet18")
         stability.main("textures", "simple")
         leakage.main("textures", "resnet18")
+        randomisation.main("textures", "resnet18")
     return root
 
 
@@ -246,6 +250,35 @@ def test_the_probe_can_be_switched_off(inside: Path, tmp_path: Path) -> None:
     assert table.empty
 
 
+def test_a_short_training_for_another_classifier_alone_gives_another_map(inside: Path) -> None:
+    """As long as the ordinary one, that for the same classifier repeats it; Random never looks."""
+    folder = OUTCOMES / "resnet18/randomisation"
+    images = pd.read_parquet(folder / "images.parquet")
+    about = read_json(folder / "randomisation.json")
+    data = ShardedDataset(Path("data/prepared/textures"), "test")
+    assert images["index"].unique().tolist() == chosen_images(len(data), 3).tolist()
+    found = dict(iter(images.groupby(["method", "layers"])))
+    last = about["of_layers"]
+    assert set(found) == {("dxai", 0), ("dxai", last), ("random", last // 2), ("random", last)}
+    for key in (("dxai", 0), ("random", last // 2), ("random", last)):
+        np.testing.assert_allclose(found[key][["rank", "ssim", "size"]], 1, rtol=1e-5)
+    assert found["dxai", last]["rank"].max() < 0.9999
+    assert (about["steps"], about["images"]) == (STEPS, 3)
+
+
+def test_no_weights_are_drawn_without_images(inside: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(inside / "data")
+    (tmp_path / "artifacts").symlink_to(inside / "artifacts")
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    select_profile(tmp_path / "params.yaml", overrides={"randomisation.images": "0"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        randomisation.main("textures", "resnet18")
+        params = load_params()
+    folder = tmp_path / OUTCOMES / "resnet18/randomisation"
+    assert table_builders.randomisation([folder], params).empty
+
+
 def test_the_report_draws_every_loss_that_a_training_logs(inside: Path) -> None:
     folder = Path("artifacts/decompositions/textures/resnet18/0")
     history = pd.read_csv(folder / "history.csv")
@@ -302,6 +335,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"dxai-0-by-simple/{file}" for file in ("outcomes.parquet", "cross.json")),
         *(f"stability/{file}" for file in ("images.parquet", "stability.json")),
         *(f"leakage/{file}" for file in ("images.parquet", "leakage.json")),
+        *(f"randomisation/{file}" for file in ("images.parquet", "randomisation.json")),
     ],
 )
 def test_made_up_results_have_the_form_of_real_ones(inside: Path, made: Path, name: str) -> None:

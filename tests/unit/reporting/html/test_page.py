@@ -16,6 +16,7 @@ import pytest
 from dxai.config.schema import Params
 from dxai.paths import Paths
 from dxai.reporting.html import build_report
+from dxai.reporting.html.chart_data import randomisation_charts
 from dxai.reporting.html.page import OPEN
 from dxai.results.table_specs import SPECS
 from dxai.utils.files import read_json
@@ -384,6 +385,20 @@ def test_ablations_show_the_same_images_under_each(rich_page: str) -> None:
     for title in ("As it is", "Two branches", "No zero distinction", "No distinct reconstruction"):
         assert shown.count(f"<h5>{title}</h5>") == 3
     assert "AUC 0.840, PSNR 25.8 dB" in shown
+
+
+def test_likeness_is_drawn_from_one_on_for_methods_with_every_depth() -> None:
+    about = {"dataset": "textures", "classifier": "resnet18", "of_layers": 40}
+    ranks = {"dxai": {40: 0.1}, "gradcam": {10: 0.5, 40: 0.25}, "lime": {40: None}}
+    ranks["random"] = {10: 1.0, 40: 1.0}
+    rows = [
+        about | {"method": method, "layers": layers, "rank": rank}
+        for method, depths in ranks.items()
+        for layers, rank in depths.items()
+    ]
+    (chart,) = randomisation_charts(rows).charts
+    assert "With all of them: Grad-CAM 0.25, Random 1.00" in chart.svg
+    assert not randomisation_charts([row for row in rows if row["layers"] == 40]).charts
 
 
 def test_stability_is_drawn_over_the_steps(rich_page: str) -> None:

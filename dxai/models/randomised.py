@@ -7,7 +7,7 @@ arXiv:1810.03292): what explains a classifier must change with its weights.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from dxai.utils import keyed_random
 
 
 def drawn_layers(network: nn.Module, image: Tensor) -> list[str]:
-    """List the modules with weights of their own and `reset_parameters`, the last to run first.
+    """List the modules with weights of their own that can be drawn, the last to run first.
 
     Parameters
     ----------
@@ -31,11 +31,7 @@ def drawn_layers(network: nn.Module, image: Tensor) -> list[str]:
     Unsupported
         If some weights belong to no such module, as in a program of torch.export.
     """
-    names = {
-        module: name
-        for name, module in network.named_modules()
-        if callable(getattr(module, "reset_parameters", None))
-    }
+    names = {module: name for name, module in network.named_modules() if _reset(module) is not None}
     covered = {p for module in names for p in module.parameters(recurse=False)}
     left = [name for name, p in network.named_parameters() if p not in covered]
     if left:
@@ -77,9 +73,17 @@ def cascade(
     for done, name in enumerate(layers, 1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_random.torch_seed(seed, f"randomised {name}"))
-            changed.get_submodule(name).reset_parameters()  # type: ignore[operator]
+            reset = _reset(changed.get_submodule(name))
+            assert reset is not None
+            reset()
         if done in counts:
             yield done, copy.deepcopy(changed)
+
+
+def _reset(module: nn.Module) -> Callable[[], None] | None:
+    """Return what draws a module's weights as when it was made; None if nothing does."""
+    found = getattr(module, "reset_parameters", None)
+    return found or getattr(module, "_reset_parameters", None)  # nn.MultiheadAttention
 
 
 def _own(network: nn.Module, name: str) -> Iterator[Tensor]:

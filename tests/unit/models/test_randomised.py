@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dxai.explain.controls import RandomMap
-from dxai.explain.randomised import cascade, drawn_layers
 from dxai.metrics.similarity import rank_correlation, structural_similarity
+from dxai.models.randomised import cascade, drawn_layers
 from dxai.types import Unsupported
 
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
