@@ -305,12 +305,14 @@ def test_an_ablation_is_trained_with_what_it_changes_and_goes_by_its_name(inside
             for seed in ("0", "3"):
                 cross.main("textures", name, scorer, seed)
     leakage.main("textures", "simple")
+    randomisation.main("textures", "simple")
     tables.main()
     read = {path.stem: pd.read_csv(path) for path in Path("results/tables").glob("*.csv")}
     assert len(read["table1"]) == 2 * (2 * 3 + 2)
     assert len(read["table3"]) == 4 and (read["table3"]["seeds"] == 2).all()
     assert len(read["table4"]) == 2 * 3 + 2
     assert len(read["leakage"]) == 2 * 4
+    assert len(read["randomisation"]) == 2 * 3
     assert read["ablations"]["variant"].tolist() == ["as it is", "two_branches"]
     claimed = {"table1", "table2", "table3", "table4", "definition1"}
     assert set(read["claims"]["table"]) == claimed
