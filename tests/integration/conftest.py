@@ -31,10 +31,15 @@ ROOT = Path(__file__).resolve().parents[2]
 HOOK_SECRET = "T0K3N-that-only-the-environment-has"
 SMOKE: dict[str, Any] = {
     "profile": "smoke",
-    "methods": ["ig", "gradcam", "lime"],
-    "overrides": {"ablations.variants": "{two_branches: {branches: 2}}"},
+    "classifiers": ["simple", "joint"],
+    "methods": ["ig", "lime"],
+    "overrides": {
+        "repeat": "{classifiers: [simple], seeds: [1]}",
+        "ablations.variants": "{two_branches: {branches: 2}}",
+    },
 }
-"""Every kind of stage of the profile; tests/unit/stages/test_baseline.py tries every method."""
+"""Every kind of stage of the profile, an item or two of each, since one takes up to ten seconds;
+tests/unit/stages tries every method, and two frozen classifiers."""
 AUDIT = """
 import os, sys
 def _note(event, arguments):
@@ -139,7 +144,11 @@ class Project:
 
     def narrow(self, **wanted: Any) -> None:
         """Select one frozen classifier and a joint one, without repetition and ablation."""
-        overrides = {"ablations.variants": "{}", "randomisation.images": "0"}
+        overrides = {
+            "repeat": "{classifiers: [], seeds: []}",
+            "ablations.variants": "{}",
+            "randomisation.images": "0",
+        }
         overrides |= wanted.pop("overrides", {})
         self.select(**{"classifiers": ["simple", "joint"], "overrides": overrides, **wanted})
 
