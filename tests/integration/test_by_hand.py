@@ -65,7 +65,7 @@ def test_dvc_shows_metrics_parameters_and_plots(project: Project) -> None:
             rf"(joint_)?baseline@textures-\w+-lime|{PROBE}|tables|report",
         ),
         (
-            {"overrides": {"decompose.lambda_rec": "3.0"}},
+            {"overrides": {"decompose.lambda_rec": "2.5"}},
             rf"(joint_)?(decompose|ours)@textures-\w+-\d|joint_baseline@.*|cross@.*|{PROBE}|tables"
             "|report",
         ),
