@@ -24,17 +24,19 @@ from dxai.utils import keyed_random
 Network = Callable[[Tensor], Tensor]
 """A classifier: images (B, C, H, W) to logits (B, c)."""
 
-DISTANCE = 2.0
-"""Weight of the distance to x against the divergence from uniform."""
-SMOOTH_STEPS, STEPS = 12, 2
+SMOOTH_DISTANCE, DISTANCE = 2.0, 0.5
+"""Weights of the distance to x against the divergence from uniform, with and without noise."""
+SMOOTH_STEPS, STEPS = 6, 4
 """Steps of the optimisation with and without noise."""
+SMALLEST = 0.01
+"""Mean square below which a direction of the basis counts less: noise is not to be amplified."""
 LONGEST = 0.05
 """Longest step: root mean square of the change of the image, in its units."""
 DEVIATIONS = (0.05, 0.1, 0.2, 0.3)
 """Noise that is tried; a classifier stands it if it keeps `KEPT` of the class's probability."""
 KEPT = 0.8
-LEVELS = 6
-"""Points of the ray x - beta psi_1, 0 <= beta <= 1, of which the most undecided is the start."""
+LEVELS = 4
+"""Points of the ray x - beta psi_1, 0 < beta <= 1, of which the most undecided is the start."""
 
 
 class Projection(NamedTuple):
@@ -69,8 +71,8 @@ def project(
     seed : int
         The run's seed.
     """
-    size = basis.flatten(2).square().mean(2).sqrt().clamp_min(1e-6)
-    basis = basis / size[:, :, None, None, None]
+    start = _most_undecided(classifier, images, basis[:, 0])
+    basis, first = _orthogonal(basis)
     deviation = _tolerated(classifier, images, target, samples, seed)
     noise = _noise(images, samples, seed, 1) * deviation[:, None, None, None] / 2
 
@@ -84,11 +86,10 @@ def project(
     def smooth(a: Tensor) -> Tensor:
         image = agnostic(a)
         both = divergence_from_uniform(classifier(torch.cat([image, image + noise])))
-        return sum(both.chunk(2)) + DISTANCE * distance(images, image)
+        return sum(both.chunk(2)) + SMOOTH_DISTANCE * distance(images, image)
 
-    a = torch.zeros_like(size)
-    a[:, 0] = _most_undecided(classifier, images, basis[:, 0], size[:, 0])
-    a = minimise(clean, minimise(smooth, a, SMOOTH_STEPS), STEPS)
+    a = minimise(smooth, start[:, None] * first, SMOOTH_STEPS)
+    a = minimise(clean, a, STEPS)
     with torch.no_grad():
         image = agnostic(a)
         return Projection(images - image, neutrality(classifier(image).softmax(1)))
@@ -148,15 +149,39 @@ def distance(u: Tensor, v: Tensor) -> Tensor:
     return ((u - v).abs() + (u - v).square()).mean((1, 2, 3))
 
 
+def _orthogonal(basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Principal components of the basis, so that a step is as long as the change of the image.
+
+    The parts of several classes are much alike; in their own coordinates their differences, which
+    tell the classes apart, are reached only slowly. Components below `SMALLEST` stay small.
+
+    Returns
+    -------
+    components : Tensor
+        (B, K, C, H, W), orthogonal, of root mean square 1 at most.
+    first : Tensor
+        (B, K), the coefficients of the first basis image.
+    """
+    flat = basis.flatten(2)
+    size = flat.square().mean(2, keepdim=True).sqrt().clamp_min(1e-6)
+    flat = flat / size
+    components, first = [], []
+    for one in flat:  # alone: a product of many matrices rounds by where each lies in memory
+        own = one.clone()
+        squares, vectors = torch.linalg.eigh(own @ own.mT / own.shape[1])
+        scale = (squares.clamp_min(0) + SMALLEST).sqrt()
+        components.append(vectors.mT @ own / scale[:, None])
+        first.append(vectors[0] * scale)
+    return torch.stack(components).view_as(basis), size[:, 0] * torch.stack(first)
+
+
 @torch.no_grad()
-def _most_undecided(classifier: Network, images: Tensor, part: Tensor, size: Tensor) -> Tensor:
-    """Coefficient (B,) of the part, of root mean square 1, at the best point of the ray."""
-    betas = torch.linspace(0, 1, LEVELS, device=images.device)
-    entropies = [
-        neutrality(classifier(images - (beta * size)[:, None, None, None] * part).softmax(1))
-        for beta in betas
-    ]
-    return betas[torch.stack(entropies).argmax(0)] * size
+def _most_undecided(classifier: Network, images: Tensor, part: Tensor) -> Tensor:
+    """Beta (B,) of the best point of the ray."""
+    betas = torch.linspace(0, 1, LEVELS + 1, device=images.device)[1:]
+    points = [images - beta * part for beta in betas]
+    entropies = [neutrality(classifier(point).softmax(1)) for point in points]
+    return betas[torch.stack(entropies).argmax(0)]
 
 
 @torch.no_grad()

@@ -65,6 +65,20 @@ def test_the_only_direction_is_followed_to_where_a_linear_classifier_is_undecide
     assert (found.neutrality > UNDECIDED).all()
 
 
+def test_components_are_orthogonal_span_the_basis_and_amplify_no_noise() -> None:
+    draw = torch.Generator().manual_seed(4)
+    basis = torch.randn(2, 4, 1, 8, 8, generator=draw)
+    basis[:, 3] = basis[:, 2] + 1e-4 * basis[:, 3]  # but for noise, the same direction twice
+    components, first = projection._orthogonal(basis)
+    torch.testing.assert_close(torch.einsum("bk,bkchw->bchw", first, components), basis[:, 0])
+    flat = components.flatten(2)
+    gram = flat @ flat.mT / 64
+    squares = gram.diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(gram, squares.diag_embed(), atol=1e-4, rtol=0)
+    assert (squares.amin(1) < 1e-4).all()
+    assert ((squares > 0.9) & (squares <= 1)).sum(1).tolist() == [3, 3]
+
+
 def test_where_nothing_helps_it_says_so() -> None:
     images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(2))
 
