@@ -170,8 +170,15 @@ def _flow(value: Any) -> str:
     yaml, stream = YAML(), io.StringIO()
     yaml.default_flow_style, yaml.width = True, 10**6
     yaml.representer.add_representer(float, _represent_float)
+    yaml.representer.add_representer(str, _represent_text)
     yaml.dump(value, stream)
     return stream.getvalue().removesuffix("...\n").strip(" \n")  # a value may begin with \xa0
+
+
+def _represent_text(representer: RoundTripRepresenter, value: str) -> ScalarNode:
+    """Escape line breaks other than \\n, which without quotes are read back as spaces."""
+    style = '"' if set(value) & set("\x85\u2028\u2029") else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", value, style)
 
 
 def _represent_float(representer: RoundTripRepresenter, value: float) -> ScalarNode:

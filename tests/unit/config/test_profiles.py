@@ -341,6 +341,8 @@ OVERRIDES = {
 )
 @given(st.fixed_dictionaries({}, optional=OVERRIDES), st.sampled_from(profile_names()))
 @example({"datasets.textures.source": "\xa0raw\xa0"}, "quick")
+@example({"datasets.textures.source": "\x85"}, "quick")
+@example({"datasets.textures.source": "a\u2028b"}, "quick")
 def test_any_values_read_back(file: Path, values: dict, profile: str) -> None:
     dumped = {key: yaml.safe_dump(value) for key, value in values.items()}
     select_profile(file, profile, overrides=dumped)
