@@ -20,11 +20,10 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import distinct_from_heatmap
-from dxai.paths import HERE, IMAGES, LEAKAGE
+from dxai.paths import HERE, LEAKAGE
 from dxai.stages import run_stage, scoring
 from dxai.training.probe import predict, spread_over_classes, train_probe
 from dxai.types import GENERATED, NEUTRAL, Batch, Unsupported
-from dxai.utils.files import atomic_folder, write_json
 from dxai.utils.progress import Progress
 
 Removal = Callable[[Batch, Tensor], Tensor]
@@ -61,21 +60,16 @@ def main(dataset: str, classifier: str) -> None:
         probe = train_probe(images, labels, classes, settings.epochs, subject.seed)
         found = predict(probe, tested)
         frames.append(_frame(test, found).assign(method=method, sign=sign))
-    whole = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    with atomic_folder(HERE.leakage(dataset, classifier)) as temporary:
-        whole[COLUMNS].to_parquet(temporary / IMAGES, index=False)
-        write_json(
-            temporary / LEAKAGE,
-            {
-                "dataset": dataset,
-                "classifier": classifier,
-                "seed": seed,
-                "profile": params.profile,
-                "train_images": counts[0],
-                "images": counts[1],
-                "seconds": time.monotonic() - began,
-            },
-        )
+    about = {
+        "dataset": dataset,
+        "classifier": classifier,
+        "seed": seed,
+        "profile": params.profile,
+        "train_images": counts[0],
+        "images": counts[1],
+        "seconds": time.monotonic() - began,
+    }
+    scoring.write_images(HERE.leakage(dataset, classifier), frames, COLUMNS, LEAKAGE, about)
 
 
 @torch.no_grad()

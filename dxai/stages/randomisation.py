@@ -28,12 +28,12 @@ from dxai.metrics.scorer import chosen_images
 from dxai.metrics.similarity import rank_correlation, structural_similarity
 from dxai.models.randomised import cascade, drawn_layers
 from dxai.models.serialization import load_classifier, save_classifier
-from dxai.paths import HERE, IMAGES, MODEL, RANDOMISATION
+from dxai.paths import HERE, MODEL, RANDOMISATION
 from dxai.stages import run_stage, scoring
 from dxai.stages.training import trained
 from dxai.training.decomposition import DecompositionJob
 from dxai.types import Batch, Unsupported
-from dxai.utils.files import atomic_folder, digest, write_json
+from dxai.utils.files import digest
 from dxai.utils.progress import Progress
 
 COLUMNS = ["method", "layers", "index", "id", "group", "rank", "ssim", "size"]
@@ -70,29 +70,25 @@ def main(dataset: str, classifier: str) -> None:
             frames += _baselines(subject, batches, changed, title)
             steps = params.randomisation_steps(dataset, classifier)
             if steps:
-                folder = HERE.decomposition(dataset, classifier, params.seeds[0])
-                ordinary = DXAI.load(folder, seed, params.evaluate.latents, params.modules)
+                model = HERE.decomposition(dataset, classifier, params.seeds[0])
+                ordinary = DXAI.load(model, seed, params.evaluate.latents, params.modules)
                 before = _maps(ordinary, batches)
                 pair = {"trained": (0, subject.classifier), "random": changed[-1]}
                 for what, (count, network) in pair.items():
                     short = _trained(subject, network, f"{title} {what}", steps, trainings)
                     frames.append(_frame("dxai", count, batches, before, _maps(short, batches)))
-        whole = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-        with atomic_folder(HERE.randomisation(dataset, classifier)) as temporary:
-            whole[COLUMNS].to_parquet(temporary / IMAGES, index=False)
-            write_json(
-                temporary / RANDOMISATION,
-                {
-                    "dataset": dataset,
-                    "classifier": classifier,
-                    "seed": params.seeds[0],
-                    "profile": params.profile,
-                    "steps": steps,
-                    "of_layers": len(layers),
-                    "images": len(indices) if layers else 0,
-                    "seconds": time.monotonic() - began,
-                },
-            )
+        about = {
+            "dataset": dataset,
+            "classifier": classifier,
+            "seed": params.seeds[0],
+            "profile": params.profile,
+            "steps": steps,
+            "of_layers": len(layers),
+            "images": len(indices) if layers else 0,
+            "seconds": time.monotonic() - began,
+        }
+        folder = HERE.randomisation(dataset, classifier)
+        scoring.write_images(folder, frames, COLUMNS, RANDOMISATION, about)
 
 
 def _baselines(

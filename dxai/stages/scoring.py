@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -138,3 +139,17 @@ def write(
                 "seconds": seconds,
             },
         )
+
+
+def write_images(
+    folder: Path,
+    frames: Sequence[pd.DataFrame],
+    columns: list[str],
+    name: str,
+    about: dict[str, Any],
+) -> None:
+    """Write images.parquet, of the frames or empty, and the JSON file `name`: both or none."""
+    whole = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    with atomic_folder(folder) as temporary:
+        whole[columns].to_parquet(temporary / IMAGES, index=False)
+        write_json(temporary / name, about)
