@@ -45,7 +45,9 @@ def main() -> None:
     classifier = args.classifier or next(iter(params.classifiers))
     data = ShardedDataset(paths.dataset(dataset), "validation")
     seed, modules = params.evaluate.seed, params.modules
-    explainer = DXAI.load(paths.decomposition(dataset, classifier, args.seed), seed, 1, modules)
+    explainer = DXAI.load(
+        paths.decomposition(dataset, classifier, args.seed), seed, 1, modules, "cpu"
+    )
     twin, _ = load_classifier(paths.classifier(dataset, classifier, "twin"), modules)
     naive = build_explainer("naive", explainer.classifier, params.methods.get("naive", {}), seed)
     indices = chosen_images(len(data), args.images)

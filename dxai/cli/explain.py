@@ -55,6 +55,12 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="trust this module or package with a network of your own, or package.module:name with "
         "a function; may be repeated (those of params.yaml are known)",
     )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="auto (a GPU where there is one), cpu, cuda or cuda:N (%(default)s)",
+    )
     return parser
 
 
@@ -63,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     from dxai.reporting.explanations import explain_files, open_model
 
     modules = [*options.modules, *modules_of_params()]
-    model = open_model(model_path(options.model), options.classifier, options.seed, modules)
+    path, device = model_path(options.model), options.device
+    model = open_model(path, options.classifier, options.seed, modules, device)
     out = Path(options.out)
     unread = explain_files(model, options.images, out, options.class_name, options.kind)
     return 1 if unread else 0

@@ -44,6 +44,8 @@ NOT_QUOTED = re.compile(r"""[$`"\\\x00-\x1f\x7f-\x9f]""")
 
 SMALLEST = 8
 """The side of the smallest images that the discriminator takes, pixels."""
+DEVICES = "auto|cpu|cuda(:[0-9]+)?"
+"""Pattern of the devices that a setting may name; `auto` is a GPU where there is one."""
 
 S = TypeVar("S", bound=Settings)
 
@@ -537,11 +539,18 @@ class EvaluateParams(Settings):
         "shown, and nothing is claimed of them.",
     )
     seed: int = Field(0, description="Seed of the latents, of all methods and of the resampling.")
+    device: str = Field(
+        "auto",
+        description="Device of explanations and scores: auto, cpu, cuda or cuda:N.\n"
+        "`auto` takes a GPU where there is one; its numbers differ from the CPU's by rounding.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.uncertainty == 1 or self.uncertainty < 0:
             raise ParamsError(f"uncertainty is {self.uncertainty}; it must be 0, or 2 or more")
+        if not re.fullmatch(DEVICES, self.device):
+            raise ParamsError(f"device is {self.device!r}; valid are auto, cpu, cuda, cuda:N")
         return self
 
 

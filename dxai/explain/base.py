@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dxai.config.settings import Settings, parse
 from dxai.explain.model_surgery import frozen_copy
 from dxai.metrics.removal import with_sign
+from dxai.models.devices import device_of, exact_float32
 from dxai.types import Unsupported
 
 PIXELS = 2**20
@@ -49,7 +50,7 @@ class Explainer(ABC):
         Parameters
         ----------
         inputs : Tensor
-            (B, C, H, W), images in [-1, 1].
+            (B, C, H, W), images in [-1, 1], on any device.
         target : Tensor
             (B,), int64: the class to explain for each image.
         index : Tensor, optional
@@ -59,7 +60,8 @@ class Explainer(ABC):
         Returns
         -------
         Tensor
-            (B, 1 or C, H, W): the signed, unscaled heatmap, or psi_distinct with C channels.
+            (B, 1 or C, H, W), on the images' device: the signed, unscaled heatmap, or psi_distinct
+            with C channels.
 
         Raises
         ------
@@ -76,6 +78,8 @@ class Explainer(ABC):
 
 class BatchExplainer(Explainer):
     """Explainer that works on its own copy of the classifier, in chunks that fit in memory.
+
+    The copy is on the classifier's device, to which each chunk is moved.
 
     Subclasses explain one chunk of at most `rows` images. When memory runs out, `rows` is halved
     permanently and the chunk is repeated.
@@ -111,21 +115,31 @@ class BatchExplainer(Explainer):
 
     @abstractmethod
     def explain(self, inputs: Tensor, target: Tensor, index: Tensor) -> Tensor:
-        """Explain at most `rows` images, as `attribute` does, with gradients enabled."""
+        """Explain at most `rows` images, as `attribute` does, with gradients enabled.
+
+        Images and target are on the classifier's device, `index` is on the CPU.
+        """
 
     def attribute(self, inputs: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         index = torch.arange(len(inputs)) if index is None else index.cpu()
         self.rows = self.rows or max(1, min(MOST_ROWS, PIXELS // inputs[0, 0].numel()))
         maps: list[Tensor] = []
         done = 0
-        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+        device = device_of(self.model)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            exact_float32(),
+            warnings.catch_warnings(),
+        ):
             # Captum warns about its hooks on the copy and about small internal batches.
             warnings.filterwarnings("ignore", module="captum")
             while done < len(inputs):
                 piece = slice(done, done + self.rows)
-                images = inputs[piece].detach().clone()
+                images = inputs[piece].detach().to(device, copy=True)
                 try:
-                    maps.append(self.explain(images, target[piece].clone(), index[piece]).detach())
+                    found = self.explain(images, target[piece].to(device, copy=True), index[piece])
+                    maps.append(found.detach().to(inputs.device))
                     done += len(images)
                 except (RuntimeError, MemoryError) as error:
                     if "does not require grad" in str(error):

@@ -51,7 +51,7 @@ def shuffled(distinct: Tensor, index: Tensor, seed: int) -> Tensor:
     images = []
     for image, i in zip(distinct.flatten(2), index.tolist(), strict=True):
         order = keyed_random.generator(seed, "shuffled", 0, i).permutation(image.shape[1])
-        images.append(image[:, torch.from_numpy(order)])
+        images.append(image[:, torch.from_numpy(order).to(image.device)])
     return torch.stack(images).reshape(distinct.shape)
 
 

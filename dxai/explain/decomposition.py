@@ -13,6 +13,7 @@ from dxai.config.settings import choose
 from dxai.explain import projection
 from dxai.explain.base import Explainer
 from dxai.models.decomposer import Decomposer
+from dxai.models.devices import choose_device, device_of, exact_float32
 from dxai.models.serialization import load_decomposer
 from dxai.types import GENERATED, NEUTRAL, Decomposition
 from dxai.utils import keyed_random
@@ -36,7 +37,7 @@ class DXAI(Explainer):
     info : dict
         Metadata of the model file: `class_names`, `image_size`, `channels`, `value_range`, ...
     classifier : nn.Module
-        Frozen, returns logits.
+        Frozen, returns logits; on the decomposer's device.
     seed : int
         Key of each image's latent.
     latents : int
@@ -65,16 +66,41 @@ class DXAI(Explainer):
 
     @classmethod
     def load(
-        cls, path: Path | str, seed: int = 0, latents: int = 1, modules: str | Iterable[str] = ()
+        cls,
+        path: Path | str,
+        seed: int = 0,
+        latents: int = 1,
+        modules: str | Iterable[str] = (),
+        device: str | torch.device = "auto",
     ) -> DXAI:
         """Load a folder or model.pt.
 
         Only built-in classifiers are built unless `modules`, a name or several, names the user's
         module, package or import path of the classifier in the file; see `load_classifier`. Raises
         `ModelError` if it is something else, or if the file is missing or no decomposition.
+        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`; `ValueError` if it
+        does not exist.
         """
+        chosen = choose_device(device)
         decomposer, info, classifier, _ = load_decomposer(path, modules)
-        return cls(decomposer, info, classifier, seed, latents)
+        return cls(decomposer, info, classifier, seed, latents).to(chosen)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the networks; images may be on any other."""
+        return device_of(self.decomposer)
+
+    def to(self, device: torch.device) -> DXAI:
+        """Move the networks to a device, and return the explainer."""
+        self.decomposer.to(device)
+        self.classifier.to(device)
+        return self
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Ask the classifier: images (B, C, H, W) of any device to logits (B, c) on the same."""
+        with exact_float32():
+            return self.classifier(images.to(self.device)).to(images.device)
 
     @torch.no_grad()
     def explain(
@@ -89,7 +115,7 @@ class DXAI(Explainer):
         Parameters
         ----------
         images : Tensor
-            (B, C, H, W), float32 in [-1, 1], of the model's training size.
+            (B, C, H, W), float32 in [-1, 1], of the model's training size; on any device.
         target : Tensor, optional
             (B,), classes to explain; default: the predicted ones.
         index : Tensor, optional
@@ -101,7 +127,7 @@ class DXAI(Explainer):
         Returns
         -------
         Decomposition
-            distinct + agnostic is the image.
+            distinct + agnostic is the image; on the images' device.
 
         Raises
         ------
@@ -112,18 +138,23 @@ class DXAI(Explainer):
         choose("kind", kind, KINDS)
         self._check(images, target)
         samples = list(range(len(images)) if index is None else index.tolist())
-        if kind == GENERATED:
-            if target is None:
-                target = self.classifier(images).argmax(1)
-            return Decomposition(images, self._branches(images, target, samples))
-        rows = max(1, min(MOST_ROWS, MOST_PIXELS // images[0, 0].numel()))
-        found = [
-            self._projected(
-                images[part], None if target is None else target[part], samples[part], rows
-            )
-            for part in (slice(i, i + rows) for i in range(0, len(images), rows))
-        ]
-        return Decomposition(images, *map(torch.cat, zip(*found, strict=True)))
+        own, home = images.to(self.device), images.device
+        if target is not None:
+            target = target.to(self.device)
+        with exact_float32():
+            if kind == GENERATED:
+                if target is None:
+                    target = self.classifier(own).argmax(1)
+                return Decomposition(images, self._branches(own, target, samples).to(home))
+            rows = max(1, min(MOST_ROWS, MOST_PIXELS // images[0, 0].numel()))
+            found = [
+                self._projected(
+                    own[part], None if target is None else target[part], samples[part], rows
+                )
+                for part in (slice(i, i + rows) for i in range(0, len(images), rows))
+            ]
+        parts = (torch.cat(values).to(home) for values in zip(*found, strict=True))
+        return Decomposition(images, *parts)
 
     def _projected(
         self, images: Tensor, target: Tensor | None, samples: list[int], rows: int
@@ -144,7 +175,7 @@ class DXAI(Explainer):
         """psi (B, n, C, H, W), the mean over `latents` styles."""
         psi = torch.zeros(())
         for k in range(self.latents):
-            latent = self.latent(samples, k)
+            latent = self.latent(samples, k).to(images.device)
             psi = psi + self.decomposer(images, target, latent).psi / self.latents
         return psi
 
@@ -167,15 +198,17 @@ class DXAI(Explainer):
     @torch.no_grad()
     def spread(self, images: Tensor, target: Tensor, index: Tensor, draws: int) -> Tensor:
         """Deviation (ddof 0) of psi_distinct over `draws` latents, channel mean: (B, 1, H, W)."""
-        total, squares = torch.zeros(()), torch.zeros(())
-        for k in range(draws):
-            found = self.decomposer(images, target, self.latent(index.tolist(), k))
-            distinct = found.distinct.double()
-            total, squares = total + distinct, squares + distinct.square()
         if not draws:
             return torch.zeros_like(images[:, :1])
+        own, target = images.to(self.device), target.to(self.device)
+        total, squares = torch.zeros(()), torch.zeros(())
+        with exact_float32():
+            for k in range(draws):
+                latent = self.latent(index.tolist(), k).to(self.device)
+                distinct = self.decomposer(own, target, latent).distinct.double()
+                total, squares = total + distinct, squares + distinct.square()
         variance = (squares / draws - (total / draws).square()).clamp_min(0)
-        return variance.sqrt().mean(1, keepdim=True).float()
+        return variance.sqrt().mean(1, keepdim=True).float().to(images.device)
 
     def latent(self, samples: Any, draw: int = 0) -> Tensor:
         """Latents z ~ N(0, I) of the images with these indices, (B, latent_dim)."""

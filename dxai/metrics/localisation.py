@@ -35,15 +35,17 @@ def localise(heat: Tensor, distinct: Tensor, truth: GroundTruth) -> dict[str, Te
     distinct : Tensor
         (B, C, H, W): psi_distinct.
     truth : GroundTruth
-        Of the same images.
+        Of the same images, on the CPU.
 
     Returns
     -------
     dict
+        On the CPU, where all of it is computed:
         `pointing`, `average_precision`, `energy_inside` and `mask_area` of `heat` against the mask
         (known if it covers at least half of some pixel), and `correlation` of psi_distinct with
         the known difference.
     """
+    heat, distinct = heat.cpu(), distinct.cpu()
     missing = torch.full((len(distinct),), torch.nan, dtype=torch.float64)
     inside = truth.masks >= 0.5
     there = inside.flatten(1).any(1)

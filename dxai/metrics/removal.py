@@ -54,7 +54,7 @@ def with_sign(heatmap: Tensor, sign: str) -> Tensor:
 
 def remove(images: Tensor, distinct: Tensor, betas: Tensor) -> Tensor:
     """x_beta = x - beta psi_distinct for every beta (Eq. 9), not clipped: (L, B, C, H, W)."""
-    return images - betas[:, None, None, None, None] * distinct
+    return images - betas.to(images.device)[:, None, None, None, None] * distinct
 
 
 def remove_energy(images: Tensor, distinct: Tensor, energies: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def remove_energy(images: Tensor, distinct: Tensor, energies: Tensor) -> Tensor:
     Every method thus changes an image by the same amount: (L, B, C, H, W). Zeros remove nothing.
     """
     ratio = _energy(images) / _energy(distinct).clamp(min=1e-12)
-    gamma = (energies[:, None] * ratio).sqrt()
+    gamma = (energies.to(images.device)[:, None] * ratio).sqrt()
     return images - gamma[:, :, None, None, None] * distinct
 
 
@@ -88,7 +88,7 @@ def delete(
     seed : int
         The run's seed.
     """
-    ranks = heat.abs().mean(1).flatten(1).double().numpy()
+    ranks = heat.abs().mean(1).flatten(1).double().cpu().numpy()
     pixels = ranks.shape[1]
     rows = []
     for values, i in zip(ranks, index.tolist(), strict=True):
@@ -96,7 +96,7 @@ def delete(
         order = np.empty(pixels, dtype=np.int64)
         order[np.lexsort((ties, -values))] = np.arange(pixels)
         rows.append(order.reshape(heat.shape[2:]))
-    rank = torch.from_numpy(np.stack(rows))[:, None]
+    rank = torch.from_numpy(np.stack(rows))[:, None].to(images.device)
     counts = [round(share * pixels) for share in shares]
     return torch.stack([torch.where(rank < k, fill, images) for k in counts])
 

@@ -19,6 +19,7 @@ from dxai.config.schema import EvaluateParams
 from dxai.metrics import removal, smoothing
 from dxai.metrics.curves import Curve, auc_interval
 from dxai.metrics.localisation import GroundTruth, localise
+from dxai.models.devices import device_of, exact_float32
 from dxai.types import Batch
 
 CURVES = ("beta", "energy", "transfer", "transfer_energy", "blur", "smooth", "deletion")
@@ -41,6 +42,7 @@ class Scorer:
     classifier, twin : nn.Module
         The explained classifier, and one of the same architecture with another seed that was never
         trained against (`auc_transfer`, `auc_transfer_energy`); without a twin they are empty.
+        Both are on the device where everything is computed; images and parts may be on any.
     seed : int
         Key of the bootstrap and of tie-breaking between equal pixels.
     curves : sequence of str
@@ -98,8 +100,9 @@ class Scorer:
         curves : sequence of str
             Those of this scorer's curves to compute; `beta` is one of them.
         """
-        x = batch.images
-        heat = distinct if heat is None else heat
+        device = device_of(self.classifier)
+        x, distinct = batch.images.to(device), distinct.to(device)
+        heat = distinct if heat is None else heat.to(device)
         own = self.classifier
         makers: dict[str, Callable[[], tuple[nn.Module | None, Any, Tensor]]] = {
             "beta": lambda: (own, self.betas, without),
@@ -147,10 +150,10 @@ class Scorer:
             **(extra or {}),
         }
         if reconstruction is not None:
-            columns["psnr_db"] = removal.psnr(x - reconstruction)
+            columns["psnr_db"] = removal.psnr(x - reconstruction.to(device))
         if truth is not None:
             columns |= localise(heat, distinct, truth)
-        frame = pd.DataFrame({name: value.numpy() for name, value in columns.items()})
+        frame = pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
         named = {"id": batch.ids, "group": batch.groups, "label": batch.labels.numpy()}
         named |= {"index": batch.index.numpy(), "method": method, "sign": sign}
         self._images.append(pd.DataFrame(named).join(frame))
@@ -213,7 +216,8 @@ class Scorer:
     def _probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
         """Softmax output (L, B, c) for images (L, B, C, H, W), in bounded batches."""
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        probabilities = [network(x).softmax(1) for x in flat.split(self.params.batch_size)]
+        with exact_float32():
+            probabilities = [network(x).softmax(1) for x in flat.split(self.params.batch_size)]
         return torch.cat(probabilities).unflatten(0, images.shape[:2])
 
     def _smoothed(self, network: nn.Module, images: Tensor, index: Tensor) -> Tensor:
@@ -229,7 +233,7 @@ class Scorer:
         self, method: str, sign: str, batch: Batch, curve: str, levels: Tensor, p: Tensor
     ) -> pd.DataFrame:
         count, size = p.shape[:2]
-        flat = p.flatten(0, 1).numpy()
+        flat = p.flatten(0, 1).cpu().numpy()
         frame = pd.DataFrame(
             {
                 "id": np.tile(np.asarray(batch.ids, dtype=object), count),

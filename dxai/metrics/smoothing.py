@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from dxai.models.devices import device_of, exact_float32
 from dxai.types import Batch
 from dxai.utils import keyed_random
 
@@ -28,7 +29,8 @@ IMAGES, DRAWS = 256, 2
 def noise(images: Tensor, index: Tensor, seed: int, draw: int) -> Tensor:
     """N(0, 1) keyed by each image's index (B,) in its split: (B, C, H, W)."""
     size = tuple(images.shape[1:])
-    return keyed_random.normal(seed, "smooth noise", draw, index.tolist(), size)
+    drawn = keyed_random.normal(seed, "smooth noise", draw, index.tolist(), size)
+    return drawn.to(images.device)
 
 
 @torch.no_grad()
@@ -51,11 +53,12 @@ def tolerated(classifier: nn.Module, batches: Iterable[Batch], seed: int) -> flo
     float
         0 if it does not even stand the smallest.
     """
-    kept = list(batches)
+    kept, device = list(batches), device_of(classifier)
     drawn = [[noise(b.images, b.index, seed, draw) for draw in range(DRAWS)] for b in kept]
 
     def right(images: Tensor, batch: Batch) -> int:
-        return int((classifier(images).argmax(1) == batch.labels).sum())
+        with exact_float32():
+            return int((classifier(images.to(device)).argmax(1).cpu() == batch.labels).sum())
 
     def fails(deviation: float) -> bool:
         found = [

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from dxai.models.devices import device_of
 from dxai.types import Unsupported
 from dxai.utils import keyed_random
 
@@ -24,7 +25,7 @@ def drawn_layers(network: nn.Module, image: Tensor) -> list[str]:
     network : nn.Module
         In eval mode.
     image : Tensor
-        (1, C, H, W), one input.
+        (1, C, H, W), one input, of any device.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def drawn_layers(network: nn.Module, image: Tensor) -> list[str]:
     hooks = [m.register_forward_hook(lambda m, *_: order.setdefault(names[m])) for m in names]
     try:
         with torch.no_grad():
-            network(image)
+            network(image.to(device_of(network)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -66,10 +67,11 @@ def cascade(
     Yields
     ------
     tuple of int and nn.Module
-        The number of layers drawn, and a copy in eval mode.
+        The number of layers drawn, and a copy in eval mode on the network's device.
     """
     counts = sorted({max(1, round(len(layers) * k / stages)) for k in range(1, stages + 1)})
-    changed = copy.deepcopy(network)
+    device = device_of(network)
+    changed = copy.deepcopy(network).cpu()  # the same draws for every device
     for done, name in enumerate(layers, 1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(keyed_random.torch_seed(seed, f"randomised {name}"))
@@ -77,7 +79,7 @@ def cascade(
             assert reset is not None
             reset()
         if done in counts:
-            yield done, copy.deepcopy(changed)
+            yield done, copy.deepcopy(changed).to(device)
 
 
 def _reset(module: nn.Module) -> Callable[[], None] | None:

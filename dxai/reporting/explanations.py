@@ -44,6 +44,7 @@ def open_model(
     classifier: Path | str | None = None,
     seed: int = 0,
     modules: Iterable[str] = (),
+    device: str = "auto",
 ) -> Model:
     """Load a decomposition.
 
@@ -57,14 +58,16 @@ def open_model(
         Draws the latent z.
     modules : iterable of str
         Modules of the user that may be imported for a classifier; see `load_classifier`.
+    device : str
+        `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
 
     Raises
     ------
     ValueError
-        If the model does not exist, or the classifier is for other images or classes.
+        If the model or the device does not exist, or the classifier is for other images or classes.
     """
     modules = tuple(modules)
-    explainer = DXAI.load(path, seed, modules=modules)
+    explainer = DXAI.load(path, seed, modules=modules, device=device)
     if classifier is not None:
         explainer.classifier, info = load_classifier(classifier, modules)
         for key in ("class_names", "channels", "image_size"):
@@ -73,6 +76,7 @@ def open_model(
                     f"{classifier}: {key} is {info[key]}; the decomposition takes "
                     f"{explainer.info[key]}"
                 )
+        explainer.to(explainer.device)
     path = Path(path)
     return Model(explainer, sha256(path / MODEL if path.is_dir() else path))
 
@@ -150,7 +154,7 @@ def _write(
         "class-agnostic": parts.agnostic,
         "reconstruction": parts.reconstruction,
     }
-    logits = model.explainer.classifier(torch.cat(list(shown.values())))
+    logits = model.explainer.logits(torch.cat(list(shown.values())))
     probabilities = dict(zip(shown, logits.softmax(1).tolist(), strict=True))
     predicted = int(logits[0].argmax())
     explained = model.class_names[predicted if target is None else target]

@@ -57,7 +57,8 @@ def main(dataset: str, classifier: str) -> None:
             continue
         labels = torch.cat([batch.labels for batch, _ in train])
         classes = len(subject.data.class_names)
-        probe = train_probe(images, labels, classes, settings.epochs, subject.seed)
+        epochs, device = settings.epochs, subject.device
+        probe = train_probe(images, labels, classes, epochs, subject.seed, device)
         found = predict(probe, tested)
         frames.append(_frame(test, found).assign(method=method, sign=sign))
     about = {
@@ -82,7 +83,7 @@ def _splits(subject: scoring.Subject) -> tuple[Split, Split]:
     def chosen(data: ShardedDataset, images: int) -> Split:
         indices = spread_over_classes(data.labels, images or len(data))
         batches = data.batches(size, indices)
-        return [(batch, subject.classifier(batch.images).argmax(1)) for batch in batches]
+        return [(batch, subject.predicted(batch)) for batch in batches]
 
     train = ShardedDataset(HERE.dataset(subject.dataset), "train")
     return chosen(train, settings.images), chosen(subject.data, settings.test_images)
@@ -96,7 +97,8 @@ def removals(subject: scoring.Subject) -> Iterator[tuple[str, str, Removal]]:
     params = subject.params
     yield "image", "", lambda batch, target: batch.images
     trained = HERE.decomposition(subject.dataset, subject.name, params.seeds[0])
-    ours = DXAI.load(trained, subject.seed, params.evaluate.latents, params.modules)
+    latents, device = params.evaluate.latents, subject.device
+    ours = DXAI.load(trained, subject.seed, latents, params.modules, device)
     for kind in (GENERATED, NEUTRAL):
 
         def agnostic(batch: Batch, target: Tensor, kind: str = kind) -> Tensor:

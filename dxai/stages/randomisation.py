@@ -9,6 +9,7 @@ layers drawn anew, each is compared with the ordinary decomposition.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -71,7 +72,8 @@ def main(dataset: str, classifier: str) -> None:
             steps = params.randomisation_steps(dataset, classifier)
             if steps:
                 model = HERE.decomposition(dataset, classifier, params.seeds[0])
-                ordinary = DXAI.load(model, seed, params.evaluate.latents, params.modules)
+                latents, device = params.evaluate.latents, subject.device
+                ordinary = DXAI.load(model, seed, latents, params.modules, device)
                 before = _maps(ordinary, batches)
                 pair = {"trained": (0, subject.classifier), "random": changed[-1]}
                 for what, (count, network) in pair.items():
@@ -126,7 +128,7 @@ def _trained(
     data = ShardedDataset(folder, "train")
     _, info = load_classifier(HERE.classifier(*names, "explained") / MODEL, modules)
     with TemporaryDirectory() as temporary:
-        save_classifier(Path(temporary) / MODEL, network, info)
+        save_classifier(Path(temporary) / MODEL, copy.deepcopy(network).cpu(), info)
         frozen = (Path(temporary) / MODEL).read_bytes()
     job = DecompositionJob(str(folder.absolute()), settings, frozen, seed, modules)
     decisive = [settings, digest([frozen.hex()]), seed]
@@ -138,7 +140,8 @@ def _trained(
         "channels": data.channels,
         "image_size": data.image_size,
     }
-    return DXAI(networks.average, about, network, subject.seed, params.evaluate.latents)
+    latents = params.evaluate.latents
+    return DXAI(networks.average, about, network, subject.seed, latents).to(subject.device)
 
 
 def _maps(

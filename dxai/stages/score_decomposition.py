@@ -35,7 +35,8 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
     settings, seed = params.decomposition(dataset, classifier, decomposition)
     subject = scoring.subject(params, dataset, classifier, seed)
     trained = HERE.decomposition(dataset, classifier, decomposition)
-    explainer = DXAI.load(trained, subject.seed, params.evaluate.latents, params.modules)
+    latents, device = params.evaluate.latents, subject.device
+    explainer = DXAI.load(trained, subject.seed, latents, params.modules, device)
     began, spent, scorer = time.monotonic(), 0.0, subject.scorer()
     draws_of_z = params.evaluate.uncertainty
     kept: dict[str, list[np.ndarray]] = {}

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dxai.config.schema import JOINT, Params
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics import smoothing
 from dxai.metrics.localisation import GroundTruth
 from dxai.metrics.scorer import CURVES, Scorer, chosen_images
+from dxai.models.devices import choose_device, device_of, exact_float32
 from dxai.models.serialization import load_classifier, load_decomposer
 from dxai.paths import ATTRIBUTIONS, HERE, IMAGES, MODEL, OUTCOMES, SUMMARY
 from dxai.types import Batch
@@ -26,7 +27,10 @@ from dxai.utils.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """The test images of a dataset, the explained classifier, and its twin."""
+    """The test images of a dataset, the explained classifier, and its twin.
+
+    Both networks are on the device of the setting; images come on the CPU, where results return.
+    """
 
     params: Params
     dataset: str
@@ -40,10 +44,21 @@ class Subject:
         """Seed of all random draws of the evaluation."""
         return self.params.evaluate.seed
 
+    @property
+    def device(self) -> torch.device:
+        """The device that explanations and scores are computed on."""
+        return device_of(self.classifier)
+
     def scorer(self, curves: Sequence[str] = CURVES) -> Scorer:
         evaluate, names = self.params.evaluate, self.data.class_names
         deviation = self.noise() if "smooth" in curves and evaluate.smooth else None
         return Scorer(self.classifier, self.twin, names, evaluate, self.seed, curves, deviation)
+
+    @torch.no_grad()
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return the classes that the classifier predicts, (B,), on the CPU."""
+        with exact_float32():
+            return self.classifier(batch.images.to(self.device)).argmax(1).cpu()
 
     def noise(self) -> float:
         """Return the deviation of the noise that the classifier stands on validation images."""
@@ -87,6 +102,7 @@ def subject(
     For C = D, `seed` names the decomposition whose discriminator is the classifier.
     """
     params.dataset(dataset)
+    device = choose_device(params.evaluate.device, "evaluate.device")
     data = ShardedDataset(HERE.dataset(dataset), "test")
     if params.classifier_spec(classifier).arch == JOINT:
         trained = HERE.decomposition(dataset, classifier, seed)
@@ -100,8 +116,8 @@ def subject(
     twin_path = HERE.classifier(dataset, classifier, "twin") / MODEL
     twin = None
     if with_twin and twin_path.exists():
-        twin, _ = load_classifier(twin_path, params.modules)
-    return Subject(params, dataset, classifier, data, explained, twin)
+        twin = load_classifier(twin_path, params.modules)[0].to(device)
+    return Subject(params, dataset, classifier, data, explained.to(device), twin)
 
 
 def write(

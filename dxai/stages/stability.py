@@ -48,7 +48,7 @@ def main(dataset: str, classifier: str) -> None:
         frames.append(_frame(subject, "dxai", step, found))
         maps[f"step-{step}"] = pixel_deviation(found[:, :SHOWN]).astype(np.float32)
     image = next(subject.batches("layers")).images[:1]
-    layers = sequential_layers(frozen_copy(subject.classifier), image)
+    layers = sequential_layers(frozen_copy(subject.classifier), image.to(subject.device))
     for method in LAYERED if layers else ():
         try:
             frames.append(_frame(subject, method, None, layered(subject, method, layers)))
@@ -83,6 +83,7 @@ def decomposed(subject: scoring.Subject, seeds: list[int]) -> Iterator[tuple[int
         found = []
         for seed, (_, decomposer) in zip(seeds, snapshots, strict=True):
             explainer = DXAI(decomposer, info, subject.classifier, subject.seed)
+            explainer.to(subject.device)
             found.append(_attributions(subject, explainer, f"{seed}, step {step}").numpy())
         yield step, np.stack(found)
 

@@ -368,7 +368,7 @@ def _load(kind: str, path: Path, modules: Iterable[str]) -> tuple[nn.Module, dic
     from dxai.explain.decomposition import DXAI
     from dxai.models.packaged import PackagedExplainer
 
-    explainer = DXAI.load(path, modules=modules)
+    explainer = DXAI.load(path, modules=modules, device="cpu")
     latent = explainer.latent([0])[0]  # as `dxai explain` draws it
     return PackagedExplainer(explainer.decomposer, explainer.classifier, latent), explainer.info
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from contextlib import closing
@@ -18,6 +17,7 @@ from dxai.config.schema import ClassifierParams, ClassifierSpec
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.blocks import channels_last
 from dxai.models.classifiers import build_classifier
+from dxai.models.devices import device_of
 from dxai.models.network_output import pick
 from dxai.models.renewal import brought, renew
 from dxai.models.serialization import adapter_info
@@ -141,7 +141,7 @@ def score(
 ) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy on a split, divided among the workers."""
     sums = torch.zeros(2, dtype=torch.float64)
-    device = _device(network)
+    device = device_of(network)
     for batch in data.batches(batch_size, range(group.rank, len(data), group.size)):
         logits = network(batch.images.to(device)).cpu()
         sums[0] += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
@@ -172,7 +172,7 @@ def _step(
     network: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor, y: Tensor, group: ProcessGroup
 ) -> Tensor:
     """Update once; return loss and accuracy on this worker's share."""
-    device = _device(network)
+    device = device_of(network)
     x, y = x.to(device), y.to(device)
     logits = pick(network(x), None)  # in training, some networks return those of further heads too
     loss = F.cross_entropy(logits, y)
@@ -198,11 +198,6 @@ def _row(
 
 def _trainable(network: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in network.parameters())
-
-
-def _device(network: nn.Module) -> torch.device:
-    """Return the device of a network; one that comes from a file has no parameters."""
-    return next(itertools.chain(network.parameters(), network.buffers())).device
 
 
 def _is_over(history: list[dict[str, Any]], params: ClassifierParams) -> bool:

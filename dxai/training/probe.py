@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dxai.metrics.scorer import chosen_images
 from dxai.models.blocks import channels_last
 from dxai.models.classifiers import ResNet18
+from dxai.models.devices import device_of, exact_float32
 from dxai.training import augment
 from dxai.training.batch_order import Order
 from dxai.utils import keyed_random
@@ -25,7 +26,14 @@ BATCH_SIZE, LR, WEIGHT_DECAY = 16, 2e-3, 1e-4
 TESTED_AT_ONCE = 64
 
 
-def train_probe(images: Tensor, labels: Tensor, classes: int, epochs: int, seed: int) -> nn.Module:
+def train_probe(
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    epochs: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
     """Train a ResNet-18 from new weights to tell the class of images.
 
     By cross-entropy and AdamW, whose learning rate falls to 0 along a cosine; images are mirrored
@@ -41,6 +49,8 @@ def train_probe(images: Tensor, labels: Tensor, classes: int, epochs: int, seed:
         Passes over the images, each shuffled anew.
     seed : int
         Keys initial weights, order and mirroring: equal arguments give an equal network.
+    device : torch.device or str
+        Of the network; images and labels stay where they are, and its batches are moved.
 
     Returns
     -------
@@ -50,6 +60,7 @@ def train_probe(images: Tensor, labels: Tensor, classes: int, epochs: int, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_random.torch_seed(seed, "probe weights"))
         network = channels_last(ResNet18(images.shape[1], classes, images.shape[2], WIDTH))
+    network.to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     size = min(BATCH_SIZE, len(images))
     steps = epochs * len(images) // size
@@ -59,10 +70,11 @@ def train_probe(images: Tensor, labels: Tensor, classes: int, epochs: int, seed:
         for group in optimiser.param_groups:
             group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / steps))
         chosen = torch.from_numpy(order.indices(step))
-        seen = augment.flip(images[chosen], seed, step)
-        loss = F.cross_entropy(network(seen), labels[chosen])
-        optimiser.zero_grad()
-        loss.backward()
+        seen = augment.flip(images[chosen], seed, step).to(device)
+        with exact_float32():
+            loss = F.cross_entropy(network(seen), labels[chosen].to(device))
+            optimiser.zero_grad()
+            loss.backward()
         optimiser.step()
     return network.eval()
 
@@ -70,7 +82,9 @@ def train_probe(images: Tensor, labels: Tensor, classes: int, epochs: int, seed:
 @torch.no_grad()
 def predict(network: nn.Module, images: Tensor) -> np.ndarray:
     """Return the class of each image, (N,), int64."""
-    found = [network(part).argmax(1) for part in images.split(TESTED_AT_ONCE)]
+    device = device_of(network)
+    with exact_float32():
+        found = [network(part.to(device)).argmax(1).cpu() for part in images.split(TESTED_AT_ONCE)]
     return torch.cat(found).numpy()
 
 

@@ -23,6 +23,7 @@ import torch
 
 from dxai.config.schema import TrainingParams
 from dxai.datasets.remote_cache import cache_root, publish
+from dxai.models import devices
 from dxai.paths import HERE, MANIFEST
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.distributed import SINGLE_PROCESS
@@ -138,11 +139,7 @@ def prepare_torch(params: TrainingParams) -> None:
 
 def choose_device(params: TrainingParams) -> torch.device:
     """Return the configured device; `auto` takes a GPU if this process has one."""
-    if params.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if params.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("training.device is cuda, but no such device was found; valid: auto, cpu")
-    return torch.device(params.device)
+    return devices.choose_device(params.device, "training.device")
 
 
 def _with_published_data(task: Task, console: Console) -> Task:

@@ -159,7 +159,8 @@ def test_devices() -> None:
     assert choose_device(TrainingParams(device="cpu")) == torch.device("cpu")
     if not torch.cuda.is_available():
         assert choose_device(TrainingParams()) == torch.device("cpu")
-        with pytest.raises(ValueError, match=r"training\.device is cuda, but .*; valid: auto, cpu"):
+        expected = r"training\.device is 'cuda', but .*; valid are auto, cpu"
+        with pytest.raises(ValueError, match=expected):
             choose_device(TrainingParams(device="cuda"))
 
 
