@@ -18,7 +18,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "explain",
         help="explain images with a trained decomposition",
         description="For each image write a picture of its parts, with the classifier's "
-        "probabilities of each, and a JSON with the numbers.",
+        "probabilities of each, and a JSON with the numbers; and index.html, a page of all images "
+        "with a slider that removes the class-distinct part. The page's path is printed last.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
     parser.add_argument(
@@ -39,6 +40,15 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         default="neutral",
         help="class-distinct part: the smallest one without which the classifier is undecided, or "
         "the generator's branch, which the tables score (%(default)s)",
+    )
+    parser.add_argument(
+        "--choices",
+        type=int,
+        choices=range(1, 101),
+        default=3,
+        metavar="N",
+        help="classes to choose from on the page: the explained one, then the most probable "
+        "others; each takes as long as the first (%(default)s)",
     )
     parser.add_argument(
         "--out", default="explanations", metavar="DIR", help="folder to write to (%(default)s)"
@@ -72,7 +82,9 @@ def run(options: argparse.Namespace) -> int:
     path, device = model_path(options.model), options.device
     model = open_model(path, options.classifier, options.seed, modules, device)
     out = Path(options.out)
-    unread = explain_files(model, options.images, out, options.class_name, options.kind)
+    unread = explain_files(
+        model, options.images, out, options.class_name, options.kind, options.choices
+    )
     return 1 if unread else 0
 
 

@@ -1,9 +1,10 @@
-"""Explanations of image files: a picture and a JSON file of each decomposition."""
+"""Explanations of image files: a picture and a JSON file of each, and a page of all of them."""
 
 from __future__ import annotations
 
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,20 @@ from dxai.config.settings import choose
 from dxai.datasets.base import DataError
 from dxai.datasets.images import read_image
 from dxai.explain.decomposition import DXAI, KINDS
-from dxai.metrics.removal import UNDECIDED, neutrality, psnr
+from dxai.metrics.removal import UNDECIDED, neutrality, psnr, remove
 from dxai.models.serialization import load_classifier
 from dxai.paths import MODEL
 from dxai.reporting import figures
-from dxai.types import NEUTRAL, Decomposition, to_unit_range
+from dxai.reporting.html import Explanation, Removal, write_pages
+from dxai.reporting.html.viewer import BETAS
+from dxai.types import GENERATED, NEUTRAL, Decomposition, to_unit_range
 from dxai.utils.files import atomic, sha256, write_json
 
 BATCH = 16
+CHOICES = 3
+"""Classes to choose from on the page, unless told otherwise: each takes one more explanation."""
+INDEX = "index.html"
+"""The page in the folder of the outputs."""
 
 
 @dataclass(frozen=True)
@@ -87,31 +94,121 @@ def explain_files(
     out: Path,
     class_name: str | None = None,
     kind: str = KINDS[0],
+    choices: int = CHOICES,
 ) -> int:
-    """Write `<stem>.png` and `<stem>.json` to `out` for each image; returns the number of failures.
+    """Write `<stem>.png` and `<stem>.json` to `out` for each image, and `index.html` of all.
 
-    `out` is created if missing. An image that cannot be read is named on stderr and skipped.
-    `class_name` is the class to explain, by default each image's predicted class; `kind` is the
-    class-distinct part to show, one of `KINDS`. Raises `ValueError` if one does not exist.
+    `out` is created if missing. An image that cannot be read is named on stderr and skipped. The
+    page's path is printed last; after Ctrl-C it has the images that were finished.
+
+    Parameters
+    ----------
+    class_name : str, optional
+        The class to explain; default: each image's predicted class.
+    kind : {"neutral", "generated"}
+        The class-distinct part in the files, and the first on the page.
+    choices : int
+        Classes to choose from on the page: the explained one, then the most probable others.
+
+    Returns
+    -------
+    int
+        The number of images that could not be read.
+
+    Raises
+    ------
+    ValueError
+        If the class or the kind does not exist.
+    FileExistsError
+        If `out` has an index.html that is not such a page.
     """
     target = None
     if class_name is not None:
         choose("class", class_name, model.class_names)
         target = model.class_names.index(class_name)
     files = list(dict.fromkeys(images))
-    names = output_names(files, out)
+    done: list[str] = []
+    found = _explanations(model, files, out, target, kind, choices, done)
+    title = f"{len(files)} image{'s' if len(files) > 1 else ''} explained"
+    if write_pages(found, out / INDEX, model.class_names, title):
+        print(out / INDEX, flush=True)
+    return len(files) - len(done)
+
+
+def _explanations(
+    model: Model,
+    files: Sequence[str],
+    out: Path,
+    target: int | None,
+    kind: str,
+    choices: int,
+    done: list[str],
+) -> Iterator[Explanation]:
+    """Write the files of each readable image and yield it for the page; `done` collects them."""
+    names, titles = output_names(files, out), Counter(Path(file).name for file in files)
     readable = _read(files, model)
-    done = 0
     while chunk := list(itertools.islice(readable, BATCH)):
         batch = torch.cat([pixels for _, pixels in chunk])
         # The same z for all: an image's explanation must not depend on its neighbours.
         index = torch.zeros(len(batch), dtype=torch.int64)
         wanted = None if target is None else torch.full_like(index, target)
         parts = model.explainer.explain(batch, wanted, index, kind)
+        notes = []
         for i, (file, _) in enumerate(chunk):
-            _write(model, file, out / names[file], parts[i], target, kind)
-            done += 1
-    return len(files) - done
+            notes.append(_write(model, file, out / names[file], parts[i], target, kind))
+            done.append(file)
+        known = parts if kind == NEUTRAL else None
+        removals = find_removals(model.explainer, batch, wanted, index, kind, choices, known)
+        for (file, _), image, facts, found in zip(chunk, batch, notes, removals, strict=True):
+            title = Path(file).name if titles[Path(file).name] == 1 else file
+            yield Explanation(title, image.numpy(), found, notes=facts)
+
+
+@torch.no_grad()
+def find_removals(
+    explainer: DXAI,
+    images: Tensor,
+    target: Tensor | None = None,
+    index: Tensor | None = None,
+    kind: str = KINDS[0],
+    choices: int = CHOICES,
+    known: Decomposition | None = None,
+) -> list[list[Removal]]:
+    """Find what can be removed from images, and the classifier's answers meanwhile, for a page.
+
+    Parameters
+    ----------
+    images, target, index
+        As in `DXAI.explain`.
+    kind : {"neutral", "generated"}
+        The first of each class; the other follows.
+    choices : int
+        Classes: the explained one, then the most probable others.
+    known : Decomposition, optional
+        The neutral parts of the explained classes, if they were found already.
+
+    Returns
+    -------
+    list of list of Removal
+        For each image 2 parts for each class, of which there are `choices` or all.
+    """
+    answers = explainer.classifier(images)
+    if target is not None:
+        answers = answers.scatter(1, target[:, None], torch.inf)
+    classes = answers.argsort(dim=1, descending=True, stable=True)[:, :choices]
+    found: list[list[Removal]] = [[] for _ in images]
+    for k in range(classes.shape[1]):
+        parts = known if k == 0 else None
+        parts = parts or explainer.explain(images, classes[:, k], index, NEUTRAL)
+        both = {NEUTRAL: parts.distinct, GENERATED: parts.psi[:, 0]}
+        for name in sorted(both, key=lambda name: name != kind):
+            shown = remove(images, both[name], torch.tensor(BETAS)).transpose(0, 1)
+            for i, levels in enumerate(shown):
+                class_name = explainer.info["class_names"][int(classes[i, k])]
+                probabilities = explainer.classifier(levels).softmax(1).numpy()
+                part = both[name][i].numpy()
+                found[i].append(Removal(class_name, name, part, probabilities))
+    return found
 
 
 def output_names(files: Sequence[str], out: Path) -> dict[str, str]:
@@ -148,7 +245,8 @@ def _read(files: Sequence[str], model: Model) -> Iterator[tuple[str, Tensor]]:
 @torch.no_grad()
 def _write(
     model: Model, file: str, stem: Path, parts: Decomposition, target: int | None, kind: str
-) -> None:
+) -> list[str]:
+    """Write the picture and the numbers of one image, and return its notes for the page."""
     shown = {
         "input": parts.image,
         "class-agnostic": parts.agnostic,
@@ -191,3 +289,7 @@ def _write(
     if kind == NEUTRAL and left < UNDECIDED:
         note += f" (the class-agnostic part is not undecided: neutrality {left:.2f})"
     print(f"{file}: {facts['predicted_class']} ({sure:.2f}) -> {stem}.png, .json{note}", flush=True)
+    notes = [f"predicted {facts['predicted_class']} ({sure:.2f})"]
+    if kind == NEUTRAL and left < UNDECIDED:
+        notes.append(f"not undecided without its class-distinct part: neutrality {left:.2f}")
+    return notes

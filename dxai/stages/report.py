@@ -6,7 +6,7 @@ import pandas as pd
 
 from dxai.config.params_file import load_params
 from dxai.paths import HERE, stage_item
-from dxai.reporting.html import build_report
+from dxai.reporting.html.page import build_report
 from dxai.stages import run_stage
 from dxai.utils.files import atomic
 

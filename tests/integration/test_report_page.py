@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dxai.reporting.html import build_report
+from dxai.reporting.html.page import build_report
 from tests.conftest import require_program
 from tests.fixtures import write_results
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from dxai.config.schema import Params
@@ -22,6 +19,7 @@ from dxai.reporting.html.chart_data import (
     stability_chart,
     training_charts,
 )
+from dxai.reporting.html.environment import environment
 from dxai.reporting.html.panels import Examples, deviations
 from dxai.reporting.html.tables import (
     Anchors,
@@ -54,8 +52,9 @@ def build_report(params: Params, paths: Paths) -> str:
     anchors = {(c.dataset, c.classifier): f"cell-{k}" for k, c in enumerate(cases, 1)}
     sections = [_section(case, anchors, params, paths) for case in cases]
     times = stage_times(params, paths)
-    template = _environment().get_template("page.html.jinja")
-    return template.render(
+    jinja = environment()
+    jinja.filters |= {"fixed": fixed, "signed": signed, "clock": clock}
+    return jinja.get_template("page.html.jinja").render(
         params=params,
         settings=yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True),
         matrix=make_matrix(cases, anchors),
@@ -71,18 +70,6 @@ def build_report(params: Params, paths: Paths) -> str:
         times=times,
         total=math.fsum(seconds for _, seconds in times),
     )
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"fixed": fixed, "signed": signed, "uri": picture_uri, "clock": clock}
-    return environment
 
 
 def _views(tables: Tables, paths: Paths, sections: list[View], anchors: Anchors) -> dict[str, View]:
@@ -179,9 +166,3 @@ def stage_times(params: Params, paths: Paths) -> list[tuple[str, float]]:
             drawn = read_optional(paths.randomisation(dataset, classifier) / RANDOMISATION)
             found.append((f"randomisation {case}", drawn))
     return [(name, values["seconds"]) for name, values in found if values.get("seconds")]
-
-
-def picture_uri(image: bytes) -> str:
-    """Encode a PNG or WebP as a data URI."""
-    kind = "png" if image.startswith(b"\x89PNG") else "webp"
-    return f"data:image/{kind};base64," + base64.b64encode(image).decode()

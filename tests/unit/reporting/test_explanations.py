@@ -14,19 +14,25 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 
 from dxai.cli.main import main
+from dxai.explain.decomposition import KINDS
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import load_classifier, save_classifier, save_decomposer
-from dxai.reporting.explanations import explain_files, open_model, output_names
+from dxai.reporting.explanations import explain_files, find_removals, open_model, output_names
 
 CLASSES = ["bright", "dark", "striped"]
 SIZE = 16
 
 
-def save_models(root: Path, channels: int = 1) -> tuple[Path, Path]:
-    """Save an untrained decomposition with its classifier, and that classifier alone."""
+def save_models(root: Path, channels: int = 1, certainty: float = 1.0) -> tuple[Path, Path]:
+    """Save an untrained decomposition with its classifier, and that classifier alone.
+
+    `certainty` multiplies the last weights of the classifier.
+    """
     torch.manual_seed(0)
     classifier = build_network("simple", channels, len(CLASSES), SIZE).eval()
+    with torch.no_grad():
+        [*classifier.parameters()][-2].mul_(certainty)
     info = {"arch": "simple", "options": {}, "channels": channels, "class_names": CLASSES}
     info |= {"image_size": SIZE, "value_range": [-1.0, 1.0]}
     sizes = {"channels": channels, "classes": len(CLASSES), "image_size": SIZE}
@@ -54,12 +60,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_and_the_numbers_of_each_image(tmp_path: Path, channels: int) -> None:
+def test_a_picture_and_the_numbers_of_each_image(
+    tmp_path: Path, channels: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, classifier = save_models(tmp_path, channels)
     images = [save_image(tmp_path / f"in/{name}.png", i) for i, name in enumerate("ab")]
     out = tmp_path / "out"
     assert main(["explain", "--model", str(folder), "--out", str(out), *map(str, images)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a.png", "b.json", "b.png"]
+    names = ["a.json", "a.png", "b.json", "b.png", "index.html"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "index.html")
     assert Image.open(out / "a.png").size[0] > 800
     found = json.loads((out / "a.json").read_text())
     # The same, worked out without the command.
@@ -100,7 +110,7 @@ def test_an_explanation_does_not_depend_on_its_neighbours(
     for name, values in alone["probabilities"].items():
         assert together["probabilities"][name] == pytest.approx(values, abs=1e-5)
     assert together["psnr_db"] == pytest.approx(alone["psnr_db"], abs=1e-3)
-    assert len(list((tmp_path / "all").iterdir())) == 8
+    assert len(list((tmp_path / "all").glob("?.*"))) == 8
 
 
 def test_the_class_and_the_latent_can_be_chosen(folder: Path, tmp_path: Path) -> None:
@@ -134,7 +144,10 @@ def test_unreadable_images_are_named_and_the_others_written(
     files = [str(tmp_path / name) for name in ("text.png", "good.png", "cut.png", "absent.png")]
     out = tmp_path / "out"
     assert main(["explain", "--model", str(folder), "--out", str(out), *files]) == 1
-    assert sorted(path.name for path in out.iterdir()) == ["good.json", "good.png"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["good.json", "good.png", "index.html"]
+    page = (out / "index.html").read_text()
+    assert page.count("<h2>") == page.count("<h2>good.png</h2>") == 1
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     for name, line in zip(("text.png", "cut.png", "absent.png"), errors, strict=True):
@@ -150,6 +163,48 @@ def test_names_never_clash_and_no_input_is_overwritten(folder: Path, tmp_path: P
     assert explain_files(open_model(str(folder)), files, tmp_path / "out") == 0
     assert Path(files[-1]).read_bytes() == before
     assert len(list((tmp_path / "out").glob("*.json"))) == len(files)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", [None, 2])
+def test_what_can_be_removed_is_asked_at_every_level(
+    tmp_path: Path, kind: str, target: int | None
+) -> None:
+    explainer = open_model(str(save_models(tmp_path, certainty=100)[0])).explainer
+    images = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    index = torch.tensor([0, 0])
+    wanted = None if target is None else torch.tensor([target, target])
+    found = find_removals(explainer, images, wanted, index, kind, choices=2)
+    with torch.no_grad():
+        order = explainer.classifier(images).argsort(1).flip(1).tolist()
+    other = [name for name in KINDS if name != kind]
+    for i, removals in enumerate(found):
+        first = order[i][0] if target is None else target
+        classes = [first, next(k for k in order[i] if k != first)]
+        assert [(one.class_name, one.kind) for one in removals] == [
+            (CLASSES[k], name) for k in classes for name in [kind, *other]
+        ]
+        for one in removals:
+            label = torch.tensor([CLASSES.index(one.class_name)])
+            parts = explainer.explain(images[i : i + 1], label, index[:1], one.kind)
+            np.testing.assert_allclose(one.distinct, parts.distinct[0], atol=1e-4)
+            for beta, answer in ((0, one.probabilities[0]), (0.35, one.probabilities[7])):
+                rest = images[i : i + 1] - beta * torch.tensor(one.distinct)
+                with torch.no_grad():
+                    alone = explainer.classifier(rest)
+                np.testing.assert_allclose(answer, alone.softmax(1)[0], atol=1e-4)
+            assert one.probabilities.shape == (21, len(CLASSES))
+
+
+def test_a_page_of_someone_else_stops_before_any_work(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(save_image(tmp_path / "a.png"))
+    (tmp_path / "index.html").write_text("my site")
+    assert main(["explain", "--model", str(folder), "--out", str(tmp_path), image]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "index.html: found a file that dxai did not write" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "index.html"}
 
 
 def test_another_classifier_can_be_asked(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dxai.reporting.html import build_report
+from dxai.reporting.html.page import build_report
 from dxai.reporting.text import format_table
 from dxai.results.table_specs import SPECS, STAGES, Column
 from tests.fixtures import write_results
@@ -46,7 +46,7 @@ from pathlib import Path
 
 import flows.benchmark as benchmark
 from dxai.paths import Paths
-from dxai.reporting.html import build_report
+from dxai.reporting.html.page import build_report
 from dxai.reporting.text import format_table, write_exports
 from dxai.tracking import mlflow_store
 from tests.unit.tracking.test_mlflow_store import write_project

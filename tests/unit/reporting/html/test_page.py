@@ -15,9 +15,8 @@ import pytest
 
 from dxai.config.schema import Params
 from dxai.paths import Paths
-from dxai.reporting.html import build_report
 from dxai.reporting.html.chart_data import randomisation_charts
-from dxai.reporting.html.page import OPEN
+from dxai.reporting.html.page import OPEN, build_report
 from dxai.results.table_specs import SPECS
 from dxai.utils.files import read_json
 from tests.fixtures import AREAS, STEPS, VARIANTS, write_results
