@@ -192,7 +192,7 @@ def find_removals(
     list of list of Removal
         For each image 2 parts for each class, of which there are `choices` or all.
     """
-    answers = explainer.classifier(images)
+    answers = explainer.logits(images)
     if target is not None:
         answers = answers.scatter(1, target[:, None], torch.inf)
     classes = answers.argsort(dim=1, descending=True, stable=True)[:, :choices]
@@ -205,8 +205,8 @@ def find_removals(
             shown = remove(images, both[name], torch.tensor(BETAS)).transpose(0, 1)
             for i, levels in enumerate(shown):
                 class_name = explainer.info["class_names"][int(classes[i, k])]
-                probabilities = explainer.classifier(levels).softmax(1).numpy()
-                part = both[name][i].numpy()
+                probabilities = explainer.logits(levels).softmax(1).cpu().numpy()
+                part = both[name][i].cpu().numpy()
                 found[i].append(Removal(class_name, name, part, probabilities))
     return found
 
