@@ -70,6 +70,7 @@ class Paths:
     work = _Below(".work")
     unfinished = _Below(".work/checkpoints")
     unfinished_data = _Below(".work/prepare")
+    unfinished_scores = _Below(".work/scoring")
     unsent = _Below(".work/live")
     some_tables = _Below(".work/tables")
     prometheus = _Below(".work/metrics")
@@ -130,6 +131,10 @@ class Paths:
     def training(self, name: str) -> Path:
         """Return the folder of an unfinished training's files."""
         return self.unfinished / name
+
+    def scoring(self, title: str) -> Path:
+        """Return the folder of what an unfinished stage item has scored, by its title."""
+        return self.unfinished_scores / title.replace(" ", "-")
 
 
 HERE = Paths()

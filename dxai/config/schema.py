@@ -538,6 +538,12 @@ class EvaluateParams(Settings):
         "Of its two rows the lower counts. A classifier below it is brittle: its numbers are "
         "shown, and nothing is claimed of them.",
     )
+    maps: Literal["float32", "float16", "none"] = Field(
+        "float32",
+        description="How the maps of all images are kept.\n"
+        "In half the space as float16; with `none` the report has no heatmaps. The part that Table "
+        "3 scores, psi_1 of ours, is always kept in float32.",
+    )
     seed: int = Field(0, description="Seed of the latents, of all methods and of the resampling.")
     device: str = Field(
         "auto",

@@ -71,6 +71,13 @@ class Explainer(ABC):
             If the method does not apply to these images.
         """
 
+    def look_at(self, image: Tensor) -> None:  # noqa: B027 (most methods choose nothing)
+        """Choose what depends on the images by one of them, (1, C, H, W), on any device.
+
+        Otherwise the first image that is explained decides, which is another one where a stage
+        goes on after an interruption.
+        """
+
     def under(self, heatmap: Tensor, sign: str) -> Tensor:
         """Return a heatmap of `attribute`, (B, 1 or C, H, W), under one of its `signs`."""
         return with_sign(heatmap, sign)

@@ -166,16 +166,34 @@ class Scorer:
         """One row per image, method, sign, curve and level."""
         return pd.concat(self._frames, ignore_index=True)
 
+    def take(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return outcomes and images since the last call, and forget them."""
+        found = self.outcomes(), self.images()
+        self._frames, self._images = [], []
+        return found
+
     def row(self, method: str, sign: str, seconds_per_image: float | None) -> dict[str, Any]:
-        """Numbers of one method for the tables, with curves and mean probabilities (Fig. 9)."""
-        outcomes = self.outcomes()
-        outcomes = outcomes[(outcomes["method"] == method) & (outcomes["sign"] == sign)]
+        """Summarise one method by what was collected; see `summary`."""
+        outcomes = of_method(self.outcomes(), method, sign)
+        images = of_method(self.images(), method, sign)
+        return self.summary(method, sign, outcomes, images, seconds_per_image)
+
+    def summary(
+        self,
+        method: str,
+        sign: str,
+        outcomes: pd.DataFrame,
+        images: pd.DataFrame,
+        seconds_per_image: float | None,
+    ) -> dict[str, Any]:
+        """Numbers of one method for the tables, with curves and mean probabilities (Fig. 9).
+
+        `outcomes` and `images` are the rows of this method and sign.
+        """
         found = set(outcomes["curve"])
         curves = {name: curve(outcomes, name) for name in CURVES if name in found}
         low, high = auc_interval(curves["beta"], self.params.bootstrap, self.seed)
         deletion = self._deletion(curves.get("deletion"))
-        images = self.images()
-        images = images[(images["method"] == method) & (images["sign"] == sign)]
         means = images.drop(columns=["id", "group", "label", "index", "method", "sign"]).mean()
         return {
             "method": method,
@@ -271,6 +289,11 @@ class Scorer:
             for label, name in enumerate(self.class_names)
             if label in means.index.get_level_values("label")
         }
+
+
+def of_method(frame: pd.DataFrame, method: str, sign: str) -> pd.DataFrame:
+    """Return the rows of one method and sign."""
+    return frame[(frame["method"] == method) & (frame["sign"] == sign)]
 
 
 def curve(outcomes: pd.DataFrame, name: str) -> Curve:

@@ -7,20 +7,20 @@ import time
 import traceback
 from typing import Any
 
-import numpy as np
+from torch import Tensor
 
 from dxai.config.params_file import load_params
 from dxai.config.settings import choose
 from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import distinct_from_heatmap
-from dxai.metrics.scorer import Scorer
 from dxai.paths import HERE
 from dxai.stages import run_stage, scoring
-from dxai.types import Unsupported
+from dxai.stages.pieces import Pieces
+from dxai.types import Batch, Unsupported
 
-Scored = tuple[list[dict[str, Any]], Scorer | None, dict[str, np.ndarray]]
-"""Rows of the table, measurements, and the maps by name."""
+Scored = tuple[list[dict[str, Any]], Pieces | None]
+"""Rows of the table, and the measurements and maps."""
 
 
 def main(dataset: str, classifier: str, method: str) -> None:
@@ -36,28 +36,27 @@ def main(dataset: str, classifier: str, method: str) -> None:
     try:
         settings = params.methods[method]
         explainer = build_explainer(method, subject.classifier, settings, subject.seed)
-        rows, scorer, maps = _score(subject, explainer)
+        rows, pieces = _score(subject, explainer, settings)
     except Unsupported as reason:
-        rows, scorer, maps = _unscored(method, "unsupported", str(reason))
+        rows, pieces = _unscored(method, "unsupported", str(reason))
         print(f"{method}: unsupported: {reason}", flush=True)
     except ValueError:
         raise  # a wrong setting is the user's to correct, not a row of the table
     except Exception as error:
         traceback.print_exc(file=sys.stdout)
-        rows, scorer, maps = _unscored(method, "failed", f"{type(error).__name__}: {error}")
+        rows, pieces = _unscored(method, "failed", f"{type(error).__name__}: {error}")
     spent, out = time.monotonic() - began, HERE.outcome(dataset, classifier, method)
-    scoring.write(out, subject, subject.seed, None, rows, scorer, maps, spent)
+    scoring.write(out, subject, subject.seed, None, rows, pieces, spent)
 
 
-def _score(subject: scoring.Subject, explainer: Explainer) -> Scored:
-    scorer, spent, maps, index = subject.scorer(), 0.0, [], []
-    title = f"baseline {subject.dataset} {subject.name} {explainer.name}"
-    for batch in subject.batches(title):
+def _score(subject: scoring.Subject, explainer: Explainer, settings: dict[str, Any]) -> Scored:
+    scorer = subject.scorer()
+    explainer.look_at(subject.first)
+
+    def explain(batch: Batch) -> tuple[dict[str, Tensor], float]:
         began = time.perf_counter()
         found = explainer.attribute(batch.images, batch.labels, batch.index).detach()
-        spent += time.perf_counter() - began
-        maps.append(found.numpy())
-        index.append(batch.index.numpy())
+        spent = time.perf_counter() - began
         truth = subject.truth(batch)
         for sign in explainer.signs:
             heat = distinct = found
@@ -65,14 +64,17 @@ def _score(subject: scoring.Subject, explainer: Explainer) -> Scored:
                 heat = explainer.under(found, sign)
                 distinct = distinct_from_heatmap(heat, batch.images, sign)
             scorer.add(explainer.name, sign, batch, distinct, heat=heat, truth=truth)
-    stored = {"index": np.concatenate(index), explainer.name: np.concatenate(maps)}
-    each = spent / len(stored["index"])
-    rows = [scorer.row(explainer.name, sign, each) for sign in explainer.signs]
-    return [row | {"layer": explainer.layer} for row in rows], scorer, stored
+        return {explainer.name: found}, spent
+
+    title = f"baseline {subject.dataset} {subject.name} {explainer.name}"
+    pieces = scoring.in_pieces(subject, title, scorer, [settings], explain)
+    each = pieces.seconds / len(subject.chosen)
+    rows = [pieces.summary(scorer, explainer.name, sign, each) for sign in explainer.signs]
+    return [row | {"layer": explainer.layer} for row in rows], pieces
 
 
 def _unscored(method: str, status: str, reason: str) -> Scored:
-    return [{"method": method, "sign": "", "status": status, "reason": reason}], None, {}
+    return [{"method": method, "sign": "", "status": status, "reason": reason}], None
 
 
 if __name__ == "__main__":

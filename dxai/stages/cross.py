@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from torch import Tensor
 
 from dxai.config.params_file import load_params
 from dxai.paths import ATTRIBUTIONS, CROSS, HERE, OUTCOMES, SUMMARY
 from dxai.stages import run_stage, scoring
-from dxai.utils.files import atomic_folder, read_json, write_json
+from dxai.types import Batch
+from dxai.utils.files import atomic_folder, read_json, sha256, write_json
+from dxai.utils.npz import open_rows
 
 
 def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None:
@@ -23,12 +24,18 @@ def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None
     subject = scoring.subject(params, dataset, scorer, seed, with_twin=False)
     ours = HERE.ours(dataset, classifier, decomposition)
     with np.load(ours / ATTRIBUTIONS) as file:
-        index, parts = file["index"], torch.from_numpy(file["dxai"])
-    scores, row_of = subject.scorer(["beta"]), {int(i): k for k, i in enumerate(index)}
-    for batch in subject.batches(f"cross {dataset} {classifier} {scorer} {decomposition}"):
-        rows = [row_of[i] for i in batch.index.tolist()]
-        scores.add("dxai", "part", batch, parts[rows])
-    row: dict[str, Any] = scores.row("dxai", "part", None)
+        row_of = {int(i): k for k, i in enumerate(file["index"])}
+    scores = subject.scorer(["beta"])
+    title = f"cross {dataset} {classifier} {scorer} {decomposition}"
+    with open_rows(ours / ATTRIBUTIONS, "dxai") as parts:
+
+        def score(batch: Batch) -> tuple[dict[str, Tensor], float]:
+            rows = [row_of[i] for i in batch.index.tolist()]
+            scores.add("dxai", "part", batch, torch.from_numpy(parts[rows]))
+            return {}, 0.0
+
+        pieces = scoring.in_pieces(subject, title, scores, [sha256(ours / ATTRIBUTIONS)], score)
+    row = pieces.summary(scores, "dxai", "part", None)
     found = {
         "dataset": dataset,
         "trained": classifier,
@@ -40,8 +47,9 @@ def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None
         "row": row,
     }
     with atomic_folder(HERE.cross(dataset, classifier, decomposition, scorer)) as temporary:
-        scores.outcomes().to_parquet(temporary / OUTCOMES, index=False)
+        pieces.write_table(OUTCOMES, temporary / OUTCOMES)
         write_json(temporary / CROSS, found)
+    pieces.remove()
 
 
 if __name__ == "__main__":

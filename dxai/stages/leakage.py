@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,6 @@ from dxai.utils.progress import Progress
 
 Removal = Callable[[Batch, Tensor], Tensor]
 """Images and the classes to explain (B,) to what is left without these: (B, C, H, W)."""
-Split = list[tuple[Batch, Tensor]]
-"""Batches with the predicted classes (B,)."""
 COLUMNS = ["method", "sign", "index", "id", "group", "label", "prediction"]
 """Columns of images.parquet: the probe's prediction for each test image and method."""
 
@@ -44,23 +43,17 @@ def main(dataset: str, classifier: str) -> None:
     settings, seed = params.leakage, params.seeds[0]
     subject = scoring.subject(params, dataset, classifier, seed, with_twin=False)
     (train, test), frames = _splits(subject), []
-    counts = [sum(len(batch.ids) for batch, _ in split) for split in (train, test)]
+    counts = [len(train.index), len(test.index)]
     for method, sign, removal in removals(subject) if settings.images else ():
         title = f"leakage {dataset} {classifier} {method} {sign}".rstrip()
         try:
-            progress = Progress(title, sum(counts), unit="images")
-            images, tested = _left(removal, (train, test), progress)
+            found = _probed(subject, removal, (train, test), title)
         except (Unsupported, RuntimeError) as reason:
             if method not in params.methods:
                 raise
             print(f"{title}: left out: {reason}", flush=True)
             continue
-        labels = torch.cat([batch.labels for batch, _ in train])
-        classes = len(subject.data.class_names)
-        epochs, device = settings.epochs, subject.device
-        probe = train_probe(images, labels, classes, epochs, subject.seed, device)
-        found = predict(probe, tested)
-        frames.append(_frame(test, found).assign(method=method, sign=sign))
+        frames.append(test.frame(found).assign(method=method, sign=sign))
     about = {
         "dataset": dataset,
         "classifier": classifier,
@@ -73,17 +66,42 @@ def main(dataset: str, classifier: str) -> None:
     scoring.write_images(HERE.leakage(dataset, classifier), frames, COLUMNS, LEAKAGE, about)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Split:
+    """Images of one split, read when they are needed, and their predicted classes."""
+
+    data: ShardedDataset
+    index: np.ndarray
+    predicted: Tensor
+    batch_size: int
+
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+        batches = self.data.batches(self.batch_size, self.index)
+        return zip(batches, self.predicted.split(self.batch_size), strict=True)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.data.labels[self.index]
+
+    def frame(self, predictions: np.ndarray) -> pd.DataFrame:
+        columns = {
+            "index": self.index,
+            "id": [self.data.ids[i] for i in self.index],
+            "group": [self.data.groups[i] for i in self.index],
+            "label": self.labels,
+        }
+        return pd.DataFrame(columns | {"prediction": predictions})
+
+
 def _splits(subject: scoring.Subject) -> tuple[Split, Split]:
     """Return the training images and the test images of the probe; none if it is off."""
     settings, size = subject.params.leakage, subject.params.evaluate.batch_size
-    if not settings.images:
-        return [], []
 
     def chosen(data: ShardedDataset, images: int) -> Split:
-        indices = spread_over_classes(data.labels, images or len(data))
-        batches = data.batches(size, indices)
-        return [(batch, subject.predicted(batch)) for batch in batches]
+        index = spread_over_classes(data.labels, images or len(data))
+        index = index if settings.images else index[:0]
+        found = [subject.predicted(batch) for batch in data.batches(size, index)]
+        return Split(data, index, torch.cat([torch.zeros(0, dtype=torch.int64), *found]), size)
 
     train = ShardedDataset(HERE.dataset(subject.dataset), "train")
     return chosen(train, settings.images), chosen(subject.data, settings.test_images)
@@ -129,28 +147,22 @@ def _baseline(subject: scoring.Subject, method: str) -> Iterator[tuple[str, str,
     yield method, sign, agnostic
 
 
-def _left(removal: Removal, splits: tuple[Split, Split], progress: Progress) -> list[Tensor]:
-    """Return what a method leaves of the images of each split, (N, C, H, W)."""
-    found, done = [], 0
-    for split in splits:
-        parts = []
+def _probed(
+    subject: scoring.Subject, removal: Removal, splits: tuple[Split, Split], title: str
+) -> np.ndarray:
+    """Train a probe on what is left of training images; its predictions for test images, (N,)."""
+    train, test = splits
+    progress = Progress(title, sum(len(split.index) for split in splits), unit="images")
+
+    def left(split: Split) -> Iterator[Tensor]:
         for batch, target in split:
-            parts.append(removal(batch, target))
-            done += len(batch.ids)
-            progress.update(done)
-        found.append(torch.cat(parts))
-    return found
+            yield removal(batch, target)
+            progress.update(progress.done + len(batch.ids))
 
-
-def _frame(split: Split, predictions: np.ndarray) -> pd.DataFrame:
-    batches = [batch for batch, _ in split]
-    columns = {
-        "index": np.concatenate([batch.index.numpy() for batch in batches]),
-        "id": [name for batch in batches for name in batch.ids],
-        "group": [name for batch in batches for name in batch.groups],
-        "label": np.concatenate([batch.labels.numpy() for batch in batches]),
-    }
-    return pd.DataFrame(columns | {"prediction": predictions})
+    images, labels = torch.cat(list(left(train))), torch.from_numpy(train.labels)
+    classes, epochs = len(subject.data.class_names), subject.params.leakage.epochs
+    probe = train_probe(images, labels, classes, epochs, subject.seed, subject.device)
+    return np.concatenate([predict(probe, found) for found in left(test)])
 
 
 if __name__ == "__main__":

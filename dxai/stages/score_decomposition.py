@@ -9,17 +9,17 @@ own, for Definition 1, but no row in the other tables.
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from dxai.config.params_file import load_params
 from dxai.explain import controls
 from dxai.explain.decomposition import DXAI
-from dxai.paths import HERE
+from dxai.paths import HERE, MODEL
 from dxai.stages import run_stage, scoring
-from dxai.types import GENERATED, NEUTRAL
+from dxai.types import GENERATED, NEUTRAL, Batch
+from dxai.utils.files import sha256
 
 READ = ("beta", "transfer")
 """The curves that Definition 1 and the report's panels read of `neutral`."""
@@ -37,13 +37,13 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
     trained = HERE.decomposition(dataset, classifier, decomposition)
     latents, device = params.evaluate.latents, subject.device
     explainer = DXAI.load(trained, subject.seed, latents, params.modules, device)
-    began, spent, scorer = time.monotonic(), 0.0, subject.scorer()
+    began, scorer = time.monotonic(), subject.scorer()
     draws_of_z = params.evaluate.uncertainty
-    kept: dict[str, list[np.ndarray]] = {}
-    for batch in subject.batches(f"ours {dataset} {classifier} {decomposition}"):
+
+    def explain(batch: Batch) -> tuple[dict[str, Tensor], float]:
         started = time.perf_counter()
         found = explainer.explain(batch.images, batch.labels, batch.index, GENERATED)
-        spent += time.perf_counter() - started
+        spent = time.perf_counter() - started
         spread = explainer.spread(batch.images, batch.labels, batch.index, draws_of_z)
         size = found.distinct.abs().mean((1, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny)
         scorer.add(
@@ -59,20 +59,20 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
         scorer.add(NEUTRAL, "part", batch, neutral.distinct, curves=READ)
         for name, control in CONTROLS.items():
             scorer.add(name, "part", batch, control(found.distinct, batch.index, subject.seed))
-        arrays: dict[str, Any] = {
-            "index": batch.index,
+        maps = {
             "dxai": found.distinct,
             NEUTRAL: neutral.distinct,
             "reconstruction": found.reconstruction,
             "spread": spread,
         }
-        for name, value in arrays.items():
-            kept.setdefault(name, []).append(value.numpy())
-    stored = {name: np.concatenate(values) for name, values in kept.items()}
-    rows = [scorer.row("dxai", "part", spent / len(stored["index"]))]
-    rows += [scorer.row(name, "part", None) for name in CONTROLS]
-    out, spent = HERE.ours(dataset, classifier, decomposition), time.monotonic() - began
-    scoring.write(out, subject, seed, settings.steps, rows, scorer, stored, spent)
+        return maps, spent
+
+    title = f"ours {dataset} {classifier} {decomposition}"
+    pieces = scoring.in_pieces(subject, title, scorer, [sha256(trained / MODEL)], explain)
+    rows = [pieces.summary(scorer, "dxai", "part", pieces.seconds / len(subject.chosen))]
+    rows += [pieces.summary(scorer, name, "part", None) for name in CONTROLS]
+    out, seconds = HERE.ours(dataset, classifier, decomposition), time.monotonic() - began
+    scoring.write(out, subject, seed, settings.steps, rows, pieces, seconds)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import importlib.metadata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,21 @@ from dxai.metrics.localisation import GroundTruth
 from dxai.metrics.scorer import CURVES, Scorer, chosen_images
 from dxai.models.devices import choose_device, device_of, exact_float32
 from dxai.models.serialization import load_classifier, load_decomposer
-from dxai.paths import ATTRIBUTIONS, HERE, IMAGES, MODEL, OUTCOMES, SUMMARY
+from dxai.paths import HERE, IMAGES, MANIFEST, MODEL, SUMMARY
+from dxai.stages.network import hashes
+from dxai.stages.pieces import Pieces
 from dxai.types import Batch
-from dxai.utils.files import atomic_folder, write_json
+from dxai.utils.files import atomic_folder, digest, folder_digest, sha256, write_json
 from dxai.utils.progress import Progress
+
+Explain = Callable[[Batch], tuple[dict[str, Tensor], float]]
+"""Explains and scores a batch: maps (B, C, H, W) by name, and the seconds that explaining took."""
+OURS = "dxai"
+"""The map that Table 3 scores."""
+CODE = Path(__file__).parents[1]
+"""The package, all of which counts: which part decides a score is not known."""
+PACKAGES = ("torch", "numpy", "scipy", "captum", "scikit-image", "scikit-learn")
+"""Packages that numbers depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Subject:
     data: ShardedDataset
     classifier: nn.Module
     twin: nn.Module | None
+    files: tuple[Path, ...] = ()
+    """The model files that they come from."""
 
     @property
     def seed(self) -> int:
@@ -83,9 +97,19 @@ class Subject:
             difference[rows] = batch.images[rows] - neutral
         return GroundTruth(masks, difference)
 
+    @property
+    def chosen(self) -> np.ndarray:
+        """The indices of the images that are scored."""
+        return chosen_images(len(self.data), self.params.evaluate.images)
+
+    @property
+    def first(self) -> Tensor:
+        """The first of these images, (1, C, H, W)."""
+        return self.data.batch(self.chosen[:1]).images
+
     def batches(self, title: str) -> Iterator[Batch]:
         """Yield the chosen test images and print progress."""
-        indices = chosen_images(len(self.data), self.params.evaluate.images)
+        indices = self.chosen
         progress = Progress(title, len(indices), unit="images")
         done = 0
         for batch in self.data.batches(self.params.evaluate.batch_size, indices):
@@ -117,7 +141,74 @@ def subject(
     twin = None
     if with_twin and twin_path.exists():
         twin = load_classifier(twin_path, params.modules)[0].to(device)
-    return Subject(params, dataset, classifier, data, explained.to(device), twin)
+    files = (trained / MODEL, *([twin_path] if twin is not None else []))
+    return Subject(params, dataset, classifier, data, explained.to(device), twin, files)
+
+
+def in_pieces(
+    subject: Subject, title: str, scorer: Scorer, decisive: list[Any], explain: Explain
+) -> Pieces:
+    """Explain and score the chosen images, a piece for each batch; go on where a run was killed.
+
+    Parameters
+    ----------
+    subject : Subject
+        Images and classifiers.
+    title : str
+        The stage and its arguments.
+    scorer : Scorer
+        What `explain` adds its scores to.
+    decisive : list
+        Values that decide the scores besides subject, settings of `evaluate` and code.
+    explain : callable
+        Explains and scores one batch.
+    """
+    indices, size = subject.chosen, subject.params.evaluate.batch_size
+    parts = [indices[first : first + size] for first in range(0, len(indices), size)]
+    pieces = Pieces(HERE.scoring(title) / _fingerprint(subject, decisive), len(parts))
+    left = [k for k in range(len(parts)) if not pieces.has(k)]
+    done = len(indices) - sum(len(parts[k]) for k in left)
+    if done:
+        print(f"{title}: {done} of {len(indices)} images were scored before", flush=True)
+    progress = Progress(title, len(indices), done, "images")
+    for k in left:
+        maps, seconds = explain(subject.data.batch(parts[k]))
+        kept = {name: _kept(name, value, subject.params) for name, value in maps.items()}
+        stored = {name: value for name, value in kept.items() if value is not None}
+        pieces.save(k, parts[k], scorer.take(), stored, seconds)
+        progress.update(progress.done + len(parts[k]))
+    return pieces
+
+
+def _kept(name: str, value: Tensor, params: Params) -> np.ndarray | None:
+    """Return a map as the setting keeps it; None if it is not kept."""
+    if params.evaluate.maps == "float32" or name == OURS:
+        return value.numpy()
+    return value.numpy().astype(np.float16) if params.evaluate.maps == "float16" else None
+
+
+def _fingerprint(subject: Subject, decisive: list[Any]) -> str:
+    """Hash all that the scores of a piece depend on."""
+    params, spec = subject.params, subject.params.classifier_spec(subject.name)
+    return digest(
+        [
+            params.evaluate.model_dump(),
+            str(subject.device),
+            (HERE.dataset(subject.dataset) / MANIFEST).read_text(),
+            [sha256(path) for path in subject.files],
+            hashes(subject.name, spec.files),
+            folder_digest(CODE, "*.py"),
+            [_version(name) for name in PACKAGES],
+            *decisive,
+        ]
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def write(
@@ -126,21 +217,18 @@ def write(
     seed: int,
     steps: int | None,
     rows: list[dict[str, Any]],
-    scorer: Scorer | None,
-    attributions: dict[str, np.ndarray],
+    pieces: Pieces | None,
     seconds: float,
 ) -> None:
-    """Write one folder of results/outcomes/.
+    """Write one folder of results/outcomes/, and remove the pieces that it is made of.
 
     It holds `outcomes.parquet` (images and levels), `images.parquet` (images), `attributions.npz`
     and `summary.json`.
     """
     params = subject.params
     with atomic_folder(out) as temporary:
-        if scorer is not None:
-            scorer.outcomes().to_parquet(temporary / OUTCOMES, index=False)
-            scorer.images().to_parquet(temporary / IMAGES, index=False)
-            np.savez_compressed(temporary / ATTRIBUTIONS, **attributions)  # type: ignore[arg-type]
+        if pieces is not None:
+            pieces.write(temporary)
         write_json(
             temporary / SUMMARY,
             {
@@ -150,11 +238,13 @@ def write(
                 "profile": params.profile,
                 "steps": steps,
                 "class_names": subject.data.class_names,
-                "images": len(chosen_images(len(subject.data), params.evaluate.images)),
+                "images": len(subject.chosen),
                 "rows": rows,
                 "seconds": seconds,
             },
         )
+    if pieces is not None:
+        pieces.remove()
 
 
 def write_images(

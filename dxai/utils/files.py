@@ -83,6 +83,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_digest(folder: Path, pattern: str) -> str:
+    """Hash the names and contents of the files below a folder; returns 64 hexadecimal digits."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob(pattern)):
+        found.update(f"{path.relative_to(folder)} {sha256(path)}\n".encode())
+    return found.hexdigest()
+
+
 def digest(value: Any) -> str:
     """Hash a JSON-like value; returns 12 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, default=str)

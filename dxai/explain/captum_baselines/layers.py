@@ -14,6 +14,7 @@ from dxai.config.settings import Settings, choose
 from dxai.explain.base import BatchExplainer
 from dxai.explain.model_surgery import frozen_copy, require_same, traced_copy
 from dxai.models.default_layers import Layer, Role, default_layer, named_layer
+from dxai.models.devices import device_of, exact_float32
 from dxai.models.feature_maps import main_tensor, with_main_tensor
 from dxai.types import Unsupported
 
@@ -53,6 +54,11 @@ class LayerExplainer(BatchExplainer):
             convolutions = [n for n, module in layers.items() if isinstance(module, nn.Conv2d)]
             choose(f"methods.{self.name}.layer", name, convolutions)
         self.layer = name
+
+    def look_at(self, image: Tensor) -> None:
+        """Choose the layer."""
+        with exact_float32():
+            self.read_layer(image.to(device_of(self.model)))
 
     def read_layer(self, inputs: Tensor) -> nn.Module:
         """Choose the layer with the first call, and return its probe."""

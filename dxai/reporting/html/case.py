@@ -16,6 +16,7 @@ from dxai.metrics.scorer import answers_of
 from dxai.paths import ATTRIBUTIONS, IMAGES, OUTCOMES, SUMMARY, Paths, decomposition_of, ours_name
 from dxai.results.io import Row, Tables
 from dxai.results.methods import OURS, best_baseline
+from dxai.utils import npz
 from dxai.utils.files import read_json
 
 
@@ -140,9 +141,12 @@ def _read_maps(folder: Path, at: tuple[int, ...]) -> dict[str, np.ndarray]:
     if not at or not np.isin(at, index).all():
         return {}
     rows = [int(np.argmax(index == wanted)) for wanted in at]
-    with np.load(folder / ATTRIBUTIONS) as file:
-        names = [name for name in file.files if name != "index"]
-        return {name: file[name][rows].astype(np.float32) for name in names}
+    found = {}
+    for name in npz.names(folder / ATTRIBUTIONS):
+        if name != "index":
+            with npz.open_rows(folder / ATTRIBUTIONS, name) as maps:
+                found[name] = maps[rows].astype(np.float32)
+    return found
 
 
 def _answers(

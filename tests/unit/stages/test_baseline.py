@@ -1,6 +1,11 @@
 """A method that is unsupported or fails becomes a row; the stage succeeds."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -15,6 +20,7 @@ from dxai.explain import controls
 from dxai.metrics import smoothing
 from dxai.results import table_builders
 from dxai.stages import baseline, classifier
+from dxai.stages.pieces import Pieces
 from dxai.types import Unsupported
 from dxai.utils.files import read_json
 from tests.prepared import PROJECT, prepared_textures
@@ -77,6 +83,75 @@ def test_both_rows_of_random_are_of_one_draw(inside):
         parts = weights / np.abs(weights).max((1, 2, 3), keepdims=True) * x
         found = frame.loc[sign]["mean_abs_distinct"].loc[index]
         assert found.to_numpy() == pytest.approx(np.abs(parts).mean((1, 2, 3)), rel=1e-5)
+
+
+def content(folder):
+    """Return the bytes of an outcome's files, and its summary without times."""
+    summary = read_json(folder / "summary.json") | {"seconds": None}
+    for row in summary["rows"]:
+        row["seconds_per_image"] = None
+    files = ("outcomes.parquet", "images.parquet", "attributions.npz")
+    return {name: (folder / name).read_bytes() for name in files}, summary
+
+
+def test_a_killed_stage_goes_on_after_its_last_piece(inside, capsys):
+    out, work = inside / "results/outcomes/textures/simple/ig", inside / ".work/scoring"
+    select_profile("params.yaml", overrides={"evaluate.batch_size": "1"})
+    try:
+        baseline.main("textures", "simple", "ig")
+        whole = content(out)
+        shutil.rmtree(out)
+        command = [sys.executable, "-m", "dxai.stages.baseline", "textures", "simple", "ig"]
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(PROJECT)})
+        while not (kept := {path: path.stat().st_mtime_ns for path in work.rglob("0*.npz")}):
+            assert process.poll() is None
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert len(kept) < 6 and not out.exists()
+        kept = {path: path.stat().st_mtime_ns for path in work.rglob("0*.npz")}
+        capsys.readouterr()
+        baseline.main("textures", "simple", "ig")
+        assert f"{len(kept)} of 6 images were scored before" in capsys.readouterr().out
+        assert content(out) == whole
+        assert not list(work.glob("*"))
+    finally:
+        select_profile("params.yaml", overrides={"evaluate.batch_size": "4"})
+
+
+def test_pieces_of_other_code_or_settings_are_not_used(inside, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pieces, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            baseline.main("textures", "simple", "ig")
+    select_profile("params.yaml", overrides={"methods.ig": "{steps: 4}"})
+    try:
+        baseline.main("textures", "simple", "ig")
+    finally:
+        select_profile("params.yaml", overrides={"methods.ig": "{steps: 5}"})
+    assert "scored before" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kept", "dtype"), [("float16", np.float16), ("none", None)])
+def test_maps_take_half_the_space_or_none(inside, kept, dtype):
+    folder = inside / "results/outcomes/textures/simple/random"
+    baseline.main("textures", "simple", "random")
+    (_, summary), maps = content(folder), dict(np.load(folder / "attributions.npz"))
+    select_profile("params.yaml", overrides={"evaluate.maps": kept})
+    try:
+        baseline.main("textures", "simple", "random")
+    finally:
+        select_profile("params.yaml", overrides={"evaluate.maps": "float32"})
+    found = dict(np.load(folder / "attributions.npz"))
+    assert content(folder)[1] == summary
+    np.testing.assert_array_equal(found["index"], maps["index"])
+    if dtype is None:
+        assert set(found) == {"index"}
+    else:
+        assert found["random"].dtype == dtype
+        np.testing.assert_array_equal(found["random"], maps["random"].astype(dtype))
 
 
 @pytest.mark.slow
