@@ -1,8 +1,8 @@
 """Explain an image classifier by splitting images into class-agnostic and class-distinct parts.
 
->>> from dxai import DXAI
->>> explainer = DXAI.load("artifacts/decompositions/textures/resnet18/0")
->>> distinct = explainer.attribute(images, target=labels)
+>>> import dxai
+>>> explainer = dxai.fit(model, "photos", classes=["apple", "zebra"], size=64, minutes=15)
+>>> explainer.explain("photos/zebra/7.jpg").save("zebra.html")
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["DXAI", "__version__"]
+__all__ = ["DXAI", "__version__", "fit"]
 
 
 def __getattr__(name: str) -> Any:
     # Torch takes seconds to import; `dxai --help` does not need it.
     if name == "DXAI":
-        from dxai.explain.decomposition import DXAI
+        from dxai.library.explainer import DXAI
 
         return DXAI
+    if name == "fit":
+        from dxai.library.fitting import fit
+
+        return fit
     raise AttributeError(f"module 'dxai' has no attribute {name!r}")

@@ -72,6 +72,7 @@ class Paths:
     unfinished_data = _Below(".work/prepare")
     unfinished_scores = _Below(".work/scoring")
     unsent = _Below(".work/live")
+    trusted = _Below(".work/trusted.json")
     some_tables = _Below(".work/tables")
     prometheus = _Below(".work/metrics")
     ray = _Below(".work/cluster")

@@ -6,8 +6,11 @@ Images are float32 in [-1, 1] unless noted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +46,46 @@ class Batch:
     index: Tensor
     ids: list[str]
     groups: list[str]
+
+
+class Images(Protocol):
+    """The images of one split, on disk (`ShardedDataset`) or in memory (`InMemoryImages`).
+
+    Attributes
+    ----------
+    labels : ndarray
+        int64, (N,): indices into `class_names`.
+    ids, groups : list of str
+        (N,), as in `Batch`.
+    blocks : ndarray
+        int64, (R + 1,): the start of each of the R parts that are read at once, and the end.
+    resident : bool
+        Whether images may be visited in any order.
+    window : int
+        Parts that fit into memory together.
+    """
+
+    class_names: list[str]
+    channels: int
+    image_size: int
+    labels: np.ndarray
+    ids: list[str]
+    groups: list[str]
+    blocks: np.ndarray
+    resident: bool
+    window: int
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """Return the images at these indices, in this order."""
+        ...
+
+    def batches(
+        self, batch_size: int, indices: Sequence[int] | np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        """Yield batches over `indices`; default: all, in order."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dxai.cli import Commands
 from dxai.cli.use import override
 
 ACTIVATIONS = ("none", "softmax", "sigmoid")
+REPEATED: dict[str, Any] = {"metavar": "KEY=VALUE", "type": override, "action": "append"}
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -34,7 +35,8 @@ def _add_dataset_parser(kinds: Commands) -> None:
     parser.add_argument("source", metavar="PATH", help="folder, CSV file or URL of the images")
     parser.add_argument("--layout", metavar="NAME", help="default: the layout that fits")
     parser.add_argument("--channels", type=int, metavar="N", help="1 (gray) or 3 (RGB)")
-    _add_common(parser, "an option of the layout")
+    _add_option(parser, "an option of the layout")
+    _add_common(parser)
     parser.set_defaults(kind="dataset")
 
 
@@ -51,6 +53,19 @@ def _add_classifier_parser(kinds: Commands) -> None:
         help="package.module:name of a torch module or of a function that returns one, a file of "
         "torch.export or TorchScript, or a built-in architecture",
     )
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--no-train", action="store_true", help="it brings its weights itself; take it as it is"
+    )
+    twin = parser.add_mutually_exclusive_group()
+    twin.add_argument("--no-twin", action="store_true", help="train no second network for scoring")
+    twin.add_argument("--twin", metavar="FILE", help="weights of the second network for scoring")
+    _add_common(parser)
+    parser.set_defaults(kind="classifier")
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a network takes its images and returns its logits."""
     parser.add_argument("--weights", metavar="FILE", help="its trained weights")
     floats: dict[str, Any] = {"type": float, "nargs": "+", "metavar": "X"}
     parser.add_argument("--mean", **floats, help="mean of each channel, subtracted")
@@ -71,26 +86,21 @@ def _add_classifier_parser(kinds: Commands) -> None:
         "--outputs", type=int, nargs="+", metavar="N", help="index of the logit of each class"
     )
     parser.add_argument("--activation", choices=ACTIVATIONS, help="what it applies to its logits")
-    parser.add_argument(
-        "--no-train", action="store_true", help="it brings its weights itself; take it as it is"
-    )
-    twin = parser.add_mutually_exclusive_group()
-    twin.add_argument("--no-twin", action="store_true", help="train no second network for scoring")
-    twin.add_argument("--twin", metavar="FILE", help="weights of the second network for scoring")
-    _add_common(parser, "an argument of its constructor")
-    parser.set_defaults(kind="classifier")
+    _add_option(parser, "an argument of its constructor")
 
 
-def _add_common(parser: argparse.ArgumentParser, option: str) -> None:
-    repeated: dict[str, Any] = {"metavar": "KEY=VALUE", "type": override, "action": "append"}
+def _add_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
-        "--option", **repeated, dest="options", default=[], help=f"{option}; may be repeated"
+        "--option", **REPEATED, dest="options", default=[], help=f"{what}; may be repeated"
     )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", action="store_true", help="run the others of its kind, too")
     parser.add_argument("--profile", metavar="NAME", help="take all other settings from a profile")
     parser.add_argument(
         "--set",
-        **repeated,
+        **REPEATED,
         dest="overrides",
         default=[],
         help="another setting, as for `dxai use`; may be repeated",

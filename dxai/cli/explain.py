@@ -21,12 +21,16 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "probabilities of each, and a JSON with the numbers; and index.html, a page of all images "
         "with a slider that removes the class-distinct part. The page's path is printed last.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image file")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, or folders of images; without --model an explainer's folder comes first",
+    )
     parser.add_argument(
         "--model",
-        required=True,
         metavar="RUN_OR_FILE",
-        help="a decomposition's folder or model.pt, an MLflow run id or a runs:/ URI",
+        help="an explainer's folder or model.pt, an MLflow run id or a runs:/ URI",
     )
     parser.add_argument(
         "--classifier", metavar="FILE", help="ask this classifier instead of the model's own"
@@ -76,15 +80,22 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Explain the images; exit code 1 if one of them could not be read."""
+    from dxai.datasets.pictures import image_files
+    from dxai.library.trust import trusted
     from dxai.reporting.explanations import explain_files, open_model
 
-    modules = [*options.modules, *modules_of_params()]
-    path, device = model_path(options.model), options.device
+    if options.model is None and len(options.images) < 2:
+        raise ValueError(
+            f"found only {options.images[0]}; name an explainer and images, as in `dxai explain "
+            "explainer/ photos/`"
+        )
+    source = options.images.pop(0) if options.model is None else options.model
+    files = image_files(options.images)
+    modules = [*options.modules, *modules_of_params(), *trusted()]
+    path, device = model_path(source), options.device
     model = open_model(path, options.classifier, options.seed, modules, device)
     out = Path(options.out)
-    unread = explain_files(
-        model, options.images, out, options.class_name, options.kind, options.choices
-    )
+    unread = explain_files(model, files, out, options.class_name, options.kind, options.choices)
     return 1 if unread else 0
 
 

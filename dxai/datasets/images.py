@@ -90,6 +90,16 @@ def open_image(data: bytes, name: Path | str, channels: int) -> Image.Image:
     return _open(data, name, lambda image: _to_mode(image, mode))
 
 
+def from_pillow(image: Image.Image, name: str, channels: int) -> Image.Image:
+    """Bring an image that is open already into the form of `open_image`."""
+    try:
+        turn = TURNS.get(_orientation(image))
+        converted = _to_mode(image, "L" if channels == 1 else "RGB")
+    except (OSError, ValueError) as error:  # a lazy image is read here
+        raise DataError(f"{name}: unreadable image ({one_line(error)})") from error
+    return converted if turn is None else converted.transpose(turn)
+
+
 def open_mask(data: bytes, name: Path | str) -> Image.Image:
     """Decode a mask, upright, into mode L: 255 inside, 0 outside, shares of 255 between.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ class DXAI(Explainer):
         latents: int = 1,
         modules: str | Iterable[str] = (),
         device: str | torch.device = "auto",
-    ) -> DXAI:
+    ) -> Self:
         """Load a folder or model.pt.
 
         Only built-in classifiers are built unless `modules`, a name or several, names the user's
@@ -90,7 +90,7 @@ class DXAI(Explainer):
         """The device of the networks; images may be on any other."""
         return device_of(self.decomposer)
 
-    def to(self, device: torch.device) -> DXAI:
+    def to(self, device: torch.device) -> Self:
         """Move the networks to a device, and return the explainer."""
         self.decomposer.to(device)
         self.classifier.to(device)

@@ -64,6 +64,25 @@ def explanation(
     probabilities; of the c `class_names` the six with the highest probability are shown.
     `neutrality` is the entropy of the answer to `agnostic`, as a share of an undecided one's.
     """
+    figure = explanation_figure(
+        image, agnostic, distinct, probabilities, class_names, target, neutrality
+    )
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def explanation_figure(
+    image: np.ndarray,
+    agnostic: np.ndarray,
+    distinct: np.ndarray,
+    probabilities: dict[str, Sequence[float]],
+    class_names: Sequence[str],
+    target: str,
+    neutrality: float,
+) -> Figure:
+    """Draw what `explanation` renders, as a figure of matplotlib."""
     scale = image_tiles.scale_of(distinct)
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8.6, 4.6), layout="constrained")
@@ -75,9 +94,7 @@ def explanation(
         _show(shown[2], image_tiles.signed(distinct, scale), f"class-distinct: {_text(target, 18)}")
         shown[2].set_xlabel(f"gray is 0, black and white ±{scale:.2g}")
         _bars(lower.add_subplot(), probabilities, class_names)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-        return buffer.getvalue()
+        return figure
 
 
 def _bars(

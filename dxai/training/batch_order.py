@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from dxai.datasets.sharded_dataset import ShardedDataset
-from dxai.types import Batch
+from dxai.types import Batch, Images
 from dxai.utils import keyed_random
 
 
@@ -46,7 +45,7 @@ class Order:
         self._passes: dict[int, np.ndarray] = {}
 
     @classmethod
-    def over(cls, data: ShardedDataset, seed: int, batch_size: int) -> Order:
+    def over(cls, data: Images, seed: int, batch_size: int) -> Order:
         """Make the order for a dataset: windowed unless it fits in memory."""
         blocks = None if data.resident else data.blocks
         return cls(seed, len(data), batch_size, blocks, data.window)
@@ -76,7 +75,7 @@ class Order:
 
 
 def prefetch(
-    data: ShardedDataset, order: Order, steps: range, share: range | None = None, depth: int = 4
+    data: Images, order: Order, steps: range, share: range | None = None, depth: int = 4
 ) -> Generator[Batch, None, None]:
     """Yield the batches of `steps`, read and decoded ahead by one thread.
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierParams, ClassifierSpec
-from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.models.blocks import channels_last
 from dxai.models.classifiers import build_classifier
 from dxai.models.devices import device_of
@@ -28,7 +27,7 @@ from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
 from dxai.training.events import RESENT, EventSink, Stopped
 from dxai.training.run import TrainingRun
-from dxai.types import Batch
+from dxai.types import Batch, Images
 from dxai.utils import keyed_random
 
 
@@ -135,7 +134,7 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
 @torch.no_grad()
 def score(
     network: nn.Module,
-    data: ShardedDataset,
+    data: Images,
     batch_size: int = 64,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[float, float]:

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from dxai.config.schema import DecomposeParams
-from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.metrics import removal
 from dxai.models.serialization import load_classifier
 from dxai.training import augment
@@ -24,7 +23,7 @@ from dxai.training.distributed import ProcessGroup
 from dxai.training.events import RESENT, EventSink, Stopped
 from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, build_networks, draw_inputs, train_step
-from dxai.types import Batch, Decomposition
+from dxai.types import Batch, Decomposition, Images
 from dxai.utils import keyed_random
 
 Snapshots = dict[int, dict[str, Tensor]]
@@ -180,7 +179,7 @@ def _check_weights(run: TrainingRun, order: Order, networks: Networks, done: int
         raise run.non_finite(order, done, f"{', '.join(wrong)} not finite after it")
 
 
-def _panel_batch(data: ShardedDataset) -> Batch:
+def _panel_batch(data: Images) -> Batch:
     """Return the first few images of each class."""
     per_class = max(1, PANEL_IMAGES // len(data.class_names))
     indices = [
@@ -261,7 +260,7 @@ class DecompositionJob:
             (arch.split(":")[0].split(".")[0] for arch in self.modules if ":" in arch), None
         )
 
-    def networks(self, data: ShardedDataset, device: torch.device | str = "cpu") -> Networks:
+    def networks(self, data: Images, device: torch.device | str = "cpu") -> Networks:
         """Build the untrained networks."""
         frozen = None
         if self.classifier is not None:

@@ -11,6 +11,7 @@ from dxai.training.batch_order import Order
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.distributed import SINGLE_PROCESS, ProcessGroup
 from dxai.training.events import EventSink
+from dxai.types import Images
 
 
 class NonFiniteError(ValueError):
@@ -23,7 +24,7 @@ class TrainingRun:
 
     Attributes
     ----------
-    data, validation : ShardedDataset
+    data, validation : Images
         Images to train on, and images to select and monitor with. Test images are never used.
     seed : int
         Keys every random draw.
@@ -35,8 +36,8 @@ class TrainingRun:
         The workers that share each batch.
     """
 
-    data: ShardedDataset
-    validation: ShardedDataset
+    data: Images
+    validation: Images
     seed: int
     checkpoint: Checkpoint
     events: EventSink

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dxai.datasets.base import DataError, File
@@ -45,8 +45,8 @@ class Row:
     where: str
 
 
-def read_table(files: Files, table: str) -> Iterator[Row]:
-    """Read the rows of a CSV file of the source.
+def read_table(files: Files, table: str, needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
+    """Read the rows of a CSV file of the source, which has at least the columns `needed`.
 
     A path that is not in the source or comes a second time, an empty cell or a malformed line
     raises `DataError`, which names file and line.
@@ -54,9 +54,9 @@ def read_table(files: Files, table: str) -> Iterator[Row]:
     where = f"{files.source.name}/{table}"
     lines: dict[str, int] = {}
     by_form = {unicodedata.normalize("NFC", name): name for name in files.all}
-    for number, cells in _rows(files.source.load(files.all[table]), where):
+    for number, cells in _rows(files.source.load(files.all[table]), where, needed):
         at = f"{where}, line {number}"
-        for column in COLUMNS:
+        for column in needed:
             if not cells[column]:
                 raise DataError(f"{at}: no {column}")
         path = check_plain_path(cells["path"].replace("\\", "/").removeprefix("./"), at)
@@ -70,10 +70,10 @@ def read_table(files: Files, table: str) -> Iterator[Row]:
         label = class_name(cells["label"])
         if not label.isprintable():
             raise DataError(f"{at}: the label {label!r} has characters that cannot be printed")
-        yield Row(files.all[name], label, cells["split"], cells.get("group", ""), at)
+        yield Row(files.all[name], label, cells.get("split", ""), cells.get("group", ""), at)
 
 
-def _rows(data: bytes, where: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(data: bytes, where: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the cells of each row by column, and the number of its last line."""
     text = _decode(data, where)
     hint = re.match(rf"sep=([{SEPARATORS}])[\r\n]", text)  # written by a spreadsheet
@@ -87,7 +87,7 @@ def _rows(data: bytes, where: str) -> Iterator[tuple[int, dict[str, str]]]:
         if hint:
             next(rows)
         names = _names(next(rows, []))
-        _check_names(names, f"{where}, line {max(rows.line_num, 1)}")
+        _check_names(names, f"{where}, line {max(rows.line_num, 1)}", needed)
         last = rows.line_num
         for row in rows:
             last = rows.line_num
@@ -126,12 +126,12 @@ def _known(header: str, separator: str) -> int:
     return len(set(COLUMNS) & set(_names(row)))
 
 
-def _check_names(names: list[str], where: str) -> None:
-    missing = [name for name in COLUMNS if name not in names]
+def _check_names(names: list[str], where: str, needed: Sequence[str]) -> None:
+    missing = [name for name in needed if name not in names]
     if missing:
         raise DataError(
             f"{where}: no column {', '.join(missing)}, there is {listed(names)}; the header names "
-            "path, label, split and, optionally, group"
+            f"{', '.join(needed)} and, optionally, group"
         )
     for name in (*COLUMNS, "group"):
         if names.count(name) > 1:

@@ -62,7 +62,6 @@ def test_version() -> None:
     [
         ([], "COMMAND"),
         (["dance"], "dance"),
-        (["explain", "a.png"], "--model"),
         (["explain", "--model", "m"], "IMAGE"),
         (["use", "quick", "--set", "steps"], "KEY=VALUE"),
         (["use", "--seeds", "a"], "--seeds"),

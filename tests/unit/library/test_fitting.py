@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dxai
+from dxai.library import budget, fitting
+from dxai.library.network import adapted, spec_of
+from dxai.training.events import Console
+from tests.small_explainer import CLASSES, SIDE, Colour, FixedTiming, draw, pixels
+
+Fitted = tuple[dxai.DXAI, Path]
+
+
+@pytest.fixture
+def _fixed(request: pytest.FixtureRequest) -> None:
+    timing = FixedTiming()
+    request.addfinalizer(timing.undo)
+
+
+def state(explainer: dxai.DXAI) -> dict[str, torch.Tensor]:
+    return explainer.decomposer.state_dict()
+
+
+def same(one: dxai.DXAI, other: dxai.DXAI) -> bool:
+    first, second = state(one), state(other)
+    return first.keys() == second.keys() and all(map(torch.equal, first.values(), second.values()))
+
+
+def test_the_folder_opens_again_without_the_network_s_code(fitted: Fitted) -> None:
+    explainer, out = fitted
+    again = dxai.DXAI.load(out)
+    images = torch.from_numpy(np.stack([pixels("red", 90), pixels("blue", 91)]))
+    images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    torch.testing.assert_close(again.classifier(images), Colour()(images))
+    ours, theirs = explainer.explain(images), again.explain(images)
+    torch.testing.assert_close(ours.distinct, theirs.distinct, rtol=0, atol=1e-4)
+    assert again.info["class_names"] == list(CLASSES)
+    assert again.info["image_size"] == SIDE
+
+
+def test_the_verdict_is_written(fitted: Fitted) -> None:
+    found = json.loads((fitted[1] / "fit.json").read_text())
+    numbers = found["verdict"]
+    assert found["steps"] == 20
+    assert numbers["accuracy"] == 1.0
+    # Its mean colour moves by grain as little as by the grain's mean: Random is no rival.
+    assert numbers["auc_random_signed"] == pytest.approx(1.0, abs=0.02)
+    assert 0 <= numbers["auc"] <= 1
+    assert 0.9 < numbers["neutral_share"] <= 1  # a shift of two channels makes it undecided
+    assert list((fitted[1] / "training/panels").glob("*.png"))
+
+
+@pytest.mark.usefixtures("_fixed")
+def test_after_ctrl_c_the_same_call_goes_on(
+    fitted: Fitted, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pressed(Console):
+        def emit(self, kind: str, **content: Any) -> None:
+            super().emit(kind, **content)
+            if kind == "step" and content["done"] == 7:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fitting, "Console", Pressed)
+    with pytest.raises(KeyboardInterrupt):
+        dxai.fit(Colour(), photos, minutes=1, out=tmp_path / "stopped")
+    left = dxai.DXAI.load(tmp_path / "stopped")
+    assert not same(left, fitted[0])
+    monkeypatch.setattr(fitting, "Console", Console)
+    monkeypatch.setattr(fitting, "judge", lambda *_: fitting.Verdict({}, [], []))
+    assert same(dxai.fit(Colour(), photos, minutes=1, out=tmp_path / "stopped"), fitted[0])
+    # More minutes go on from there; the steps behind it are not repeated.
+    longer = dxai.fit(Colour(), photos, minutes=1.5, out=tmp_path / "stopped")
+    assert not same(longer, fitted[0])
+    plan = json.loads((tmp_path / "stopped/training/plan.json").read_text())
+    assert (plan["steps"], plan["minutes"]) == (30, 1.5)
+
+
+@pytest.mark.usefixtures("_fixed")
+def test_a_folder_of_something_else_is_refused(
+    fitted: Fitted, photos: Path, tmp_path: Path
+) -> None:
+    other = Colour()
+    other.head.weight.data *= 2
+    with pytest.raises(ValueError, match="holds an explainer of another network"):
+        dxai.fit(other, photos, minutes=1, out=fitted[1])
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="a folder with other files; name a new one"):
+        dxai.fit(Colour(), photos, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_bad_input_is_one_line_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
+    class Wide(Colour):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).repeat(1, 2)
+
+    out = tmp_path / "explainer"
+    few = draw(tmp_path / "few", 1)
+    cases: list[tuple[Any, Any, dict[str, Any], str]] = [
+        (Colour(), tmp_path / "none", {}, "no such file or folder"),
+        (Colour(), few / "red", {}, "no images of two classes; expected"),
+        (Colour(), few, {}, "class 'blue': 1 group(s) in train, too few"),
+        (Colour(), photos, {"classes": ["blue", "green"]}, "classes lacks red"),
+        (Colour(), photos, {"classes": ["red", "blue"]}, "with `classes: [blue, red]`"),
+        (Wide(), photos, {}, "returns 4 outputs for one image"),
+        (Colour(), photos, {"minutes": 0}, "minutes is 0; it must be above 0"),
+        (Colour(), photos, {"device": "gpu"}, "valid are auto, cpu, cuda, cuda:N"),
+        (Colour(), 7, {}, "found int; expected a folder, a CSV file, a dataset or a loader"),
+        ("nets.py", photos, {}, "nets.py: no such file"),
+        ("simple", photos, {}, "simple has no trained weights"),
+    ]
+    for model, images, settings, expected in cases:
+        with pytest.raises((ValueError, OSError)) as caught:
+            dxai.fit(model, images, out=out, **settings)
+        assert expected.replace("`", "") in str(caught.value).replace("`", "")
+        assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_minutes_become_steps() -> None:
+    assert budget.steps_for(15, 0.5) == 1440  # 0.8 of 15 minutes
+    assert budget.steps_for(0.01, 2.0) == budget.FEWEST
+    params = budget.with_steps(budget.settings(), 1440, 0.5)
+    assert (params.steps, params.checkpoint_every, params.panel_every) == (1440, 120, 240)
+
+
+def test_a_network_is_copied_and_gray_ones_are_taken() -> None:
+    class Gray(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x).mean((2, 3))
+
+    network = Gray().train()
+    found = adapted(network, spec_of(network), CLASSES, SIDE)
+    assert found.channels == 1
+    assert network.training and next(network.parameters()).requires_grad
+    assert not any(p.requires_grad for p in found.network.parameters())
