@@ -8,10 +8,14 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.paths import Paths
 from dxai.reporting.html.page import build_report
+from tests.browser import chromium
 from tests.conftest import require_program
 from tests.fixtures import write_results
 
@@ -48,9 +52,10 @@ addEventListener("load", () => {
     images: document.images.length,
     requests: performance.getEntriesByType("resource").map(e => e.name)
       .filter(name => !name.startsWith("data:")),
-    scripts: document.scripts.length,
+    scripts: document.querySelectorAll("script:not([type])").length,
   };
   const out = document.createElement("output");
+  out.id = "probe";
   out.textContent = JSON.stringify(found);
   document.body.append(out);
 });
@@ -79,7 +84,7 @@ def browse(folder: Path, page: str, width: int, scheme: str, *flags: str) -> str
         f'<body style="margin:0"><iframe src="{page}.html" style="border:0;width:{width}px;'
         'height:2400px"></iframe><output></output>'
         "<script>onload = () => setTimeout(() => {"
-        "const found = document.querySelector('iframe').contentDocument.querySelector('output');"
+        "const found = document.querySelector('iframe').contentDocument.querySelector('#probe');"
         "document.querySelector('output').textContent = found?.textContent ?? '' }, 100)</script>"
     )
     done = subprocess.run(
@@ -113,7 +118,41 @@ def test_it_fits_and_everything_can_be_reached(folder: Path, width: int) -> None
     assert found["focusable"] > 100 and found["outline"] == "solid"
     assert found["images"] > 400 and found["broken"] == 0
     assert found["requests"] == []
-    assert found["scripts"] == 1, "the probe, and nothing from the data"
+    assert found["scripts"] == 2, "the slider's, the probe, and nothing from the data"
+
+
+def test_sliders_remove_the_stored_parts(folder: Path) -> None:
+    """One at the top, and one in a panel far below: both show the first image of a class."""
+    paths = Paths(folder / "run")
+    ours = paths.outcome("textures", "resnet18") / "dxai-0"
+    with np.load(ours / "attributions.npz") as file:
+        psi = file["neutral"][0].astype(float)
+    image = ShardedDataset(paths.dataset("textures"), "test").batch([0]).images[0].numpy()
+    table = pd.read_parquet(ours / "outcomes.parquet")
+    table = table[(table["method"] == "neutral") & (table["curve"] == "beta")]
+    table = table[table["index"] == 0]
+    with chromium() as browser:
+        browser.open(folder / "report.html")
+        for place in ("#pictures", "#cell-1-curves"):
+            viewer = f"document.querySelector('{place} .viewer')"
+            browser.run(f"{viewer}.querySelector('input').focus()")
+            browser.wait(f"{viewer}.ariaBusy === 'false'")
+            browser.press("ArrowRight", 4)
+            shown = browser.run(
+                f"(() => {{ const c = {viewer}.querySelector('canvas');"
+                "return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+                "})()"
+            )
+            wanted = ((image - 0.4 * psi + 1) * 127.5).clip(0, 255)[0]
+            gray = np.array(shown).reshape(*wanted.shape, 4)
+            assert np.abs(gray[..., 0] - wanted).max() <= 0.5 + 1 / 16
+            assert np.abs(gray[..., 0] - ((image[0] + 1) * 127.5)).max() > 10, "something is gone"
+            answers = browser.run(
+                f"Array.from({viewer}.querySelectorAll('.answers b'), e => Number(e.textContent))"
+            )
+            stored = table.loc[np.isclose(table["level"], 0.4), ["p0", "p1", "p2"]].to_numpy()[0]
+            assert answers == pytest.approx(stored.tolist(), abs=0.0051)
+        assert len(browser.requests) == 1 and browser.errors == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

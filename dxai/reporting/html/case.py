@@ -129,7 +129,7 @@ class Maps:
     def answers(
         self, name: str, method: str, sign: str, index: int, curve: str = "beta"
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Probabilities (c,) that an image has at beta = 0 and at beta = 1; None if not measured.
+        """Levels of beta (L,), ascending, and the probabilities (L, c) there; None if not measured.
 
         `curve` is that of the explained classifier, `beta`, or that of its twin, `transfer`.
         """
@@ -152,7 +152,7 @@ def _read_maps(folder: Path, at: tuple[int, ...]) -> dict[str, np.ndarray]:
 def _answers(
     folder: Path, method: str, sign: str, curve: str, at: tuple[int, ...]
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Map images to the probabilities (c,) of x and of x - psi_distinct."""
+    """Map images to levels (L,) and to the probabilities (L, c) of x - beta psi_distinct there."""
     path = folder / OUTCOMES
     if not path.is_file():
         return {}
@@ -163,7 +163,10 @@ def _answers(
         outcomes["index"].tolist(), outcomes["level"].tolist(), answers_of(outcomes), strict=True
     ):
         found.setdefault(i, {})[level] = answer
-    return {index: (p[min(p)], p[max(p)]) for index, p in found.items()}
+    return {
+        index: (np.array(sorted(p)), np.stack([p[level] for level in sorted(p)]))
+        for index, p in found.items()
+    }
 
 
 def read_images(folder: Path, method: str, sign: str) -> pd.DataFrame:

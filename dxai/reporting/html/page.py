@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -20,7 +21,7 @@ from dxai.reporting.html.chart_data import (
     training_charts,
 )
 from dxai.reporting.html.environment import environment
-from dxai.reporting.html.panels import Examples, deviations
+from dxai.reporting.html.panels import Examples, Panel, deviations
 from dxai.reporting.html.tables import (
     Anchors,
     View,
@@ -38,6 +39,8 @@ from dxai.results.table_specs import SPECS
 from dxai.results.validity import FAINT, meaning
 from dxai.utils.progress import clock
 
+PICTURES = 3
+"""Most images at the top of the page."""
 OPEN = 3
 """Largest number of cases whose details are open at first."""
 
@@ -62,6 +65,7 @@ def build_report(params: Params, paths: Paths) -> str:
         stability=stability_chart(tables["table4"]),
         randomised=randomisation_charts(tables["randomisation"]),
         sections=sections,
+        pictures=_pictures(sections),
         columns=[column for column in SPECS["table1"].columns if column.report],
         opened=len(sections) <= OPEN,
         measures=MEASURES,
@@ -70,6 +74,13 @@ def build_report(params: Params, paths: Paths) -> str:
         times=times,
         total=math.fsum(seconds for _, seconds in times),
     )
+
+
+def _pictures(sections: list[View]) -> list[tuple[View, Panel]]:
+    """Choose panels for the top, with their sections: one of each case, then the next of each."""
+    shown = [[(s, panel) for panel in s["panels"] if panel.viewer] for s in sections]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*shown))
+    return list(itertools.islice(filter(None, turns), PICTURES))
 
 
 def _views(tables: Tables, paths: Paths, sections: list[View], anchors: Anchors) -> dict[str, View]:

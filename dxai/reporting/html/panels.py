@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from dxai.paths import MAPS, STABILITY_NAME, ours_name
 from dxai.reporting import image_tiles
 from dxai.reporting.html.case import Case, Maps, scored_images
 from dxai.reporting.html.chart_data import CLASSES
+from dxai.reporting.html.viewer import Explanation, Removal, make_view
 from dxai.reporting.table_layouts import WORST, fixed
 from dxai.results.claims import read_maps
 from dxai.results.io import Row
@@ -25,6 +27,8 @@ DEVIATIONS = 3
 """Images whose maps of deviation are shown."""
 NETWORKS = {"classifier": "beta", "twin": "transfer"}
 """Networks whose answers stand under a picture, and the curves that hold them."""
+VIEWER_SIDE = 64
+"""Largest side in pixels of a picture in a viewer: a report may have hundreds of them."""
 ANSWERS = 3
 """Most probabilities of an answer that are shown: the image's class, then the most probable."""
 
@@ -50,11 +54,12 @@ class Stack:
 
 @dataclass(frozen=True)
 class Panel:
-    """One test image: its parts, then further pictures."""
+    """One test image: a viewer with a slider, its parts, then further pictures."""
 
     title: str
     image_id: str
     stacks: list[Stack]
+    viewer: dict[str, Any] | None = None
 
 
 class Examples:
@@ -71,6 +76,7 @@ class Examples:
 
     def methods(self) -> list[Panel]:
         """Show each image with its parts and every method's map."""
+        best = self.case.best_baseline()
         return [
             self._panel(
                 index,
@@ -79,6 +85,7 @@ class Examples:
                 *self._parts(index, OURS),
                 self._reconstruction(index),
                 *(self._of(m, m, index) for m in ORDER if m != OURS),
+                beside=best["method"] if best else None,
             )
             for index in self.at
         ]
@@ -94,9 +101,8 @@ class Examples:
             rest = _tile(image_tiles.picture(image - part), "x − ψ", "naive, agnostic")
             distinct = self._of(NAIVE, NAIVE, index, "Naive: distinct")
             naive = Stack("Naive: agnostic", [rest], self._answers(NAIVE, NAIVE, index)), distinct
-            panels.append(
-                self._panel(index, self._asked(index), *naive, *self._parts(index, NEUTRAL))
-            )
+            ours = self._parts(index, NEUTRAL)
+            panels.append(self._panel(index, self._asked(index), *naive, *ours, beside=NAIVE))
         return panels
 
     def uncertainty(self) -> list[Panel]:
@@ -148,9 +154,35 @@ class Examples:
             panels.append(self._panel(index, *stacks))
         return panels if any(len(panel.stacks) > 1 for panel in panels) else []
 
-    def _panel(self, index: int, *stacks: Stack | None, title: str = "") -> Panel:
+    def _panel(
+        self, index: int, *stacks: Stack | None, title: str = "", beside: str | None = ""
+    ) -> Panel:
+        """Make a panel; with a viewer if `beside` is a method to compare with, or None."""
         title = title or self.data.class_names[int(self.data.labels[index])]
-        return Panel(title, self.data.ids[index], [stack for stack in stacks if stack is not None])
+        shown = [stack for stack in stacks if stack is not None]
+        viewer = None if beside == "" else self._viewer(index, title, beside)
+        return Panel(title, self.data.ids[index], shown, viewer)
+
+    def _viewer(self, index: int, title: str, beside: str | None) -> dict[str, Any] | None:
+        """Let a slider remove our parts, and that of another method; None if none was scored."""
+        first, class_name = self.case.first.name, self.data.class_names[self.data.labels[index]]
+        known = [("neutral", first, NEUTRAL), ("generated", first, OURS)]
+        known += [(label(beside), beside, beside)] if beside else []
+        removals, levels = [], np.zeros(0)
+        for kind, name, method in known:
+            sign = "part" if name == first else self.case.primary(method)
+            heat = self.maps.of(name, method, index)
+            found = self.maps.answers(name, method, sign, index) if sign else None
+            if heat is None or found is None or sign is None:
+                continue
+            part = heat if sign == "part" else self._weighted(index, heat, sign)[0]
+            levels = found[0]
+            removals.append(Removal(class_name, kind, part, found[1]))
+        if not removals:
+            return None
+        image = self._image(index).numpy()
+        explained = Explanation(title, image, removals, betas=levels.tolist())
+        return make_view(explained, self.data.class_names, VIEWER_SIDE)
 
     def _image(self, index: int) -> Tensor:
         return self.data.batch([index]).images[0]
@@ -200,20 +232,21 @@ class Examples:
         """Describe what each network says of the image (`end` 0) or of x - psi_distinct (1)."""
         notes, own = [], int(self.data.labels[index])
         for network, curve in NETWORKS.items():
-            ends = self.maps.answers(name, method, "part", index, curve)
-            if ends is None:
+            found = self.maps.answers(name, method, "part", index, curve)
+            if found is None:
                 continue
-            others = [k for k in np.argsort(-ends[end], kind="stable").tolist() if k != own]
-            shown = [f"{self.data.class_names[k]} {ends[end][k]:.2f}" for k in [own, *others]]
-            undecided = float(removal.neutrality(torch.from_numpy(ends[end])[None])[0])
+            answer = found[1][-end]
+            others = [k for k in np.argsort(-answer, kind="stable").tolist() if k != own]
+            shown = [f"{self.data.class_names[k]} {answer[k]:.2f}" for k in [own, *others]]
+            undecided = float(removal.neutrality(torch.from_numpy(answer)[None])[0])
             line = f"{network}: {', '.join(shown[:ANSWERS])}"
             notes.append(line if not end else f"{line}; neutrality {undecided:.2f}")
         return notes
 
     def _change(self, name: str, method: str, sign: str, index: int) -> str:
         """Format the probability of an image's own class at beta = 0 and at beta = 1."""
-        ends, own = self.maps.answers(name, method, sign, index), int(self.data.labels[index])
-        return "" if ends is None else f"p {ends[0][own]:.2f} → {ends[1][own]:.2f}"
+        found, own = self.maps.answers(name, method, sign, index), int(self.data.labels[index])
+        return "" if found is None else f"p {found[1][0, own]:.2f} → {found[1][-1, own]:.2f}"
 
     def _of(self, method: str, name: str, index: int, title: str = "") -> Stack | None:
         """Return a method's map, or None if it has none."""
@@ -223,11 +256,16 @@ class Examples:
         title, change = title or label(method), self._change(name, method, sign, index)
         if sign == "part":
             return self._part(title, index, heat, change)
-        image, heatmap = self._image(index), torch.from_numpy(heat)[None]
-        part = removal.distinct_from_heatmap(heatmap, image[None], sign)[0].numpy()
+        part, weight = self._weighted(index, heat, sign)
+        image = self._image(index).numpy()
+        return Stack(title, _pair(title, "w·x", image, part, weight), [change])
+
+    def _weighted(self, index: int, heat: np.ndarray, sign: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a heatmap removes of an image, w·x, and w."""
+        image, heatmap = self._image(index)[None], torch.from_numpy(heat)[None]
+        part = removal.distinct_from_heatmap(heatmap, image, sign)[0].numpy()
         ones = torch.ones_like(heatmap)
-        weight = removal.distinct_from_heatmap(heatmap, ones, sign)[0].numpy()
-        return Stack(title, _pair(title, "w·x", image.numpy(), part, weight), [change])
+        return part, removal.distinct_from_heatmap(heatmap, ones, sign)[0].numpy()
 
     def _part(
         self, title: str, index: int, part: np.ndarray, note: str, ours: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -16,7 +17,8 @@ import pytest
 from dxai.config.schema import Params
 from dxai.paths import Paths
 from dxai.reporting.html.chart_data import randomisation_charts
-from dxai.reporting.html.page import OPEN, build_report
+from dxai.reporting.html.environment import POLICY, SCRIPT
+from dxai.reporting.html.page import OPEN, PICTURES, build_report
 from dxai.results.table_specs import SPECS
 from dxai.utils.files import read_json
 from tests.fixtures import AREAS, STEPS, VARIANTS, write_results
@@ -142,11 +144,14 @@ def test_nothing_is_fetched_and_nothing_runs(which: str, request: pytest.Fixture
     text = request.getfixturevalue(which)
     outline = Outline(text)
     assert "http:" not in text and "https:" not in text
-    assert {tag for tag, _ in outline.tags} & {"script", "link", "iframe", "object"} == set()
+    assert {tag for tag, _ in outline.tags} & {"link", "iframe", "object"} == set()
+    scripts = [attributes.get("type") for tag, attributes in outline.tags if tag == "script"]
+    assert set(scripts[:-1]) == {"application/json"} and scripts[-1] is None, "data, then our own"
+    assert f"<script>{SCRIPT}</script>" in text
     assert all(re.match(r"data:image/(png|webp);base64,", value) for value in outline.values("src"))
     assert all(re.match(r"#|data:text/|data:application/", v) for v in outline.values("href"))
     assert not [name for _, attributes in outline.tags for name in attributes if name[:2] == "on"]
-    assert "default-src 'none'" in outline.values("content")[2]
+    assert POLICY in outline.values("content") and POLICY.startswith("default-src 'none';")
 
 
 def test_names_from_data_are_shown_as_they_are(hostile_page: str) -> None:
@@ -159,7 +164,7 @@ def test_names_from_data_are_shown_as_they_are(hostile_page: str) -> None:
 
 
 def test_the_page_stays_small(rich_page: str) -> None:
-    assert len(rich_page.encode()) * 15 / 6 < 8 * MEGABYTE, "five datasets, three classifiers"
+    assert len(rich_page.encode()) * 15 / 6 < 9 * MEGABYTE, "five datasets, three classifiers"
 
 
 # ------------------------------------------------------------------------------------ claims
@@ -342,10 +347,10 @@ def test_charts_and_examples_are_those_of_the_run(run: Run, page: str) -> None:
     training = run[1].decomposition("textures", "resnet18", "0")
     last = pd.read_csv(training / "history.csv").iloc[-1]
     assert any(f"At the end: class {last['loss/class']:.3g}" in label for label in labels)
-    # The input; two parts of either kind, each with an overlay; x_hat and its error; two of each
-    # heatmap that worked. Three classes.
+    # The input, also beside the slider; two parts of either kind, each with an overlay; x_hat and
+    # its error; two of each heatmap that worked. Three classes.
     examples = page[page.index("<h3>Examples") : page.index("<details", page.index("<h3>Examples"))]
-    assert examples.count("<img ") == 3 * (9 + 2 * (len(AREAS) - 3 - 2))
+    assert examples.count("<img ") == 3 * (1 + 9 + 2 * (len(AREAS) - 3 - 2))
     assert examples.count("p 0.97 → 0.60") == 3 * 2
     for network in ("classifier", "twin"):
         assert examples.count(f"<div>{network}: brick 0.97, grass 0.01, gravel 0.01</div>") == 1
@@ -355,11 +360,64 @@ def test_charts_and_examples_are_those_of_the_run(run: Run, page: str) -> None:
     assert [float(value) for value in errors] == pytest.approx([PSNR] * 3, abs=1)
 
 
+def test_it_begins_with_pictures_then_the_verdict_in_words_then_tables(
+    rich: Run, rich_page: str
+) -> None:
+    names = "pictures", "verdict", "claims", "table1"
+    places = [rich_page.index(f'id="{name}"') for name in names]
+    assert places == sorted(places) and rich_page.index("<table") > places[2]
+    top = rich_page[places[0] : places[1]]
+    cases = [f"cell-{k + 1}" for k in range(PICTURES)]
+    assert re.findall(r'<h4><a href="#([\w-]+)">', top) == cases
+    assert top.count('<form class="viewer') == PICTURES
+    # The neutral and the generated part and that of the best baseline, with stored answers.
+    data = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', top)[0])
+    assert data["betas"] == pytest.approx(np.linspace(0, 1, 11))
+    kinds = [part["kind"] for part in data["parts"]]
+    assert kinds == ["neutral", "generated", "Grad-CAM"]
+    case = rich[1].outcome("textures", "resnet18")
+    for part, name, method in zip(
+        data["parts"], ("dxai-0", "dxai-0", "gradcam"), ("neutral", "dxai", "gradcam"), strict=True
+    ):
+        table = pd.read_parquet(case / name / "outcomes.parquet")
+        table = table[(table["method"] == method) & (table["curve"] == "beta")]
+        stored = table[table["index"] == 0].sort_values("level")[["p0", "p1", "p2"]]
+        shown = np.array(part["answers"])
+        assert shown[:, :3] == pytest.approx(stored.to_numpy(float), abs=6e-5)
+        with np.load(case / name / "attributions.npz") as file:
+            scale = np.abs(file[method][0]).max()
+        assert part["scale"] == pytest.approx(scale, rel=1e-3) or method == "gradcam"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ours", "says"),
+    [
+        (-0.09, -0.02, 0.82, "<strong>Ours is better</strong>, and all 6 guards"),
+        (-0.09, -0.02, 0.99, "<strong>Ours is better</strong>, but 1 of 6 guards"),
+        (-0.09, 0.02, 0.82, "<strong>These images do not decide</strong>"),
+        (0.01, 0.02, 0.82, "<strong>Ours is worse.</strong>"),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_in_words_what_the_interval_says(
+    run: Run, tmp_path: Path, low: float, high: float, ours: float, says: str
+) -> None:
+    def set_delta(claims: pd.DataFrame) -> None:
+        claims.loc[0, ["delta", "delta_low", "delta_high"]] = (low + high) / 2, low, high
+
+    def set_transfer(table: pd.DataFrame) -> None:
+        table.loc[table["method"] == "dxai", "auc_transfer"] = ours
+
+    page = build_report(*changed(run, tmp_path, claims=set_delta, table1=set_transfer))
+    verdict = words(page[page.index('id="verdict"') : page.index('id="claims"')])
+    assert "ours has an area of 0.867, the best baseline, Grad-CAM, relu, 0.929" in verdict
+    assert says in verdict
+
+
 @pytest.mark.parametrize(
     ("summary", "pictures", "says"),
     [
-        # Two images: x, two parts and an overlay of naive and of ours.
-        ("The naive optimisation beside", 2 * 7, ["(Fig. 11)", "Naive: agnostic", "p 0.97 → 0.02"]),
+        # Two images: x twice, two parts and an overlay of naive and of ours.
+        ("The naive optimisation beside", 2 * 8, ["(Fig. 11)", "Naive: agnostic", "p 0.97 → 0.02"]),
         ("Uncertainty over z", 3 * 3, ["Deviation over z", "0.080 [", "8 draws"]),
         ("Localisation: does it mark", 0, ["0.800 [", "0.070 ["]),
         ("Each class alone", 0, ["brick", "grass", "gravel"]),
@@ -442,6 +500,7 @@ def test_what_the_stages_did_not_write_is_left_out(tmp_path: Path) -> None:
     outline = Outline(text)
     assert outline.row("DXAI (ours), seed 0 part")[1].startswith("0.840")
     assert "cell-1-curves" not in outline.values("id") and "<img " not in text
+    assert "pictures" not in outline.values("id")
     assert {v[1:] for v in outline.values("href") if v[0] == "#"} <= set(outline.values("id"))
 
 
