@@ -11,7 +11,8 @@ import numpy as np
 from dxai.datasets.samples.drawing import ellipse, grid, noise
 from dxai.utils import keyed_random
 
-CASES, SIDE, SLICES = 32, 96, 32
+CASES, SIDE, SLICES = 80, 96, 16
+"""Many patients of few slices each, since intervals resample patients."""
 ORIENTATIONS = ("LPS", "RAS", "LAS", "PIR")
 """Axis codes of the stored arrays, case by case; in the last, slices are not the third axis."""
 
@@ -41,7 +42,7 @@ def _case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     wave, shade, tall = rng.uniform(1.5, 2.5), rng.uniform(0.9, 1.1), rng.uniform(8, 14)
     # The tumour: its position in the brain, half its height in slices, and its radius.
     position, middle = rng.uniform(-0.4, 0.4, 2), rng.uniform(0.3, 0.7) * SLICES
-    height, radius = rng.uniform(5, 6.5), rng.uniform(10, 14)
+    height, radius = rng.uniform(2.5, 3.25), rng.uniform(10, 14)
     bumps = _volume_noise(rng, 12)
     flair = np.zeros((SLICES, SIDE, SIDE), dtype=np.float32)
     seg = np.zeros((SLICES, SIDE, SIDE), dtype=np.uint8)
