@@ -396,6 +396,12 @@ class DecomposeParams(Settings):
         description="Instance-normalise the features before the last layer.\n"
         "As in the paper; without it their level and contrast reach the image.",
     )
+    padding: Literal["zeros", "replicate"] = Field(
+        "zeros", description="What the generator's convolutions see outside the image."
+    )
+    upsampling: Literal["nearest", "bilinear"] = Field(
+        "nearest", description="How the generator's decoder enlarges features."
+    )
     style_dim: int = Field(64, gt=0, description="Size of the style vector.")
     latent_dim: int = Field(16, gt=0, description="Size of the latent z.")
     mapping_width: int = Field(
@@ -414,6 +420,12 @@ class DecomposeParams(Settings):
     )
     zero_distinction: bool = Field(
         True, description="Blend the other class without its class-distinct branch."
+    )
+    exact_agnostic: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of images whose blend of the other class is x - psi_1 (Def. 2).",
     )
     lambda_adv: float = Field(2.0, description="Weight of the adversarial loss (Eq. 14).")
     lambda_kld: float = Field(1.0, description="Weight of the KL divergence of C and D (Eq. 14).")

@@ -150,19 +150,43 @@ class ReflectionPadding(nn.Module):
         return x[..., kept, kept]
 
 
+class Convolution(nn.Conv2d):
+    """3x3 convolution that keeps the size of its input.
+
+    Outside the image are zeros, or, by `replicate`, copies of the border pixels: slices and
+    concatenations, because the backward pass of `F.pad` has no deterministic algorithm on a GPU.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, groups: int, replicate: bool, bias: bool = True
+    ) -> None:
+        padding = 0 if replicate else 1
+        super().__init__(inputs, outputs, 3, padding=padding, groups=groups, bias=bias)
+        self.replicate = replicate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        if self.replicate:
+            x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+            x = torch.cat([x[..., :1], x, x[..., -1:]], 3)
+        return super().forward(x)
+
+
 class EncoderBlock(nn.Module):
     """Pre-activated residual block with instance norm; `down` halves the resolution.
 
     The first convolution has no bias, which the instance norm after it would remove.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: int, down: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, groups: int, down: bool, replicate: bool = False
+    ) -> None:
         super().__init__()
         self.down = down
         self.norm1 = InstanceNorm(inputs)
-        self.conv1 = nn.Conv2d(inputs, inputs, 3, padding=1, groups=groups, bias=False)
+        self.conv1 = Convolution(inputs, inputs, groups, replicate, bias=False)
         self.norm2 = InstanceNorm(inputs)
-        self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups)
+        self.conv2 = Convolution(inputs, outputs, groups, replicate)
         self.shortcut = _shortcut(inputs, outputs, groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,25 +202,37 @@ class EncoderBlock(nn.Module):
 class DecoderBlock(nn.Module):
     """Pre-activated residual block with AdaIN; `up` doubles the resolution."""
 
-    def __init__(self, inputs: int, outputs: int, groups: int, style_dim: int, up: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        groups: int,
+        style_dim: int,
+        up: bool,
+        replicate: bool = False,
+        upsampling: str = "nearest",
+    ) -> None:
         super().__init__()
-        self.up = up
+        self.up, self.upsampling = up, upsampling
         self.norm1 = AdaptiveInstanceNorm(style_dim, inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, groups=groups, bias=False)
+        self.conv1 = Convolution(inputs, outputs, groups, replicate, bias=False)
         self.norm2 = AdaptiveInstanceNorm(style_dim, outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, groups=groups)
+        self.conv2 = Convolution(outputs, outputs, groups, replicate)
         self.shortcut = _shortcut(inputs, outputs, groups)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, style_dim) to (B, outputs, H or 2H, W or 2W)."""
         residual = F.leaky_relu(self.norm1(x, style), SLOPE)
-        # The 1x1 shortcut commutes with nearest-neighbour enlargement and is cheaper before it.
+        # The 1x1 shortcut commutes with the enlargement and is cheaper before it.
         skip = self.shortcut(x)
         if self.up:
-            residual, skip = _double(residual), _double(skip)
+            residual, skip = self._double(residual), self._double(skip)
         residual = self.conv1(residual)
         residual = self.conv2(F.leaky_relu(self.norm2(residual, style), SLOPE))
         return (skip + residual) / math.sqrt(2)
+
+    def _double(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode=self.upsampling)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -225,7 +261,3 @@ def _shortcut(inputs: int, outputs: int, groups: int) -> nn.Module:
     if inputs == outputs:
         return nn.Identity()
     return nn.Conv2d(inputs, outputs, 1, groups=groups, bias=False)
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dxai.models.blocks import DecoderBlock, EncoderBlock, InstanceNorm, ReflectionPadding
+from dxai.models.blocks import (
+    Convolution,
+    DecoderBlock,
+    EncoderBlock,
+    InstanceNorm,
+    ReflectionPadding,
+)
 
 
 class Generator(nn.Module):
@@ -38,6 +44,11 @@ class Generator(nn.Module):
     last_norm : bool
         Instance-normalise the features before the last layer, which discards their level and
         contrast.
+    padding : {'zeros', 'replicate'}
+        What convolutions see outside the image. In flat images zeros make lines along the border,
+        which the norms amplify.
+    upsampling : {'nearest', 'bilinear'}
+        How the decoder enlarges features; 'nearest' leaves a grid that later layers must remove.
     """
 
     memory_format = torch.channels_last
@@ -55,6 +66,8 @@ class Generator(nn.Module):
         normalise_input: bool = False,
         last_norm: bool = True,
         style_dim: int = 64,
+        padding: str = "zeros",
+        upsampling: str = "nearest",
     ) -> None:
         super().__init__()
         if coarsest > image_size:
@@ -64,20 +77,23 @@ class Generator(nn.Module):
             )
         halvings = (image_size // coarsest).bit_length() - 1
         self.padding = ReflectionPadding(image_size, 1 << halvings)
+        replicate = padding == "replicate"
         self.channels, self.branches, self.style_dim = channels, branches, style_dim
         self.agnostic_skip, self.normalise_input = agnostic_skip, normalise_input
         widths = [
             branches * min(branch_width << level, branch_max_width) for level in range(halvings + 1)
         ]
         # Every branch sees the whole image, so the first convolution needs no groups.
-        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.stem = Convolution(channels, widths[0], 1, replicate)
         self.encoder = nn.ModuleList(
-            EncoderBlock(i, o, branches, down=True) for i, o in itertools.pairwise(widths)
+            EncoderBlock(i, o, branches, True, replicate) for i, o in itertools.pairwise(widths)
         )
-        self.bottleneck = EncoderBlock(widths[-1], widths[-1], branches, down=False)
-        self.styled_bottleneck = DecoderBlock(widths[-1], widths[-1], branches, style_dim, up=False)
+        self.bottleneck = EncoderBlock(widths[-1], widths[-1], branches, False, replicate)
+        self.styled_bottleneck = DecoderBlock(
+            widths[-1], widths[-1], branches, style_dim, False, replicate
+        )
         self.decoder = nn.ModuleList(
-            DecoderBlock(i, o, branches, style_dim, up=True)
+            DecoderBlock(i, o, branches, style_dim, True, replicate, upsampling)
             for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.styles = 1 + len(self.decoder)

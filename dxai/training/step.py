@@ -135,12 +135,15 @@ class RandomInputs:
         (B, latent_dim).
     alpha : Tensor
         (B, n - 1), or (1, n - 1) if shared by the batch.
+    exact : Tensor
+        (B,), bool: the images whose blend of the other class is x - psi_distinct.
     """
 
     other: Tensor
     latent_y: Tensor
     latent_other: Tensor
     alpha: Tensor
+    exact: Tensor
 
     def to(self, device: torch.device) -> RandomInputs:
         return RandomInputs(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
@@ -167,6 +170,7 @@ def draw_inputs(
         keyed_random.normal(seed, "latent", step, samples, size),
         keyed_random.normal(seed, "latent of the other class", step, samples, size),
         keyed_random.uniform(seed, "alpha", step, per, (params.branches - 1,)),
+        keyed_random.uniform(seed, "exact", step, samples) < params.exact_agnostic,
     )
 
 
@@ -290,7 +294,11 @@ def blends(
     drawn: RandomInputs,
     savings: Savings = ALL,
 ) -> Blended:
-    """Decompose a batch under both classes and blend; in float32."""
+    """Decompose a batch under both classes and blend; in float32.
+
+    The blend of the other class is that of Eq. 5, or, where `drawn.exact`, the class-agnostic part
+    x - psi_distinct of Definition 2.
+    """
     mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
     styles = mapping(drawn.latent_y, y), mapping(drawn.latent_other, drawn.other)
     with _precision(params, x):
@@ -299,7 +307,12 @@ def blends(
         else:
             psi_y, psi_other = generator(torch.cat([x, x]), torch.cat(styles)).chunk(2)
     psi_y, psi_other = _exact(psi_y), _exact(psi_other)
-    return Blended(psi_y[:, 0], *blend(psi_y, psi_other, drawn.alpha, params.zero_distinction))
+    distinct = psi_y[:, 0]
+    blend_y, blend_other = blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
+    if params.exact_agnostic:
+        # What x_hat misses must not keep the class: judge what is left of the image itself, too.
+        blend_other = torch.where(drawn.exact[:, None, None, None], x - distinct, blend_other)
+    return Blended(distinct, blend_y, blend_other)
 
 
 def _precision(params: DecomposeParams, x: Tensor, exact: bool = False) -> torch.autocast:

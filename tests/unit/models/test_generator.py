@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dxai.models.blocks import Convolution, DecoderBlock
 from dxai.models.decomposer import Decomposer
 from dxai.models.generator import Generator, MappingNetwork
 
@@ -60,6 +61,33 @@ def test_normalising_the_input_forgets_brightness():
         # Zero padding is what still tells the brightness of an unnormalised image.
         near = torch.allclose(generator(x, style), generator(brighter, style), atol=1e-4)
         assert near is same
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize(("padding", "flat"), [("zeros", False), ("replicate", True)])
+def test_replicate_padding_keeps_a_flat_image_flat(padding, flat, upsampling):
+    generator = tiny(padding=padding, upsampling=upsampling).double()  # norms amplify rounding
+    for block in generator.modules():  # fresh biases are so small that they would hide the border
+        if isinstance(block, torch.nn.InstanceNorm2d):
+            torch.nn.init.constant_(block.bias, 0.5)
+    style = torch.randn(1, generator.styles, 64, dtype=torch.float64)
+    psi = generator(torch.full((1, 2, 16, 16), 0.3, dtype=torch.float64), style)
+    assert torch.allclose(psi, psi[..., :1, :1].expand_as(psi), atol=1e-6) is flat
+
+
+def test_replicate_padding_is_pytorchs():
+    torch.manual_seed(0)
+    layer, x = Convolution(6, 9, groups=3, replicate=True), torch.randn(2, 6, 5, 7)
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    torch.testing.assert_close(layer(x), F.conv2d(padded, layer.weight, layer.bias, groups=3))
+
+
+def test_bilinear_upsampling_keeps_a_ramp_straight():
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    for upsampling, straight in (("bilinear", True), ("nearest", False)):
+        block = DecoderBlock(1, 1, 1, 4, up=True, upsampling=upsampling)
+        inside = block._double(ramp)[0, 0, 4, 1:-1].diff()
+        assert torch.allclose(inside, torch.full_like(inside, 0.5)) is straight
 
 
 @pytest.mark.parametrize("norm", [True, False])

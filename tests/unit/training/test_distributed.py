@@ -43,7 +43,12 @@ SETTINGS: dict[str, tuple[bool, dict[str, Any]]] = {
     ),
     "frozen, one alpha over a mask of the batch": (
         False,
-        {"alpha_per": "batch", "dis_rec_over": "batch", "zero_distinction": False},
+        {
+            "alpha_per": "batch",
+            "dis_rec_over": "batch",
+            "zero_distinction": False,
+            "exact_agnostic": 0.5,
+        },
     ),
     "frozen, one head": (
         False,

@@ -8,7 +8,7 @@ from torch import nn
 from benchmarks.step import NONE, contiguous
 from dxai.config.schema import DecomposeParams
 from dxai.models.classifiers import build_network
-from dxai.training.step import ALL, blend, build_networks, draw_inputs, train_step
+from dxai.training.step import ALL, blend, blends, build_networks, draw_inputs, train_step
 
 SMALL = DecomposeParams(
     steps=10,
@@ -87,6 +87,22 @@ def test_zero_distinction_removes_psi_1_of_the_other_class():
     blend_other.sum().backward()
     assert other.grad[:, 0].abs().sum() == 0
     assert other.grad[:, 1:].abs().sum() > 0
+
+
+def test_exact_agnostic_judges_the_image_less_its_class_distinct_part():
+    x, y = batch()
+    params = SMALL.replace(exact_agnostic=0.5)
+    drawn = draw_inputs(params, 0, 3, y, 3)
+    assert drawn.exact.any() and not drawn.exact.all()
+    nets = networks(params)
+    mixed, plain = (blends(nets, p, x, y, drawn) for p in (params, SMALL))
+    torch.testing.assert_close(mixed.y, plain.y, rtol=0, atol=0)
+    expected = x - plain.distinct  # Definition 2
+    torch.testing.assert_close(mixed.other[drawn.exact], expected[drawn.exact])
+    torch.testing.assert_close(mixed.other[~drawn.exact], plain.other[~drawn.exact])
+    everywhere = SMALL.replace(exact_agnostic=1.0)
+    found = blends(nets, everywhere, x, y, draw_inputs(everywhere, 0, 3, y, 3)).other
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_other_class_is_another_one_and_uniform():
