@@ -397,7 +397,7 @@ class DecomposeParams(Settings):
         "As in the paper; without it their level and contrast reach the image.",
     )
     padding: Literal["zeros", "replicate"] = Field(
-        "zeros", description="What the generator's convolutions see outside the image."
+        "zeros", description="Border of the generator's convolutions."
     )
     upsampling: Literal["nearest", "bilinear"] = Field(
         "nearest", description="How the generator's decoder enlarges features."
@@ -425,7 +425,7 @@ class DecomposeParams(Settings):
         0.0,
         ge=0,
         le=1,
-        description="Share of images whose blend of the other class is x - psi_1 (Def. 2).",
+        description="Share of images whose blend of the other class is x - psi_1.",
     )
     lambda_adv: float = Field(2.0, description="Weight of the adversarial loss (Eq. 14).")
     lambda_kld: float = Field(1.0, description="Weight of the KL divergence of C and D (Eq. 14).")
