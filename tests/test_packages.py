@@ -167,7 +167,7 @@ def test_the_core_is_small(run: Run) -> None:
         ((), ("config.schema", "config.settings", "models", "utils.files", "utils.keyed_random")),
         (("baselines",), ("explain",)),
         (("data",), ("datasets",)),
-        (("fit",), ("library", "cli.fit")),
+        (("fit",), ("library", "cli.fit", "cli.evaluate")),
         pytest.param(("pipeline",), ("",), marks=pytest.mark.slow),
     ],
 )

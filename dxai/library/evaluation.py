@@ -1,0 +1,160 @@
+"""Table 1 and Definition 1 of an explainer on a user's images, beside other methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dxai.config.schema import METHODS
+from dxai.config.settings import choose
+from dxai.datasets.in_memory import InMemoryImages
+from dxai.datasets.user_images import find_images, read
+from dxai.library import scoring
+from dxai.library.explainer import DXAI
+from dxai.library.fitting import SEEN
+from dxai.library.page import write_page
+from dxai.reporting.table_layouts import definition1
+from dxai.reporting.text import aligned, decimals, format_table
+from dxai.results.io import Row, read_table
+from dxai.results.methods import RANDOM, label
+from dxai.results.table_specs import SPECS
+from dxai.results.validity import meaning
+from dxai.utils.files import atomic_folder, read_json
+
+TABLE1, DEFINITION1, PAGE = "table1.csv", "definition1.csv", "index.html"
+"""Files of an evaluation, beside the outcomes of each method."""
+IMAGES = 100
+"""Images that are scored, unless told otherwise."""
+FOR_NOISE = 60
+"""Further images on which the noise that the classifier stands is measured, if there are some."""
+WITHOUT_TWIN = 2
+"""Columns of Definition 1 that need a twin, the last ones."""
+
+
+def evaluate(
+    explainer: Path | str,
+    images: Any,
+    methods: Sequence[str] = (),
+    *,
+    count: int = IMAGES,
+    out: Path | str = "evaluation",
+    modules: str | Iterable[str] = (),
+    device: str = "auto",
+) -> dict[str, pd.DataFrame]:
+    """Score an explainer and other methods; print Table 1 with its guards and Definition 1.
+
+    Parameters
+    ----------
+    explainer : path
+        An explainer's folder or model.pt.
+    images
+        As for `fit`; where there are test images, only those are used. Images that the explainer
+        was fitted on are left out.
+    methods : sequence of str
+        Names of `dxai.config.schema.METHODS`. Random is always scored: it says whether the
+        classifier is valid.
+    count : int
+        Images that are scored, spread over the classes.
+    out : path
+        Folder of the tables, the outcomes and the page; an earlier evaluation in it is replaced.
+    modules, device
+        As for `DXAI.load`.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        The tables `table1` and `definition1`.
+
+    Raises
+    ------
+    ValueError, OSError
+        In one line, for an unknown method or class, unusable images, or another folder `out`.
+    """
+    out, methods = Path(out), list(dict.fromkeys([RANDOM, *methods]))
+    for method in methods:
+        choose("methods", method, METHODS)
+    if count < 1:
+        raise ValueError(f"images is {count}; it must be 1 or more")
+    if out.exists() and not (out.is_dir() and (out / TABLE1).is_file()):
+        raise ValueError(f"{out}: found something that is no evaluation; name a new folder")
+    model = DXAI.load(explainer, modules=modules, device=device)
+    data, others = _images(model, Path(explainer), images, count)
+    params = scoring.settings()
+    noise = scoring.tolerated_noise(model, others if len(others) else data, params)
+    subject = scoring.Subject(_title(images), model, data, params, noise)
+    with atomic_folder(out) as temporary:
+        scoring.score(subject, methods, temporary)
+        tables = scoring.tables(subject, temporary, methods)
+        for name, frame in tables.items():
+            frame.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
+        first, second = (read_table(temporary / name) for name in (TABLE1, DEFINITION1))
+        shown = {"Table 1": _table1_rows(first), "Definition 1": _definition_rows(second)}
+        title = f"{subject.name}: evaluation of {explainer}"
+        write_page(model, data, temporary / PAGE, title, meaning(first), shown)
+        text = format_table(temporary / TABLE1)
+    print(f"\n{text}\n\nDefinition 1: images that a method leaves undecided")
+    print(f"{aligned(shown['Definition 1'], left=1)}\n\n{out}, its page: {out / PAGE}", flush=True)
+    return tables
+
+
+def _title(images: Any) -> str:
+    return Path(images).name if isinstance(images, str | Path) else type(images).__name__
+
+
+def _images(
+    model: DXAI, explainer: Path, images: Any, count: int
+) -> tuple[InMemoryImages, InMemoryImages]:
+    """Read the images to score, and others for the noise; none of those that were fitted on."""
+    names, info = model.info["class_names"], model.info
+    found = find_images(images, names)
+    units = found.split("test") or list(found.units)
+    for unit in units:
+        if unit.label not in names:
+            raise ValueError(
+                f"{found.where}: class {unit.label!r} is not among those of {explainer}: "
+                f"{', '.join(names)}"
+            )
+    found = replace(found, class_names=tuple(names))
+    data, _ = read(found, units, info["image_size"], info["channels"], "read")
+    folder = explainer if explainer.is_dir() else explainer.parent
+    seen = set(read_json(folder / SEEN)) if (folder / SEEN).is_file() else set()
+    fresh = [i for i, one in enumerate(data.digests()) if one not in seen]
+    if not fresh:
+        raise ValueError(
+            f"{found.where}: {explainer} was fitted on every image of it; give others, for example "
+            "in a folder test/ beside train/"
+        )
+    if len(fresh) < len(data):
+        left = len(data) - len(fresh)
+        print(f"images: {left} of {len(data)} are left out, as the explainer was fitted on them")
+    data = data.subset(fresh)
+    chosen = data.spread(max(1, count // len(set(data.labels.tolist()))))
+    rest = data.subset(sorted(set(range(len(data))) - set(chosen)))
+    return data.subset(chosen), rest.subset(rest.spread(max(1, FOR_NOISE // len(names))))
+
+
+def _table1_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """Return Table 1 as text, without the columns that no row has."""
+    columns = [c for c in SPECS["table1"].columns if c.terminal]
+    columns = [c for c in columns if any(row.get(c.name) is not None for row in rows)]
+    shown = [["method", "sign", *(c.terminal for c in columns)]]
+    for row in rows:
+        name = label(row["method"])
+        if row["status"] != "ok":
+            shown.append([name, f"{row['status']}: {row['reason']}"])
+        else:
+            numbers = [decimals(row.get(c.name), c.digits) for c in columns]
+            shown.append([name, row["sign"], *numbers])
+    return shown
+
+
+def _definition_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """Return Definition 1 as text, without what needs a twin."""
+    table = definition1(list(rows))
+    heads = [column.name for column in table.columns]
+    kept = slice(2, len(heads) - WITHOUT_TWIN)
+    return [heads[kept], *([*map(str, line.cells)][kept] for line in table.lines)]
