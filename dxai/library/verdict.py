@@ -26,6 +26,8 @@ SCORED = 4.0
 POOR_DB, GAIN_DB = 22.0, 0.5
 """PSNR of x-hat below which parts are not to be trusted; gain in the last third of the training
 with which more of it helps."""
+FEW_STEPS = 1000
+"""Steps of a training below which the parts still change much (the profile `quick` takes 1,250)."""
 ALIKE = 0.2
 """Share of the images of two classes that are taken for one another from which they look alike."""
 STRUCTURE = 0.02
@@ -162,8 +164,10 @@ def _advice(
             f"this network follows patterns too faint to see: what {label(best['method'])} finds "
             f"moves it (AUC {best['auc']:.2f}), but not after a 3x3 blur ({best['auc_blur']:.2f})"
         )
-    gain = _late_gain(history)
-    if numbers["psnr_db"] < POOR_DB:
+    gain, steps = _late_gain(history), history[-1]["step"] if history else 0
+    if steps < FEW_STEPS:
+        yield f"more minutes: {steps} steps are few; the parts settle after {FEW_STEPS:,} or more"
+    elif numbers["psnr_db"] < POOR_DB:
         yield f"more minutes: x-hat has {numbers['psnr_db']:.1f} dB, so parts may lack detail"
     elif gain > GAIN_DB:
         yield f"more minutes: x-hat still gained {gain:.1f} dB in the last third of the training"

@@ -17,16 +17,23 @@ def rows(random: float, ig: float = 0.9, ig_blurred: float = 0.9) -> list[dict[s
     ]
 
 
-def history(*psnr: float) -> list[dict[str, Any]]:
-    return [{"step": 10 * (i + 1), "psnr_db": value} for i, value in enumerate(psnr)]
+def history(*psnr: float, every: int = 500) -> list[dict[str, Any]]:
+    return [{"step": every * (i + 1), "psnr_db": value} for i, value in enumerate(psnr)]
 
 
 @pytest.mark.parametrize(
     ("given", "found", "numbers", "pair", "expected"),
     [
         (history(25, 30, 30.1), rows(0.95), {}, None, []),
+        (history(30, every=240), rows(0.95), {}, None, ["more minutes: 240 steps are few"]),
         (history(25, 28, 30), rows(0.95), {}, None, ["more minutes: x-hat still gained 2.0 dB"]),
-        (history(15, 15), rows(0.95), {"psnr_db": 15.0}, None, ["more minutes: x-hat has 15.0 dB"]),
+        (
+            history(15, 15, every=600),
+            rows(0.95),
+            {"psnr_db": 15.0},
+            None,
+            ["more minutes: x-hat has 15.0 dB"],
+        ),
         (history(30, 30, 30), rows(0.51), {}, None, ["this network follows patterns too faint"]),
         (
             history(30, 30, 30),
