@@ -129,8 +129,7 @@ def explain_files(
     files = list(dict.fromkeys(images))
     done: list[str] = []
     found = _explanations(model, files, out, target, kind, choices, done)
-    title = f"{len(files)} image{'s' if len(files) > 1 else ''} explained"
-    if write_pages(found, out / INDEX, model.class_names, title):
+    if write_pages(found, out / INDEX, model.class_names):
         print(out / INDEX, flush=True)
     return len(files) - len(done)
 
@@ -202,8 +201,9 @@ def find_removals(
         parts = parts or explainer.explain(images, classes[:, k], index, NEUTRAL)
         both = {NEUTRAL: parts.distinct, GENERATED: parts.psi[:, 0]}
         for name in sorted(both, key=lambda name: name != kind):
-            shown = remove(images, both[name], torch.tensor(BETAS)).transpose(0, 1)
-            for i, levels in enumerate(shown):
+            for i in range(len(images)):
+                one = slice(i, i + 1)
+                levels = remove(images[one], both[name][one], torch.tensor(BETAS))[:, 0]
                 class_name = explainer.info["class_names"][int(classes[i, k])]
                 probabilities = explainer.logits(levels).softmax(1).cpu().numpy()
                 part = both[name][i].cpu().numpy()
