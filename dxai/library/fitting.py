@@ -155,6 +155,7 @@ def fit(
         print(f"network: {line}", flush=True)
     if size is not None and size > side:
         print(f"network: images are taken apart at {side} px and enlarged to {size} for it")
+    explained.stored  # noqa: B018 -- a network that cannot be kept is refused before it is trained
     work = Fitting(explained, data, validation, seed, on, out)
     plan, state = work.plan(minutes, began)
     networks, history = work.train(plan, state)
@@ -305,7 +306,7 @@ class Fitting:
         }
         decomposer = freeze(networks.average).cpu()
         explained.network.cpu()
-        stored, stored_info = explained.stored()
+        stored, stored_info = explained.stored
         save_decomposer(self.out / MODEL, decomposer, info, stored, stored_info)
         return DXAI(decomposer, info, explained.network, self.seed).to(self.device)
 

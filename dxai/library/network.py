@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,8 +70,9 @@ class Explained:
         found.update(repr((self.spec.expected_range, adapter_info(self.spec))).encode())
         return found.hexdigest()
 
+    @functools.cached_property
     def stored(self) -> tuple[nn.Module, dict[str, Any]]:
-        """Return what a model file holds of the classifier: a network and its info.
+        """What a model file holds of the classifier: a network, on the CPU, and its info.
 
         A network that was given as an object is stored as a program of `torch.export`, which loads
         without its code. Raises `ValueError` if it cannot be exported.

@@ -102,6 +102,11 @@ def test_bad_input_is_one_line_and_writes_nothing(photos: Path, tmp_path: Path) 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x).repeat(1, 2)
 
+    class Unkept(Colour):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            bright = float(x.detach().mean()) > 5  # what a graph cannot follow
+            return super().forward(-x if bright else x)
+
     out = tmp_path / "explainer"
     few = draw(tmp_path / "few", 1)
     cases: list[tuple[Any, Any, dict[str, Any], str]] = [
@@ -110,6 +115,7 @@ def test_bad_input_is_one_line_and_writes_nothing(photos: Path, tmp_path: Path) 
         (Colour(), few, {}, "class 'blue': 1 group(s) in train, too few"),
         (Colour(), photos, {"classes": ["blue", "green"]}, "classes lacks red"),
         (Colour(), photos, {"classes": ["red", "blue"]}, "with `classes: [blue, red]`"),
+        (Unkept(), photos, {}, "cannot be stored by torch.export"),
         (Wide(), photos, {}, "returns 4 outputs for one image"),
         (Colour(), photos, {"minutes": 0}, "minutes is 0; it must be above 0"),
         (Colour(), photos, {"device": "gpu"}, "valid are auto, cpu, cuda, cuda:N"),
