@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from dxai.cli import Commands
-from dxai.config.schema import METHODS
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -27,7 +26,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         nargs="+",
         default=["ig"],
         metavar="NAME",
-        help=f"beside Random: {', '.join(m for m in METHODS if m != 'random')} (ig)",
+        help="methods beside Random, such as ig gradcam lrp lime; an unknown one lists all (ig)",
     )
     parser.add_argument(
         "--images",
