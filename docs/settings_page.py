@@ -21,6 +21,7 @@ from dxai.config.schema import (
     DatasetParams,
     DecomposeParams,
     EvaluateParams,
+    EvaluationParams,
     LeakageParams,
     Params,
     PrepareParams,
@@ -60,6 +61,7 @@ BLOCKS: dict[str, type[Settings]] = {
     "decompose": DecomposeParams,
     "training": TrainingParams,
     "evaluate": EvaluateParams,
+    "evaluation": EvaluationParams,
     "leakage": LeakageParams,
     "randomisation": RandomisationParams,
 }

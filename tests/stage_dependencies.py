@@ -28,8 +28,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-OBSERVERS = {"dxai.tracking.live"}
-"""Modules that stages start in a process of their own and that change nothing in their outputs."""
+OBSERVERS = {"dxai.tracking.live", "dxai.stages.actors"}
+"""Modules that change nothing in the outputs: they log what is done, or choose where it is done."""
 
 
 def stages() -> dict[str, dict[str, Any]]:

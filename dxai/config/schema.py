@@ -572,6 +572,24 @@ class EvaluateParams(Settings):
         return self
 
 
+class EvaluationParams(Settings):
+    """Where methods are scored; the numbers do not depend on it."""
+
+    executor: Literal["local", "ray"] = Field(
+        "local",
+        description="Where the scoring runs.\n"
+        "That of `ours` and `baseline`. `local`: in the stage's own process. On Ray: on the "
+        "cluster that RAY_ADDRESS names, else on one started on this machine, unless the work is "
+        "over before that would be. All nodes must see the project's folder.",
+    )
+    workers: int = Field(2, gt=0, description="Actors, each with the networks and a batch.")
+    cpus_per_worker: int = Field(1, gt=0, description="Threads of an actor, reserved in Ray.")
+    gpus_per_worker: float = Field(
+        1.0, ge=0, description="GPUs reserved in Ray for an actor, where there are any."
+    )
+    failures: int = Field(3, ge=0, description="Restarts after an actor or the cluster was lost.")
+
+
 class LeakageParams(Settings):
     """The leakage probe: a fresh network that tells the class from class-agnostic images."""
 
@@ -655,6 +673,9 @@ class Params(Settings):
         TrainingParams(), description="Where trainings run; the numbers do not depend on it."
     )
     evaluate: EvaluateParams = Field(EvaluateParams(), description="How methods are scored.")
+    evaluation: EvaluationParams = Field(
+        EvaluationParams(), description="Where methods are scored; the numbers do not depend on it."
+    )
     leakage: LeakageParams = Field(
         LeakageParams(), description="What class-agnostic images still say about the class."
     )

@@ -11,16 +11,12 @@ from torch import Tensor
 
 from dxai.config.params_file import load_params
 from dxai.config.settings import choose
-from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import distinct_from_heatmap
 from dxai.paths import HERE
 from dxai.stages import run_stage, scoring
 from dxai.stages.pieces import Pieces
 from dxai.types import Batch, Unsupported
-
-Scored = tuple[list[dict[str, Any]], Pieces | None]
-"""Rows of the table, and the measurements and maps."""
 
 
 def main(dataset: str, classifier: str, method: str) -> None:
@@ -33,25 +29,35 @@ def main(dataset: str, classifier: str, method: str) -> None:
     choose("method", method, params.methods)
     subject = scoring.subject(params, dataset, classifier, params.seeds[0])
     began = time.monotonic()
+    pieces: Pieces | None = None
     try:
-        settings = params.methods[method]
-        explainer = build_explainer(method, subject.classifier, settings, subject.seed)
-        rows, pieces = _score(subject, explainer, settings)
+        work = _item(subject, method)
+        pieces = scoring.in_pieces(work, ("dxai.stages.baseline", (dataset, classifier, method)))
+        rows = _rows(work, pieces)
     except Unsupported as reason:
-        rows, pieces = _unscored(method, "unsupported", str(reason))
+        rows, pieces = [_unscored(method, "unsupported", str(reason))], None
         print(f"{method}: unsupported: {reason}", flush=True)
-    except ValueError:
-        raise  # a wrong setting is the user's to correct, not a row of the table
+    except (ValueError, ChildProcessError):
+        raise  # a wrong setting or a lost cluster is the user's to mend, not a row of the table
     except Exception as error:
         traceback.print_exc(file=sys.stdout)
-        rows, pieces = _unscored(method, "failed", f"{type(error).__name__}: {error}")
+        rows = [_unscored(method, "failed", f"{type(error).__name__}: {error}")]
+        pieces = None
     spent, out = time.monotonic() - began, HERE.outcome(dataset, classifier, method)
     scoring.write(out, subject, subject.seed, None, rows, pieces, spent)
 
 
-def _score(subject: scoring.Subject, explainer: Explainer, settings: dict[str, Any]) -> Scored:
-    scorer = subject.scorer()
+def item(dataset: str, classifier: str, method: str) -> scoring.Item:
+    """Return what an actor on Ray scores."""
+    params = load_params()
+    return _item(scoring.subject(params, dataset, classifier, params.seeds[0]), method)
+
+
+def _item(subject: scoring.Subject, method: str) -> scoring.Item:
+    settings = subject.params.methods[method]
+    explainer = build_explainer(method, subject.classifier, settings, subject.seed)
     explainer.look_at(subject.first)
+    scorer = subject.scorer()
 
     def explain(batch: Batch) -> tuple[dict[str, Tensor], float]:
         began = time.perf_counter()
@@ -66,15 +72,19 @@ def _score(subject: scoring.Subject, explainer: Explainer, settings: dict[str, A
             scorer.add(explainer.name, sign, batch, distinct, heat=heat, truth=truth)
         return {explainer.name: found}, spent
 
-    title = f"baseline {subject.dataset} {subject.name} {explainer.name}"
-    pieces = scoring.in_pieces(subject, title, scorer, [settings], explain)
-    each = pieces.seconds / len(subject.chosen)
-    rows = [pieces.summary(scorer, explainer.name, sign, each) for sign in explainer.signs]
-    return [row | {"layer": explainer.layer} for row in rows], pieces
+    title = f"baseline {subject.dataset} {subject.name} {method}"
+    return scoring.Item(subject, title, scorer, [settings], explain, explainer)
 
 
-def _unscored(method: str, status: str, reason: str) -> Scored:
-    return [{"method": method, "sign": "", "status": status, "reason": reason}], None
+def _rows(work: scoring.Item, pieces: Pieces) -> list[dict[str, Any]]:
+    explainer, each = work.explainer, pieces.seconds / len(work.subject.chosen)
+    assert explainer is not None
+    rows = [pieces.summary(work.scorer, explainer.name, sign, each) for sign in explainer.signs]
+    return [row | {"layer": explainer.layer} for row in rows]
+
+
+def _unscored(method: str, status: str, reason: str) -> dict[str, Any]:
+    return {"method": method, "sign": "", "status": status, "reason": reason}
 
 
 if __name__ == "__main__":

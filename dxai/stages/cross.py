@@ -34,7 +34,8 @@ def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None
             scores.add("dxai", "part", batch, torch.from_numpy(parts[rows]))
             return {}, 0.0
 
-        pieces = scoring.in_pieces(subject, title, scores, [sha256(ours / ATTRIBUTIONS)], score)
+        decisive = [sha256(ours / ATTRIBUTIONS)]
+        pieces = scoring.in_pieces(scoring.Item(subject, title, scores, decisive, score))
     row = pieces.summary(scores, "dxai", "part", None)
     found = {
         "dataset": dataset,

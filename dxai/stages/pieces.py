@@ -27,6 +27,8 @@ from dxai.utils.npz import write_array
 ROWS = 2**20
 """Rows of a row group of a table."""
 SECONDS, INDEX = "seconds", "index"
+Source = tuple[str, tuple[str, ...]]
+"""Module of a stage, whose function `item` makes what is scored, and the arguments of both."""
 MAP = "map "
 """First letters of the names of a piece's maps."""
 
@@ -37,18 +39,20 @@ class Pieces:
     Parameters
     ----------
     folder : Path
-        `.work/scoring/ITEM/DIGEST`. Other pieces of the item, of other settings or code, are
-        removed.
+        `.work/scoring/ITEM/DIGEST`.
     count : int
         Number of pieces.
     """
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
-        for other in folder.parent.glob("*"):
-            if other != folder:
+
+    def start(self) -> None:
+        """Make the folder, and remove pieces of the item that are of other settings or code."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for other in self.folder.parent.glob("*"):
+            if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
 
     def has(self, k: int) -> bool:
         return self._path(k).exists()

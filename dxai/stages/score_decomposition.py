@@ -31,14 +31,26 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
 
     A decomposition is named by its seed or by its variant in the ablation.
     """
+    began, work = time.monotonic(), item(dataset, classifier, decomposition)
+    subject, scorer = work.subject, work.scorer
+    settings, seed = subject.params.decomposition(dataset, classifier, decomposition)
+    source = "dxai.stages.score_decomposition", (dataset, classifier, decomposition)
+    pieces = scoring.in_pieces(work, source)
+    rows = [pieces.summary(scorer, "dxai", "part", pieces.seconds / len(subject.chosen))]
+    rows += [pieces.summary(scorer, name, "part", None) for name in CONTROLS]
+    out, seconds = HERE.ours(dataset, classifier, decomposition), time.monotonic() - began
+    scoring.write(out, subject, seed, settings.steps, rows, pieces, seconds)
+
+
+def item(dataset: str, classifier: str, decomposition: str) -> scoring.Item:
+    """Return what is scored, here or by an actor on Ray."""
     params = load_params()
-    settings, seed = params.decomposition(dataset, classifier, decomposition)
+    _, seed = params.decomposition(dataset, classifier, decomposition)
     subject = scoring.subject(params, dataset, classifier, seed)
     trained = HERE.decomposition(dataset, classifier, decomposition)
     latents, device = params.evaluate.latents, subject.device
     explainer = DXAI.load(trained, subject.seed, latents, params.modules, device)
-    began, scorer = time.monotonic(), subject.scorer()
-    draws_of_z = params.evaluate.uncertainty
+    scorer, draws_of_z = subject.scorer(), params.evaluate.uncertainty
 
     def explain(batch: Batch) -> tuple[dict[str, Tensor], float]:
         started = time.perf_counter()
@@ -68,11 +80,7 @@ def main(dataset: str, classifier: str, decomposition: str) -> None:
         return maps, spent
 
     title = f"ours {dataset} {classifier} {decomposition}"
-    pieces = scoring.in_pieces(subject, title, scorer, [sha256(trained / MODEL)], explain)
-    rows = [pieces.summary(scorer, "dxai", "part", pieces.seconds / len(subject.chosen))]
-    rows += [pieces.summary(scorer, name, "part", None) for name in CONTROLS]
-    out, seconds = HERE.ours(dataset, classifier, decomposition), time.monotonic() - began
-    scoring.write(out, subject, seed, settings.steps, rows, pieces, seconds)
+    return scoring.Item(subject, title, scorer, [sha256(trained / MODEL)], explain, explainer)
 
 
 if __name__ == "__main__":

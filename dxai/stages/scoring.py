@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,10 +24,13 @@ from dxai.models.devices import choose_device, device_of, exact_float32
 from dxai.models.serialization import load_classifier, load_decomposer
 from dxai.paths import HERE, IMAGES, MANIFEST, MODEL, SUMMARY
 from dxai.stages.network import hashes
-from dxai.stages.pieces import Pieces
+from dxai.stages.pieces import Pieces, Source
 from dxai.types import Batch
 from dxai.utils.files import atomic_folder, digest, folder_digest, sha256, write_json
 from dxai.utils.progress import Progress
+
+if TYPE_CHECKING:
+    from dxai.explain.base import Explainer
 
 Explain = Callable[[Batch], tuple[dict[str, Tensor], float]]
 """Explains and scores a batch: maps (B, C, H, W) by name, and the seconds that explaining took."""
@@ -33,6 +38,8 @@ OURS = "dxai"
 """The map that Table 3 scores."""
 CODE = Path(__file__).parents[1]
 """The package, all of which counts: which part decides a score is not known."""
+SHORT = 30.0
+"""Seconds of work that are done sooner in this process than Ray starts."""
 PACKAGES = ("torch", "numpy", "scipy", "captum", "scikit-image", "scikit-learn")
 """Packages that numbers depend on."""
 
@@ -145,12 +152,11 @@ def subject(
     return Subject(params, dataset, classifier, data, explained.to(device), twin, files)
 
 
-def in_pieces(
-    subject: Subject, title: str, scorer: Scorer, decisive: list[Any], explain: Explain
-) -> Pieces:
-    """Explain and score the chosen images, a piece for each batch; go on where a run was killed.
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A stage item that explains and scores images, a piece for each batch of them.
 
-    Parameters
+    Attributes
     ----------
     subject : Subject
         Images and classifiers.
@@ -162,21 +168,70 @@ def in_pieces(
         Values that decide the scores besides subject, settings of `evaluate` and code.
     explain : callable
         Explains and scores one batch.
+    explainer : Explainer, optional
+        What it explains with.
     """
-    indices, size = subject.chosen, subject.params.evaluate.batch_size
-    parts = [indices[first : first + size] for first in range(0, len(indices), size)]
-    pieces = Pieces(HERE.scoring(title) / _fingerprint(subject, decisive), len(parts))
-    left = [k for k in range(len(parts)) if not pieces.has(k)]
-    done = len(indices) - sum(len(parts[k]) for k in left)
-    if done:
-        print(f"{title}: {done} of {len(indices)} images were scored before", flush=True)
-    progress = Progress(title, len(indices), done, "images")
-    for k in left:
-        maps, seconds = explain(subject.data.batch(parts[k]))
-        kept = {name: _kept(name, value, subject.params) for name, value in maps.items()}
+
+    subject: Subject
+    title: str
+    scorer: Scorer
+    decisive: list[Any]
+    explain: Explain
+    explainer: Explainer | None = None
+
+    @functools.cached_property
+    def parts(self) -> list[np.ndarray]:
+        """The indices of the images of each piece."""
+        chosen, size = self.subject.chosen, self.subject.params.evaluate.batch_size
+        return [chosen[first : first + size] for first in range(0, len(chosen), size)]
+
+    @functools.cached_property
+    def pieces(self) -> Pieces:
+        """What is scored so far, maybe by an earlier run that was killed."""
+        folder = HERE.scoring(self.title) / _fingerprint(self.subject, self.decisive)
+        return Pieces(folder, len(self.parts))
+
+    def score(self, k: int) -> None:
+        """Score piece `k`."""
+        maps, seconds = self.explain(self.subject.data.batch(self.parts[k]))
+        kept = {name: _kept(name, value, self.subject.params) for name, value in maps.items()}
         stored = {name: value for name, value in kept.items() if value is not None}
-        pieces.save(k, parts[k], scorer.take(), stored, seconds)
-        progress.update(progress.done + len(parts[k]))
+        self.pieces.save(k, self.parts[k], self.scorer.take(), stored, seconds)
+
+
+def in_pieces(item: Item, remote: Source | None = None) -> Pieces:
+    """Score all pieces of an item that are missing, here or on Ray; return all.
+
+    `remote` tells the actors of Ray how to make the item; without it, and where what is left takes
+    less time than Ray to start, the pieces are scored here.
+    """
+    params, pieces, parts = item.subject.params, item.pieces, item.parts
+    pieces.start()
+    total = sum(map(len, parts))
+    progress = Progress(item.title, total, 0, "images")
+    on_ray = remote if params.evaluation.executor == "ray" else None
+
+    def left() -> list[int]:
+        found = [k for k in range(len(parts)) if not pieces.has(k)]
+        if (done := total - sum(len(parts[k]) for k in found)) > progress.done:
+            progress.update(done)
+        return found
+
+    waiting = left()
+    if progress.done:
+        print(f"{item.title}: {progress.done} of {total} images were scored before", flush=True)
+        progress = Progress(item.title, total, progress.done, "images")
+    # On another cluster the device may be another one, too.
+    while waiting and not (on_ray and os.environ.get("RAY_ADDRESS")):
+        item.score(waiting[0])
+        waiting = left()
+        each = progress.seconds / (progress.done - progress.start)
+        if on_ray and each * (total - progress.done) > SHORT:
+            break
+    if on_ray and waiting:
+        from dxai.stages import actors  # it loads what trainings run with
+
+        actors.score(on_ray, params.evaluation, params.evaluate.device, pieces, left)
     return pieces
 
 
@@ -193,7 +248,7 @@ def _fingerprint(subject: Subject, decisive: list[Any]) -> str:
     return digest(
         [
             params.evaluate.model_dump(),
-            str(subject.device),
+            str(subject.device) if params.evaluation.executor == "local" else "",
             (HERE.dataset(subject.dataset) / MANIFEST).read_text(),
             [sha256(path) for path in subject.files],
             hashes(subject.name, spec.files),

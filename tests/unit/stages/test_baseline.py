@@ -1,14 +1,18 @@
 """A method that is unsupported or fails becomes a row; the stage succeeds."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from dxai.config.params_file import load_params
@@ -19,11 +23,13 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain import controls
 from dxai.metrics import smoothing
 from dxai.results import table_builders
-from dxai.stages import baseline, classifier
+from dxai.stages import baseline, classifier, scoring
 from dxai.stages.pieces import Pieces
 from dxai.types import Unsupported
 from dxai.utils.files import read_json
 from tests.prepared import PROJECT, prepared_textures
+
+MARK = "DXAI_TEST_ACTORS"
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +122,45 @@ def test_a_killed_stage_goes_on_after_its_last_piece(inside, capsys):
         assert not list(work.glob("*"))
     finally:
         select_profile("params.yaml", overrides={"evaluate.batch_size": "4"})
+
+
+ACTOR = "ray::PieceActor"
+
+
+def kill_an_actor(killed):
+    """Kill the first actor that appears with this test's mark in its environment."""
+    while not killed:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                mine = ACTOR in " ".join(process.cmdline()) and MARK in process.environ()
+                if mine and not killed:
+                    process.kill()
+                    killed.append(process.pid)
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_two_actors_of_which_one_is_killed_write_the_files_of_one_process(inside, monkeypatch):
+    out = inside / "results/outcomes/textures/simple/ig"
+    for name in ("RAY_ADDRESS", "DXAI_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(MARK, "1")
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setattr(scoring, "SHORT", 0)
+    select_profile("params.yaml", overrides={"evaluate.batch_size": "1"})
+    try:
+        baseline.main("textures", "simple", "ig")
+        whole = content(out)
+        shutil.rmtree(out)
+        select_profile("params.yaml", overrides={"evaluation.executor": "ray"})
+        killed = []
+        threading.Thread(target=kill_an_actor, args=(killed,), daemon=True).start()
+        baseline.main("textures", "simple", "ig")
+        assert killed
+        assert content(out) == whole
+    finally:
+        changed = {"evaluate.batch_size": "4", "evaluation.executor": "local"}
+        select_profile("params.yaml", overrides=changed)
 
 
 def test_pieces_of_other_code_or_settings_are_not_used(inside, monkeypatch, capsys):

@@ -49,6 +49,7 @@ def scored(scorer: Scorer, first: int, count: int, size: int) -> tuple[np.ndarra
 
 def save(folder: Path, sizes: list[int], size: int = 8) -> Pieces:
     scorer, pieces, first = make_scorer(), Pieces(folder, len(sizes)), 0
+    pieces.start()
     for k, count in enumerate(sizes):
         index, maps = scored(scorer, first, count, size)
         pieces.save(k, index, scorer.take(), {"ours": maps.numpy()}, 0.5)
@@ -90,6 +91,7 @@ def test_a_long_table_has_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_pieces_of_other_settings_are_removed(tmp_path: Path) -> None:
     save(tmp_path / "item/a", [2])
     other = Pieces(tmp_path / "item/b", 1)
+    other.start()
     assert not other.has(0)
     assert not (tmp_path / "item/a").exists()
 
