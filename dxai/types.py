@@ -6,9 +6,9 @@ Images are float32 in [-1, 1] unless noted.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Batch:
     groups: list[str]
 
 
-class Images(Protocol):
+class Images(ABC):
     """The images of one split, on disk (`ShardedDataset`) or in memory (`InMemoryImages`).
 
     Attributes
@@ -75,17 +75,37 @@ class Images(Protocol):
     resident: bool
     window: int
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @abstractmethod
+    def pixels_of(self, indices: Sequence[int]) -> np.ndarray:
+        """Return uint8, (B, S, S) gray or (B, S, S, 3) RGB: only these images are read."""
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Return the images at these indices, in this order."""
-        ...
+        """Images at these indices of the split, in this order, float32 in [-1, 1]."""
+        chosen = [int(i) for i in indices]
+        return Batch(
+            images=to_unit_range(channels_first(self.pixels_of(chosen))),
+            labels=torch.from_numpy(self.labels[chosen]),
+            index=torch.tensor(chosen, dtype=torch.int64),
+            ids=[self.ids[i] for i in chosen],
+            groups=[self.groups[i] for i in chosen],
+        )
 
     def batches(
         self, batch_size: int, indices: Sequence[int] | np.ndarray | None = None
     ) -> Iterator[Batch]:
-        """Yield batches over `indices`; default: all, in order."""
-        ...
+        """Batches over `indices` (default: all, in order); the last may be smaller."""
+        chosen = range(len(self)) if indices is None else indices
+        for start in range(0, len(chosen), batch_size):
+            yield self.batch(chosen[start : start + batch_size])
+
+
+def channels_first(pixels: np.ndarray) -> Tensor:
+    """(B, S, S) or (B, S, S, 3) as a tensor (B, C, S, S) of the same type."""
+    stack = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(stack))
 
 
 @dataclass(frozen=True)

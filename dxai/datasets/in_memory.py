@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from dxai.types import Batch, to_unit_range
+from dxai.types import Images
 
 
-class InMemoryImages:
-    """One split, with the interface of `ShardedDataset`.
+class InMemoryImages(Images):
+    """One split.
 
     Parameters
     ----------
@@ -43,29 +42,8 @@ class InMemoryImages:
         self.channels = 1 if pixels.ndim == 3 else int(pixels.shape[3])
         self.blocks = np.array([0, len(pixels)])
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Images at these indices, in this order, float32 in [-1, 1]."""
-        chosen = [int(i) for i in indices]
-        stack = self.pixels[chosen]
-        stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
-        return Batch(
-            images=to_unit_range(torch.from_numpy(np.ascontiguousarray(stack))),
-            labels=torch.from_numpy(self.labels[chosen]),
-            index=torch.tensor(chosen, dtype=torch.int64),
-            ids=[self.ids[i] for i in chosen],
-            groups=[self.groups[i] for i in chosen],
-        )
-
-    def batches(
-        self, batch_size: int, indices: Sequence[int] | np.ndarray | None = None
-    ) -> Iterator[Batch]:
-        """Batches over `indices` (default: all, in order); the last may be smaller."""
-        chosen = range(len(self)) if indices is None else indices
-        for start in range(0, len(chosen), batch_size):
-            yield self.batch(chosen[start : start + batch_size])
+    def pixels_of(self, indices: Sequence[int]) -> np.ndarray:
+        return self.pixels[indices]
 
     def spread(self, per_class: int) -> list[int]:
         """Indices of at most `per_class` images of each class, spread evenly over its images."""

@@ -18,11 +18,11 @@ from dxai.datasets import images
 from dxai.datasets.base import SPLITS, DataError
 from dxai.datasets.remote_cache import Folder, open_folder
 from dxai.paths import MANIFEST, index_name
-from dxai.types import Batch, to_unit_range
+from dxai.types import Images, channels_first, to_unit_range
 from dxai.utils.storage import StorageError
 
 
-class ShardedDataset:
+class ShardedDataset(Images):
     """One split of a prepared dataset.
 
     Labels, ids and groups are kept in memory; images stay encoded, and at most `cache_bytes` of
@@ -90,9 +90,6 @@ class ShardedDataset:
         self.blocks = np.concatenate([[0], starts, [len(stored_in)]]).astype(np.int64)
         self._row_groups = [(int(s), int(g)) for s, g in stored_in[self.blocks[:-1]]]
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def encoded(self, i: int, column: str = "image") -> bytes | None:
         """Image `i` as PNG or JPEG, or its `mask` or `neutral`, None if unknown."""
         if not 0 <= i < len(self):
@@ -100,43 +97,25 @@ class ShardedDataset:
         block = int(np.searchsorted(self.blocks, i, side="right")) - 1
         return self._row_group(block)[column][i - int(self.blocks[block])].as_py()
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Images at these indices of the split, in this order; only they are decoded."""
-        chosen = [int(i) for i in indices]
-        return Batch(
-            images=to_unit_range(self._stack(chosen, "image")),
-            labels=torch.from_numpy(self.labels[chosen]),
-            index=torch.tensor(chosen, dtype=torch.int64),
-            ids=[self.ids[i] for i in chosen],
-            groups=[self.groups[i] for i in chosen],
-        )
-
-    def batches(
-        self, batch_size: int, indices: Sequence[int] | np.ndarray | None = None
-    ) -> Iterator[Batch]:
-        """Batches over `indices` (default: all, in order); the last may be smaller."""
-        chosen = range(len(self)) if indices is None else indices
-        for start in range(0, len(chosen), batch_size):
-            yield self.batch(chosen[start : start + batch_size])
-
     def having(self, column: str) -> list[int]:
         """Indices of the images whose ``mask`` or ``neutral`` image is known."""
         return [i for i in range(len(self)) if self.encoded(i, column) is not None]
 
     def masks(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Class-distinct share of each pixel: (B, 1, H, W), float32 in [0, 1]."""
-        return self._stack([int(i) for i in indices], "mask").to(torch.float32) / 255
+        return self._stack(indices, "mask").to(torch.float32) / 255
 
     def neutral(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """Images without their class-distinct content: (B, C, H, W), float32 in [-1, 1]."""
-        return to_unit_range(self._stack([int(i) for i in indices], "neutral"))
+        return to_unit_range(self._stack(indices, "neutral"))
 
-    def _stack(self, indices: Sequence[int], column: str) -> Tensor:
+    def pixels_of(self, indices: Sequence[int], column: str = "image") -> np.ndarray:
         # Visiting them in disk order reads each row group once, however small the cache.
         pixels = {i: self._decode(i, column) for i in sorted(set(indices))}
-        stack = np.stack([pixels[i] for i in indices])
-        stack = stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
-        return torch.from_numpy(np.ascontiguousarray(stack))
+        return np.stack([pixels[i] for i in indices])
+
+    def _stack(self, indices: Sequence[int] | np.ndarray, column: str) -> Tensor:
+        return channels_first(self.pixels_of([int(i) for i in indices], column))
 
     def _decode(self, i: int, column: str) -> np.ndarray:
         data = self.encoded(i, column)
