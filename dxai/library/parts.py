@@ -81,15 +81,16 @@ class Parts:
 
     def plot(self) -> Figure:
         """Draw the parts and the probabilities; returns a figure of matplotlib."""
-        return figures.explanation_figure(*self._shown())
+        answers: dict[str, Sequence[float]] = {
+            what: list(of.values()) for what, of in self.probabilities.items()
+        }
+        parts = (self.image.numpy(), self.agnostic.numpy(), self.distinct.numpy())
+        return figures.explanation(
+            *parts, answers, self.class_names, self.explained, self.neutrality
+        )
 
     def _repr_png_(self) -> bytes:
-        return figures.explanation(*self._shown())
-
-    def _shown(self) -> tuple[Any, ...]:
-        answers = {what: list(of.values()) for what, of in self.probabilities.items()}
-        parts = (self.image.numpy(), self.agnostic.numpy(), self.distinct.numpy())
-        return (*parts, answers, self.class_names, self.explained, self.neutrality)
+        return figures.png(self.plot())
 
     def save(self, path: Path | str) -> Path:
         """Write the parts to a file, by its suffix, and return its path.

@@ -48,6 +48,14 @@ HATCHES = ("", "//", "--", "xx", "\\\\", "++", "||")
 """Hatches of successive series, besides their colours."""
 
 
+def png(figure: Figure) -> bytes:
+    """Render a figure of this module as PNG."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def explanation(
     image: np.ndarray,
     agnostic: np.ndarray,
@@ -56,33 +64,14 @@ def explanation(
     class_names: Sequence[str],
     target: str,
     neutrality: float,
-) -> bytes:
-    """Render one explained image as PNG: its parts, and the classifier's probabilities of them.
+) -> Figure:
+    """Draw one explained image: its parts, and the classifier's probabilities of them.
 
     `image` is the sum of `agnostic` and `distinct` (of the class `target`), each (C, H, W) for
     images in [-1, 1]. `probabilities` maps the name of each classifier input to its (c,)
     probabilities; of the c `class_names` the six with the highest probability are shown.
     `neutrality` is the entropy of the answer to `agnostic`, as a share of an undecided one's.
     """
-    figure = explanation_figure(
-        image, agnostic, distinct, probabilities, class_names, target, neutrality
-    )
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(SETTINGS):
-        figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def explanation_figure(
-    image: np.ndarray,
-    agnostic: np.ndarray,
-    distinct: np.ndarray,
-    probabilities: dict[str, Sequence[float]],
-    class_names: Sequence[str],
-    target: str,
-    neutrality: float,
-) -> Figure:
-    """Draw what `explanation` renders, as a figure of matplotlib."""
     scale = image_tiles.scale_of(distinct)
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8.6, 4.6), layout="constrained")

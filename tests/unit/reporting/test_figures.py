@@ -18,7 +18,9 @@ def explanation(channels: int = 1, classes: int = 3, names: list[str] | None = N
     shown = ("input", "class-agnostic", "reconstruction")
     probabilities = {name: [1 / classes] * classes for name in shown}
     names = names or [f"class {k}" for k in range(classes)]
-    png = figures.explanation(image, image / 2, image / 2, probabilities, names, names[0], 0.5)
+    png = figures.png(
+        figures.explanation(image, image / 2, image / 2, probabilities, names, names[0], 0.5)
+    )
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
@@ -44,7 +46,7 @@ def test_a_higher_probability_is_a_higher_bar() -> None:
     def inked(p: float) -> int:
         image = np.zeros((1, 8, 8))
         shown = {"input": [p, 1 - p]}
-        png = figures.explanation(image, image, image, shown, ["a", "b"], "a", 1.0)
+        png = figures.png(figures.explanation(image, image, image, shown, ["a", "b"], "a", 1.0))
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
         bars = pixels[pixels.shape[0] // 2 :, : pixels.shape[1] // 2]
         return int((np.abs(bars - [0x00, 0x72, 0xB2]).sum(-1) < 30).sum())
