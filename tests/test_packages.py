@@ -168,6 +168,7 @@ def test_the_core_is_small(run: Run) -> None:
         (("baselines",), ("explain",)),
         (("data",), ("datasets",)),
         (("fit",), ("library", "cli.fit", "cli.evaluate")),
+        (("hub",), ("library.hub", "library.sharing")),
         pytest.param(("pipeline",), ("",), marks=pytest.mark.slow),
     ],
 )
@@ -194,7 +195,7 @@ def test_what_is_imported_is_declared() -> None:
     } - {"dxai", "fsspec", "pydantic_core"}
     # A name may have several owners, as `mlflow` has.
     found = [{canonicalize_name(p) for p in owners()[name]} for name in names & owners().keys()]
-    declared = {canonicalize_name(one.name) for one in requirements("cluster")}
+    declared = {canonicalize_name(one.name) for one in requirements("cluster", "hub")}
     assert all(packages & declared for packages in found)
     assert declared - PLUGINS <= set().union(*found)
 

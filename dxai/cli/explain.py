@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--model",
         metavar="RUN_OR_FILE",
-        help="an explainer's folder or model.pt, an MLflow run id or a runs:/ URI",
+        help="an explainer's folder or model.pt, an MLflow run id, a runs:/ URI, or hf://owner/name",
     )
     parser.add_argument(
         "--classifier", metavar="FILE", help="ask this classifier instead of the model's own"
@@ -115,15 +115,21 @@ def modules_of_params() -> list[str]:
 
 
 def model_path(source: str) -> Path:
-    """Return the path of a decomposition, downloaded if it is named by an MLflow run or URI.
+    """Return the path of a decomposition, downloaded if it is one of MLflow or of a hub.
 
-    Raises `ValueError` if the model does not exist.
+    Raises `ValueError` or `OSError` if the model does not exist.
     """
     path = Path(source)
     if path.exists():
         return path
+    if source.startswith("hf://"):
+        from dxai.library.sharing import fetched
+
+        return fetched(source)
     if not MLFLOW_RUN.fullmatch(source):
-        raise ValueError(f"{source}: no such file or folder, and no MLflow run id or runs:/ URI")
+        raise ValueError(
+            f"{source}: no such file or folder, MLflow run id, runs:/ URI or hf://owner/name"
+        )
     from dxai.tracking.mlflow_store import download_model
 
     return download_model(source)

@@ -15,8 +15,8 @@ from dxai.datasets.in_memory import InMemoryImages
 from dxai.datasets.user_images import find_images, read
 from dxai.library import scoring
 from dxai.library.explainer import DXAI
-from dxai.library.fitting import SEEN
 from dxai.library.page import write_page
+from dxai.library.sharing import SEEN
 from dxai.reporting.table_layouts import definition1
 from dxai.reporting.text import aligned, decimals, format_table
 from dxai.results.io import Row, read_table

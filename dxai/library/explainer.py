@@ -16,13 +16,14 @@ from dxai.datasets.images import square
 from dxai.datasets.pictures import Range, picture
 from dxai.explain import decomposition
 from dxai.library.parts import Parts, enlarged, shown_to_network
+from dxai.library.sharing import Shareable
 from dxai.metrics.removal import neutrality
 from dxai.types import GENERATED, NEUTRAL, Decomposition, to_unit_range
 
 BATCH = 16
 
 
-class DXAI(decomposition.DXAI):
+class DXAI(Shareable):
     """A trained explainer with the classifier it explains.
 
     Examples

@@ -16,9 +16,11 @@ from dxai.config.schema import DecomposeParams
 from dxai.datasets.in_memory import InMemoryImages
 from dxai.datasets.user_images import Scaling, UserImages, find_images, read, with_validation
 from dxai.library import budget
+from dxai.library.card import FIT
 from dxai.library.explainer import DXAI
 from dxai.library.network import Explained, adapted, check, spec_of
 from dxai.library.page import write_page
+from dxai.library.sharing import SEEN
 from dxai.library.verdict import Verdict, judge
 from dxai.models.devices import choose_device
 from dxai.models.serialization import freeze, save_decomposer
@@ -31,10 +33,9 @@ from dxai.training.step import Networks, build_networks, generator_settings
 from dxai.utils.files import digest, read_json, write_json
 
 OUT = "explainer"
-FILE, PAGE, TRAINING = "fit.json", "index.html", "training"
-PLAN, SEEN = "plan.json", "seen.json"
-"""In an explainer's folder, beside `model.pt`: numbers and verdict; pictures with the slider; its
-unfinished training, with the plan; the images it was fitted on, by the hash of their pixels."""
+PAGE, TRAINING, PLAN = "index.html", "training", "plan.json"
+"""In an explainer's folder, beside `model.pt`: pictures with the slider; its unfinished training,
+with the plan."""
 SMALLEST, ON_CPU, ON_GPU = 16, 64, 128
 """Sides of the images that are taken apart: the least, and the most unless one is named."""
 VALIDATION = 400
@@ -308,7 +309,8 @@ class Fitting:
         explained.network.cpu()
         stored, stored_info = explained.stored
         save_decomposer(self.out / MODEL, decomposer, info, stored, stored_info)
-        return DXAI(decomposer, info, explained.network, self.seed).to(self.device)
+        explainer = DXAI(decomposer, info, explained.network, self.seed).to(self.device)
+        return explainer.keep((stored, stored_info), self.out)
 
     def conclude(self, verdict: Verdict, plan: Plan, history: Sequence[Mapping[str, Any]]) -> None:
         """Print the verdict and write it with the numbers."""
@@ -320,5 +322,5 @@ class Fitting:
             "lines": verdict.lines,
             "to_change": verdict.advice,
         }
-        write_json(self.out / FILE, about)
+        write_json(self.out / FIT, about)
         print(verdict, flush=True)

@@ -19,6 +19,7 @@ from torch import nn
 from dxai.config.schema import ClassifierSpec
 from dxai.models.classifiers import FILES, build_classifier
 from dxai.models.decomposer import Decomposer
+from dxai.models.shared_files import WEIGHTS, file_of, read_folder, write_folder
 from dxai.models.user_code import import_network, is_named
 from dxai.models.weights import first_sentence
 from dxai.paths import MODEL, SNAPSHOTS
@@ -105,15 +106,36 @@ def save_decomposer(
     classifier, classifier_info
         As for `save_classifier`.
     """
-    write_tensors(
-        path,
-        {
-            "kind": "decomposition",
-            "info": info,
-            "state": decomposer.state_dict(),
-            "classifier": {"info": classifier_info, "state": classifier.state_dict()},
-        },
-    )
+    write_tensors(path, _decomposition(decomposer, info, classifier, classifier_info))
+
+
+def share_decomposer(
+    folder: Path,
+    decomposer: Decomposer,
+    info: dict[str, Any],
+    classifier: nn.Module,
+    classifier_info: dict[str, Any],
+    **settings: int,
+) -> None:
+    """Write what `save_decomposer` writes as `config.json` and `model.safetensors`.
+
+    `settings` are those of the explainer, `seed` and `latents`; errors those of `write_folder`.
+    """
+    write_folder(folder, _decomposition(decomposer, info, classifier, classifier_info), settings)
+
+
+def _decomposition(
+    decomposer: Decomposer,
+    info: dict[str, Any],
+    classifier: nn.Module,
+    classifier_info: dict[str, Any],
+) -> dict[str, Any]:
+    return {
+        "kind": "decomposition",
+        "info": info,
+        "state": decomposer.state_dict(),
+        "classifier": {"info": classifier_info, "state": classifier.state_dict()},
+    }
 
 
 def load_decomposer(
@@ -121,6 +143,7 @@ def load_decomposer(
 ) -> tuple[Decomposer, dict[str, Any], nn.Module, dict[str, Any]]:
     """Read a decomposition, its info, the classifier it explains, and the classifier's info.
 
+    `path` is a file, or a folder with model.pt, or with config.json and model.safetensors.
     `modules` and the errors are those of `load_classifier`.
     """
     content = _load(path, "decomposition")
@@ -183,15 +206,19 @@ def _mismatch(error: Exception) -> str:
 
 def _load(path: Path | str | IO[bytes], kind: str) -> dict[str, Any]:
     if isinstance(path, str | Path):
-        path = Path(path)
-        if path.is_dir():
-            path = path / MODEL
+        path = file_of(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such model file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for foreign files
-        raise ModelError(f"{path}: not a model file: {first_sentence(error)}") from None
+    if isinstance(path, Path) and path.name == WEIGHTS:
+        try:
+            content = read_folder(path.parent)
+        except (ValueError, OSError) as error:
+            raise ModelError(str(error)) from None
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types for foreign files
+            raise ModelError(f"{path}: not a model file: {first_sentence(error)}") from None
     found = content.get("kind") if isinstance(content, dict) else None
     if found != kind:
         raise ModelError(f"{path}: holds {found or 'something else'}, not a {kind}")

@@ -5,8 +5,6 @@ A wrapping that fits is taken and said; otherwise the error names what the keys 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -21,19 +19,6 @@ PREFIXES = ("module.", "model.", "net.", "network.")
 """Prefixes that DataParallel, Lightning and others put before every key."""
 COMPILED = "_orig_mod."
 """Part of a key that `torch.compile` adds, at any depth."""
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""Types of a safetensors file."""
 SHOWN = 3
 """Keys that a message names."""
 
@@ -68,10 +53,13 @@ def read_tensors(path: Path) -> Any:
     Raises `ValueError`, which names the file, if it is neither.
     """
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
         try:
-            return dict(_safetensors(path.read_bytes()))
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"{path}: not a safetensors file: {error}") from None
+            return load(path.read_bytes())
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: not a safetensors file: {first_sentence(error)}") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for foreign files
@@ -95,23 +83,6 @@ def existing(path: str | Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
     return path
-
-
-def _safetensors(content: bytes) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a file: a length of 8 bytes, a header in JSON, and the values."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    values = bytearray(content[start:])
-    for name, about in json.loads(content[8:start]).items():
-        if name == "__metadata__":
-            continue
-        dtype, shape, (begin, end) = DTYPES[about["dtype"]], about["shape"], about["data_offsets"]
-        count = math.prod(shape)
-        if not 0 <= begin <= end <= len(values) or end - begin != count * dtype.itemsize:
-            raise ValueError(f"{name} has the offsets {begin}, {end}")
-        flat = torch.empty(0, dtype=dtype)
-        if count:
-            flat = torch.frombuffer(values, dtype=dtype, count=count, offset=begin)
-        yield name, flat.reshape(shape)
 
 
 def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], str]:

@@ -19,7 +19,7 @@ from dxai.datasets.images import read_image
 from dxai.explain.decomposition import DXAI, KINDS
 from dxai.metrics.removal import UNDECIDED, neutrality, psnr, remove
 from dxai.models.serialization import load_classifier
-from dxai.paths import MODEL
+from dxai.models.shared_files import file_of
 from dxai.reporting import figures
 from dxai.reporting.html import Explanation, Removal, write_pages
 from dxai.reporting.html.viewer import BETAS
@@ -58,7 +58,7 @@ def open_model(
     Parameters
     ----------
     path : path
-        A decomposition's folder or model.pt.
+        A decomposition's folder, shared or not, or model.pt.
     classifier : path, optional
         The folder or model.pt of a classifier that replaces the decomposition's own.
     seed : int
@@ -84,8 +84,7 @@ def open_model(
                     f"{explainer.info[key]}"
                 )
         explainer.to(explainer.device)
-    path = Path(path)
-    return Model(explainer, sha256(path / MODEL if path.is_dir() else path))
+    return Model(explainer, sha256(file_of(path)))
 
 
 def explain_files(

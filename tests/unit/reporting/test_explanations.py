@@ -248,7 +248,7 @@ def test_a_model_that_is_not_there_is_named(
 ) -> None:
     assert main(["explain", "--model", source, "a.png"]) == 1
     assert capsys.readouterr().err == (
-        f"error: {source}: no such file or folder, and no MLflow run id or runs:/ URI\n"
+        f"error: {source}: no such file or folder, MLflow run id, runs:/ URI or hf://owner/name\n"
     )
 
 
