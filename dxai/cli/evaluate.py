@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dxai.cli import Commands
+from dxai.cli.options import add_device, add_modules
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -39,18 +40,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", default="evaluation", metavar="DIR", help="folder to write to (%(default)s)"
     )
-    parser.add_argument(
-        "--module",
-        action="append",
-        default=[],
-        metavar="NAME",
-        dest="modules",
-        help="trust this code with a network of your own, as for `dxai explain`; what `dxai fit` "
-        "was given in this folder is known",
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)"
-    )
+    add_modules(parser, "what `dxai fit` was given in this folder is known")
+    add_device(parser)
     return parser
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from dxai.cli import Commands
+from dxai.cli.options import add_device, add_modules
 from dxai.paths import PARAMS
 
 MLFLOW_RUN = re.compile(r"[0-9a-f]{32}|runs:/.+")
@@ -60,21 +61,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the latent z (%(default)s)"
     )
-    parser.add_argument(
-        "--module",
-        action="append",
-        default=[],
-        metavar="NAME",
-        dest="modules",
-        help="trust this module or package with a network of your own, or package.module:name with "
-        "a function; may be repeated (those of params.yaml are known)",
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="auto (a GPU where there is one), cpu, cuda or cuda:N (%(default)s)",
-    )
+    add_modules(parser, "those of params.yaml are known")
+    add_device(parser)
     return parser
 
 

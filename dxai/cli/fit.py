@@ -6,6 +6,7 @@ import argparse
 
 from dxai.cli import Commands
 from dxai.cli.add import add_network_arguments
+from dxai.cli.options import add_device
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -41,9 +42,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="side at which images are taken apart, pixels; default: at most 64 (GPU: 128)",
     )
     parser.add_argument("--channels", type=int, choices=(1, 3), help="1 (gray) or 3 (RGB)")
-    parser.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)"
-    )
+    add_device(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of all draws (%(default)s)"
     )
