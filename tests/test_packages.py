@@ -7,9 +7,12 @@ import functools
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -61,6 +64,19 @@ size, channels = explainer.info["image_size"], explainer.info["channels"]
 parts = explainer.explain(torch.zeros(2, channels, size, size))
 torch.testing.assert_close(parts.distinct + parts.agnostic, parts.image)
 sys.exit(main(["explain", image, "--model", folder, "--out", out]))
+"""
+DEMO = """
+import os
+from dxai.cli.main import main
+sys.addaudithook(lambda event, _: event == "socket.connect" and os._exit(3))  # it needs no network
+sys.exit(main(["demo", "--no-open", "--out", sys.argv[1]]))
+"""
+BUILD = """
+import sys
+from setuptools import build_meta
+folder = sys.argv[1]  # both change the arguments
+build_meta.build_sdist(folder)
+build_meta.build_wheel(folder)
 """
 
 
@@ -153,6 +169,30 @@ def test_the_core_explains_an_image(run: Run, tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 20), 200, np.uint8)).save(tmp_path / "image.png")
     assert "image.png: " in run(EXPLAIN, tmp_path, tmp_path / "image.png", tmp_path / "out")
     assert Image.open(tmp_path / "out/image.png").size[0] > 800
+
+
+def test_the_core_shows_the_demo(run: Run, tmp_path: Path) -> None:
+    run(DEMO, tmp_path / "demo")
+    page = (tmp_path / "demo/index.html").read_text()
+    assert "labelled gravel" in page and "Once Captum is installed" in page
+
+
+def test_wheel_and_sdist_hold_every_file_of_the_package(tmp_path: Path) -> None:
+    """Data, too: the page's templates and script, and the explainer of the demo."""
+    source, built = tmp_path / "source", tmp_path / "built"
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(ROOT / "dxai", source / "dxai", ignore=ignored)
+    files = {str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()}
+    assert {"dxai/library/demo/model.pt", "dxai/reporting/html/viewer.js"} <= files
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    built.mkdir()
+    subprocess.run([sys.executable, "-c", BUILD, built], cwd=source, check=True)
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        assert files <= set(archive.namelist())
+    with tarfile.open(sdist) as packed:
+        assert files <= {name.partition("/")[2] for name in packed.getnames()}
 
 
 def test_the_core_is_small(run: Run) -> None:

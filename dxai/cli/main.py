@@ -7,11 +7,23 @@ import sys
 from collections.abc import Sequence
 
 from dxai import __version__
-from dxai.cli import add, compare, evaluate, explain, fit, reproduce, table, tables, track, use
+from dxai.cli import (
+    add,
+    compare,
+    demo,
+    evaluate,
+    explain,
+    fit,
+    reproduce,
+    table,
+    tables,
+    track,
+    use,
+)
 
 INSTALL = "`pip install '.[pipeline]'` in the project's folder"
 """How to install the packages that commands other than `explain` need beyond the core."""
-COMMANDS = (fit, explain, evaluate, use, add, table, tables, track, compare, reproduce)
+COMMANDS = (demo, fit, explain, evaluate, use, add, table, tables, track, compare, reproduce)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
