@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from dxai.cli import Commands
+from dxai.cli.options import add_device
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -28,12 +29,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         dest="open",
         help="do not open the page; without a display it is never opened",
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="auto (a GPU where there is one), cpu, cuda or cuda:N (%(default)s)",
-    )
+    add_device(parser)
     return parser
 
 
