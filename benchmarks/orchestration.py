@@ -28,6 +28,8 @@ from dxai.paths import Paths
 from dxai.utils import dvc_files, shared_process
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
+ONE_BY_ONE = {"DXAI_LANES": "1"}
+"""As the bare commands run."""
 STAGE, POLL_SECONDS = "dxai.stages.", 1.0
 LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
 """Start of a line of the flow's log, which the launcher's own lines do not have."""
@@ -36,7 +38,7 @@ LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
 def main() -> None:
     """Run both and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="quick", help="a profile whose items run one by one")
+    parser.add_argument("--profile", default="quick", help="the settings (%(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orchestration-") as folder:
         with_flow, bare = clone(Path(folder, "flow")), clone(Path(folder, "bare"))
@@ -66,7 +68,7 @@ def clone(folder: Path) -> Path:
 def environment() -> Mapping[str, str]:
     """Return the environment of both: this Python, and ports of their own."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return os.environ | PORTS | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+    return os.environ | PORTS | ONE_BY_ONE | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def seconds_of_flow(folder: Path, profile: str) -> tuple[float, float]:
@@ -120,11 +122,10 @@ def is_stage(folder: Path, process: psutil.Process) -> bool:
 
 def commands_of(folder: Path) -> list[str]:
     """List the commands of the stages that ran, in DVC's order."""
-    from flows.dvc_runner import groups
+    from flows.dvc_runner import graph
 
     ran = dvc_files.stages(Paths(folder).dvc_lock)
-    targets = [target for group in groups(folder) for target in group.targets]
-    return [ran[target]["cmd"] for target in targets]
+    return [ran[target]["cmd"] for target in graph(folder)]
 
 
 def seconds_of(folder: Path, commands: list[str]) -> float:

@@ -1,4 +1,4 @@
-"""The flow `dxai`: a Prefect task for each group of DVC stages and each item, then the results.
+"""The flow `dxai`: a Prefect task for each item of DVC's graph, then the results.
 
 Log messages are formatted here, since JSON logs would keep the logger's arguments apart.
 """
@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +35,8 @@ from dxai.results.io import read_table
 from dxai.results.table_specs import NUMBERED, SPECS
 from dxai.utils import progress, shared_process
 from flows import cache_check, webhook, workspace
-from flows.dvc_runner import Group, StageFailed, cache, groups, lanes, out_of_date, reproduce
+from flows.dvc_runner import Attempt, cache, graph, group_of, lanes, reproduce
+from flows.lanes import StageFailed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Method = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
@@ -133,31 +133,35 @@ def full_benchmark(
 
 
 def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) -> None:
-    """Run every group, or those that some tables need, with variables added to the environment."""
+    """Run every item, or those that some tables need, with variables added to the environment."""
+    logger, context = get_run_logger(), copy_context()
     at_once = lanes()
     needed = {table: SPECS[NUMBERED[table]].stages for table in tables or ()}
-    parts = groups(wanted=set().union(*needed.values()) if needed else None)
-    names = {group.name for group in parts}
+    needs = graph(wanted=set().union(*needed.values()) if needed else None)
     for table, stages in needed.items():
-        if not names & stages:
+        if stages.isdisjoint(map(group_of, needs)):
             raise ParamsError(
                 f"tables: {HERE.params} selects nothing that Table {table} is made of; "
                 "the profiles `full` and `smoke` make every table"
             )
-    stale = out_of_date(target for group in parts for target in group.targets)
-    known: set[str] | None = stale  # until a stage runs that others may depend on
-    for number, group in enumerate(parts, 1):
-        items = f"{len(group.targets)} item{'s' * (len(group.targets) > 1)}"
-        get_run_logger().info(f"part {number} of {len(parts)}: {group.name}, {items}")
-        try:
-            run_group.with_options(name=group.name)(group, environment, known, at_once)
-        except StageFailed:
-            if group is parts[-1] and not tables:
-                # A method failed: its row of the tables says so, and the others are valid.
-                record(gate=False)
-            raise
-        if stale.intersection(group.targets):
-            known = None
+    logger.info(f"{len(needs)} items, up to {at_once} at once")
+    states: dict[str, State] = {}
+
+    def run(target: str, attempt: Attempt) -> None:
+        task = run_item.with_options(name=target, task_run_name=target)
+        before = [states[other] for other in needs[target] if other in states]
+        # This runs in a thread without the context of the flow's run.
+        state = context.copy().run(task, attempt, wait_for=before, return_state=True)
+        states[target] = state
+        state.result()
+
+    try:
+        reproduce(needs, logger.info, environment=environment, at_once=at_once, run=run)
+    except StageFailed as failure:
+        if failure.stage == "report" and not tables:
+            # A method failed: its row of the tables says so, and the others are valid.
+            record(gate=False)
+        raise
 
 
 def select(profile: str | None, *names: Any) -> None:
@@ -186,34 +190,12 @@ def can_retry(task: Task, run: TaskRun, state: State) -> bool:
     retry_condition_fn=can_retry,
     cache_policy=NO_CACHE,  # DVC is the cache
 )
-def run_group(
-    group: Group, environment: dict[str, str], stale: set[str] | None, at_once: int
-) -> None:
-    """Run one group of stages; each out-of-date item is a task within it."""
-    logger, context = get_run_logger(), copy_context()
-
-    def watch(stage: str, lines: Iterator[str]) -> None:
-        logger.info(f"Running stage '{stage}':")
-        # `reproduce` calls this in a thread without the context of this task.
-        context.copy().run(run_item.with_options(name=stage, task_run_name=stage), lines)
-
-    reproduce(
-        group.targets,
-        logger.info,
-        environment=environment,
-        at_once=at_once,
-        stale=stale,
-        watch=watch,
-    )
-
-
-@task(cache_policy=NO_CACHE)
-def run_item(lines: Iterator[str]) -> None:
-    """Log every line that an item prints, and show its progress as an artifact."""
+def run_item(attempt: Attempt) -> None:
+    """Run an item, log every line that it prints, and show its progress as an artifact."""
     stage, logger = str(runtime.task_run.name), get_run_logger()
     artifact: Any = None
     shown = -PROGRESS_SECONDS
-    for line in lines:
+    for line in attempt():
         logger.info(line)
         share = progress.share(line)
         if share is None or (share < 1 and time.monotonic() - shown < PROGRESS_SECONDS):

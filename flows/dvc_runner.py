@@ -1,91 +1,73 @@
-"""The stages of dvc.yaml in groups, each brought up to date by `dvc repro`."""
+"""The items of dvc.yaml, each brought up to date by DVC as soon as what it needs is there."""
 
-import itertools
 import json
 import os
-import re
-import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
-from threading import Thread
+from queue import SimpleQueue
 from typing import Any
 
 import psutil
 
 from dxai.config.params_file import load_params
 from dxai.config.settings import ParamsError
-from dxai.utils import files, processes
+from dxai.utils import files
+from flows.lanes import Lane
 
-LANES, MOST_LANES = "DXAI_LANES", 4
-"""Variable for how many items run at once, and the default's upper limit: each loads PyTorch."""
-GRACE = 5.0
-"""Seconds that DVC and its stage get to end after Ctrl-C, and again after SIGTERM."""
+LANES = "DXAI_LANES"
+"""Variable for how many items run at once."""
+LANE_BYTES = 2 << 30
+"""Memory that an item may take, with the worker that trains for it."""
+NVIDIA, MOST_ON_GPU = Path("/dev/nvidia0"), 4
+"""A file that exists where there is a GPU, and the number of items that share it at most."""
+SECONDS = {
+    "classifier": 80.0,
+    "twin": 80.0,
+    "decompose": 200.0,
+    "baseline": 50.0,
+    "ours": 50.0,
+    "leakage": 120.0,
+    "randomisation": 120.0,
+    "stability": 70.0,
+}
+"""About how long an item takes in `quick`, by a word of its stage's name; others take `SHORT`. They
+decide which of the items that could run comes first."""
+SHORT = 5.0
 
-_END = "\0\n"  # the line after the last one of DVC and its stages
-_RUNNING = re.compile(r"^Running stage '([^']+)'")
-_NOISE = re.compile(
-    r"\s*(To track the changes with git|git add |To enable auto staging|dvc config|Use `dvc|"
-    r"Running stage '|$)"
-)
-"""Lines to drop: DVC's advice after each command, and the start of a stage."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The items of one stage of dvc.yaml, for example `classifier@textures-resnet18-explained`."""
-
-    name: str
-    """Part of the items' names before the `@`."""
-    targets: tuple[str, ...]
-    """Names of the items for `dvc repro`, each after those it depends on."""
-
-
-Watch = Callable[[str, Iterator[str]], None]
-"""Given the name of a stage that starts and the lines it prints, whose end raises `StageFailed` if
-the stage failed."""
-
-
-class StageFailed(RuntimeError):
-    """A stage ended with an error; the text has its name and its error line."""
-
-    def __init__(self, stage: str, reason: str) -> None:
-        super().__init__(f"stage {stage} failed: {reason}")
-        # The stage rejected its input: retrying cannot help.
-        self.by_input = reason.startswith("error:")
+Graph = Mapping[str, tuple[str, ...]]
+"""The items of dvc.yaml, each with those that it depends on, which come before it."""
+Attempt = Callable[[], Iterator[str]]
+"""Starts an item and yields its lines, whose end raises `StageFailed` if it failed."""
+Run = Callable[[str, Attempt], None]
+"""Given an item that may be out of date; brings it up to date by one attempt, or several."""
 
 
-def groups(root: Path | str = ".", wanted: Collection[str] | None = None) -> list[Group]:
-    """List the groups of dvc.yaml in a runnable order, read from DVC's own graph.
+def group_of(target: str) -> str:
+    """Return the stage of dvc.yaml that an item, like `ours@textures-simple-0`, belongs to."""
+    return target.split("@")[0]
 
-    With `wanted`, names of groups, only those and their dependencies are listed.
+
+def graph(root: Path | str = ".", wanted: Collection[str] | None = None) -> Graph:
+    """Read the items in a runnable order from DVC's own graph.
+
+    With `wanted`, names of stages, only their items are listed and those that these depend on.
     """
     from dvc.repo import Repo  # takes 0.3 s, too slow for merely loading the flow
 
-    def group(target: str) -> str:
-        return target.split("@")[0]
-
     with Repo(str(root)) as repo:
         needs = {
-            stage.name: [needed.name for needed in repo.index.graph.successors(stage)]
+            stage.name: tuple(needed.name for needed in repo.index.graph.successors(stage))
             for stage in repo.index.stages
         }
-    group_needs: dict[str, set[str]] = {}
-    for target in needs:  # in the order of dvc.yaml, which decides among valid orders
-        needed = {group(other) for other in needs[target]} - {group(target)}
-        group_needs.setdefault(group(target), set()).update(needed)
-    targets = list(TopologicalSorter(needs).static_order())
-    names = list(TopologicalSorter(group_needs).static_order())
-    kept = set(names if wanted is None else wanted)
-    for name in reversed(names):
-        if name in kept:
-            kept |= group_needs[name]
-    return [Group(n, tuple(t for t in targets if group(t) == n)) for n in names if n in kept]
+    order = list(TopologicalSorter(needs).static_order())
+    kept = {target for target in order if wanted is None or group_of(target) in wanted}
+    for target in reversed(order):
+        if target in kept:
+            kept.update(needs[target])
+    return {target: needs[target] for target in order if target in kept}
 
 
 def cache(root: Path | str = ".") -> Path:
@@ -115,8 +97,8 @@ def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
             return wanted
 
 
-def lanes(cores: int | None = None) -> int:
-    """Return how many items of a stage run at once: DXAI_LANES, or what this machine can train.
+def lanes(cores: int | None = None, memory: int | None = None) -> int:
+    """Return how many items run at once: DXAI_LANES, or what this machine has room for.
 
     The variable is for a cluster, which can train more than this machine.
     """
@@ -125,138 +107,112 @@ def lanes(cores: int | None = None) -> int:
             raise ParamsError(f"{LANES} is {given!r}; it must be a positive integer")
         return int(given)
     training = load_params().training
-    room = (cores or os.cpu_count() or 1) // (training.workers * training.cpus_per_worker)
-    return max(1, min(room, MOST_LANES))
+    room = min(
+        (cores or os.cpu_count() or 1) // (training.workers * training.cpus_per_worker),
+        (memory or psutil.virtual_memory().available) // LANE_BYTES,
+        MOST_ON_GPU if NVIDIA.exists() else sys.maxsize,
+    )
+    return max(1, room)
 
 
 def reproduce(
-    targets: Iterable[str],
+    needs: Graph,
     log: Callable[[str], None],
     root: Path | str = ".",
     environment: dict[str, str] | None = None,
     at_once: int = 1,
     stale: Collection[str] | None = None,
-    watch: Watch | None = None,
+    run: Run | None = None,
 ) -> None:
-    """Bring targets up to date with `dvc repro --single-item`, passing on each line it prints.
+    """Bring the items of a graph up to date with `dvc repro --single-item`.
 
-    A stage's lines go to `watch`, in a separate thread, and all others to `log`; without a `watch`
-    all do. `environment` is added to that of this process. `stale` are the out-of-date targets, if
-    already known.
+    An item starts as soon as what it needs is up to date and one of `at_once` lanes is free, those
+    first that begin the longest path; they share the threads of this machine. `run` is called for
+    each in a thread of its own; without it, the lines of all go to `log`. `environment` is added to
+    that of this process. `stale` are the out-of-date items, if already known; DVC looks at these
+    and at those that depend on them.
 
-    Up to `at_once` targets run together, sharing the threads; the first that fails ends the others,
-    which keep what they have finished. Every DVC and its stage form a process group, which has
-    always ended when this returns or raises. Raises `StageFailed` if DVC ends with an error.
+    The first item that fails ends the others, which keep what they have finished. Every DVC and its
+    stage have always ended when this returns or raises. Raises what `run` raises, `StageFailed` if
+    DVC ends with an error.
     """
-    targets = list(targets)
     for pid in prune_locks(root):
         log(f"cleared the DVC locks of process {pid}, which has ended")
-    stale = out_of_date(targets, root) if stale is None else stale
-    for target in targets:
-        if target not in stale:
+    stale = out_of_date(needs, root) if stale is None else stale
+    todo = set[str]()
+    for target, needed in needs.items():
+        if target in stale or not todo.isdisjoint(needed):
+            todo.add(target)
+        else:
             log(f"Stage '{target}' didn't change, skipping")
-    targets = [target for target in targets if target in stale]
-    if not targets:
-        return
 
-    def log_all(stage: str, lines: Iterator[str]) -> None:
-        for line in itertools.chain([f"Running stage '{stage}':"], lines):
+    def log_all(target: str, attempt: Attempt) -> None:
+        for line in attempt():
             log(line)
 
-    count = min(at_once, len(targets))
+    count = max(1, min(at_once, len(todo)))
     threads = {} if count == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
-    environment = _environment() | threads | (environment or {})
-    started: list[subprocess.Popen[str]] = []
-    with ThreadPoolExecutor(count) as pool:
+    every = [Lane(root, _environment() | threads | (environment or {})) for _ in range(count)]
+    free = SimpleQueue[Lane]()
+    for lane in every:
+        free.put(lane)
+
+    def in_a_lane(target: str) -> None:
+        lane = free.get()
         try:
-            running = []
-            for share in (targets[first::count] for first in range(count)):
-                started.append(_start(share, root, environment))
-                lines = _lines(started[-1], ", ".join(share))
-                running.append(pool.submit(_pass_on, lines, log, watch or log_all))
-            for finished in wait(running, return_when=FIRST_EXCEPTION).done:
-                finished.result()
+            (run or log_all)(target, lambda: lane.run(target))
         finally:
-            for process in started:
-                processes.end_group(process.pid, grace=GRACE)
+            free.put(lane)
+
+    waiting = {target: todo.intersection(needs[target]) for target in needs if target in todo}
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            try:
+                _in_order(waiting, count, lambda target: pool.submit(in_a_lane, target))
+            finally:
+                for lane in every:
+                    lane.end()
+    finally:
+        for lane in every:
+            lane.close()
+
+
+def _in_order(
+    waiting: dict[str, set[str]], count: int, start: Callable[[str], Future[None]]
+) -> None:
+    """Start each item once those that it waits for are done, the longest path first.
+
+    `count` run at once. Raises what the first that fails raises, at once.
+    """
+    path = paths(waiting)
+    running: dict[Future[None], str] = {}
+    while waiting or running:
+        ready = sorted((t for t in waiting if not waiting[t]), key=lambda t: -path[t])
+        for target in ready[: count - len(running)]:
+            del waiting[target]
+            running[start(target)] = target
+        for finished in wait(running, return_when=FIRST_COMPLETED).done:
+            done = running.pop(finished)
+            finished.result()
+            for others in waiting.values():
+                others.discard(done)
+
+
+def paths(needs: Mapping[str, Collection[str]]) -> dict[str, float]:
+    """Return the seconds from the start of each item to the end of the last that waits for it."""
+    found = dict.fromkeys(needs, 0.0)
+    for target in reversed(list(needs)):
+        words = group_of(target).split("_")
+        found[target] += next((SECONDS[word] for word in words if word in SECONDS), SHORT)
+        for needed in needs[target]:
+            found[needed] = max(found[needed], found[target])
+    return found
 
 
 def _environment() -> dict[str, str]:
     """Copy the environment of this process, with its Python as the stages' `python`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "true"}
-
-
-def _start(
-    targets: Sequence[str], root: Path | str, environment: dict[str, str]
-) -> subprocess.Popen[str]:
-    # With a pipe, a stage whose flow was killed ends at its next line, not hours later.
-    output, pipe = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", *targets],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=subprocess.STDOUT,
-        text=True,
-        process_group=0,
-    )
-    process.stdout = os.fdopen(output, errors="replace")
-
-    def end_with_leader() -> None:
-        process.wait()
-        processes.end_group(process.pid, grace=GRACE)
-        # A program outside the group may hold the pipe open for ever.
-        with suppress(BrokenPipeError), os.fdopen(pipe, "w") as last:
-            last.write(f"\n{_END}")
-
-    # A killed DVC, for example by lack of memory, would leave its stage running and the pipe open.
-    Thread(target=end_with_leader, daemon=True).start()
-    return process
-
-
-def _pass_on(lines: Iterator[tuple[str, str]], log: Callable[[str], None], watch: Watch) -> None:
-    """Give the lines of each stage to `watch`, and the others to `log`."""
-    for stage, own in itertools.groupby(lines, key=lambda line: line[0]):
-        texts = (text for _, text in own if not _NOISE.match(text))
-        if stage:
-            watch(stage, texts)
-        else:
-            for text in texts:
-                log(text)
-
-
-def _lines(process: subprocess.Popen[str], names: str) -> Iterator[tuple[str, str]]:
-    """Yield each line that DVC prints with the running stage's name, "" before the first.
-
-    Raises `StageFailed` after the last line, if DVC ended with an error.
-    """
-    stage, recent = "", deque[str](maxlen=1000)
-    assert process.stdout is not None
-    with process.stdout as output:
-        for line in map(str.rstrip, itertools.takewhile(lambda line: line != _END, output)):
-            if match := _RUNNING.match(line):
-                stage = match[1]
-                recent.clear()
-            elif line:
-                recent.append(line)
-            yield stage, line
-    if code := process.wait():
-        raise StageFailed(stage or names, _reason(list(recent), code))
-
-
-def _reason(lines: list[str], code: int) -> str:
-    """Find the error line of a stage, else its last line and DVC's own error."""
-    for line in lines:
-        if line.startswith("error:"):
-            return line
-    own = [i for i, line in enumerate(lines) if line.startswith("ERROR:")]
-    end = own[0] if own else len(lines)
-    failure = lines[end].removeprefix("ERROR:").strip() if own else f"dvc ended with code {code}"
-    if failure.endswith("blocked by:"):  # a lock; the next line names its holder
-        failure += " ".join(lines[end + 1 : end + 2])
-    return f"{lines[end - 1]} ({failure})" if end else failure
 
 
 def prune_locks(root: Path | str = ".") -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dxai.config.schema import EvaluateParams
-from flows.dvc_runner import groups
+from flows.dvc_runner import graph, group_of
 from infra.deployments import POOL, QUEUES
 from infra.ports import HOST, PORTS
 from tests.stage_dependencies import (
@@ -100,7 +100,7 @@ def test_annotations_are_postponed_except_where_prefect_reads_them() -> None:
 
 # ------------------------------------------------------------------------------------ the pipeline
 def test_groups_of_the_flow_are_the_stages_of_dvc() -> None:
-    names = [group.name for group in groups(ROOT)]
+    names = list(dict.fromkeys(map(group_of, graph(ROOT))))
     assert set(names) <= set(stages())
     # A stage over an empty list of params.yaml has no items, and so is no group.
     missing = set(stages()) - set(names)

@@ -578,7 +578,7 @@ class EvaluationParams(Settings):
     executor: Literal["local", "ray"] = Field(
         "local",
         description="Where the scoring runs.\n"
-        "That of `ours` and `baseline`. `local`: in the stage's own process. On Ray: on the "
+        "Of every stage that explains images. `local`: in the stage's own process. On Ray: on the "
         "cluster that RAY_ADDRESS names, else on one started on this machine, unless the work is "
         "over before that would be. All nodes must see the project's folder.",
     )

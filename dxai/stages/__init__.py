@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from dxai.utils.memory import keep_freed
+
 
 def run_stage(stage: Callable[..., None]) -> None:
     """Call `stage` with the command line's arguments, one for each of its parameters.
@@ -21,6 +23,7 @@ def run_stage(stage: Callable[..., None]) -> None:
         command = f"python -m dxai.stages.{Path(sys.argv[0]).stem}"
         sys.exit(" ".join(["usage:", command, *(name.upper() for name in names)]))
     signal.signal(signal.SIGTERM, _terminate)
+    keep_freed()
     try:
         stage(*sys.argv[1:])
     except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from dxai.stages.actors import ANSWER, Work
 from dxai.training.runtime.ray_driver import connect
 from dxai.types import Unsupported
 from dxai.utils.files import write_json
+from dxai.utils.memory import keep_freed
 
 
 @ray.remote
@@ -26,6 +27,7 @@ class PieceActor:
 
     def __init__(self, work: Work) -> None:
         os.chdir(work.folder)
+        keep_freed()
         torch.set_num_threads(work.params.cpus_per_worker)
         module, arguments = work.source
         self.item = importlib.import_module(module).item(*arguments)

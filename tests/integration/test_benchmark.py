@@ -22,7 +22,7 @@ import pytest
 
 from dxai.config.params_file import load_params
 from dxai.config.schema import METHODS, Params
-from flows.dvc_runner import groups
+from flows.dvc_runner import graph
 from infra.prefect_api import ApiError
 from tests.integration.conftest import HOOK_SECRET, Project, wait_for
 
@@ -57,26 +57,25 @@ def test_the_table_is_an_artifact_and_the_report_is_linked(finished: Project) ->
     assert (finished.root / "results/report.html").as_uri() in found["report"]["data"]
 
 
-def test_every_group_and_every_item_of_dvc_is_a_task(finished: Project) -> None:
-    parts = groups(finished.root)
-    expected = [*(group.name for group in parts), "publish", "track", "judge"]
+def test_every_item_of_dvc_is_a_task_after_those_that_it_needs(finished: Project) -> None:
+    needs = graph(finished.root)
 
-    def recorded() -> list[str]:  # by events, so a little later
+    def recorded() -> dict[str, dict[str, Any]]:  # by events, so a little later
         body = {"sort": "EXPECTED_START_TIME_ASC"}
         found = [
             finished.api.call("task_runs/filter", body | {"offset": offset})
             for offset in (0, 200, 400)
         ]
-        return [task["name"] for page in found for task in page]
+        return {task["name"]: task for page in found for task in page}
 
-    def of_groups() -> list[str]:
-        named = (re.fullmatch(r"(\w+)-[0-9a-f]{3,}", name) for name in recorded())
-        return [found[1] for found in named if found]
-
-    wait_for(lambda: len(of_groups()) >= len(expected), 30)
-    assert of_groups()[: len(expected)] == expected
-    items = {target for group in parts for target in group.targets}
-    wait_for(lambda: items <= set(recorded()), 30)
+    wait_for(lambda: needs.keys() <= recorded().keys(), 30)
+    tasks = recorded()
+    for name in ("publish", "track", "judge"):
+        assert any(re.fullmatch(rf"{name}-[0-9a-f]{{3,}}", task) for task in tasks)
+    names = {task["id"]: name for name, task in tasks.items()}
+    for target, needed in needs.items():
+        before = tasks[target]["task_inputs"].get("wait_for", [])
+        assert {names[task["id"]] for task in before} == set(needed), target
 
 
 def test_a_bar_says_how_far_an_item_is(finished: Project) -> None:
@@ -110,7 +109,8 @@ def test_one_table_alone_runs_what_it_needs(finished: Project) -> None:
     assert done.returncode == 0, done.stdout
     run = finished.flow_runs()[0]
     log = finished.log(run["id"])
-    assert "part 1 of 1: prepare" in log
+    items = list(graph(finished.root, ["prepare"]))
+    assert f"{len(items)} items, up to" in log
     assert finished.api.has_artifact(run["id"], "table-5")
     assert not finished.api.has_artifact(run["id"], "table-1")
 
@@ -165,11 +165,10 @@ def test_again_by_make_benchmark_everything_is_skipped(finished: Project) -> Non
     done = finished.local("benchmark")
     assert done.returncode == 0, done.stdout
     assert "Running stage" not in done.stdout
-    items = sum(len(group.targets) for group in groups(finished.root))
-    assert finished.flow_runs()[0]["total_run_time"] < 60 * max(1, items / 100)
-    for group in groups(finished.root):
-        for target in group.targets:
-            assert f"Stage '{target}' didn't change, skipping" in done.stdout
+    items = graph(finished.root)
+    assert finished.flow_runs()[0]["total_run_time"] < 60 * max(1, len(items) / 100)
+    for target in items:
+        assert f"Stage '{target}' didn't change, skipping" in done.stdout
     assert "dxai" in done.stdout.split("method ")[1]  # Table 1
     assert str(finished.root / "results/report.html") in done.stdout
     status = finished.local("status").stdout

@@ -29,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dxai.training.distributed import ProcessGroup
 from dxai.training.events import EventSink, Stopped
 from dxai.training.runtime.supervisor import Task, choose_device, prepare_torch
+from dxai.utils.memory import keep_freed
 from dxai.utils.storage import open_url
 
 EMIT_EVERY = 0.5
@@ -116,6 +117,7 @@ def work(config: dict[str, Any]) -> None:
     sink = QueueSink(config["queue"])
     events = sink if group.rank == 0 else EventSink()
     prepare_torch(task.params)
+    keep_freed()
     device = ray.train.torch.get_device() if config["gpu"] else choose_device(task.params)
     try:
         task.job.run(device, task.checkpoint, events, group)

@@ -91,7 +91,10 @@ def test_a_folder_outside_is_recognised_counted_linked_and_run(project: Path, ad
     said = add("dataset", "photos", "../photos")
     assert (project / "data" / "photos").readlink() == project.parent / "photos"
     params = load_params()
-    assert list(params.datasets) == ["photos"] and list(params.classifiers) == ["resnet18"]
+    assert list(params.datasets) == ["photos"] and list(params.classifiers) == [
+        "resnet18",
+        "simple",
+    ]
     dataset = params.datasets["photos"]
     assert (dataset.layout, dataset.source, dataset.channels) == ("folder", "data/photos", 3)
     assert dataset.options == {
@@ -175,7 +178,7 @@ def test_options_settings_and_profile(add: Add) -> None:
     assert (params.profile, params.prepare.image_size) == ("smoke", 20)
     assert params.decompose.steps == 20
     # What was chosen stays: the profile gives the settings alone.
-    assert list(params.classifiers) == ["resnet18"] and not params.joint
+    assert list(params.classifiers) == ["resnet18", "simple"] and not params.joint
     assert params.repeat.classifiers == ["resnet18"] and params.ablations.datasets == []
 
 
@@ -431,7 +434,7 @@ def test_a_network_without_weights_is_trained_here(networks: Path, add: Add) -> 
     said = add("classifier", "mine", f"{networks.name}.nets:Net", "--keep")
     assert "classifier mine, photos: trained here from new weights" in said
     params = load_params()
-    assert list(params.classifiers) == ["resnet18", "mine"]
+    assert list(params.classifiers) == ["resnet18", "simple", "mine"]
     assert params.classifiers["mine"].trained_here
     add("classifier", "resnet18", "resnet18", "--option", "width=4")
     assert load_params().classifiers["resnet18"].options == {"width": 4}

@@ -23,7 +23,7 @@ CATALOGUE = read_yaml(profiles.CATALOGUE)
 
 def test_the_file_runs_the_quick_profile():
     assert read_yaml(FILE) == load_profile("quick")
-    assert {"smoke", "quick", "full", "standard", "paper"} == set(profile_names())
+    assert {"smoke", "quick", "full", "photo", "standard", "paper"} == set(profile_names())
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -181,7 +181,8 @@ def test_further_seeds_are_those_of_some_classifiers(tmp_path):
     params = rich(tmp_path)
     assert params.seeds_of("resnet18") == [5, 0]
     assert params.seeds_of("simple") == [5, 0, 1, 2]
-    assert load_params(FILE).seeds_of("resnet18") == load_params(FILE).seeds
+    assert load_params(FILE).seeds_of("simple") == load_params(FILE).seeds
+    assert load_params(FILE).seeds_of("resnet18") == [0, 1, 2]
 
 
 def test_ablations_are_those_of_some_datasets_and_classifiers(tmp_path):
@@ -323,13 +324,14 @@ def test_a_network_is_trained_here_unless_it_brings_its_weights():
 def test_every_file_of_a_classifier_is_named(tmp_path):
     (tmp_path / "nets.py").touch()
     entry = {"arch": "nets:Net", "weights": "w.pt", "twin": "t.pt"}
+    once = {"classifiers": [], "seeds": []}
     for files, missing in ((["w.pt"], "t.pt, nets.py"), (["w.pt", "t.pt"], "nets.py")):
-        document = changed(tmp_path, classifiers={"mine": entry | {"files": files}})
+        document = changed(tmp_path, repeat=once, classifiers={"mine": entry | {"files": files}})
         with pytest.raises(
             ParamsError, match=rf"classifiers\.mine\.files lacks {missing}; `dxai use`"
         ):
             load_params(document)
-    document = changed(tmp_path, classifiers={"mine": {"arch": "simple"}})
+    document = changed(tmp_path, repeat=once, classifiers={"mine": {"arch": "simple"}})
     with pytest.raises(ParamsError, match=r"classifiers\.mine\.files is missing"):
         load_params(document)
 

@@ -43,6 +43,6 @@ def test_progress_that_cannot_be_shown_does_not_end_a_stage(
     for name in ("create_progress_artifact", "update_progress_artifact"):
         monkeypatch.setattr(benchmark, name, answers(name))
     lines = [f"train [####    ] {done}/4 steps, 1/s" for done in (1, 2)]
-    benchmark.run_item.fn(iter([*lines, "the end"]))
+    benchmark.run_item.fn(lambda: iter([*lines, "the end"]))
     assert "progress is not shown: 500 Internal Server Error" in caplog.messages
     assert caplog.messages[-1] == "the end"

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dxai.config.profiles import select_profile
 from dxai.config.settings import ParamsError
-from flows.dvc_runner import Group, StageFailed, groups, lanes, prune_locks, reproduce
+from flows.dvc_runner import Attempt, Run, graph, lanes, paths, prune_locks, reproduce
+from flows.lanes import StageFailed
 
 PIPELINE = """
 stages:
@@ -55,9 +55,15 @@ def write(root: Path, command: str) -> None:
     (root / "dvc.yaml").write_text(PIPELINE.replace("COMMAND", json.dumps(command)))
 
 
-def log_of(root: Path, *targets: str) -> list[str]:
+def some(root: Path, *targets: str) -> dict[str, tuple[str, ...]]:
+    """Return some items of the graph; what else they need has to be there."""
+    found = graph(root)
+    return {t: tuple(n for n in found[t] if n in targets) for t in found if t in targets}
+
+
+def log_of(root: Path, *targets: str, run: Run | None = None, at_once: int = 1) -> list[str]:
     lines: list[str] = []
-    reproduce(targets, lines.append, root)
+    reproduce(some(root, *targets), lines.append, root, run=run, at_once=at_once)
     return lines
 
 
@@ -67,11 +73,11 @@ def assert_ended(pid: int) -> None:
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_groups_follow_the_graph_not_the_file(pipeline: Path) -> None:
-    part, report = groups(pipeline)
-    assert part.name == "part"
-    assert sorted(part.targets) == ["part@a", "part@b"]
-    assert report == Group("report", ("report",))
+def test_the_graph_is_that_of_dvc_not_the_order_of_the_file(pipeline: Path) -> None:
+    found = graph(pipeline)
+    assert list(found)[-1] == "report"
+    assert sorted(found["report"]) == ["part@a", "part@b"]
+    assert found["part@a"] == found["part@b"] == ()
 
 
 def test_only_the_named_items_are_run_and_every_line_is_passed_on(pipeline: Path) -> None:
@@ -89,47 +95,53 @@ def test_lines_of_a_stage_are_told_apart_and_no_locks_of_a_dead_process_stop_it(
 ) -> None:
     lock_table(pipeline, dead)
     told: list[tuple[str, list[str]]] = []
-    rest: list[str] = []
     targets = ["part@a", "part@b", "report"]
-    watch = lambda stage, lines: told.append((stage, list(lines)))  # noqa: E731
-    reproduce(targets, rest.append, pipeline, watch=watch)
+    run = lambda target, attempt: told.append((target, list(attempt())))  # noqa: E731
+    rest = log_of(pipeline, *targets, run=run)
     assert f"cleared the DVC locks of process {dead}, which has ended" in rest
     assert (pipeline / "report.txt").read_text() == "ab"
-    assert [stage for stage, _ in told] == targets
-    assert "made a" in told[0][1]
-    assert "made b" in told[1][1]
+    assert sorted(stage for stage, _ in told[:2]) == targets[:2]
+    assert told[2][0] == "report"
+    for stage, lines in told[:2]:
+        assert f"made {stage[-1]}" in lines
     assert not any("made" in line or "Running" in line for line in rest)
-    reproduce(targets, rest.append, pipeline, watch=watch)
+    rest = log_of(pipeline, *targets, run=run)
     assert len(told) == 3  # an up-to-date stage does not begin
     assert {f"Stage '{target}' didn't change, skipping" for target in targets} <= set(rest)
 
 
-def test_a_failure_is_that_of_the_stage_that_is_watched(pipeline: Path) -> None:
+def test_a_failure_is_that_of_its_stage_and_may_be_tried_again(pipeline: Path) -> None:
     """The failure has the stage's error line, which says that its input is wrong."""
-    write(pipeline, "if [ ${item} = b ]; then echo 'error: no'; exit 1; fi; " + COPY)
-    ends: dict[str, str] = {}
+    write(pipeline, "if [ ! -e second ]; then echo 'error: no'; exit 1; fi; " + COPY)
+    ends: list[str] = []
 
-    def watch(stage: str, lines: Iterator[str]) -> None:
-        try:
-            list(lines)
-            ends[stage] = "well"
-        except StageFailed as error:
-            ends[stage] = str(error)
-            raise
+    def run(target: str, attempt: Attempt) -> None:
+        for _ in range(2):
+            try:
+                ends.append(list(attempt())[-1])
+                return
+            except StageFailed as error:
+                assert (error.stage, error.by_input) == (target, True)
+                ends.append(str(error))
+                (pipeline / "second").touch()
 
-    with pytest.raises(StageFailed, match="part@b") as failure:
-        reproduce(["part@a", "part@b"], lambda line: None, pipeline, watch=watch)
-    assert failure.value.by_input
-    assert ends == {"part@a": "well", "part@b": "stage part@b failed: error: no"}
+    log_of(pipeline, "part@b", run=run)
+    assert ends[0] == "stage part@b failed: error: no"
+    assert (pipeline / "parts/b").exists()
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"), [(["report"], ["part", "report"]), (["part"], ["part"]), ([], [])]
+    ("wanted", "expected"),
+    [
+        (["report"], ["part@a", "part@b", "report"]),
+        (["part"], ["part@a", "part@b"]),
+        ([], []),
+    ],
 )
 def test_only_what_is_wanted_and_what_it_needs(
     pipeline: Path, wanted: list[str], expected: list[str]
 ) -> None:
-    assert [group.name for group in groups(pipeline, wanted)] == expected
+    assert sorted(graph(pipeline, wanted)) == expected
 
 
 @pytest.mark.parametrize(
@@ -153,8 +165,7 @@ def test_items_run_at_once_each_with_its_share_of_the_threads(pipeline: Path) ->
     # Each waits for the other: one after the other they would never end.
     other = "touch here-${item}; until [ -e here-a ] && [ -e here-b ]; do sleep 0.1; done"
     write(pipeline, f"{other}; echo $OMP_NUM_THREADS threads; {COPY}")
-    lines: list[str] = []
-    reproduce(["part@a", "part@b"], lines.append, pipeline, at_once=2)
+    lines = log_of(pipeline, "part@a", "part@b", at_once=2)
     assert {"made a", "made b"} <= set(lines)
     share = max(1, (os.cpu_count() or 1) // 2)
     assert lines.count(f"{share} threads") == 2
@@ -170,16 +181,64 @@ def test_the_first_failure_ends_what_runs_beside_it(pipeline: Path) -> None:
     )
     began = time.monotonic()
     with pytest.raises(StageFailed, match="stage part@a failed: error: no"):
-        reproduce(["part@a", "part@b"], lambda line: None, pipeline, at_once=2)
+        log_of(pipeline, "part@a", "part@b", at_once=2)
     assert time.monotonic() - began < 60
     assert_ended(int((pipeline / "pid-b").read_text()))
     write(pipeline, COPY)
     assert "made b" in log_of(pipeline, "part@a", "part@b")  # nothing is left locked
 
 
+CHAIN = """
+stages:
+  slow: {cmd: "until [ -e two ]; do sleep 0.1; done; touch slow", outs: [slow]}
+  one: {cmd: touch one, outs: [one]}
+  two: {cmd: touch two, deps: [one], outs: [two]}
+  last: {cmd: touch last, deps: [two, slow], outs: [last]}
+"""
+
+
+def test_an_item_starts_as_soon_as_what_it_needs_is_there(pipeline: Path) -> None:
+    """`slow`, of the first level of the graph, ends only after an item of the second."""
+    (pipeline / "dvc.yaml").write_text(CHAIN)
+    order: list[str] = []
+
+    def run(target: str, attempt: Attempt) -> None:
+        list(attempt())
+        order.append(target)
+
+    log_of(pipeline, *graph(pipeline), run=run, at_once=2)
+    assert order == ["one", "two", "slow", "last"]
+
+
+def test_what_depends_on_a_changed_item_is_looked_at_too(pipeline: Path) -> None:
+    log_of(pipeline, "part@a", "part@b", "report")
+    (pipeline / "source-a").write_text("new")
+    lines = log_of(pipeline, "part@a", "part@b", "report")
+    assert "Stage 'part@b' didn't change, skipping" in lines
+    assert {"Running stage 'part@a':", "Running stage 'report':"} <= set(lines)
+    assert (pipeline / "report.txt").read_text() == "newb"
+
+
+def test_the_longest_path_comes_first() -> None:
+    """Of what can run at once, the classifier: a decomposition waits for it."""
+    needs = {
+        "prepare@d": (),
+        "network@c": (),
+        "baseline@d-other": ("prepare@d",),
+        "classifier@d-c": ("prepare@d", "network@c"),
+        "decompose_repeat@d-c-1": ("classifier@d-c",),
+        "stability@d-c": ("decompose_repeat@d-c-1",),
+    }
+    found = paths(needs)
+    assert found["stability@d-c"] == 70
+    assert found["decompose_repeat@d-c-1"] == 70 + 200
+    assert found["prepare@d"] == found["network@c"] == 5 + 80 + 200 + 70
+    assert max(set(needs) - {"prepare@d", "network@c"}, key=found.get) == "classifier@d-c"
+
+
 @pytest.mark.parametrize(
     ("cores", "workers", "threads", "expected"),
-    [(2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 1), (16, 2, 2, 4), (64, 1, 1, 4)],
+    [(2, 1, 2, 1), (2, 1, 1, 2), (1, 1, 2, 1), (16, 2, 2, 4), (64, 1, 1, 6)],
 )
 def test_as_many_items_as_there_is_room_to_train(
     tmp_path: Path, monkeypatch, cores: int, workers: int, threads: int, expected: int
@@ -188,7 +247,10 @@ def test_as_many_items_as_there_is_room_to_train(
     overrides = {"training.workers": str(workers), "training.cpus_per_worker": str(threads)}
     select_profile(tmp_path / "params.yaml", overrides=overrides)
     monkeypatch.chdir(tmp_path)
-    assert lanes(cores) == expected
+    monkeypatch.setattr("flows.dvc_runner.NVIDIA", tmp_path / "none")
+    assert lanes(cores, memory=13 << 30) == expected
+    monkeypatch.setattr("flows.dvc_runner.NVIDIA", tmp_path)
+    assert lanes(cores, memory=13 << 30) == min(expected, 4)
 
 
 def test_a_cluster_may_have_more_room_than_this_machine(monkeypatch) -> None:
@@ -212,7 +274,7 @@ def test_an_error_while_logging_ends_dvc_and_the_stage(pipeline: Path) -> None:
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        reproduce(["part@a"], log, pipeline)
+        reproduce(some(pipeline, "part@a"), log, pipeline)
     assert time.monotonic() - began < 30
     assert_ended(int((pipeline / "pid").read_text()))
 
@@ -220,14 +282,14 @@ def test_an_error_while_logging_ends_dvc_and_the_stage(pipeline: Path) -> None:
 @pytest.mark.slow
 def test_a_stage_that_ignores_a_polite_stop_is_killed(pipeline: Path, monkeypatch) -> None:
     write(pipeline, "trap '' INT TERM; echo $$ > pid; echo here; sleep 600; sleep 600")
-    monkeypatch.setattr("flows.dvc_runner.GRACE", 0.5)
+    monkeypatch.setattr("flows.lanes.GRACE", 0.5)
 
     def log(line: str) -> None:
         if line == "here":
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        reproduce(["part@a"], log, pipeline)
+        reproduce(some(pipeline, "part@a"), log, pipeline)
     assert_ended(int((pipeline / "pid").read_text()))
 
 
@@ -241,7 +303,7 @@ def test_a_killed_dvc_takes_its_stage_along(pipeline: Path) -> None:
             os.kill(int(line), signal.SIGKILL)
 
     with pytest.raises(StageFailed, match=r"part@a.*code -9") as failure:
-        reproduce(["part@a"], log, pipeline)
+        reproduce(some(pipeline, "part@a"), log, pipeline)
     assert not failure.value.by_input
     assert "unreachable" not in lines
     assert_ended(int((pipeline / "pid").read_text()))
