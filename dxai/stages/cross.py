@@ -19,24 +19,12 @@ def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None
 
     The class-distinct parts are those that the stage `ours` saved.
     """
-    params = load_params()
+    work = item(dataset, classifier, scorer, decomposition)
+    params, ours = work.subject.params, HERE.ours(dataset, classifier, decomposition)
     _, seed = params.decomposition(dataset, classifier, decomposition)
-    subject = scoring.subject(params, dataset, scorer, seed, with_twin=False)
-    ours = HERE.ours(dataset, classifier, decomposition)
-    with np.load(ours / ATTRIBUTIONS) as file:
-        row_of = {int(i): k for k, i in enumerate(file["index"])}
-    scores = subject.scorer(["beta"])
-    title = f"cross {dataset} {classifier} {scorer} {decomposition}"
-    with open_rows(ours / ATTRIBUTIONS, "dxai") as parts:
-
-        def score(batch: Batch) -> tuple[dict[str, Tensor], float]:
-            rows = [row_of[i] for i in batch.index.tolist()]
-            scores.add("dxai", "part", batch, torch.from_numpy(parts[rows]))
-            return {}, 0.0
-
-        decisive = [sha256(ours / ATTRIBUTIONS)]
-        pieces = scoring.in_pieces(scoring.Item(subject, title, scores, decisive, score))
-    row = pieces.summary(scores, "dxai", "part", None)
+    source = "dxai.stages.cross", (dataset, classifier, scorer, decomposition)
+    pieces = scoring.in_pieces(work, source)
+    row = pieces.summary(work.scorer, "dxai", "part", None)
     found = {
         "dataset": dataset,
         "trained": classifier,
@@ -51,6 +39,26 @@ def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None
         pieces.write_table(OUTCOMES, temporary / OUTCOMES)
         write_json(temporary / CROSS, found)
     pieces.remove()
+
+
+def item(dataset: str, classifier: str, scorer: str, decomposition: str) -> scoring.Item:
+    """Return what is scored, here or by an actor on Ray."""
+    params = load_params()
+    _, seed = params.decomposition(dataset, classifier, decomposition)
+    subject = scoring.subject(params, dataset, scorer, seed, with_twin=False)
+    maps = HERE.ours(dataset, classifier, decomposition) / ATTRIBUTIONS
+    with np.load(maps) as file:
+        row_of = {int(i): k for k, i in enumerate(file["index"])}
+    scores = subject.scorer(["beta"])
+
+    def score(batch: Batch) -> tuple[dict[str, Tensor], float]:
+        with open_rows(maps, scoring.OURS) as parts:
+            found = parts[[row_of[i] for i in batch.index.tolist()]]
+        scores.add("dxai", "part", batch, torch.from_numpy(found))
+        return {}, 0.0
+
+    title = f"cross {dataset} {classifier} {scorer} {decomposition}"
+    return scoring.Item(subject, title, scores, [sha256(maps)], score)
 
 
 if __name__ == "__main__":

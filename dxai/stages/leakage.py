@@ -7,9 +7,11 @@ for the class that the classifier predicts, so that the label enters nowhere but
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -21,14 +23,16 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
 from dxai.metrics.removal import distinct_from_heatmap
-from dxai.paths import HERE, LEAKAGE
+from dxai.paths import HERE, LEAKAGE, MODEL
 from dxai.stages import run_stage, scoring
+from dxai.stages.pieces import Pieces
 from dxai.training.probe import predict, spread_over_classes, train_probe
 from dxai.types import GENERATED, NEUTRAL, Batch, Unsupported
-from dxai.utils.progress import Progress
+from dxai.utils.files import sha256
 
 Removal = Callable[[Batch, Tensor], Tensor]
 """Images and the classes to explain (B,) to what is left without these: (B, C, H, W)."""
+LEFT = "left"
 COLUMNS = ["method", "sign", "index", "id", "group", "label", "prediction"]
 """Columns of images.parquet: the probe's prediction for each test image and method."""
 
@@ -39,21 +43,25 @@ def main(dataset: str, classifier: str) -> None:
     It holds `images.parquet`, empty if the probe is off, and `leakage.json`. A baseline that does
     not apply to the classifier, or breaks, is left out; Table 1 has the reason.
     """
-    params, began = load_params(), time.monotonic()
-    settings, seed = params.leakage, params.seeds[0]
-    subject = scoring.subject(params, dataset, classifier, seed, with_twin=False)
-    (train, test), frames = _splits(subject), []
-    counts = [len(train.index), len(test.index)]
-    for method, sign, removal in removals(subject) if settings.images else ():
-        title = f"leakage {dataset} {classifier} {method} {sign}".rstrip()
-        try:
-            found = _probed(subject, removal, (train, test), title)
-        except (Unsupported, RuntimeError) as reason:
-            if method not in params.methods:
-                raise
-            print(f"{title}: left out: {reason}", flush=True)
-            continue
-        frames.append(test.frame(found).assign(method=method, sign=sign))
+    began, work = time.monotonic(), item(dataset, classifier)
+    params, seed = work.subject.params, work.subject.params.seeds[0]
+    train, test = work.splits
+    counts, frames = [len(train.index), len(test.index)], []
+    pieces = None
+    if work.shares:
+        pieces = scoring.in_pieces(work, ("dxai.stages.leakage", (dataset, classifier)))
+        for (method, sign), own in work.methods.items():
+            title = f"leakage {dataset} {classifier} {method} {sign}".rstrip()
+            try:
+                if scoring.left_out(pieces, own, title):
+                    continue
+                found = _probed(work, pieces, own)
+            except RuntimeError as reason:
+                if method not in params.methods:
+                    raise
+                print(f"{title}: left out: {reason}", flush=True)
+                continue
+            frames.append(test.frame(found).assign(method=method, sign=sign))
     about = {
         "dataset": dataset,
         "classifier": classifier,
@@ -64,20 +72,16 @@ def main(dataset: str, classifier: str) -> None:
         "seconds": time.monotonic() - began,
     }
     scoring.write_images(HERE.leakage(dataset, classifier), frames, COLUMNS, LEAKAGE, about)
+    if pieces is not None:
+        pieces.remove()
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split, read when they are needed, and their predicted classes."""
+    """The images of one split, read when they are needed."""
 
     data: ShardedDataset
     index: np.ndarray
-    predicted: Tensor
-    batch_size: int
-
-    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
-        batches = self.data.batches(self.batch_size, self.index)
-        return zip(batches, self.predicted.split(self.batch_size), strict=True)
 
     @property
     def labels(self) -> np.ndarray:
@@ -93,18 +97,58 @@ class Split:
         return pd.DataFrame(columns | {"prediction": predictions})
 
 
-def _splits(subject: scoring.Subject) -> tuple[Split, Split]:
-    """Return the training images and the test images of the probe; none if it is off."""
-    settings, size = subject.params.leakage, subject.params.evaluate.batch_size
+@dataclass(frozen=True)
+class Work(scoring.Shares):
+    """What each method leaves of images, a piece for each batch.
+
+    Attributes
+    ----------
+    splits : tuple of Split
+        The training images and the test images of the probe; none if it is off.
+    methods : dict
+        Method and its sign to the numbers of its pieces: the training images', then the others.
+    """
+
+    splits: tuple[Split, Split]
+    methods: dict[tuple[str, str], list[int]]
+
+
+def item(dataset: str, classifier: str) -> Work:
+    """Return what is explained, here or by an actor on Ray."""
+    params = load_params()
+    settings = params.leakage
+    subject = scoring.subject(params, dataset, classifier, params.seeds[0], with_twin=False)
 
     def chosen(data: ShardedDataset, images: int) -> Split:
         index = spread_over_classes(data.labels, images or len(data))
-        index = index if settings.images else index[:0]
-        found = [subject.predicted(batch) for batch in data.batches(size, index)]
-        return Split(data, index, torch.cat([torch.zeros(0, dtype=torch.int64), *found]), size)
+        return Split(data, index if settings.images else index[:0])
 
-    train = ShardedDataset(HERE.dataset(subject.dataset), "train")
-    return chosen(train, settings.images), chosen(subject.data, settings.test_images)
+    train = chosen(ShardedDataset(HERE.dataset(dataset), "train"), settings.images)
+    test = chosen(subject.data, settings.test_images)
+    shares: list[tuple[np.ndarray, scoring.Compute]] = []
+    methods: dict[tuple[str, str], list[int]] = {}
+    for method, sign, removal in removals(subject) if settings.images else ():
+        methods[method, sign] = []
+        for split in (train, test):
+            for index in scoring.in_batches(subject, split.index):
+                compute: scoring.Compute
+                compute = functools.partial(_left, subject, split.data, index, removal)
+                if method in params.methods:
+                    compute = scoring.or_reason(compute, Unsupported, RuntimeError)
+                methods[method, sign].append(len(shares))
+                shares.append((index, compute))
+    trained = HERE.decomposition(dataset, classifier, params.seeds[0]) / MODEL
+    used = {name: params.methods.get(name) for name in (settings.heatmap, "naive")}
+    decisive = [settings.model_dump(), used, sha256(trained)]
+    title = f"leakage {dataset} {classifier}"
+    return Work(subject, title, decisive, shares, (train, test), methods)
+
+
+def _left(
+    subject: scoring.Subject, data: ShardedDataset, index: np.ndarray, removal: Removal
+) -> dict[str, np.ndarray]:
+    batch = data.batch(index)
+    return {LEFT: removal(batch, subject.predicted(batch)).numpy()}
 
 
 def removals(subject: scoring.Subject) -> Iterator[tuple[str, str, Removal]]:
@@ -147,22 +191,15 @@ def _baseline(subject: scoring.Subject, method: str) -> Iterator[tuple[str, str,
     yield method, sign, agnostic
 
 
-def _probed(
-    subject: scoring.Subject, removal: Removal, splits: tuple[Split, Split], title: str
-) -> np.ndarray:
+def _probed(work: Work, pieces: Pieces, own: list[int]) -> np.ndarray:
     """Train a probe on what is left of training images; its predictions for test images, (N,)."""
-    train, test = splits
-    progress = Progress(title, sum(len(split.index) for split in splits), unit="images")
-
-    def left(split: Split) -> Iterator[Tensor]:
-        for batch, target in split:
-            yield removal(batch, target)
-            progress.update(progress.done + len(batch.ids))
-
-    images, labels = torch.cat(list(left(train))), torch.from_numpy(train.labels)
+    subject, (train, _) = work.subject, work.splits
+    left = map(torch.from_numpy, pieces.maps(LEFT, own))
+    count = len(scoring.in_batches(subject, train.index))
+    images, labels = torch.cat([*islice(left, count)]), torch.from_numpy(train.labels)
     classes, epochs = len(subject.data.class_names), subject.params.leakage.epochs
     probe = train_probe(images, labels, classes, epochs, subject.seed, subject.device)
-    return np.concatenate([predict(probe, found) for found in left(test)])
+    return np.concatenate([predict(probe, found) for found in left])
 
 
 if __name__ == "__main__":

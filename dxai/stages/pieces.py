@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ class Pieces:
         self,
         k: int,
         index: np.ndarray,
-        tables: tuple[pd.DataFrame, pd.DataFrame],
-        maps: dict[str, np.ndarray],
+        tables: Sequence[pd.DataFrame],
+        maps: Mapping[str, np.ndarray],
         seconds: float,
     ) -> None:
         """Write piece `k`.
@@ -73,16 +73,16 @@ class Pieces:
             Its number, from 0.
         index : ndarray
             (B,), the indices of its images in their split.
-        tables : tuple of DataFrame
-            Outcomes and images, as `Scorer.take` returns them.
+        tables : sequence of DataFrame
+            Outcomes and images, as `Scorer.take` returns them; none where nothing is scored.
         maps : dict
-            Name to (B, C, H, W).
+            Name to (B, C, H, W), or any other array.
         seconds : float
             The time that explaining took.
         """
         arrays: dict[str, Any] = {SECONDS: np.float64(seconds), INDEX: index}
         arrays |= {f"{MAP}{name}": values for name, values in maps.items()}
-        for name, table in zip((OUTCOMES, IMAGES), tables, strict=True):
+        for name, table in zip((OUTCOMES, IMAGES), tables, strict=bool(tables)):
             content = io.BytesIO()
             table.to_parquet(content, index=False)
             arrays[name] = np.frombuffer(content.getvalue(), np.uint8)
@@ -106,6 +106,13 @@ class Pieces:
             for name in (OUTCOMES, IMAGES)
         )
         return scorer.summary(method, sign, outcomes, images, seconds_per_image)
+
+    def maps(self, name: str, which: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+        """Yield the map `name` of each piece, or of some of them, that has it."""
+        for k in range(self.count) if which is None else which:
+            with np.load(self._path(k)) as file:
+                if f"{MAP}{name}" in file.files:
+                    yield file[f"{MAP}{name}"]
 
     def write(self, folder: Path) -> None:
         """Write the tables and maps of all pieces, OUTCOMES, IMAGES and ATTRIBUTIONS."""

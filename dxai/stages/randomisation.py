@@ -10,9 +10,11 @@ layers drawn anew, each is compared with the ordinary decomposition.
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,16 +33,17 @@ from dxai.models.randomised import cascade, drawn_layers
 from dxai.models.serialization import load_classifier, save_classifier
 from dxai.paths import HERE, MODEL, RANDOMISATION
 from dxai.stages import run_stage, scoring
+from dxai.stages.pieces import Pieces
 from dxai.stages.training import trained
 from dxai.training.decomposition import DecompositionJob
 from dxai.types import Batch, Unsupported
 from dxai.utils.files import digest
-from dxai.utils.progress import Progress
 
 COLUMNS = ["method", "layers", "index", "id", "group", "rank", "ssim", "size"]
 """Columns of images.parquet: the layers drawn anew, the similarity of an image's two maps, and the
 mean |map| with the random weights divided by that without. Ours with 0 layers: a short training for
 the trained classifier."""
+EXPLAINED = "explained"
 LAST_ONLY = ("naive", "lime")
 """Slow methods, which are compared only with the classifier of which every layer is random."""
 
@@ -52,23 +55,16 @@ def main(dataset: str, classifier: str) -> None:
     `randomisation.json`. A baseline that does not apply to one of the classifiers, or breaks, is
     left out; Table 1 has the reason.
     """
-    params, began = load_params(), time.monotonic()
-    settings, layers = params.randomisation, list[str]()
+    began, (work, layers, changed) = time.monotonic(), _work(dataset, classifier)
+    subject, batches = work.subject, work.batches
+    params, seed = subject.params, subject.seed
     frames: list[pd.DataFrame] = []
-    subject = scoring.subject(params, dataset, classifier, params.seeds[0], with_twin=False)
-    title, steps = f"randomisation {dataset} {classifier}", 0
+    pieces = None
+    title, steps = work.title, 0
     with ExitStack() as trainings:
-        if settings.images:
-            indices = chosen_images(len(subject.data), settings.images)
-            batches = list(subject.data.batches(params.evaluate.batch_size, indices))
-            try:
-                layers = drawn_layers(subject.classifier, batches[0].images[:1])
-            except Unsupported as reason:
-                print(f"{title}: left out: {reason}", flush=True)
         if layers:
-            seed = subject.seed
-            changed = list(cascade(subject.classifier, layers, settings.depths, seed))
-            frames += _baselines(subject, batches, changed, title)
+            pieces = scoring.in_pieces(work, ("dxai.stages.randomisation", (dataset, classifier)))
+            frames += _baselines(work, pieces)
             steps = params.randomisation_steps(dataset, classifier)
             if steps:
                 model = HERE.decomposition(dataset, classifier, params.seeds[0])
@@ -86,35 +82,81 @@ def main(dataset: str, classifier: str) -> None:
             "profile": params.profile,
             "steps": steps,
             "of_layers": len(layers),
-            "images": len(indices) if layers else 0,
+            "images": sum(len(batch.ids) for batch in batches) if layers else 0,
             "seconds": time.monotonic() - began,
         }
         folder = HERE.randomisation(dataset, classifier)
         scoring.write_images(folder, frames, COLUMNS, RANDOMISATION, about)
+        if pieces is not None:
+            pieces.remove()
 
 
-def _baselines(
-    subject: scoring.Subject,
-    batches: list[Batch],
-    changed: list[tuple[int, nn.Module]],
-    title: str,
-) -> Iterator[pd.DataFrame]:
-    """Compare each method's maps of the classifier with those of ever more random ones."""
-    methods, images = subject.params.methods, sum(len(batch.ids) for batch in batches)
-    for method, settings in methods.items():
-        depths = changed[-1:] if method in LAST_ONLY else changed
-        progress = Progress(f"{title} {method}", images * (1 + len(depths)), unit="images")
-        found = []
+@dataclass(frozen=True)
+class Work(scoring.Shares):
+    """The maps of each method for the classifier and for ever more random ones, a piece each.
+
+    Attributes
+    ----------
+    batches : list of Batch
+        All images.
+    methods : dict
+        Each method to the numbers of its pieces, by how many layers are drawn anew.
+    """
+
+    batches: list[Batch]
+    methods: dict[str, dict[int, int]]
+
+
+def item(dataset: str, classifier: str) -> Work:
+    """Return what is explained, here or by an actor on Ray."""
+    return _work(dataset, classifier)[0]
+
+
+def _work(dataset: str, classifier: str) -> tuple[Work, list[str], list[tuple[int, nn.Module]]]:
+    """Return the item, the layers, and the classifiers with their numbers of random layers."""
+    params, layers = load_params(), list[str]()
+    settings, title = params.randomisation, f"randomisation {dataset} {classifier}"
+    subject = scoring.subject(params, dataset, classifier, params.seeds[0], with_twin=False)
+    batches: list[Batch] = []
+    if settings.images:
+        indices = chosen_images(len(subject.data), settings.images)
+        batches = list(subject.data.batches(params.evaluate.batch_size, indices))
         try:
-            for count, network in ((0, subject.classifier), *depths):
-                explainer = build_explainer(method, network, settings, subject.seed)
-                found.append((count, _maps(explainer, batches, progress)))
-        except (Unsupported, RuntimeError) as reason:
-            print(f"{title} {method}: left out: {reason}", flush=True)
+            layers = drawn_layers(subject.classifier, batches[0].images[:1])
+        except Unsupported as reason:
+            print(f"{title}: left out: {reason}", flush=True)
+    changed = []
+    if layers:
+        changed = list(cascade(subject.classifier, layers, settings.depths, subject.seed))
+    shares: list[tuple[np.ndarray, scoring.Compute]] = []
+    methods: dict[str, dict[int, int]] = {}
+    for method in params.methods if layers else ():
+        depths = changed[-1:] if method in LAST_ONLY else changed
+        methods[method] = {}
+        for count, network in ((0, subject.classifier), *depths):
+            methods[method][count] = len(shares)
+            compute = functools.partial(_explained, subject, method, network, batches)
+            shares.append((indices, scoring.or_reason(compute, Unsupported, RuntimeError)))
+    decisive = [settings.model_dump(), dict(params.methods)]
+    return Work(subject, title, decisive, shares, batches, methods), layers, changed
+
+
+def _explained(
+    subject: scoring.Subject, method: str, network: nn.Module, batches: list[Batch]
+) -> dict[str, np.ndarray]:
+    settings = subject.params.methods[method]
+    explainer = build_explainer(method, network, settings, subject.seed)
+    return {EXPLAINED: _maps(explainer, batches)}
+
+
+def _baselines(work: Work, pieces: Pieces) -> Iterator[pd.DataFrame]:
+    """Compare each method's maps of the classifier with those of ever more random ones."""
+    for method, own in work.methods.items():
+        if scoring.left_out(pieces, own.values(), f"{work.title} {method}"):
             continue
-        (_, before), *others = found
-        for count, after in others:
-            yield _frame(method, count, batches, before, after)
+        before, *others = pieces.maps(EXPLAINED, own.values())
+        for count, after in zip([*own][1:], others, strict=True):
+            yield _frame(method, count, work.batches, before, after)
 
 
 def _trained(
@@ -144,15 +186,11 @@ def _trained(
     return DXAI(networks.average, about, network, subject.seed, latents).to(subject.device)
 
 
-def _maps(
-    explainer: Explainer, batches: list[Batch], progress: Progress | None = None
-) -> np.ndarray:
+def _maps(explainer: Explainer, batches: list[Batch]) -> np.ndarray:
     """Return the maps of all images for their own classes, (N, 1 or C, H, W)."""
-    found = []
-    for batch in batches:
-        found.append(explainer.attribute(batch.images, batch.labels, batch.index).numpy())
-        if progress is not None:
-            progress.update(progress.done + len(batch.ids))
+    found = [
+        explainer.attribute(batch.images, batch.labels, batch.index).numpy() for batch in batches
+    ]
     return np.concatenate(found)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +36,11 @@ if TYPE_CHECKING:
 
 Explain = Callable[[Batch], tuple[dict[str, Tensor], float]]
 """Explains and scores a batch: maps (B, C, H, W) by name, and the seconds that explaining took."""
+Compute = Callable[[], dict[str, np.ndarray]]
 OURS = "dxai"
 """The map that Table 3 scores."""
+LEFT_OUT = "left out"
+"""Array of a piece whose method failed: the reason."""
 CODE = Path(__file__).parents[1]
 """The package, all of which counts: which part decides a score is not known."""
 SHORT = 30.0
@@ -114,16 +119,6 @@ class Subject:
         """The first of these images, (1, C, H, W)."""
         return self.data.batch(self.chosen[:1]).images
 
-    def batches(self, title: str) -> Iterator[Batch]:
-        """Yield the chosen test images and print progress."""
-        indices = self.chosen
-        progress = Progress(title, len(indices), unit="images")
-        done = 0
-        for batch in self.data.batches(self.params.evaluate.batch_size, indices):
-            yield batch
-            done += len(batch.ids)
-            progress.update(done)
-
 
 def subject(
     params: Params, dataset: str, classifier: str, seed: int, with_twin: bool = True
@@ -152,9 +147,8 @@ def subject(
     return Subject(params, dataset, classifier, data, explained.to(device), twin, files)
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """A stage item that explains and scores images, a piece for each batch of them.
+class Piecewise(abc.ABC):
+    """A stage item whose work is done in pieces, each a file.
 
     Attributes
     ----------
@@ -162,10 +156,38 @@ class Item:
         Images and classifiers.
     title : str
         The stage and its arguments.
+    decisive : list
+        Values that decide the pieces besides subject, settings of `evaluate` and code.
+    """
+
+    subject: Subject
+    title: str
+    decisive: list[Any]
+
+    @property
+    @abc.abstractmethod
+    def parts(self) -> list[np.ndarray]:
+        """The indices of the images of each piece."""
+
+    @abc.abstractmethod
+    def score(self, k: int) -> None:
+        """Make piece `k` and save it."""
+
+    @functools.cached_property
+    def pieces(self) -> Pieces:
+        """What is done so far, maybe by an earlier run that was killed."""
+        folder = HERE.scoring(self.title) / _fingerprint(self.subject, self.decisive)
+        return Pieces(folder, len(self.parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Item(Piecewise):
+    """A stage item that explains and scores images, a piece for each batch of them.
+
+    Attributes
+    ----------
     scorer : Scorer
         What `explain` adds its scores to.
-    decisive : list
-        Values that decide the scores besides subject, settings of `evaluate` and code.
     explain : callable
         Explains and scores one batch.
     explainer : Explainer, optional
@@ -181,25 +203,67 @@ class Item:
 
     @functools.cached_property
     def parts(self) -> list[np.ndarray]:
-        """The indices of the images of each piece."""
-        chosen, size = self.subject.chosen, self.subject.params.evaluate.batch_size
-        return [chosen[first : first + size] for first in range(0, len(chosen), size)]
-
-    @functools.cached_property
-    def pieces(self) -> Pieces:
-        """What is scored so far, maybe by an earlier run that was killed."""
-        folder = HERE.scoring(self.title) / _fingerprint(self.subject, self.decisive)
-        return Pieces(folder, len(self.parts))
+        return in_batches(self.subject, self.subject.chosen)
 
     def score(self, k: int) -> None:
-        """Score piece `k`."""
         maps, seconds = self.explain(self.subject.data.batch(self.parts[k]))
         kept = {name: _kept(name, value, self.subject.params) for name, value in maps.items()}
         stored = {name: value for name, value in kept.items() if value is not None}
         self.pieces.save(k, self.parts[k], self.scorer.take(), stored, seconds)
 
 
-def in_pieces(item: Item, remote: Source | None = None) -> Pieces:
+@dataclasses.dataclass(frozen=True)
+class Shares(Piecewise):
+    """A stage item that computes arrays which the stage goes on with.
+
+    Attributes
+    ----------
+    shares : list
+        For each piece, the indices of its images and what computes its arrays, by name.
+    """
+
+    subject: Subject
+    title: str
+    decisive: list[Any]
+    shares: list[tuple[np.ndarray, Compute]]
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        return [index for index, _ in self.shares]
+
+    def score(self, k: int) -> None:
+        index, compute = self.shares[k]
+        began = time.perf_counter()
+        self.pieces.save(k, index, (), compute(), time.perf_counter() - began)
+
+
+def in_batches(subject: Subject, index: np.ndarray) -> list[np.ndarray]:
+    """Split indices of images as `evaluate.batch_size` says."""
+    size = subject.params.evaluate.batch_size
+    return [index[first : first + size] for first in range(0, len(index), size)]
+
+
+def or_reason(compute: Compute, *errors: type[Exception]) -> Compute:
+    """Let `LEFT_OUT`, the reason, take the place of the arrays of a method that fails."""
+
+    def found() -> dict[str, np.ndarray]:
+        try:
+            return compute()
+        except errors as reason:
+            return {LEFT_OUT: np.array(str(reason))}
+
+    return found
+
+
+def left_out(pieces: Pieces, which: Iterable[int], title: str) -> bool:
+    """Whether one of these pieces failed; print the reason."""
+    for reason in pieces.maps(LEFT_OUT, which):
+        print(f"{title}: left out: {reason}", flush=True)
+        return True
+    return False
+
+
+def in_pieces(item: Piecewise, remote: Source | None = None) -> Pieces:
     """Score all pieces of an item that are missing, here or on Ray; return all.
 
     `remote` tells the actors of Ray how to make the item; without it, and where what is left takes

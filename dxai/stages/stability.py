@@ -7,7 +7,9 @@ layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,16 +23,19 @@ from dxai.explain.registry import build_explainer
 from dxai.metrics.stability import deviation, pixel_deviation
 from dxai.models.default_layers import sequential_layers
 from dxai.models.serialization import load_decomposer, load_snapshots
-from dxai.paths import HERE, IMAGES, MAPS, STABILITY
+from dxai.paths import HERE, IMAGES, MAPS, MODEL, SNAPSHOTS, STABILITY
 from dxai.stages import run_stage, scoring
 from dxai.types import Unsupported
-from dxai.utils.files import atomic_folder, write_json
+from dxai.utils.files import atomic_folder, sha256, write_json
 
 LAYERED = ("gradcam", "internal_influence")
 SHOWN = 6
 """Number of images whose maps are saved for pictures."""
 COLUMNS = ["method", "step", "index", "id", "group", "std", "normalised"]
 """Columns of images.parquet."""
+PIXELS = "pixels"
+Compared = dict[tuple[str, int | None], list[int]]
+"""Method and step to the numbers of its pieces."""
 Attribute = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Images, classes and indices to maps (B, 1 or C, H, W)."""
 
@@ -41,21 +46,23 @@ def main(dataset: str, classifier: str) -> None:
     It holds `images.parquet` (`std` and `normalised` by method, step and image), `maps.npz`
     (deviations of some images at each step) and `stability.json`.
     """
-    params = load_params()
-    seeds = params.seeds_of(classifier)
-    subject = scoring.subject(params, dataset, classifier, seeds[0], with_twin=False)
+    work, compared, layers = _work(dataset, classifier)
+    subject = work.subject
+    pieces = scoring.in_pieces(work, ("dxai.stages.stability", (dataset, classifier)))
+    columns = {
+        "index": subject.chosen,
+        "id": [subject.data.ids[i] for i in subject.chosen],
+        "group": [subject.data.groups[i] for i in subject.chosen],
+    }
     frames, maps = [], {}
-    for step, explainers in decomposed(subject, seeds):
-        frame, shown = measured(subject, explainers, f"step {step}")
-        frames.append(frame.assign(method="dxai", step=step))
-        maps[f"step-{step}"] = shown.astype(np.float32)
-    layers = sequential_layers(frozen_copy(subject.classifier), subject.first.to(subject.device))
-    for method in LAYERED if layers else ():
-        try:
-            frame, _ = measured(subject, layered(subject, method, layers), method)
-            frames.append(frame.assign(method=method, step=None))
-        except Unsupported as reason:
-            print(f"{method}: unsupported: {reason}", flush=True)
+    for (method, step), own in compared.items():
+        if scoring.left_out(pieces, own, method):
+            continue
+        found = {key: np.concatenate([*pieces.maps(key, own)]) for key in ("std", "normalised")}
+        frames.append(pd.DataFrame(columns | found).assign(method=method, step=step))
+        if step is not None:
+            shown = np.concatenate([*pieces.maps(PIXELS, own)])[:SHOWN]
+            maps[f"step-{step}"] = shown.astype(np.float32)
     whole = pd.concat(frames, ignore_index=True)
     with atomic_folder(HERE.stability(dataset, classifier)) as temporary:
         whole = whole.astype({"step": "Int64"})[COLUMNS]
@@ -66,28 +73,72 @@ def main(dataset: str, classifier: str) -> None:
             {
                 "dataset": dataset,
                 "classifier": classifier,
-                "profile": params.profile,
-                "seeds": seeds,
+                "profile": subject.params.profile,
+                "seeds": subject.params.seeds_of(classifier),
                 "layers": layers,
                 "images": int(whole["index"].nunique()),
                 "steps": [int(name.removeprefix("step-")) for name in maps],
             },
         )
+    pieces.remove()
 
 
-def decomposed(subject: scoring.Subject, seeds: list[int]) -> Iterator[tuple[int, list[Attribute]]]:
-    """Yield each saved step with what explains by the decomposition of each seed."""
-    folders = [HERE.decomposition(subject.dataset, subject.name, seed) for seed in seeds]
+def item(dataset: str, classifier: str) -> scoring.Shares:
+    """Return what is compared, here or by an actor on Ray."""
+    return _work(dataset, classifier)[0]
+
+
+def _work(dataset: str, classifier: str) -> tuple[scoring.Shares, Compared, list[str]]:
+    """Return the item, the numbers of the pieces of each method and step, and the layers."""
+    params = load_params()
+    seeds = params.seeds_of(classifier)
+    subject = scoring.subject(params, dataset, classifier, seeds[0], with_twin=False)
+    folders = [HERE.decomposition(dataset, classifier, seed) for seed in seeds]
+    layers = sequential_layers(frozen_copy(subject.classifier), subject.first.to(subject.device))
+    batches = scoring.in_batches(subject, subject.chosen)
+    shares: list[tuple[np.ndarray, scoring.Compute]] = []
+    compared: Compared = {}
+
+    @functools.lru_cache(1)  # pieces come in this order
+    def explainers(method: str, step: int | None) -> list[Attribute]:
+        if step is None:
+            return layered(subject, method, layers)
+        return decomposed(subject, folders, step)
+
+    def add(method: str, step: int | None) -> None:
+        compared[method, step] = [*range(len(shares), len(shares) + len(batches))]
+        for number, index in enumerate(batches):
+            pixels = step is not None and sum(map(len, batches[:number])) < SHOWN
+            found = functools.partial(
+                lambda *about: measured(subject, explainers(method, step), *about), index, pixels
+            )
+            optional = scoring.or_reason(found, Unsupported) if step is None else found
+            shares.append((index, optional))
+
+    kept = [[step for step, _ in load_snapshots(folder, params.modules)] for folder in folders]
+    for steps in zip(*kept, strict=True):
+        (step,) = set(steps)
+        add("dxai", step)
+    for method in LAYERED if layers else ():
+        add(method, None)
+    settings = [params.methods.get(method, {}) for method in LAYERED]
+    hashes = [sha256(folder / name) for folder in folders for name in (MODEL, SNAPSHOTS)]
+    title = f"stability {dataset} {classifier}"
+    return scoring.Shares(subject, title, [settings, hashes], shares), compared, layers
+
+
+def decomposed(subject: scoring.Subject, folders: list[Path], step: int) -> list[Attribute]:
+    """Return what explains by the decomposition of each seed after a step of its training."""
     modules = subject.params.modules
     _, info, _, _ = load_decomposer(folders[0], modules)
-    kept = [load_snapshots(folder, modules) for folder in folders]
-    for snapshots in zip(*kept, strict=True):
-        (step,) = {step for step, _ in snapshots}
-        explainers = [
-            DXAI(decomposer, info, subject.classifier, subject.seed).to(subject.device)
-            for _, decomposer in snapshots
-        ]
-        yield step, [explainer.attribute for explainer in explainers]
+    kept = [
+        next(found for at, found in load_snapshots(folder, modules) if at == step)
+        for folder in folders
+    ]
+    return [
+        DXAI(decomposer, info, subject.classifier, subject.seed).to(subject.device).attribute
+        for decomposer in kept
+    ]
 
 
 def layered(subject: scoring.Subject, method: str, layers: list[str]) -> list[Attribute]:
@@ -106,28 +157,22 @@ def layered(subject: scoring.Subject, method: str, layers: list[str]) -> list[At
 
 
 def measured(
-    subject: scoring.Subject, explainers: Sequence[Attribute], what: str
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Compare several maps of each image, a batch at a time.
+    subject: scoring.Subject, explainers: Sequence[Attribute], index: np.ndarray, pixels: bool
+) -> dict[str, np.ndarray]:
+    """Compare several maps of each image.
 
     Returns
     -------
-    frame : DataFrame
-        `index`, `id`, `group`, `std` and `normalised` of each image.
-    shown : ndarray
-        The deviation of each pixel of the first `SHOWN` images, (SHOWN, C, H, W).
+    dict
+        `std` and `normalised` of each image, (B,); with `pixels` also `PIXELS`, the deviation of
+        each pixel, (B, C, H, W).
     """
-    frames: list[pd.DataFrame] = []
-    shown: list[np.ndarray] = []
-    for batch in subject.batches(f"stability {subject.dataset} {subject.name} {what}"):
-        images = (batch.images, batch.labels, batch.index)
-        maps = np.stack([explain(*images).numpy() for explain in explainers])
-        std, normalised = deviation(maps)
-        columns = {"index": batch.index.numpy(), "id": batch.ids, "group": batch.groups}
-        frames.append(pd.DataFrame({**columns, "std": std, "normalised": normalised}))
-        if sum(map(len, shown)) < SHOWN:
-            shown.append(pixel_deviation(maps))
-    return pd.concat(frames, ignore_index=True), np.concatenate(shown)[:SHOWN]
+    batch = subject.data.batch(index)
+    images = (batch.images, batch.labels, batch.index)
+    maps = np.stack([explain(*images).numpy() for explain in explainers])
+    std, normalised = deviation(maps)
+    found = {"std": std, "normalised": normalised}
+    return found | ({PIXELS: pixel_deviation(maps)} if pixels else {})
 
 
 if __name__ == "__main__":

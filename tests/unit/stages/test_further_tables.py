@@ -35,8 +35,10 @@ from dxai.stages import (
     stability,
     tables,
 )
+from dxai.stages.pieces import Pieces
 from dxai.training.decomposition import snapshot_steps
 from dxai.training.probe import predict, spread_over_classes, train_probe
+from dxai.utils import shared_process
 from dxai.utils.files import read_json
 from tests.fixtures import write_results
 from tests.outcomes import write_cross, write_outcomes, write_stability
@@ -232,6 +234,70 @@ def test_the_probe_is_trained_on_training_images(inside: Path) -> None:
     test = data["test"].batch(rows["index"].to_numpy())
     assert rows["prediction"].tolist() == predict(probe, test.images).tolist()
     assert (rows["label"].tolist(), rows["id"].tolist()) == (test.labels.tolist(), test.ids)
+
+
+FURTHER = {
+    "resnet18/dxai-0-by-simple": lambda: cross.main("textures", "resnet18", "simple", "0"),
+    "resnet18/stability": lambda: stability.main("textures", "resnet18"),
+    "resnet18/leakage": lambda: leakage.main("textures", "resnet18"),
+    "resnet18/randomisation": lambda: randomisation.main("textures", "resnet18"),
+}
+
+
+def content(name: str) -> dict[str, Any]:
+    """Return an outcome's files, without times."""
+    found: dict[str, Any] = {}
+    for path in (OUTCOMES / name).iterdir():
+        json = path.suffix == ".json"
+        found[path.name] = read_json(path) | {"seconds": 0} if json else path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("name", ["resnet18/stability", "resnet18/leakage"])
+def test_a_stage_that_is_killed_goes_on_after_its_last_piece(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    whole, save, saved = content(name), Pieces.save, []
+
+    def killed(pieces: Pieces, k: int, *values: Any) -> None:
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(k)
+        save(pieces, k, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pieces, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            FURTHER[name]()
+    assert content(name) == whole
+    again = []
+    monkeypatch.setattr(Pieces, "save", lambda p, k, *v: (again.append(k), save(p, k, *v)))
+    FURTHER[name]()
+    assert "images were scored before" in capsys.readouterr().out
+    assert saved == [0, 1] and again[0] == 2
+    assert content(name) == whole
+    assert not list(Path(".work/scoring").glob("*"))
+
+
+@pytest.mark.slow
+def test_two_actors_write_the_files_of_one_process(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_ADDRESS", "DXAI_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setattr(scoring, "SHORT", 0)
+    # One cluster for all, as in the flow.
+    monkeypatch.setenv("DXAI_CLUSTER", str(inside / ".work/ray"))
+    select_profile("params.yaml", overrides={"evaluation.executor": "ray"})
+    try:
+        with shared_process.hold(inside / ".work/ray"):
+            for name, stage in FURTHER.items():
+                whole = content(name)
+                stage()
+                assert content(name) == whole, name
+    finally:
+        select_profile("params.yaml", overrides={"evaluation.executor": "local"})
 
 
 def test_the_probe_can_be_switched_off(inside: Path, tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""Measure scoring at 256 px: memory, speed, and a kill in the middle.
+
+Run as `python -m benchmarks.scoring --patches 600`; see benchmarks/README.md. The images are drawn
+DOTA patches, the networks those of `quick`, trained for an instant: what they have learnt changes
+neither speed nor memory. The stages are the real ones, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from dxai.config.params_file import format_params
+from dxai.config.profiles import load_profile, select_profile
+from dxai.datasets.samples import dota
+from dxai.paths import HERE
+from dxai.stages import classifier, decompose, prepare
+from dxai.utils.files import read_json
+
+SIZE, NAME = 256, "resnet18"
+ALL = 20_696
+"""Patches of the test set of the paper's DOTA."""
+TEST = 0.6
+"""Share of the drawn images that is scored."""
+SETTINGS = {
+    "prepare.image_size": str(SIZE),
+    "classifier.epochs": "1",
+    "decompose.steps": "1",
+    "decompose.batch_size": "2",
+    "repeat": "{classifiers: [], seeds: []}",
+    "training.executor": "local",
+    "evaluate.batch_size": "16",
+    "datasets.dota.options.test": str(TEST),
+}
+ITEMS = {
+    "random": ("baseline", "random", "random"),
+    "gradcam": ("baseline", "gradcam", "gradcam"),
+    "ours": ("score_decomposition", "0", "dxai-0"),
+}
+"""Stage, its last argument and the folder of its outcome."""
+
+
+def main() -> None:
+    """Print peak memory and speed of each method, and whether a killed run ends the same."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--patches", type=int, default=600, help="at most 640 (%(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=ITEMS, default=[*ITEMS])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="scoring-") as folder:
+        os.chdir(folder)
+        make(args.patches)
+        for method in args.methods:
+            report(method, args.patches, *scored(method))
+        killed("random")
+
+
+def make(patches: int) -> None:
+    """Draw and prepare the images, and train both classifiers and a decomposition."""
+    dota.IMAGES = min(dota.IMAGES, math.ceil(patches / TEST / (dota.SIDE // dota.PATCH) ** 2) + 4)
+    settings = SETTINGS | {"evaluate.images": str(patches)}
+    methods = [name for name in ITEMS if name != "ours"]
+    Path("params.yaml").write_text(format_params(load_profile("quick")))
+    select_profile("params.yaml", "quick", ["dota"], [NAME], methods, [0], settings)
+    prepare.main("dota")
+    for role in classifier.ROLES:
+        classifier.main("dota", NAME, role)
+    decompose.main("dota", NAME, "0")
+
+
+def start(method: str) -> subprocess.Popen[bytes]:
+    stage, last, _ = ITEMS[method]
+    return subprocess.Popen([sys.executable, "-m", f"dxai.stages.{stage}", "dota", NAME, last])
+
+
+def scored(method: str) -> tuple[float, float, float]:
+    """Score with one method; return its seconds, processor seconds and peak memory in MiB."""
+    began, process = time.monotonic(), start(method)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{method} ended with {process.returncode}")
+    return time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def report(method: str, patches: int, seconds: float, processor: float, peak: float) -> None:
+    found = read_json(outcome(method) / "summary.json")["images"]
+    if found != patches:
+        raise SystemExit(f"{found} patches were scored, not {patches}")
+    print(
+        f"scoring {SIZE} px: {method:<8} {found} images, {peak:5.0f} MiB at most, "
+        f"{found / seconds:6.3f} images/s, {processor / found:6.3f} processor s an image; "
+        f"{ALL} images: {processor / found * ALL / 3600:5.1f} core hours",
+        flush=True,
+    )
+
+
+def killed(method: str) -> None:
+    """Kill a run after its first piece; what the next one writes must be the same."""
+    whole = content(method)
+    process = start(method)
+    while not list(HERE.unfinished_scores.rglob("0*.npz")):
+        if process.poll() is not None:
+            raise SystemExit("it ended before it was killed")
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(HERE.unfinished_scores.rglob("0*.npz")))
+    scored(method)
+    same = content(method) == whole
+    print(f"killed with {kept} pieces, and started again: equal files: {same}", flush=True)
+    if not same:
+        raise SystemExit(1)
+
+
+def content(method: str) -> dict[str, Any]:
+    """Return the files of an outcome but for the summary, which has times."""
+    return {p.name: p.read_bytes() for p in outcome(method).iterdir() if p.suffix != ".json"}
+
+
+def outcome(method: str) -> Path:
+    return HERE.outcome("dota", NAME, ITEMS[method][2])
+
+
+if __name__ == "__main__":
+    main()
