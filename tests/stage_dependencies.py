@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-OBSERVERS = {"dxai.tracking.live", "dxai.stages.actors"}
+OBSERVERS = {"dxai.tracking.live", "dxai.stages.actors", "dxai.stages.readers"}
 """Modules that change nothing in the outputs: they log what is done, or choose where it is done."""
 
 

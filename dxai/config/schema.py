@@ -580,7 +580,8 @@ class EvaluationParams(Settings):
         description="Where the scoring runs.\n"
         "Of every stage that explains images. `local`: in the stage's own process. On Ray: on the "
         "cluster that RAY_ADDRESS names, else on one started on this machine, unless the work is "
-        "over before that would be. All nodes must see the project's folder.",
+        "over before that would be; raw images of 256 MiB or more are read there, too. All nodes "
+        "must see the project's folder, and raw images where `source` says.",
     )
     workers: int = Field(2, gt=0, description="Actors, each with the networks and a batch.")
     cpus_per_worker: int = Field(1, gt=0, description="Threads of an actor, reserved in Ray.")

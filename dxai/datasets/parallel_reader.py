@@ -9,8 +9,8 @@ import os
 import signal
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -29,6 +29,8 @@ BATCH_UNITS = 64
 """Limits of a batch of units handed to a process, since each hand-over takes time."""
 SERIAL_BYTES = 16 << 20
 """Below this, reading takes less time than starting processes."""
+ELSEWHERE_BYTES = 256 << 20
+"""Below this, reading takes less time here than to start a cluster."""
 
 
 @dataclass
@@ -116,12 +118,31 @@ class Reader:
         }
 
 
+class Readers(Executor):
+    """Reads batches of units on other machines: `submit` is given a function and such a batch.
+
+    Attributes
+    ----------
+    workers : int
+        Batches that are read at once.
+    """
+
+    workers: int
+
+
+Elsewhere = Callable[[Reader], Readers]
+
+
 def read_all(
-    reader: Reader, units: Sequence[Unit], workers: int = 0
+    reader: Reader,
+    units: Sequence[Unit],
+    workers: int = 0,
+    elsewhere: Elsewhere | None = None,
 ) -> Generator[Reading, None, None]:
     """Read units in `workers` processes (0: one per core), in the order given.
 
-    Only a few batches are in progress, so that memory does not grow with the number of units.
+    Only a few batches are in progress, so that memory does not grow with the number of units. With
+    `elsewhere`, what takes longer than to start that is read there.
 
     Raises
     ------
@@ -130,12 +151,17 @@ def read_all(
     """
     workers = workers or len(os.sched_getaffinity(0))
     size = sum(file.size for unit in units for file in unit.files)
-    if workers == 1 or size < SERIAL_BYTES:
+    pool: Executor
+    if elsewhere is not None and size >= ELSEWHERE_BYTES:
+        pool = readers = elsewhere(reader)
+        workers = readers.workers
+    elif workers == 1 or size < SERIAL_BYTES:
         yield from map(reader.read, units)
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    pool = ProcessPoolExecutor(workers, context, _start, (reader,))
+    else:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        pool = ProcessPoolExecutor(workers, context, _start, (reader,))
     pending: deque[tuple[list[Unit], Future[list[Reading]]]] = deque()
     batches = _batches(units)
     try:

@@ -12,6 +12,7 @@ from dxai.config.schema import DatasetParams, Params
 from dxai.config.settings import ParamsError, choose
 from dxai.datasets.base import DataError, Layout, Listing
 from dxai.datasets.leftovers import find_all
+from dxai.datasets.parallel_reader import Elsewhere
 from dxai.datasets.registry import LAYOUTS
 from dxai.datasets.shard_writer import Target, write_dataset
 from dxai.datasets.source import SAMPLE, LocalSource, Source, expand, open_source
@@ -20,7 +21,12 @@ from dxai.utils.storage import StorageError
 
 
 def prepare(
-    name: str, params: Params, out: Path | str, work: Path | str, workers: int = 0
+    name: str,
+    params: Params,
+    out: Path | str,
+    work: Path | str,
+    workers: int = 0,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Filter, split, crop and resize a dataset's raw images into shards; return the manifest.
 
@@ -34,6 +40,8 @@ def prepare(
         Folder of unfinished work, from which the next run continues.
     workers : int
         Reading processes; 0 is one per core. The result does not depend on it.
+    elsewhere : callable, optional
+        What reads a large set instead; a drawn sample, which only this machine has, is read here.
 
     Raises
     ------
@@ -50,7 +58,9 @@ def prepare(
             for note in listing.notes:
                 print(f"prepare {name}: {note}")
             target = _target(name, params, layout, listing, Path(out), Path(work))
-            manifest = write_dataset(target, listing, source, workers)
+            manifest = write_dataset(
+                target, listing, source, workers, None if target.about["drawn"] else elsewhere
+            )
         _report(name, manifest)
         _check_release(dataset, layout, listing, manifest, Path(out))
         return manifest

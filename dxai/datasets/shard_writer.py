@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from dxai.datasets import card
 from dxai.datasets.base import SPLITS, DataError, Listing
-from dxai.datasets.parallel_reader import Reader, Reading, read_all
+from dxai.datasets.parallel_reader import Elsewhere, Reader, Reading, read_all
 from dxai.datasets.shard_schema import COLUMNS, ROW_GROUP, SCHEMA
 from dxai.datasets.source import Source
 from dxai.datasets.statistics import Statistics
@@ -66,9 +66,13 @@ class Target:
 
 
 def write_dataset(
-    target: Target, listing: Listing, source: Source | None, workers: int = 0
+    target: Target,
+    listing: Listing,
+    source: Source | None,
+    workers: int = 0,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
-    """Read every unit of a listing into shards, in `workers` processes as `read_all` does.
+    """Read every unit of a listing into shards, as `read_all` does: here or elsewhere.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def write_dataset(
         raise DataError(f"{twins[0]}: a second file of this name")
     try:
         with _alone(target.work):
-            statistics = _write_shards(target, listing, source, workers)
+            statistics = _write_shards(target, listing, source, workers, elsewhere)
             manifest = _finish(target, listing, statistics)
             shutil.rmtree(target.out, ignore_errors=True)
             target.out.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +182,11 @@ class _SplitWriter:
 
 
 def _write_shards(
-    target: Target, listing: Listing, source: Source | None, workers: int
+    target: Target,
+    listing: Listing,
+    source: Source | None,
+    workers: int,
+    elsewhere: Elsewhere | None,
 ) -> Statistics:
     folder = target.work / "data"
     for left in folder.glob(".*.tmp"):
@@ -198,7 +206,7 @@ def _write_shards(
         for writer in writers.values():
             stack.callback(writer.abandon)
         lines = stack.enter_context(open(journal, "a"))
-        readings = read_all(reader, listing.units[done:], workers)
+        readings = read_all(reader, listing.units[done:], workers, elsewhere)
         stack.callback(readings.close)
         for reading in readings:
             _judge(reading, statistics, target.duplicates)

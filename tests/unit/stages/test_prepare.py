@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,13 @@ import pytest
 from PIL import Image
 
 from dxai.config.params_file import format_params, read_yaml
+from dxai.config.profiles import select_profile
+from dxai.datasets import parallel_reader, shard_writer
+from dxai.datasets.base import DataError
 from dxai.datasets.sharded_dataset import ShardedDataset
+from dxai.stages import prepare
+from dxai.stages.readers import RayReaders
+from dxai.utils import processes
 
 ROOT = Path(__file__).parents[3]
 TEXTURES = {"layout": "textures", "source": "data/textures.md", "channels": 1}
@@ -136,3 +143,53 @@ def test_stopped_in_the_middle_keeps_the_old_folder_and_goes_on(
     assert (code, err) == (0, "")
     assert re.search(r"prepare textures: continuing after \d+ of 192 files", out)
     assert len(ShardedDataset(prepared / "textures", "train")) == 3 * 38 * 33**2
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_is_read_on_ray_and_lost_half_way_is_what_one_process_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RAY_ADDRESS", "DXAI_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PHOTOGRAPHS", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    write_params(tmp_path, {"pets": photographs(tmp_path, 10)}, image_size=16)
+    out = tmp_path / "data/prepared/pets"
+    prepare.main("pets")
+    whole = files(out)
+    shutil.rmtree(out)
+
+    select_profile("params.yaml", overrides={"evaluation.executor": "ray"})
+    monkeypatch.setattr(parallel_reader, "ELSEWHERE_BYTES", 0)
+    monkeypatch.setattr(parallel_reader, "BATCH_UNITS", 1)
+    start_ray, judge = RayReaders.__init__, shard_writer._judge
+    started: list[RayReaders] = []
+    judged: list[Any] = []
+
+    def noted(self: RayReaders, *arguments: Any) -> None:
+        start_ray(self, *arguments)
+        started.append(self)
+
+    def lost(reading: Any, *arguments: Any) -> None:
+        judged.append(reading)
+        if len(judged) == 28:
+            processes.end_session(started[0].process.pid)
+        judge(reading, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RayReaders, "__init__", noted)
+        patch.setattr(shard_writer, "_judge", lost)
+        with pytest.raises(DataError, match=r"was killed.*run again to continue"):
+            prepare.main("pets")
+    assert 28 <= len(judged) < 40 and not out.exists()
+    prepare.main("pets")
+    printed = capsys.readouterr().out
+    assert re.search(r"continuing after 2[0-9] of 40 files", printed)
+    assert printed.count("reading on Ray") == 2
+    assert files(out) == whole
