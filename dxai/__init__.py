@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
-__all__ = ["DXAI", "__version__", "fit"]
+__all__ = ["DXAI", "Method", "__version__", "evaluate", "fit"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +24,14 @@ def __getattr__(name: str) -> Any:
         from dxai.library.explainer import DXAI
 
         return DXAI
+    if name == "Method":
+        from dxai.library.method import Method
+
+        return Method
+    if name == "evaluate":
+        from dxai.library.evaluation import evaluate
+
+        return evaluate
     if name == "fit":
         from dxai.library.fitting import fit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +56,10 @@ class FixedTiming(pytest.MonkeyPatch):
         super().__init__()
         self.setattr(budget, "seconds_per_step", lambda *_: 0.1)
         self.setattr(budget, "steps_for", lambda minutes, _: 10 if minutes == 0.5 else 20)
+
+
+def documented(section: str) -> list[str]:
+    """Return the blocks of Python code in a section of docs/classifiers.md."""
+    text = (Path(__file__).resolve().parents[1] / "docs/classifiers.md").read_text()
+    (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", body, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Each group of dependencies in pyproject.toml is enough for its modules, and all are declared."""
+"""The wheel: each group of its dependencies is enough for its modules, and all are declared."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ast
 import functools
 import importlib.metadata
 import json
+import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,13 +19,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
+import dxai
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import save_decomposer
+from tests.distributions import build, project_files
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -70,13 +73,6 @@ import os
 from dxai.cli.main import main
 sys.addaudithook(lambda event, _: event == "socket.connect" and os._exit(3))  # it needs no network
 sys.exit(main(["demo", "--no-open", "--out", sys.argv[1]]))
-"""
-BUILD = """
-import sys
-from setuptools import build_meta
-folder = sys.argv[1]  # both change the arguments
-build_meta.build_sdist(folder)
-build_meta.build_wheel(folder)
 """
 
 
@@ -130,12 +126,24 @@ Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Run scripts to which only the core, and the packages of some extras, can be imported."""
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist and the wheel."""
+    return build(tmp_path_factory.mktemp("distributions"))
+
+
+@pytest.fixture(scope="module")
+def run(
+    distributions: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Run]:
+    """Run scripts that import the wheel, and of packages the core's and those of some extras."""
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(distributions[1]) as wheel:
+        wheel.extractall(site)
     output = tmp_path_factory.mktemp("scripts") / "output.txt"
     with subprocess.Popen(
         [sys.executable, "-c", SERVER],
-        cwd=ROOT,
+        cwd=site,  # is first in the path
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -177,22 +185,28 @@ def test_the_core_shows_the_demo(run: Run, tmp_path: Path) -> None:
     assert "labelled gravel" in page and "Once Captum is installed" in page
 
 
-def test_wheel_and_sdist_hold_every_file_of_the_package(tmp_path: Path) -> None:
-    """Data, too: the page's templates and script, and the explainer of the demo."""
-    source, built = tmp_path / "source", tmp_path / "built"
-    ignored = shutil.ignore_patterns("__pycache__", ".*")
-    shutil.copytree(ROOT / "dxai", source / "dxai", ignore=ignored)
-    files = {str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()}
-    assert {"dxai/library/demo/model.pt", "dxai/reporting/html/viewer.js"} <= files
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    built.mkdir()
-    subprocess.run([sys.executable, "-c", BUILD, built], cwd=source, check=True)
-    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    with zipfile.ZipFile(wheel) as archive:
-        assert files <= set(archive.namelist())
-    with tarfile.open(sdist) as packed:
-        assert files <= {name.partition("/")[2] for name in packed.getnames()}
+def test_the_wheel_is_what_runs(run: Run) -> None:
+    assert run("import dxai\nprint(dxai.__file__)").strip().endswith("/site0/dxai/__init__.py")
+
+
+def test_distributions_hold_the_package(distributions: tuple[Path, Path]) -> None:
+    sdist, wheel = distributions
+    files = set(project_files("dxai"))
+    assert {"dxai/py.typed", "dxai/library/demo/model.pt", "dxai/reporting/html/viewer.js"} <= files
+    with zipfile.ZipFile(wheel) as opened:
+        names = opened.namelist()
+        (metadata,) = (name for name in names if name.endswith("METADATA"))
+        found = Metadata.from_email(opened.read(metadata))
+    assert {name for name in names if ".dist-info/" not in name} == files
+    with tarfile.open(sdist) as opened:
+        names = [name.partition("/")[2] for name in opened.getnames()]
+    assert files | {"CHANGELOG.md", "LICENSE", "constraints.txt", "docs/method.md"} <= {*names}
+    assert not any(name.startswith("tests") for name in names)
+    assert (found.name, str(found.version)) == ("dxai", dxai.__version__)
+    assert f"\nversion: {dxai.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert set(found.provides_extra or []) == EXTRAS.keys()
+    assert found.license_expression == "Apache-2.0" and found.license_files == ["LICENSE"]
+    assert "Typing :: Typed" in (found.classifiers or [])
 
 
 def test_the_core_is_small(run: Run) -> None:

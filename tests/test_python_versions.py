@@ -18,6 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.distributions import build
 from tests.test_packages import EXTRAS, PROJECT, ROOT, pinned
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -127,3 +128,10 @@ def test_what_needs_no_torch_works(python: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
+
+
+def test_the_command_of_the_wheel_answers(python: Path, tmp_path: Path) -> None:
+    install(python, "--no-deps", build(tmp_path)[1])
+    command = [python.with_name("dxai"), "fit", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith("usage: dxai fit"), done.stderr

@@ -21,9 +21,10 @@ from dxai.cli import (
     use,
 )
 
-INSTALL = "`pip install '.[pipeline]'` in the project's folder"
-"""How to install the packages that commands other than `explain` need beyond the core."""
 COMMANDS = (demo, fit, explain, evaluate, use, add, table, tables, track, compare, reproduce)
+LIBRARY = ("dxai.cli.fit", "dxai.cli.evaluate")
+"""Modules of the commands for which the extra `fit` is enough; `demo` and `explain` need the core
+alone, and the others the extra `pipeline`, in the project's folder."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package in ("", "dxai"):
             raise
-        print(f"error: {package} is not installed; {INSTALL} installs it", file=sys.stderr)
+        extra = "dxai[fit]" if options.run.__module__ in LIBRARY else "dxai[pipeline]"
+        text = f"error: {package} is not installed; `pip install '{extra}'` installs it"
+        print(text, file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

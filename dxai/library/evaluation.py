@@ -9,18 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from dxai.config.schema import METHODS
+from dxai.config.schema import METHODS, check_entry_name
 from dxai.config.settings import choose
 from dxai.datasets.in_memory import InMemoryImages
 from dxai.datasets.user_images import find_images, read
 from dxai.library import scoring
 from dxai.library.explainer import DXAI
+from dxai.library.method import Method
 from dxai.library.page import write_page
 from dxai.library.sharing import SEEN
 from dxai.reporting.table_layouts import definition1
 from dxai.reporting.text import aligned, decimals, format_table
 from dxai.results.io import Row, read_table
-from dxai.results.methods import RANDOM, label
+from dxai.results.methods import NEUTRAL, ORDER, RANDOM, label
 from dxai.results.table_specs import SPECS
 from dxai.results.validity import meaning
 from dxai.utils.files import atomic_folder, read_json
@@ -36,9 +37,9 @@ WITHOUT_TWIN = 2
 
 
 def evaluate(
-    explainer: Path | str,
+    explainer: DXAI | Path | str,
     images: Any,
-    methods: Sequence[str] = (),
+    methods: Sequence[str | Method] = (),
     *,
     count: int = IMAGES,
     out: Path | str = "evaluation",
@@ -49,20 +50,20 @@ def evaluate(
 
     Parameters
     ----------
-    explainer : path
-        An explainer's folder or model.pt.
+    explainer : DXAI or path
+        An explainer, or its folder or model.pt.
     images
         As for `fit`; where there are test images, only those are used. Images that the explainer
         was fitted on are left out.
-    methods : sequence of str
-        Names of `dxai.config.schema.METHODS`. Random is always scored: it says whether the
-        classifier is valid.
+    methods : sequence of str or Method
+        Names of `dxai.config.schema.METHODS`, and functions of your own as `dxai.Method`, which are
+        first tried on one image. Random is always scored: it says whether the classifier is valid.
     count : int
         Images that are scored, spread over the classes.
     out : path
         Folder of the tables, the outcomes and the page; an earlier evaluation in it is replaced.
     modules, device
-        As for `DXAI.load`.
+        As for `DXAI.load`, for an explainer that is given by its path.
 
     Returns
     -------
@@ -72,33 +73,58 @@ def evaluate(
     Raises
     ------
     ValueError, OSError
-        In one line, for an unknown method or class, unusable images, or another folder `out`.
+        In one line, for an unknown method or class, unusable images or attributions, or another
+        folder `out`.
     """
-    out, methods = Path(out), list(dict.fromkeys([RANDOM, *methods]))
-    for method in methods:
-        choose("methods", method, METHODS)
+    out, methods = Path(out), _distinct([RANDOM, *methods])
     if count < 1:
         raise ValueError(f"images is {count}; it must be 1 or more")
     if out.exists() and not (out.is_dir() and (out / TABLE1).is_file()):
         raise ValueError(f"{out}: found something that is no evaluation; name a new folder")
-    model = DXAI.load(explainer, modules=modules, device=device)
-    data, others = _images(model, Path(explainer), images, count)
+    if isinstance(explainer, DXAI):
+        model, where = explainer, str(explainer.folder or "the explainer")
+    else:
+        model, where = DXAI.load(explainer, modules=modules, device=device), str(explainer)
+    data, others = _images(model, where, images, count)
+    first = data.batch([0])
+    for method in methods:
+        if isinstance(method, Method):  # before minutes are spent on the others
+            method.attribute(first.images, first.labels, first.index)
     params = scoring.settings()
     noise = scoring.tolerated_noise(model, others if len(others) else data, params)
     subject = scoring.Subject(_title(images), model, data, params, noise)
     with atomic_folder(out) as temporary:
         scoring.score(subject, methods, temporary)
-        tables = scoring.tables(subject, temporary, methods)
+        names = [one if isinstance(one, str) else one.name for one in methods]
+        tables = scoring.tables(subject, temporary, names)
         for name, frame in tables.items():
             frame.to_csv(temporary / f"{name}.csv", index=False, float_format="%.6g")
-        first, second = (read_table(temporary / name) for name in (TABLE1, DEFINITION1))
-        shown = {"Table 1": _table1_rows(first), "Definition 1": _definition_rows(second)}
-        title = f"{subject.name}: evaluation of {explainer}"
-        write_page(model, data, temporary / PAGE, title, meaning(first), shown)
+        rows, points = (read_table(temporary / name) for name in (TABLE1, DEFINITION1))
+        shown = {"Table 1": _table1_rows(rows), "Definition 1": _definition_rows(points)}
+        title = f"{subject.name}: evaluation of {where}"
+        write_page(model, data, temporary / PAGE, title, meaning(rows), shown)
         text = format_table(temporary / TABLE1)
     print(f"\n{text}\n\nDefinition 1: images that a method leaves undecided")
     print(f"{aligned(shown['Definition 1'], left=1)}\n\n{out}, its page: {out / PAGE}", flush=True)
     return tables
+
+
+def _distinct(methods: Sequence[str | Method]) -> list[str | Method]:
+    """Return methods without repeated names; raise ValueError for one that cannot be scored."""
+    found: dict[str, str | Method] = {}
+    for method in methods:
+        if isinstance(method, str):
+            found[choose("methods", method, METHODS)] = method
+        elif not isinstance(method, Method):
+            raise ValueError(
+                f"methods: found {type(method).__name__}; a function is given as "
+                "dxai.Method(name, function)"
+            )
+        elif check_entry_name("methods", method.name) in {*ORDER, NEUTRAL, *found}:
+            raise ValueError(f"methods: {method.name!r} is another method; choose a new name")
+        else:
+            found[method.name] = method
+    return list(found.values())
 
 
 def _title(images: Any) -> str:
@@ -106,7 +132,7 @@ def _title(images: Any) -> str:
 
 
 def _images(
-    model: DXAI, explainer: Path, images: Any, count: int
+    model: DXAI, explainer: str, images: Any, count: int
 ) -> tuple[InMemoryImages, InMemoryImages]:
     """Read the images to score, and others for the noise; none of those that were fitted on."""
     names, info = model.info["class_names"], model.info
@@ -120,8 +146,8 @@ def _images(
             )
     found = replace(found, class_names=tuple(names))
     data, _ = read(found, units, info["image_size"], info["channels"], "read")
-    folder = explainer if explainer.is_dir() else explainer.parent
-    seen = set(read_json(folder / SEEN)) if (folder / SEEN).is_file() else set()
+    path = None if model.folder is None else model.folder / SEEN
+    seen = set(read_json(path)) if path is not None and path.is_file() else set()
     fresh = [i for i, one in enumerate(data.digests()) if one not in seen]
     if not fresh:
         raise ValueError(

@@ -87,7 +87,9 @@ def tolerated_noise(explainer: DXAI, data: InMemoryImages, params: Params) -> fl
     return smoothing.tolerated(explainer.classifier, batches, params.evaluate.seed)
 
 
-def score(subject: Subject, methods: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+def score(
+    subject: Subject, methods: Sequence[str | Explainer], folder: Path
+) -> list[dict[str, Any]]:
     """Score ours, its controls and other methods; write a folder of outcomes for each.
 
     Returns the rows of all methods, as in `summary.json`. A method that does not apply, or whose
@@ -95,6 +97,9 @@ def score(subject: Subject, methods: Sequence[str], folder: Path) -> list[dict[s
     """
     rows = _score_ours(subject, folder / OURS)
     for method in methods:
+        if isinstance(method, Explainer):
+            rows += _score_method(subject, method, folder / method.name)
+            continue
         try:
             given = subject.params.methods.get(method, {})
             seed, network = subject.evaluate.seed, subject.explainer.classifier

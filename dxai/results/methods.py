@@ -13,7 +13,7 @@ NEUTRAL = "neutral"
 """Ours as well: the part that solves Eq. 2, in the folders and in the place of `OURS`."""
 NAIVE = "naive"
 BASELINES = tuple(method for method in METHODS if method != NAIVE)
-"""The methods that ours is compared with."""
+"""The methods of the paper that ours is compared with; a user's own are, too."""
 RANDOM = "random"
 """The baseline without meaning, which says whether a classifier is brittle. The paper's row has the
 sign "relu"; that with "signed" says nothing else, and ours is not compared with it."""
@@ -53,8 +53,9 @@ def label(method: str) -> str:
 
 
 def is_rival(method: str, sign: str) -> bool:
-    """Whether ours is compared with a row: of a baseline, but not the signed Random."""
-    return method in BASELINES and (method, sign) != (RANDOM, "signed")
+    """Whether ours is compared with a row: of another's method, but not the signed Random."""
+    others = method not in (OURS, NEUTRAL, *OUTSIDE)
+    return others and (method, sign) != (RANDOM, "signed")
 
 
 def is_contested(method: str, sign: str) -> bool:

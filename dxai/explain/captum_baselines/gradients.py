@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import captum.attr
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from dxai.config.settings import Settings
 from dxai.explain.base import BatchExplainer
-from dxai.utils import keyed_random
+from dxai.explain.global_draws import keyed_globals
 
 
 class IntegratedGradientsSettings(Settings):
@@ -80,19 +76,3 @@ class GradientShap(BatchExplainer):
                     target=target,
                 )
         return total / self.settings.samples
-
-
-@contextlib.contextmanager
-def keyed_globals(
-    seed: int, purpose: str, step: int, sample: int, device: torch.device
-) -> Iterator[None]:
-    """Seed torch's and NumPy's global generators from a key, and restore them afterwards."""
-    value = keyed_random.torch_seed(seed, purpose, step, sample)
-    before = np.random.get_state()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(value)
-            np.random.seed(value % 2**32)
-            yield
-    finally:
-        np.random.set_state(before)

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,6 @@ from dxai.cli.main import main
 from dxai.config.params_file import load_params
 
 PROJECT = Path(__file__).parents[3]
-HEAVY = ("torch", "numpy", "pandas", "matplotlib", "mlflow", "prefect", "dvc", "yaml", "PIL")
 
 
 def dxai(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,11 +25,8 @@ def dxai(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_help_answers_at_once() -> None:
-    began = time.monotonic()
+def test_help_lists_the_commands() -> None:
     result = dxai("--help")
-    # Below 0.5 s on a quiet machine; torch alone takes more than 2.
-    assert time.monotonic() - began < 2
     assert result.returncode == 0
     assert all(
         command in result.stdout for command in ("use", "explain", "table", "track", "compare")
@@ -41,16 +36,20 @@ def test_help_answers_at_once() -> None:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["explain", "--help"], ["compare", "--help"], ["--version"]]
 )
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+def test_help_answers_at_once(arguments: list[str]) -> None:
+    """It imports little: no package of others, and few modules, on which the time depends."""
     code = (
-        "import sys\nfrom dxai.cli.main import main\n"
+        "import sys\nbefore = set(sys.modules)\nfrom dxai.cli.main import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
-        f"print('HEAVY', *(m for m in {HEAVY!r} if m in sys.modules))"
+        "print('MODULES', *(set(sys.modules) - before))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60
     )
-    assert result.stdout.splitlines()[-1].split() == ["HEAVY"]
+    marker, *modules = result.stdout.splitlines()[-1].split()
+    assert marker == "MODULES" and "dxai.cli.fit" in modules
+    assert {m.partition(".")[0] for m in modules} <= sys.stdlib_module_names | {"dxai"}
+    assert len(modules) < 120  # 0.05 s of a processor; torch alone imports 1,500 in 2 s
 
 
 def test_version() -> None:
@@ -107,7 +106,10 @@ def test_a_package_that_the_core_does_not_bring_is_named(
     monkeypatch.setitem(sys.modules, "ruamel.yaml", None)
     assert main(["use", "quick"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("error: ruamel is not installed; `pip install") and err.count("\n") == 1
+    assert err == "error: ruamel is not installed; `pip install 'dxai[pipeline]'` installs it\n"
+    assert main(["fit", "photos", "--model", "nets:Net"]) == 1
+    err = capsys.readouterr().err
+    assert err == "error: ruamel is not installed; `pip install 'dxai[fit]'` installs it\n"
 
 
 def test_use_outside_of_a_project(

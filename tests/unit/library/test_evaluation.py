@@ -3,11 +3,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from captum.attr import IntegratedGradients
+from torch import Tensor
 
 import dxai
+from dxai import Method
 from dxai.library.evaluation import evaluate
-from tests.small_explainer import draw
+from tests.small_explainer import documented, draw
 
 Fitted = tuple[dxai.DXAI, Path]
 
@@ -34,6 +38,57 @@ def test_tables_of_images_that_were_not_fitted_on(
     assert '<input type="range"' in page and "Integrated Gradients" in page
     evaluate(fitted[1], photos, [], out=out, count=2)  # replaces it
     assert not (out / "ig").exists()
+
+
+def test_functions_of_others_are_scored_like_the_built_in_methods(
+    fitted: Fitted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explainer = fitted[0]
+    captums = IntegratedGradients(explainer.classifier).attribute
+    own = Method("by_hand", captums, n_steps=50, method="gausslegendre")
+    ours = Method("again", explainer.attribute, kind="distinct")
+    tables = evaluate(explainer, photos, ["ig", own, ours], out=tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "24 of 28 are left out" in said and "by_hand" in said
+    for table in tables.values():
+        rows = table.set_index(["method", "sign"]).select_dtypes("number")
+        pairs = [("by_hand", s, "ig", s) for s in ("signed", "relu")]
+        for name, sign, like, other in [*pairs, ("again", "part", "dxai", "part")]:
+            scores = [c for c in rows if c.startswith(("auc", "energy", "entropy", "share"))]
+            assert scores
+            mine, known = rows.loc[(name, sign), scores], rows.loc[(like, other), scores]
+            np.testing.assert_allclose(mine, known, rtol=1e-4, atol=1e-6)
+    assert (tmp_path / "out/by_hand/outcomes.parquet").is_file()
+
+
+def test_the_documented_code_runs(
+    fitted: Fitted, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photos)
+    exec(documented("Other methods and other metrics")[0], {"dxai": dxai, "explainer": fitted[0]})
+    assert "occlusion,relu" in (tmp_path / "evaluation/table1.csv").read_text()
+
+
+def test_a_function_that_does_not_fit_is_one_line_and_nothing_is_scored(
+    fitted: Fitted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def flat(inputs: Tensor, target: Tensor) -> Tensor:
+        return inputs.mean((2, 3))
+
+    for method, expected in (
+        (
+            Method("flat", flat),
+            r"flat: found \(1, 3\); expected a tensor \(1, 1, 16, 16\) or \(1, 3",
+        ),
+        (Method("ig", flat), "methods: 'ig' is another method"),
+        (Method("a b", flat), "methods: the name 'a b' must start with a letter"),
+        (flat, r"methods: found function; a function is given as dxai\.Method\(name, function\)"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            evaluate(fitted[0], photos, [method], out=tmp_path / "out")
+    assert "score" not in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
 
 
 def test_test_images_alone_are_used(
