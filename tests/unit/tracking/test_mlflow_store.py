@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
 
 import mlflow
 import mlflow.pytorch
@@ -314,6 +320,46 @@ def test_the_explainer_loads_back(root: Path, runs: pd.DataFrame) -> None:
     torch.testing.assert_close(psi, expected.psi)
     served = mlflow.pyfunc.load_model(uri).predict(images.numpy())
     torch.testing.assert_close(torch.from_numpy(served), expected.psi)
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_explainer(root: Path, runs: pd.DataFrame) -> None:
+    """The command of docs/classifiers.md answers images with their parts, over HTTP."""
+    run = children(runs).loc["textures/resnet18/decomposition-0"]
+    uri = f"runs:/{run['tags.model_of_run']}/explainer"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/.work/mlflow.db"}
+    server = subprocess.Popen(
+        [*command, "-m", uri, "--host", "127.0.0.1", "--port", port], env=environment
+    )
+    images = torch.rand(2, 1, SIZE, SIZE) * 2 - 1
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _wait_until(lambda: urlopen(f"{address}/ping", timeout=5).status == 200, server)
+        body = json.dumps({"inputs": images.tolist()}).encode()
+        request = Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+        answer = json.load(urlopen(request, timeout=60))
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+    psi = torch.tensor(answer["predictions"])
+    explainer = DXAI.load(root / "artifacts/decompositions" / CELL / "0")
+    expected = explainer.explain(images, index=torch.zeros(2, dtype=torch.int64))
+    torch.testing.assert_close(psi, expected.psi)
+
+
+def _wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes]) -> None:
+    """Wait for at most two minutes until the server answers; it must not end before."""
+    for _ in range(240):
+        assert server.poll() is None
+        with contextlib.suppress(OSError):
+            if ready():
+                return
+        time.sleep(0.5)
+    raise AssertionError("the server did not answer within two minutes")
 
 
 def test_the_same_model_is_kept_once(runs: pd.DataFrame) -> None:
