@@ -46,6 +46,8 @@ SETTINGS: dict[Any, Any] = {
 }
 HATCHES = ("", "//", "--", "xx", "\\\\", "++", "||")
 """Hatches of successive series, besides their colours."""
+LETTERS = 36
+"""Letters that fit side by side below the bars; longer names take turns in two lines."""
 
 
 def png(figure: Figure) -> bytes:
@@ -102,7 +104,10 @@ def _bars(
         }
         bars = axes.bar(at, row[shown], width, label=name, **look)
         axes.bar_label(bars, fmt="%.2f", fontsize=8)
-    axes.set_xticks(range(len(shown)), [_text(class_names[i], 18) for i in shown])
+    names = [_text(class_names[i], 18) for i in shown]
+    if sum(map(len, names)) > LETTERS:
+        names[1::2] = ["\n" + name for name in names[1::2]]
+    axes.set_xticks(range(len(shown)), names)
     axes.set(ylabel="probability", ylim=(0, 1.12), yticks=[0, 0.5, 1])
     axes.grid(False, axis="x")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

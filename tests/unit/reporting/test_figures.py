@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -40,6 +41,23 @@ def test_names_from_data_are_short_and_never_mathematics() -> None:
     assert max(map(len, shown)) <= 19
     assert shown[0] == "\u200b_first" and shown[1] == "a$x$b"
     assert all(character.isprintable() or character == "\u200b" for character in "".join(shown))
+
+
+@pytest.mark.parametrize("letters", [3, 9, 10, 14, 18, 40])
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_class_names_do_not_overlap(letters: int, classes: int) -> None:
+    image, names = np.zeros((1, 8, 8)), [str(k) + "w" * (letters - 1) for k in range(classes)]
+    shown = {"input": [1 / classes] * classes}
+    figure = figures.explanation(image, image, image, shown, names, names[0], 1.0)
+    figure.draw_without_rendering()
+    axes = next(axes for axes in figure.axes if axes.get_ylabel() == "probability")
+    labels = axes.get_xticklabels()
+    boxes = [label.get_window_extent() for label in labels]
+    rows = [label.get_text().startswith("\n") for label in labels]
+    for one, two in itertools.combinations(range(classes), 2):
+        if rows[one] == rows[two]:
+            assert boxes[one].x1 < boxes[two].x0
+    assert min(box.x0 for box in boxes) >= 0
 
 
 def test_a_higher_probability_is_a_higher_bar() -> None:
