@@ -7,7 +7,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv benchmark up down test test-quick soak lint types clean
+.PHONY: help venv benchmark up down test test-quick soak docs lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,9 @@ test-quick: venv ## run the fast tests, under 2 minutes
 soak: venv ## kill processes of a training at random, 24 times, and compare its result
 	$(BIN)/python -m tests.soak --kills 24
 
+docs: venv ## build the documentation in docs/_build/html; its tutorials run, a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+
 lint: venv ## check the style of the code, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,5 +50,5 @@ types: venv ## check the types of the code
 	$(BIN)/mypy
 
 clean: down ## remove servers' data, unfinished work and caches; keep results and .venv
-	rm -rf .work .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf .work .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build docs/_build docs/gallery *.egg-info
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -40,6 +40,7 @@ SECONDS = {
     "finished": 600,
     "cluster": 600,
     "test_survival.py": 240,
+    "test_site.py": 150,
     "test_fuzz.py": 180,
     "test_containers.py": 120,
     "test_own_network.py": 120,

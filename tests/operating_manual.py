@@ -1,4 +1,4 @@
-"""The commands of docs/operating.md, read from the page."""
+"""The commands of a page of the documentation, docs/operating.md for one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def sections() -> dict[str, list[str]]:
         if blocks:
             found[heading] = [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks]
     return found
+
+
+def commands(page: Path) -> list[str]:
+    """Return the lines of the indented blocks of a page, those that `\\` breaks as one."""
+    lines = "".join(re.findall(r"^ {4}.*\n", page.read_text(), re.MULTILINE))
+    return [line.strip() for line in lines.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def block(heading: str, index: int = 0) -> str:

@@ -193,4 +193,6 @@ def _name(image: Any, i: int) -> str:
 def _tensor(pixels: np.ndarray) -> Tensor:
     """Return uint8 pixels (H, W) or (H, W, C) as (1, C, H, W), float32 in [-1, 1]."""
     array = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return to_unit_range(torch.from_numpy(np.ascontiguousarray(array)))[None]
+    return to_unit_range(torch.from_numpy(np.array(array, order="C")))[
+        None
+    ]  # Pillow's is read-only

@@ -63,7 +63,7 @@ def localise(heat: Tensor, distinct: Tensor, truth: GroundTruth) -> dict[str, Te
 
 
 def pointing(heat: Tensor, inside: Tensor) -> Tensor:
-    """Pointing game (Zhang et al. 2018): 1 if the largest |heat| is in the region, else 0; (B,).
+    """Pointing game (Zhang et al. 2018), (B,): 1 if the absolute heat peaks in the region, else 0.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def pointing(heat: Tensor, inside: Tensor) -> Tensor:
 
 
 def average_precision(heat: Tensor, inside: Tensor) -> Tensor:
-    """Area under the precision-recall curve of the pixels ranked by |heat|.
+    """Area under the precision-recall curve of the pixels ranked by absolute heat.
 
     Ties are grouped, as in scikit-learn's ``average_precision_score``.
 

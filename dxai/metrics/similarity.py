@@ -1,6 +1,7 @@
 """How alike two explanations of the same images are (the model randomisation test).
 
-Shapes: N images, C channels, H x W pixels. Maps are compared as |map|, the mean over channels.
+Shapes: N images, C channels, H x W pixels. Maps are compared by their absolute values, the mean
+over channels.
 """
 
 from __future__ import annotations
