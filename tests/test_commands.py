@@ -92,8 +92,8 @@ def test_every_command_is_accepted(page: Path) -> None:
         if line.split()[0] in PROGRAMS:
             words = shlex.split(line, comments=True)
             for ends, command in itertools.groupby(words, lambda word: word == "&&"):
-                if not ends:
-                    program, *arguments = command
+                program, *arguments = command
+                if not ends and program in PROGRAMS:
                     PROGRAMS[program](arguments)
 
 
