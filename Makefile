@@ -7,7 +7,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv benchmark up down test test-quick soak docs lint types clean
+.PHONY: help repository venv benchmark up down test test-quick soak docs lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -15,14 +15,18 @@ help: ## list the targets
 venv: .venv/installed ## create .venv and install the versions in constraints.txt
 
 .venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("error: $(PYTHON) is Python %d.%d; dxai needs 3.11 or later: make PYTHON=python3.11 ..." % v[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-benchmark: venv ## run everything and print Table 1 (PROFILE=quick|smoke|... selects a profile)
+repository: ## check, before anything is installed, that DVC can run here
+	@git rev-parse --git-dir >/dev/null 2>&1 || test -e .git || { echo "error: $(CURDIR) is no git repository, which DVC needs, or git is not installed" >&2; exit 1; }
+
+benchmark: repository venv ## run everything and print Table 1 (PROFILE=quick|smoke|... selects a profile)
 	@$(BIN)/python -m infra.local benchmark $(if $(PROFILE),--profile $(PROFILE))
 
-up: venv ## start Prefect, MLflow and a worker on loopback (CLUSTER=1: also PostgreSQL, S3 and Ray)
+up: repository venv ## start Prefect, MLflow and a worker on loopback (CLUSTER=1: also PostgreSQL, S3 and Ray)
 	@$(BIN)/python -m infra.local up $(if $(CLUSTER),--cluster)
 
 down: ## stop the services that `make up` started

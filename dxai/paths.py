@@ -76,6 +76,7 @@ class Paths:
     some_tables = _Below(".work/tables")
     prometheus = _Below(".work/metrics")
     ray = _Below(".work/cluster")
+    ray_token = _Below(".work/ray-token")
     run_lock = _Below(".work/run.lock")
     notice = _Below(".work/notice.json")
     reproduced = _Below(".work/reproduced")
@@ -84,6 +85,7 @@ class Paths:
     mlflow_database = _Below(".work/mlflow.db")
     mlflow_artifacts = _Below(".work/mlflow-artifacts")
     mlflow_lock = _Below(".work/mlflow.lock")
+    mlflow_runs = _Below(".work/mlflow-runs")
     workspace = _Below(".work/workspace")
 
     def dataset(self, dataset: str) -> Path:

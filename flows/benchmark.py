@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +49,10 @@ PROGRESS_SECONDS = 5.0
 """Least seconds between two updates of a progress bar."""
 
 
+PATIENCE_SECONDS = 300.0
+"""How long the results wait for an MLflow server that does not answer."""
+
+
 class GateFailed(RuntimeError):
     """A table got worse by more than its confidence intervals explain."""
 
@@ -70,6 +76,8 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     )
     if outcome := webhook.send(body):
         print(outcome, flush=True)
+    if state.is_crashed():  # killed, so the run in MLflow is still open
+        send_missed()
 
 
 @flow(
@@ -121,19 +129,25 @@ def full_benchmark(
         select(profile, datasets, classifiers, methods, seeds)
         kept = cache()
         workspace.check_room([*workspace.WRITTEN, kept])
-        if verify:
-            cache_check.check(get_run_logger().warning, kept)
-        with shared_process.hold(HERE.ray):
-            address = {"RAY_ADDRESS": ray_address} if ray_address else {}
-            reproduce_all({"DXAI_CLUSTER": str(HERE.ray.absolute())} | address, tables)
-        if tables:
-            publish_some(tables)
-        else:
-            record(gate)
+        with nullcontext("") if tables else open_record() as run:
+            if verify:
+                cache_check.check(get_run_logger().warning, kept)
+            with shared_process.hold(HERE.ray):
+                address = {"RAY_ADDRESS": ray_address} if ray_address else {}
+                reproduce_all({"DXAI_CLUSTER": str(HERE.ray.absolute())} | address, run, tables)
+            if tables:
+                publish_some(tables)
+            else:
+                record(run, gate)
 
 
-def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) -> None:
-    """Run every item, or those that some tables need, with variables added to the environment."""
+def reproduce_all(
+    environment: dict[str, str], record_in: str, tables: list[int] | None = None
+) -> None:
+    """Run every item, or those that some tables need, with variables added to the environment.
+
+    `record_in` is the run in MLflow that has the results even if a method failed.
+    """
     logger, context = get_run_logger(), copy_context()
     at_once = lanes()
     needed = {table: SPECS[NUMBERED[table]].stages for table in tables or ()}
@@ -160,7 +174,7 @@ def reproduce_all(environment: dict[str, str], tables: list[int] | None = None) 
     except StageFailed as failure:
         if failure.stage == "report" and not tables:
             # A method failed: its row of the tables says so, and the others are valid.
-            record(gate=False)
+            record(record_in, gate=False)
         raise
 
 
@@ -172,10 +186,31 @@ def select(profile: str | None, *names: Any) -> None:
     load_params(HERE.params)
 
 
-def record(gate: bool) -> None:
+@contextmanager
+def open_record() -> Iterator[str]:
+    """Open the run in MLflow before anything is computed, with settings, commit and state.
+
+    A store that cannot be used fails the flow at once, in one line.
+    """
+    from dxai.tracking import mlflow_store, provenance  # MLflow takes seconds to import
+
+    if problem := provenance.problem(Path.cwd()):
+        get_run_logger().warning(f"the commit of this run is not recorded: {problem}")
+    page = page_url(str(runtime.flow_run.id))
+    tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}
+    tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
+    name = runtime.flow_run.name
+    with mlflow_store.benchmark_run(Path.cwd(), load_params(HERE.params), name, tags) as run:
+        get_run_logger().info(f"MLflow run {run} in {mlflow_store.where()}")
+        if link := mlflow_store.page(run):
+            create_link_artifact(link, f"MLflow run {run}", key="mlflow", description="This run.")
+        yield run
+
+
+def record(run: str, gate: bool) -> None:
     """Publish the results in Prefect and MLflow, and compare them with the last accepted run."""
     publish()
-    check_for_regression(track(), gate)
+    check_for_regression(track(run), gate)
 
 
 def can_retry(task: Task, run: TaskRun, state: State) -> bool:
@@ -246,29 +281,31 @@ def publish_tables(folder: Path, names: list[str]) -> None:
 
 
 @task(retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def track() -> str:
-    """Log the run to MLflow; returns its id there.
+def track(opened: str) -> str:
+    """Log the results to the run in MLflow; returns the id of the run that has them.
 
     Values come from the result files, to include stages that DVC skipped. MLflow is first sent the
     training metrics that it missed while it was down.
     """
-    from dxai.tracking import mlflow_store  # MLflow takes seconds to import
+    from dxai.tracking import mlflow_store
 
-    page = page_url(str(runtime.flow_run.id))
-    tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}
-    tags["mlflow.note.content"] = f"Prefect: [{runtime.flow_run.name}]({page})"
-    missed = subprocess.run(
+    if printed := send_missed():
+        get_run_logger().info(printed)
+    params, name = load_params(HERE.params), runtime.flow_run.name
+    run = mlflow_store.log_benchmark(
+        Path.cwd(), params, name, run=opened, patience=PATIENCE_SECONDS
+    )
+    if run != opened:
+        get_run_logger().warning(f"the results are in MLflow run {run}: run {opened} has others")
+    return run
+
+
+def send_missed() -> str:
+    """Send MLflow what it missed, and close what a killed process left; returns the last line."""
+    done = subprocess.run(
         [sys.executable, "-m", "dxai.tracking.live"], capture_output=True, text=True
     )
-    if printed := (missed.stdout + missed.stderr).strip():
-        get_run_logger().info(printed.splitlines()[-1])
-    run = mlflow_store.log_benchmark(
-        Path.cwd(), load_params(HERE.params), runtime.flow_run.name, tags
-    )
-    get_run_logger().info(f"MLflow run {run} in {mlflow_store.where()}")
-    if link := mlflow_store.page(run):
-        create_link_artifact(link, f"MLflow run {run}", key="mlflow", description="The same run.")
-    return run
+    return "".join((done.stdout + done.stderr).strip().splitlines()[-1:])
 
 
 @task(name="judge", cache_policy=NO_CACHE)

@@ -1,16 +1,26 @@
-"""Set up a Prefect server for its worker: work pool, deployments, and runs of a killed worker."""
+"""Set up a Prefect server for its worker: work pool, deployments, and runs of a killed worker.
+
+`python -m infra.deployments` closes the runs of a worker that was killed in a container, before the
+next one starts. The server is at PREFECT_API_URL.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import sys
 
+from dxai.utils.addresses import reach_loopback_directly
+from dxai.utils.errors import one_line
+from dxai.utils.files import atomic
 from infra import mlflow_server, supervisor
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import ApiError, PrefectApi
 from infra.supervisor import ServiceError, Stack
 
 DEPLOYMENT = "dxai/full-benchmark"
 POOL, QUEUES = "dxai-local", ("default", "nightly")
+PROFILES = "profiles.toml"
 logger = logging.getLogger(__name__)
 
 
@@ -24,7 +34,8 @@ def prepare_worker(stack: Stack) -> None:
         mlflow_server.upgrade(stack)
     api = api_of(stack)
     api.ensure_pool(POOL, QUEUES)
-    mark_lost_runs(api)
+    if mark_lost_runs(api):
+        supervisor.run(stack, "dxai.tracking.live")  # closes them in MLflow, too
     deploy(stack)
 
 
@@ -48,11 +59,31 @@ def deploy(stack: Stack) -> None:
     stamp.write_text(digest.hexdigest())
 
 
-def mark_lost_runs(api: PrefectApi) -> None:
-    """Mark the runs of a killed worker as crashed on the server."""
-    for run in api.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING")):
+def name_server(stack: Stack) -> None:
+    """Let `prefect` in this folder speak to this folder's server, whatever port it has.
+
+    prefect.toml names the file. Without it a command would reach the server of another clone.
+    """
+    text = f'active = "dxai"\n\n[profiles.dxai]\nPREFECT_API_URL = "{api_of(stack).url}"\n'
+    with atomic(stack.prefect_home / PROFILES) as temporary:
+        temporary.write_text(text)
+
+
+def forget_server(stack: Stack) -> None:
+    """Let `prefect` in this folder speak to no server: the port may become another's."""
+    (stack.prefect_home / PROFILES).unlink(missing_ok=True)
+
+
+def mark_lost_runs(api: PrefectApi) -> int:
+    """Mark the runs of a killed worker as crashed, whose slot the next run needs; returns how many.
+
+    A pool has one worker, and this one is about to start.
+    """
+    lost = api.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING"))
+    for run in lost:
         logger.info(f"run {run['name']}: its worker is gone, marked as crashed")
-        api.set_state(run["id"], "CRASHED", "The worker was gone.")
+        api.set_state(run["id"], "CRASHED", "The worker was gone.", force=True)
+    return len(lost)
 
 
 def send_missed_metrics(stack: Stack) -> None:
@@ -63,3 +94,20 @@ def send_missed_metrics(stack: Stack) -> None:
     text = done.stdout if done.returncode == 0 else f"mlflow: nothing sent: {done.stderr[-300:]}"
     if text.strip():
         logger.info(text.strip())
+
+
+def main() -> int:
+    """Close the lost runs on the server of the environment; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    reach_loopback_directly()
+    login = os.environ.get("PREFECT_API_AUTH_STRING", "")
+    try:
+        mark_lost_runs(PrefectApi(os.environ["PREFECT_API_URL"], login))
+    except (ApiError, OSError, KeyError) as error:
+        print(f"error: runs of an earlier worker are not closed: {one_line(error)}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,6 +8,7 @@ deployment, and stops the services that did not run before.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import re
@@ -15,18 +16,24 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
+
+import psutil
 
 from dxai.config.profiles import profile_names
 from dxai.config.settings import ParamsError, choose
 from dxai.paths import Paths
 from dxai.reporting.text import format_table
+from dxai.tracking import provenance
+from dxai.utils import addresses, terminal
+from dxai.utils.errors import is_told, one_line
 from infra import deployments, service_definitions, supervisor
 from infra.deployments import DEPLOYMENT, POOL
-from infra.ports import HOST, PORTS
+from infra.ports import HOST
 from infra.prefect_api import FINAL, ApiError, LogReader, PrefectApi
 from infra.supervisor import ServiceError, Stack
 
@@ -34,6 +41,10 @@ WEB_PAGES = ("prefect", "mlflow")
 """Services with a web page."""
 CLIENT_VARIABLES = re.compile("PREFECT_API_URL|MLFLOW_TRACKING_URI|RAY_|AWS_|PGPASSFILE")
 """Variables that tell other programs where the services are."""
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the launcher as Ctrl-C does; the second comes from a terminal that is closed."""
+SHELL = dict(os.environ)
+"""The environment that the user's own commands will have."""
 CANCEL_TIMEOUT = 30.0
 LOG_DELAY = 1.5
 """Seconds until the server has the last lines of a run (prefect.toml: 1)."""
@@ -44,23 +55,81 @@ ROUTINE = re.compile(
 """Routine lines of the log, not shown."""
 
 
+class Output:
+    """What the launcher prints; without a reader it ends, but not in the middle of cleaning up."""
+
+    cleaning_up = False
+
+
 def echo(text: str) -> None:
-    """Print and flush."""
-    print(text, flush=True)
+    """Print and flush; exit if the terminal is closed, or the reader of the pipe has ended."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        terminal.quiet()
+        if not Output.cleaning_up:
+            raise SystemExit(128 + signal.SIGPIPE) from None
+
+
+class EchoHandler(logging.Handler):
+    """Log through `echo`; the handlers of `logging` would print an error and go on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        echo(record.getMessage())
+
+
+def clean_up() -> None:
+    """Let neither a signal nor a closed terminal stop what follows, which takes seconds."""
+    Output.cleaning_up = True
+    for signum in (signal.SIGINT, *ENDS):
+        signal.signal(signum, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold signals back during the block, which starts no program."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *ENDS))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ------------------------------------------------------------------------------------ services
 def up(stack: Stack, names: tuple[str, ...], started: list[str]) -> PrefectApi:
     """Start services, add those that did not run to `started`, and register the deployments."""
+    if given := stack.given_store:
+        where = addresses.redacted(given)
+        if stack.cluster:
+            echo(f"MLflow: not {where} (MLFLOW_TRACKING_URI): a cluster logs to its own server")
+        else:
+            echo(f"MLflow: runs are logged to {where} (MLFLOW_TRACKING_URI)")
+            names = tuple(name for name in names if name != "mlflow")  # it would show other runs
     supervisor.start_all(stack, [service_definitions.SERVICES[name] for name in names], started)
+    if "worker" not in started and (other := store_of_worker(stack)) != stack.tracking_uri:
+        where = addresses.redacted(other)
+        echo(f"MLflow: the worker that runs already logs to {where}; `make down` changes that")
+    deployments.name_server(stack)
     deployments.deploy(stack)  # not done yet if the worker ran already
     if stack.cluster and "mlflow" in started:
         deployments.send_missed_metrics(stack)
     return deployments.api_of(stack)
 
 
+def store_of_worker(stack: Stack) -> str:
+    """Return the MLflow store of the running worker; this stack's if that cannot be read."""
+    found = supervisor.running(stack, "worker")
+    try:
+        environment = psutil.Process(found["pid"]).environ() if found else {}
+    except psutil.Error:
+        environment = {}
+    return environment.get("MLFLOW_TRACKING_URI", stack.tracking_uri)
+
+
 def down(stack: Stack, names: Sequence[str]) -> None:
     """Stop services, each before those it needs."""
+    if "prefect" in names:
+        deployments.forget_server(stack)
     for name in sorted(names, key=service_definitions.CLUSTER.index, reverse=True):
         if supervisor.stop(stack, service_definitions.SERVICES[name]):
             echo(f"{name}: stopped")
@@ -73,19 +142,23 @@ def benchmark(stack: Stack, parameters: dict[str, Any]) -> int:
     started: list[str] = []
     try:
         api = up(stack, service_definitions.FOR_A_RUN, started)
-        run = api.run(DEPLOYMENT, parameters)
-        echo(f"run {run['name']}: {stack.url('prefect')}/runs/flow-run/{run['id']}")
+        run: dict[str, Any] | None = None
         try:
+            with undisturbed():  # a run that nobody knows would not be cancelled
+                run = api.run(DEPLOYMENT, parameters)
+            echo(f"run {run['name']}: {stack.url('prefect')}/runs/flow-run/{run['id']}")
             state = watch(stack, api, run["id"])
         except ServiceError:  # the server or the worker has ended: nothing to cancel
             raise
         except BaseException:
-            cancel(api, run)
+            if run is not None:
+                Output.cleaning_up = True
+                cancel(api, run)
             raise
         echo(f"run {run['name']}: {state['name']}" + (f": {state['message'] or ''}").rstrip(": "))
         has_table = api.has_artifact(run["id"], "table-1")
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # stopping takes seconds and must finish
+        clean_up()
         down(stack, started)
     if has_table:  # a run in which one method failed still has the others' results
         print_results(stack, time.monotonic() - began)
@@ -151,7 +224,10 @@ def print_results(stack: Stack, seconds: float) -> None:
         echo("\n" + format_table(paths.table("claims")))
     echo(f"\nreport   {paths.report}\ntables   {paths.tables}")
     before = "" if supervisor.running(stack, "mlflow") else "make up, then "
-    echo(f"MLflow   {before}{stack.url('mlflow')} (data: {stack.tracking_uri})")
+    if given := stack.given_store:
+        echo(f"MLflow   {addresses.redacted(given)}")
+    else:
+        echo(f"MLflow   {before}{stack.url('mlflow')} (data: {stack.tracking_uri})")
     echo(f"done in  {seconds:.0f} s")
 
 
@@ -163,15 +239,44 @@ def bring_up(stack: Stack) -> None:
     try:
         api = up(stack, service_definitions.names(stack), started)
     except BaseException:
+        clean_up()
         down(stack, started)
         raise
     echo(f"everything is up after {time.monotonic() - began:.0f} s")
-    echo(f"Prefect  {stack.url('prefect')}\nMLflow   {stack.url('mlflow')}")
-    default = stack.port("prefect") == PORTS["prefect"][1]
-    prefix = "" if default else f"PREFECT_API_URL={api.url} "
-    echo(f"run      {prefix}prefect deployment run {DEPLOYMENT} --watch")
+    echo(f"Prefect  {stack.url('prefect')}")
+    if stack.cluster or not stack.given_store:
+        echo(f"MLflow   {stack.url('mlflow')}")
+    echo(f"run      {shell_prefix(api.url)}prefect deployment run {DEPLOYMENT} --watch")
     if stack.cluster:
         echo('by hand  eval "$(python -m infra.local env)", then dvc repro, dxai compare, ..')
+
+
+def shell_prefix(url: str) -> str:
+    """Return the variables that this shell needs for `prefect` to reach this folder's server."""
+    wanted = addresses.direct_loopback(SHELL)
+    wanted = {name: value for name, value in wanted.items() if SHELL.get(name) != value}
+    if SHELL.get("PREFECT_API_URL", url) != url or "PREFECT_PROFILE" in SHELL:
+        wanted["PREFECT_API_URL"] = url
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in wanted.items())
+
+
+def check_folder(root: Path) -> None:
+    """Raise `ServiceError`, before anything is written, where no run could work."""
+    if "%" in sys.prefix:
+        raise ServiceError(
+            f"MLflow makes no database where its own path has a %: {sys.prefix}; make the "
+            "environment, or the clone, in another folder"
+        )
+    done = provenance.problem(root)
+    if done and not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        raise ServiceError(
+            f"{root} is no git repository, which DVC needs: clone the project, or run "
+            "`git init && git add --all && git commit -m start` there"
+        )
+    if done == "git is not installed":
+        raise ServiceError("git, which DVC needs, is not installed")
+    if done:
+        echo(f"warning: runs do not record their commit: {done}")
 
 
 def print_status(stack: Stack) -> None:
@@ -216,11 +321,14 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path.cwd()
     if not (root / "prefect.yaml").exists():
         parser.error(f"{root} holds no prefect.yaml; run in the project's folder")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, handlers=[EchoHandler()])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with `&`
-    for signum in (signal.SIGTERM, signal.SIGHUP):  # cancel and stop as after Ctrl-C
-        signal.signal(signum, lambda number, frame: sys.exit(128 + number))
+    for signum in ENDS:
+        signal.signal(signum, leave)
+    addresses.reach_loopback_directly()
     try:
+        if options.command in ("up", "benchmark"):
+            check_folder(root)
         stack = service_definitions.find_stack(root, getattr(options, "cluster", False))
         if options.command == "up":
             bring_up(stack)
@@ -236,10 +344,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         echo("interrupted: finished work is kept; run again to continue")
         return 130
-    except (ServiceError, ApiError, ParamsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        own = isinstance(error, (ServiceError, ApiError, ParamsError, OSError))
+        if not own and not is_told(error):
+            raise
+        terminal.complain(f"error: {addresses.redacted(str(error)) if own else one_line(error)}")
         return 1
     return 0
+
+
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Cancel and stop as after Ctrl-C; the same signal often comes twice."""
+    for signum in ENDS:
+        signal.signal(signum, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def command(stack: Stack) -> list[str]:
 
 def database(stack: Stack) -> str:
     """Return the URL of its database, without PostgreSQL's password."""
-    return stack.database("mlflow", "psycopg") if stack.cluster else stack.tracking_uri
+    return stack.database("mlflow", "psycopg") if stack.cluster else stack.local_store
 
 
 def prepare(stack: Stack) -> None:

@@ -7,6 +7,8 @@ by default; and a lost server is retried for minutes, when the launcher must rep
 
 from __future__ import annotations
 
+import base64
+import http.client
 import itertools
 import json
 import time
@@ -33,6 +35,8 @@ class PrefectApi:
     """The REST API of a Prefect server, at an address that ends in `/api`."""
 
     url: str
+    login: str = ""
+    """`user:password`, where the server wants one."""
 
     def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
         """Send a request, by default a POST if it has a body and a GET otherwise.
@@ -42,7 +46,7 @@ class PrefectApi:
         request = urllib.request.Request(
             f"{self.url}/{path}",
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers=self._headers(),
             method=method,
         )
         deadline = time.monotonic() + BUSY_TIMEOUT
@@ -54,7 +58,16 @@ class PrefectApi:
                 if error.code not in BUSY or time.monotonic() > deadline:
                     reason = _reason(error.read().decode(errors="replace"))
                     raise ApiError(f"{reason} ({error.code})") from None
+            except (http.client.HTTPException, UnicodeDecodeError) as error:
+                raise ConnectionError(f"{self.url}: no Prefect server: {error!r}") from None
             time.sleep(0.5)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if self.login:
+            code = base64.b64encode(self.login.encode()).decode()
+            headers["Authorization"] = f"Basic {code}"
+        return headers
 
     def deployment(self, name: str) -> dict[str, Any] | None:
         """Return a deployment by `<flow>/<name>`, or None."""
@@ -96,8 +109,10 @@ class PrefectApi:
         """Return `type`, `name` and `message` of a run's state."""
         return self.call(f"flow_runs/{run}")["state"]
 
-    def set_state(self, run: str, kind: str, message: str) -> None:
-        self.call(f"flow_runs/{run}/set_state", {"state": {"type": kind, "message": message}})
+    def set_state(self, run: str, kind: str, message: str, force: bool = False) -> None:
+        """Propose a state, which the server may refuse unless it is forced."""
+        body = {"state": {"type": kind, "message": message}, "force": force}
+        self.call(f"flow_runs/{run}/set_state", body)
 
     def has_artifact(self, run: str, key: str) -> bool:
         wanted = {"flow_run_id": {"any_": [run]}, "key": {"any_": [key]}}

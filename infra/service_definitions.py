@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dxai.utils.own_folder import own_folder, python_without_space
 from infra import credentials, deployments, mlflow_server, postgres
 from infra.deployments import POOL
 from infra.ports import HOST
@@ -69,9 +70,14 @@ def ray_environment(stack: Stack) -> dict[str, str]:
     return common | {"RAY_TRAIN_V2_ENABLED": "1", "RAY_worker_niceness": "0"}
 
 
+def worker_environment(stack: Stack) -> dict[str, str]:
+    """Return its environment: Prefect's worker fails in a /tmp where another user's has been."""
+    return stack.environment() | {"TMPDIR": str(own_folder())}
+
+
 def ray_node(name: str, arguments: Callable[[Stack], list[str]], **order: Any) -> Service:
     """Define a Ray node with as many cores as this machine; it logs when it is ready."""
-    node = [sys.executable, "-c", RAY, "start", "--block", "--disable-usage-stats"]
+    node = [python_without_space(), "-c", RAY, "start", "--block", "--disable-usage-stats"]
     node += [f"--node-ip-address={HOST}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
     node += [f"--num-cpus={os.cpu_count() or 1}"]
     return Service(
@@ -141,6 +147,7 @@ SERVICES = {
             worker_is_online,
             needs=("prefect",),
             prepare=deployments.prepare_worker,
+            environment=worker_environment,
         ),
     )
 }

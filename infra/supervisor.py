@@ -27,7 +27,7 @@ from typing import IO, Any
 import psutil
 
 from dxai.paths import Paths
-from dxai.utils import files, processes
+from dxai.utils import addresses, files, processes
 from infra import credentials
 from infra.ports import HOST, PORTS
 
@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 
 BUCKET = "dxai"
 START_TIMEOUT = 180.0
-FOREIGN = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILE")
-"""Variables of the user that would select another server; services do not inherit them."""
+OWN_PREFIX, KEPT_PREFIX = "PREFECT_", "PREFECT_LOGGING_"
+"""Prefect's settings in the user's shell are for other servers and databases, so services do not
+inherit them, except for those of the log's form."""
 
 
 class ServiceError(RuntimeError):
@@ -78,10 +79,14 @@ class Stack:
         """Return the port of the running service, else from the environment, else the default."""
         found = running(self, name)
         variable, default = PORTS[name]
-        try:
-            return found["port"] if found else int(os.environ.get(variable, default))
-        except ValueError:
-            raise ServiceError(f"{variable} is {os.environ[variable]!r}, not a number") from None
+        if found:
+            return found["port"]
+        text = os.environ.get(variable) or str(default)
+        if not (text.isascii() and text.isdigit()):
+            raise ServiceError(f"{variable} is {text!r}, not a number")
+        if not 0 < int(text) < 65536:
+            raise ServiceError(f"{variable} is {text}; a port is a number from 1 to 65535")
+        return int(text)
 
     def url(self, name: str) -> str:
         """Return the address of a service's web page."""
@@ -92,10 +97,23 @@ class Stack:
         return f"postgresql+{driver}://{credentials.USER}@{HOST}:{self.port('postgres')}/{name}"
 
     @property
+    def local_store(self) -> str:
+        """Return the address of one user's MLflow database."""
+        return addresses.sqlite(Paths(self.root).mlflow_database, "pysqlite")
+
+    @property
+    def given_store(self) -> str | None:
+        """Return the MLflow store that the user's shell names, unless it is this folder's own."""
+        given = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+        return given if given not in ("", self.local_store, self.url("mlflow")) else None
+
+    @property
     def tracking_uri(self) -> str:
-        """Return where MLflow's clients write: its server, or one user's database directly."""
-        local = f"sqlite:///{Paths(self.root).mlflow_database}"
-        return self.url("mlflow") if self.cluster else local
+        """Return where MLflow's clients write: its server, or one user's database directly.
+
+        One user's may be another one, by MLFLOW_TRACKING_URI; a cluster logs to its own.
+        """
+        return self.url("mlflow") if self.cluster else self.given_store or self.local_store
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every service: no telemetry, own folders, this Python first.
@@ -109,7 +127,6 @@ class Stack:
             "PREFECT_SERVER_API_PORT": str(self.port("prefect")),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
-            "DXAI_MLFLOW_URL": self.url("mlflow"),  # for links, even if clients write to a file
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves seven idle processes
             "DVC_NO_ANALYTICS": "true",
@@ -119,7 +136,18 @@ class Stack:
                 [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
             ),
         }
-        inherited = {k: v for k, v in os.environ.items() if k not in FOREIGN}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(OWN_PREFIX) or name.startswith(KEPT_PREFIX)
+        }
+        if self.cluster or not self.given_store:
+            own["DXAI_MLFLOW_URL"] = self.url(
+                "mlflow"
+            )  # for links, even if clients write to a file
+        if "%" in str(self.root) and not self.cluster:
+            database = addresses.sqlite(self.prefect_home / "prefect.db", "aiosqlite")
+            own["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
         if self.cluster:
             own |= {
                 "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database("prefect", "asyncpg"),
@@ -130,7 +158,7 @@ class Stack:
                 **credentials.environment(self.work),
             }
             inherited = {k: v for k, v in inherited.items() if not k.startswith("AWS_")}
-        return inherited | own
+        return inherited | addresses.direct_loopback(inherited) | own
 
 
 @dataclass(frozen=True)
@@ -263,8 +291,9 @@ def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> 
                     for other in service.outlives:
                         if other in by_name:
                             stop(stack, by_name[other])
-                if start(stack, service):
-                    started.append(name)
+                    started.append(name)  # before the start, which a signal may follow at once
+                    if not start(stack, service):  # another launcher was quicker
+                        started.remove(name)
             seconds = time.monotonic() - since[name]
             if service.healthy(stack):
                 del waiting[name]

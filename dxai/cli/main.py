@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ from dxai.cli import (
     track,
     use,
 )
+from dxai.utils import addresses, terminal
+from dxai.utils.errors import is_told, one_line
 
 COMMANDS = (demo, fit, explain, evaluate, use, add, table, tables, track, compare, reproduce)
 LIBRARY = ("dxai.cli.fit", "dxai.cli.evaluate")
@@ -30,10 +33,13 @@ alone, and the others the extra `pipeline`, in the project's folder."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a user's error is one line on stderr."""
     options = _parser().parse_args(arguments)
+    addresses.reach_loopback_directly()
     try:
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()  # here a closed pipe is noticed
+        return code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        terminal.complain("interrupted")
         return 130
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -41,10 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         extra = "dxai[fit]" if options.run.__module__ in LIBRARY else "dxai[pipeline]"
         text = f"error: {package} is not installed; `pip install '{extra}'` installs it"
-        print(text, file=sys.stderr)
+        terminal.complain(text)
         return 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:  # `| head` has seen enough
+        terminal.quiet()
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if not is_told(error):
+            raise
+        own = isinstance(error, (ValueError, OSError))
+        terminal.complain(f"error: {addresses.redacted(str(error)) if own else one_line(error)}")
         return 1
 
 

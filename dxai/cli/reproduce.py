@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     """Reproduce the run and print how it differs; exit code 1 if a cell does."""
     from dxai.tracking.reproduce import as_text, reproduce
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit after DVC has ended, not before
+    for number in (signal.SIGTERM, signal.SIGHUP):  # exit after DVC has ended, not before
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     found = reproduce(
         options.spec,
         options.into,

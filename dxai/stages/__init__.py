@@ -9,30 +9,37 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from dxai.utils import addresses, terminal
+from dxai.utils.errors import is_told, one_line
 from dxai.utils.memory import keep_freed
 
 
 def run_stage(stage: Callable[..., None]) -> None:
     """Call `stage` with the command line's arguments, one for each of its parameters.
 
-    A user's error becomes one line and exit code 1. Ctrl-C and SIGTERM end with 130 and 143 after
-    the stage has put its files in order.
+    A user's error becomes one line and exit code 1. Ctrl-C, SIGTERM and a closed terminal end with
+    130, 143 and 129 after the stage has put its files in order.
     """
     names = inspect.signature(stage).parameters
     if len(sys.argv) - 1 != len(names):
         command = f"python -m dxai.stages.{Path(sys.argv[0]).stem}"
         sys.exit(" ".join(["usage:", command, *(name.upper() for name in names)]))
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    addresses.reach_loopback_directly()
     keep_freed()
     try:
         stage(*sys.argv[1:])
     except KeyboardInterrupt:
-        print("interrupted: finished work is kept, run again to resume", file=sys.stderr)
+        terminal.complain("interrupted: finished work is kept, run again to resume")
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        if not is_told(error):
+            raise
+        own = isinstance(error, (ValueError, OSError))
+        sys.exit(f"error: {addresses.redacted(str(error)) if own else one_line(error)}")
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    print("terminated: finished work is kept, run again to resume", file=sys.stderr)
+    terminal.complain("terminated: finished work is kept, run again to resume")
     raise SystemExit(128 + signum)

@@ -286,7 +286,7 @@ def in_pieces(item: Piecewise, remote: Source | None = None) -> Pieces:
         print(f"{item.title}: {progress.done} of {total} images were scored before", flush=True)
         progress = Progress(item.title, total, progress.done, "images")
     # On another cluster the device may be another one, too.
-    while waiting and not (on_ray and os.environ.get("RAY_ADDRESS")):
+    while waiting and not (on_ray and os.environ.get("RAY_ADDRESS", "local") != "local"):
         item.score(waiting[0])
         waiting = left()
         each = progress.seconds / (progress.done - progress.start)

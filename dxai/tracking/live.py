@@ -5,7 +5,8 @@ MLflow cannot delay the training. It exits when its standard input closes; the l
 training's outcome. A resumed training continues the same MLflow run.
 
 Unsent events stay in FOLDER, or in .work/live once a finished training's folder is deleted. The
-next logging process sends them first, as does `python -m dxai.tracking.live` alone.
+next logging process sends them first, as does `python -m dxai.tracking.live` alone, which also
+closes the runs that a killed process left open.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from dxai.paths import EVENTS, HERE, LIVE_LOCK, LIVE_STATE, PANELS
 from dxai.tracking.mlflow_store import Store, open_store
+from dxai.utils.errors import is_told, one_line
 from dxai.utils.files import locked, read_json, write_json
 
 EXPERIMENT = "dxai-training"
@@ -161,7 +163,7 @@ def follow(folder: Path) -> None:
             call()
         except Exception as error:  # MLflow and its store raise many types
             if not reported or last:
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)[:200]
                 print(f"MLflow accepts no live numbers: {reason}", file=sys.stderr, flush=True)
             reported = True
             return False
@@ -185,5 +187,15 @@ def follow(folder: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:]:
         follow(Path(sys.argv[1]))
-    elif count := settle():
-        print(f"sent the live numbers that MLflow had missed, of {count} trainings")
+    else:
+        try:
+            count = settle()
+            if HERE.mlflow_runs.exists() and any(HERE.mlflow_runs.iterdir()):
+                with open_store(Path.cwd()):
+                    pass
+        except Exception as error:
+            if not is_told(error):
+                raise
+            sys.exit(f"error: {one_line(error)}")
+        if count:
+            print(f"sent the live numbers that MLflow had missed, of {count} trainings")

@@ -106,6 +106,24 @@ def read_records(root: Path, params: Params) -> tuple[Record, list[Record]]:
     return _whole(paths, params, tables), parts
 
 
+def opening(paths: Paths, params: Params) -> Record:
+    """Return what a run is known to be before it has results: settings, code and environment."""
+    tags, texts = provenance.version(paths.root)
+    tags.pop("dvc_lock", None)  # of the results that were there before
+    return Record(
+        params.profile,
+        {"kind": "benchmark", "profile": params.profile} | tags,
+        params=settings(params),
+        files=[path for path in [paths.params] if path.exists()],
+        texts=texts,
+    )
+
+
+def settings(params: Params) -> dict[str, str]:
+    """Return all settings under dotted names."""
+    return {key: str(value) for key, value in flat(params.model_dump())}
+
+
 def _whole(paths: Paths, params: Params, tables: Tables) -> Record:
     files = [paths.metrics, paths.report, paths.params, paths.dvc_lock]
     steps: dict[int, Numbers] = {}
@@ -120,7 +138,7 @@ def _whole(paths: Paths, params: Params, tables: Tables) -> Record:
         {"kind": "benchmark", "profile": params.profile} | version | data | brittle(tables),
         guards(tables["table1"]) | deltas(tables["claims"]),
         list(steps.items()),
-        {key: str(value) for key, value in flat(params.model_dump())},
+        settings(params),
         files=[path for path in files if path.exists()],
         texts=texts,
         folders={"tables": paths.tables},

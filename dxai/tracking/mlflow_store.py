@@ -3,18 +3,25 @@
 A benchmark is a parent run with the claims, the tables and their cells as metrics (named by
 `dxai.results.metric_names`), and a child run for each training, evaluated method, ablation and cell
 of Table 3. All share the same tags, for searches and the compare page. Stages that DVC skipped are
-logged too, since the results depend on them.
+logged too, since the results depend on them. A flow opens the parent run before it computes
+anything (`benchmark_run`), so a store that cannot be used is named at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import http.client
 import logging
 import os
 import re
 import secrets
+import socket
+import ssl
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,10 +33,14 @@ from urllib.parse import urlsplit
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # PostgreSQL's client would wait for ever
 
 import mlflow
+import mlflow.store.db.utils
 from filelock import FileLock
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from dxai.config.params_file import load_params
 from dxai.config.schema import Params
@@ -37,13 +48,24 @@ from dxai.paths import HERE, MODEL, Paths
 from dxai.results.comparison import LoggedRun
 from dxai.results.io import Tables
 from dxai.results.metric_names import metric_values, tables_with_metrics
-from dxai.tracking.mlflow_records import Numbers, Record, read_records
-from dxai.utils.files import atomic, read_json, sha256
+from dxai.tracking.mlflow_records import Numbers, Record, opening, read_records
+from dxai.utils import addresses
+from dxai.utils.addresses import redacted
+from dxai.utils.errors import one_line
+from dxai.utils.files import atomic, locked, read_json, sha256
 
 if TYPE_CHECKING:
     from torch import nn
 
 EXPERIMENT = "dxai"
+LONGEST_SETTING = 6000
+"""MLflow's limit of the letters of a setting."""
+ANSWER_SECONDS = 10.0
+"""Time limit in seconds for a server's answer."""
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306}
+# MLflow would try for 102 s to open a database that is damaged, or refuses the password.
+mlflow.store.db.utils.MAX_RETRY_COUNT = 5
+logger = logging.getLogger(__name__)
 
 for _logger in ("mlflow", "alembic"):  # silence notes on migrations and pickles
     logging.getLogger(_logger).setLevel(logging.ERROR)
@@ -55,23 +77,74 @@ def track() -> str:
     return log_benchmark(Path.cwd(), params, params.profile)
 
 
+@contextlib.contextmanager
+def benchmark_run(
+    root: Path, params: Params, name: str, tags: dict[str, str] | None = None
+) -> Iterator[str]:
+    """Open the parent run of a benchmark before anything is computed; yields its id.
+
+    It has the settings, the commit and the environment from the first minute, and its state:
+    `log_benchmark` adds the results and closes it. If the block ends without that, the run is
+    FAILED, with the error as the tag `reason`, or KILLED; as soon as this folder uses the store
+    again, if the process was killed. Raises `ValueError`, in one line, if the store cannot be used.
+    """
+    root = Path(root).resolve()
+    record = opening(Paths(root), params)
+    with contextlib.ExitStack() as alive:
+        with open_store(root) as store:
+            run = store.begin(name, record.tags | (tags or {}))
+            alive.enter_context(locked(_owner(Paths(root), run)))
+            with store.closing(run, "RUNNING"):
+                store.fill(run, record)
+                store.tags(run, {"benchmark": run})
+        status, reason = "KILLED", ""
+        try:
+            yield run
+            status = "FINISHED"
+        except Exception as error:
+            status, reason = "FAILED", one_line(error)
+            raise
+        finally:
+            # The error of the block matters more; a run left open is closed by the next one.
+            with contextlib.suppress(Exception), open_store(root) as store:
+                store.close(run, status, reason)
+            _owner(Paths(root), run).unlink(missing_ok=True)
+
+
 def log_benchmark(
-    root: Path, params: Params, parent_name: str, tags: dict[str, str] | None = None
+    root: Path,
+    params: Params,
+    parent_name: str,
+    tags: dict[str, str] | None = None,
+    run: str | None = None,
+    patience: float = 0.0,
 ) -> str:
     """Log everything that `params` selects; `tags` are added to the parent run.
+
+    `run` is a parent run that `benchmark_run` has opened. It keeps the commit of its start. If
+    somebody deleted it, or params.yaml was changed since, so that its settings are not those of the
+    results, it is closed as failed and another one logged. A server that does not answer is given
+    `patience` seconds.
 
     Returns the parent run's id, which its children carry as the tag `benchmark`. Raises
     `ValueError` if a result is missing; then nothing is logged.
     """
     root = Path(root).resolve()
     whole, parts = read_records(root, params)
-    with open_store(root) as store, store.run(parent_name, whole.tags | (tags or {})) as parent:
-        store.fill(parent, whole, params.modules)
-        store.tags(parent, {"benchmark": parent})
-        family = {"benchmark": parent, "mlflow.parentRunId": parent}
-        for record in parts:
-            with store.run(record.name, record.tags | family, record.failed) as run:
-                store.fill(run, record, params.modules)
+    with open_store(root, patience=patience) as store:
+        if run is not None and (reason := store.cannot_take(run, whole)):
+            logger.warning(f"MLflow run {run}: {reason}; the results are logged as another run")
+            store.close(run, "FAILED", reason)
+            run = None
+        if run is not None:
+            whole = dataclasses.replace(whole, texts={})  # the code as it was at the start
+        with store.run(parent_name, whole.tags | (tags or {}), run=run) as parent:
+            store.fill(parent, whole, params.modules)
+            store.tags(parent, {"benchmark": parent})
+            family = {"benchmark": parent, "mlflow.parentRunId": parent}
+            for record in parts:
+                with store.run(record.name, record.tags | family, record.failed) as child:
+                    store.fill(child, record, params.modules)
     return parent
 
 
@@ -90,7 +163,9 @@ def download_model(source: str) -> Path:
                 raise ValueError(f"{source}: its {MODEL} in MLflow is damaged; log the run again")
             return path
         except (mlflow.MlflowException, OSError) as error:
-            raise ValueError(f"{source}: no model in MLflow ({store.uri}): {error}") from None
+            raise ValueError(
+                f"{source}: no model in MLflow ({where()}): {one_line(error)}"
+            ) from None
 
 
 def read_run(spec: str) -> LoggedRun:
@@ -131,8 +206,7 @@ def tag(run: str, tags: dict[str, str]) -> None:
 
 def where() -> str:
     """Return the address of the store without its password."""
-    uri = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", str(HERE.mlflow_database)))
-    return uri._replace(netloc=uri.netloc.rpartition("@")[2]).geturl()
+    return redacted(os.environ.get("MLFLOW_TRACKING_URI") or str(HERE.mlflow_database))
 
 
 def page(run: str) -> str | None:
@@ -143,6 +217,8 @@ def page(run: str) -> str | None:
     server = os.environ.get("DXAI_MLFLOW_URL") or where()
     if not server.startswith("http"):
         return None
+    parts = urlsplit(server)
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     with open_store(Path.cwd()) as store:
         return f"{server.rstrip('/')}/#/experiments/{store.experiment}/runs/{run}"
 
@@ -159,7 +235,9 @@ def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
                 try:
                     store.client.download_artifacts(run, name, str(folder))
                 except (mlflow.MlflowException, OSError) as error:
-                    raise ValueError(f"{name} of run {run} is missing in MLflow: {error}") from None
+                    raise ValueError(
+                        f"{name} of run {run} is missing in MLflow: {one_line(error)}"
+                    ) from None
         return store.client.get_run(run).data.tags
 
 
@@ -178,18 +256,63 @@ class Store:
         return self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
 
     @contextlib.contextmanager
-    def run(self, name: str, tags: dict[str, str], failed: bool = False) -> Iterator[str]:
-        """Open a run and always close it: FAILED after an error, KILLED after a signal."""
-        run = self.begin(name, tags)
-        status = "KILLED"
-        try:
+    def run(
+        self, name: str, tags: dict[str, str], failed: bool = False, run: str | None = None
+    ) -> Iterator[str]:
+        """Open a run, or go on with one, and always close it: see `closing`.
+
+        What a run already says of itself stays, and children that it has are deleted: a try to log
+        them was cut short.
+        """
+        if run is None:
+            run = self.begin(name, tags)
+        else:
+            known = self.client.get_run(run).data.tags
+            self.tags(run, {key: value for key, value in tags.items() if key not in known})
+            self.client.update_run(run, status="RUNNING")
+            for child in self.children(run):
+                self.client.delete_run(child)
+        with self.closing(run, "FAILED" if failed else "FINISHED"):
             yield run
-            status = "FAILED" if failed else "FINISHED"
+
+    @contextlib.contextmanager
+    def closing(self, run: str, status: str) -> Iterator[None]:
+        """Give a run a status when the block ends: FAILED after an error, KILLED after a signal."""
+        ended = "KILLED"
+        try:
+            yield
+            ended = status
         except Exception:
-            status = "FAILED"
+            ended = "FAILED"
             raise
         finally:
+            if ended != "RUNNING":
+                self.client.set_terminated(run, ended)
+
+    def close(self, run: str, status: str, reason: str = "") -> None:
+        """Give a run that is still open a status, and a reason if it has none."""
+        if self.client.get_run(run).info.status == "RUNNING":
             self.client.set_terminated(run, status)
+            if reason:
+                self.tags(run, {"reason": reason})
+
+    def children(self, run: str) -> list[str]:
+        """Return the ids of a parent run's children."""
+        found = self.client.search_runs([self.experiment], f"tags.mlflow.parentRunId = '{run}'")
+        return [child.info.run_id for child in found]
+
+    def cannot_take(self, run: str, record: Record) -> str:
+        """Return why a run that was opened earlier cannot have these results, "" if it can."""
+        found = self.client.get_run(run)
+        if found.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            return "deleted since it was opened"
+        settings = {key: value[:LONGEST_SETTING] for key, value in record.params.items()}
+        changed = sorted(
+            key
+            for key in settings.keys() | found.data.params.keys()
+            if settings.get(key) != found.data.params.get(key)
+        )
+        return f"settings changed while it ran: {', '.join(changed[:5])}" if changed else ""
 
     def fill(self, run: str, record: Record, modules: Iterable[str] = ()) -> None:
         self.log_numbers(run, record.params, [(0, record.numbers), *record.curves])
@@ -223,7 +346,7 @@ class Store:
         if known:
             raise ValueError(f"{spec}: several runs begin like this: {_listed(known)}")
         latest = f"the latest are {_listed(runs)}" if runs else "no run is logged yet"
-        raise ValueError(f"{spec}: no such run in MLflow ({self.uri}); {latest}")
+        raise ValueError(f"{spec}: no such run in MLflow ({redacted(self.uri)}); {latest}")
 
     def benchmarks(self) -> list[Run]:
         """Return every parent run, the newest first."""
@@ -267,11 +390,11 @@ class Store:
     ) -> None:
         """Log settings, and numbers by step, in as few calls as MLflow's limits allow.
 
-        A call takes 100 settings of 6,000 letters and up to 900 numbers. Logging the same numbers
-        again with the same times changes nothing.
+        A call takes 100 settings of `LONGEST_SETTING` letters and up to 900 numbers. Logging the
+        same numbers again with the same times changes nothing.
         """
         now = time.time()
-        settings = [Param(key, value[:6000]) for key, value in params.items()]
+        settings = [Param(key, value[:LONGEST_SETTING]) for key, value in params.items()]
         metrics = [
             Metric(key, value, int((times or {}).get(step, now) * 1000), step)
             for step, values in steps
@@ -314,44 +437,136 @@ class Store:
 
 
 @contextlib.contextmanager
-def open_store(root: Path, name: str = EXPERIMENT) -> Iterator[Store]:
-    """Open an experiment, created if missing, for one process at a time.
+def open_store(root: Path, name: str = EXPERIMENT, patience: float = 0.0) -> Iterator[Store]:
+    """Open an experiment, created or restored if necessary, for one process at a time.
 
     The store is MLFLOW_TRACKING_URI, by default .work/mlflow.db. Two processes that create the
-    database together would break it, hence the lock. It also implies that an open run of this
-    folder was left by a killed process; that run is closed. Other folders may use the same server.
+    database together would break it, hence the lock. An open run of this folder that no running
+    process owns was left by a killed one, and is closed; other folders' runs are left alone.
+
+    A server that does not answer is given `patience` seconds. Raises `ValueError`, in one line
+    without a password, for whatever MLflow or its database raises, in the block as well.
     """
     paths = Paths(root.resolve())
     paths.work.mkdir(exist_ok=True)
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = given or f"sqlite:///{paths.mlflow_database}"
-    local = uri.startswith("sqlite:")
-    with FileLock(paths.mlflow_lock):
-        workspace = _workspace(paths.workspace)
-        mlflow.set_tracking_uri(uri)
-        if not given:  # set by MLflow; the next folder must not use it
-            os.environ.pop("MLFLOW_TRACKING_URI", None)
-        client = mlflow.MlflowClient(uri)
-        if client.get_experiment_by_name(name) is None:
-            # By default MLflow would write to ./mlruns.
-            folder = paths.mlflow_artifacts.as_uri() if local else None
-            client.create_experiment(name, artifact_location=folder)
-        experiment = mlflow.set_experiment(name).experiment_id
-        if name == EXPERIMENT:
-            left = "attributes.status = 'RUNNING'"
-            left += "" if local else f" and tags.workspace = '{workspace}'"
-            for run in client.search_runs([experiment], left):
-                client.set_terminated(run.info.run_id, "KILLED")
-        yield Store(client, uri, experiment, workspace)
+    uri = _address(paths)
+    try:
+        with FileLock(paths.mlflow_lock):
+            workspace = _workspace(paths)
+            _check(uri, patience)
+            mlflow.set_tracking_uri(uri)
+            if not given:  # set by MLflow; the next folder must not use it
+                os.environ.pop("MLFLOW_TRACKING_URI", None)
+            client = mlflow.MlflowClient(uri)
+            experiment = _experiment(client, uri, name)
+            mlflow.set_experiment(name)
+            store = Store(client, uri, experiment, workspace)
+            if name == EXPERIMENT:
+                left = f"attributes.status = 'RUNNING' and tags.workspace = '{workspace}'"
+                for run in client.search_runs([experiment], left):
+                    if not _is_owned(_owner(paths, run.info.run_id)):
+                        client.set_terminated(run.info.run_id, "KILLED")
+            yield store
+    except (mlflow.MlflowException, SQLAlchemyError) as error:
+        raise ValueError(f"MLflow ({redacted(uri)}): {one_line(error)}") from error
 
 
-def _workspace(path: Path) -> str:
-    """Return a name for this project's folder that is unique among all machines."""
+def _address(paths: Paths) -> str:
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    return given or addresses.sqlite(paths.mlflow_database, "pysqlite")
+
+
+def _check(uri: str, patience: float) -> None:
+    """Raise `ValueError` if nothing answers at an address, for which MLflow would try minutes."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _try(uri)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                advice = "start it, or unset MLFLOW_TRACKING_URI to use .work/mlflow.db"
+                raise ValueError(
+                    f"MLflow ({redacted(uri)}): nothing answers there ({one_line(error)}); {advice}"
+                ) from None
+        time.sleep(1)
+
+
+def _try(uri: str) -> None:
+    """Raise `OSError` if a server does not answer, or a database's file cannot be written."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="")
+        url = bare._replace(path=f"{bare.path.rstrip('/')}/health").geturl()
+        # MLflow verifies certificates, by its own settings; this sends no secret.
+        context = ssl._create_unverified_context()
+        try:
+            urllib.request.urlopen(url, timeout=ANSWER_SECONDS, context=context).close()
+        except urllib.error.HTTPError:
+            pass  # a refusal is an answer
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"no web server: {error!r}") from None
+    elif parts.scheme.startswith("sqlite"):
+        if "%" in mlflow.__file__:
+            raise ValueError(
+                f"MLflow makes no database where its own path has a %: {mlflow.__file__}; make the "
+                "environment in another folder"
+            )
+        database = make_url(uri).database
+        folder = Path(database).parent if database else None
+        if folder is not None and folder.exists() and not os.access(folder, os.W_OK):
+            raise ValueError(f"MLflow ({redacted(uri)}): the folder {folder} cannot be written to")
+    elif parts.hostname:
+        port = parts.port or DATABASE_PORTS.get(parts.scheme.partition("+")[0])
+        if port:
+            socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
+
+
+def _experiment(client: mlflow.MlflowClient, uri: str, name: str) -> str:
+    """Return the id of an experiment, which is made, or restored if somebody deleted it."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # By default MLflow would write to ./mlruns. Files of a database that several folders use
+        # belong beside it, not to the folder that came first.
+        folder = None
+        if uri.startswith("sqlite"):
+            database = Path(make_url(uri).database or HERE.mlflow_database).resolve()
+            folder = (database.parent / HERE.mlflow_artifacts.name).as_uri()
+        return client.create_experiment(name, artifact_location=folder)
+    if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        client.restore_experiment(found.experiment_id)
+        logger.warning(f"MLflow: the experiment {name} had been deleted, and is restored")
+    return found.experiment_id
+
+
+def _owner(paths: Paths, run: str) -> Path:
+    """Return the file that the process of an open benchmark keeps locked."""
+    return paths.mlflow_runs / run
+
+
+def _is_owned(file: Path) -> bool:
+    if not file.exists():
+        return False
+    with locked(file) as free:
+        if free:
+            file.unlink()
+        return free is None
+
+
+def _workspace(paths: Paths) -> str:
+    """Return a name for this project's folder that is unique among all machines.
+
+    A copy of the folder gets another one.
+    """
+    here = str(paths.root)
     with contextlib.suppress(FileNotFoundError):
-        return path.read_text()
-    with atomic(path) as temporary:
-        temporary.write_text(secrets.token_hex(8))
-    return path.read_text()
+        name, _, folder = paths.workspace.read_text().partition("\n")
+        if folder in ("", here):
+            return name
+    name = secrets.token_hex(8)
+    with atomic(paths.workspace) as temporary:
+        temporary.write_text(f"{name}\n{here}")
+    return name
 
 
 def _listed(runs: list[Run]) -> str:

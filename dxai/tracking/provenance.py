@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ NOT_CODE = "data"
 """Folder for raw images; new files in it are data."""
 KEPT = {PARAMS, DVC_LOCK}
 """Files that every run keeps."""
+FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+"""Variables by which git would look at another repository than that of the folder."""
 LARGEST = 1 << 20
 """Largest size in bytes of a new file that counts as code."""
 
@@ -39,6 +42,8 @@ def version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     texts = {ENVIRONMENT: environment().encode()}
     if (root / DVC_LOCK).exists():
         tags["dvc_lock"] = sha256(root / DVC_LOCK)
+    if why := problem(root):
+        tags["git_problem"] = why
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         tags["git_commit"] = _git(root, "rev-parse", "HEAD").decode().strip()
         tags["git_dirty"] = "yes" if _git(root, "status", "--porcelain") else "no"
@@ -48,6 +53,21 @@ def version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     if left_out:
         tags["git_left_out"] = ", ".join(left_out[:20])
     return tags, texts
+
+
+def problem(root: Path) -> str:
+    """Return why git names no commit for a folder, in one line with the remedy; "" if it does."""
+    try:
+        _git(root, "rev-parse", "HEAD")
+    except FileNotFoundError:
+        return "git is not installed"
+    except subprocess.CalledProcessError as error:
+        said = os.fsdecode(error.stderr)
+        if "dubious ownership" in said:
+            trust = f"git config --global --add safe.directory {shlex.quote(str(root.resolve()))}"
+            return f"{root.resolve()} belongs to another user, so git reads nothing; `{trust}`"
+        return f"git says: {(said.strip().splitlines() or ['nothing'])[-1]}"
+    return ""
 
 
 def uncommitted(root: Path) -> tuple[bytes, list[str]]:
@@ -133,7 +153,8 @@ def _git(
     return subprocess.run(
         ["git", *arguments],
         cwd=root,
-        env=os.environ | (environment or {}),
+        # A hook's GIT_DIR names another repository.
+        env={k: v for k, v in os.environ.items() if k not in FOREIGN} | dict(environment or {}),
         input=text,
         capture_output=True,
         check=True,

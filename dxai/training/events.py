@@ -7,12 +7,14 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from dxai.paths import EVENTS, PANELS, panel_name
 from dxai.training.prometheus import Metrics
+from dxai.utils import terminal
 from dxai.utils.files import atomic
 from dxai.utils.progress import Progress
 
@@ -74,24 +76,40 @@ class Console(EventSink):
         if self.metrics:
             self._measure(self.metrics, kind, content)
         if kind == "say":
-            print(f"{self.title}: {content['text']}", flush=True)
+            self._print(content["text"])
         elif kind == "start":
             step, total, self._images = content["step"], content["total"], content["images"]
             self._progress = Progress(self.title, total, step)
             if step:
-                print(f"{self.title}: continuing from step {step}", flush=True)
+                self._print(f"continuing from step {step}")
             self._log(kind, content)
         elif kind == "step":
             rate = self._progress.rate(content["done"]) * self._images
-            self._progress.update(content["done"], f"{rate:.0f} images/s, {content['note']}")
+            with self._heard():
+                self._progress.update(content["done"], f"{rate:.0f} images/s, {content['note']}")
         elif kind == "row":
             self._log(kind, content)
         elif kind == "panel":
             path = self.folder / PANELS / panel_name(content["step"])
             with atomic(path) as temporary:
                 temporary.write_bytes(content["png"])
-            print(f"{self.title}: panel of step {content['step']}: {path}", flush=True)
+            self._print(f"panel of step {content['step']}: {path}")
             self._log(kind, {"step": content["step"], "path": str(path)})
+
+    def _print(self, text: str) -> None:
+        with self._heard():
+            print(f"{self.title}: {text}", flush=True)
+
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Turn output that nobody can read any more into a request to save and stop."""
+        try:
+            yield
+        except OSError:
+            if self.stop is None:
+                raise
+            terminal.quiet()
+            self.stop.request(signal.SIGPIPE)
 
     def _measure(self, metrics: Metrics, kind: str, content: dict[str, Any]) -> None:
         if kind == "start":
@@ -114,7 +132,7 @@ class Console(EventSink):
 
 
 class StopRequest:
-    """Turn SIGINT and SIGTERM into a request that a training answers between two steps.
+    """Turn SIGINT, SIGTERM and SIGHUP into a request that a training answers between two steps.
 
     In the `with` block the first signal only sets `pending`; `answer` then ends the program as the
     signal would have. A second signal ends it at once.
@@ -126,7 +144,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._before[number] = signal.signal(number, self._request)
         return self
 
@@ -138,6 +156,10 @@ class StopRequest:
         if self.pending is not None:
             raise KeyboardInterrupt
         self.pending = number
+
+    def request(self, number: int) -> None:
+        """Ask for a stop as a signal would, unless one was asked for."""
+        self.pending = self.pending or number
 
     def answer(self) -> None:
         """Raise the exception that corresponds to the pending signal, if any."""

@@ -19,6 +19,7 @@ export PYTHONPATH=$project # the command `dxai` finds its code here
 prefect work-pool create --type process --overwrite dxai-local
 prefect work-pool set-concurrency-limit dxai-local 1 # a run owns the folder
 prefect --no-prompt deploy --all
+python -m infra.deployments # an earlier container's run would keep the slot for ever
 
 finish() {
     kill -TERM $(jobs -rp) 2>/dev/null || true

@@ -81,6 +81,7 @@ def test_every_block_is_run_here_or_in_the_test_of_reproduce() -> None:
         "Back up and restore": 2,
         "Reproduce a run": 1,
         "All processes on one machine": 1,
+        "When something is wrong": 1,
         "What happens when something dies": 1,
     }
 
@@ -196,6 +197,12 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def test_when_something_is_wrong(project: Project) -> None:
+    said = shell(project, block("When something is wrong")).stdout
+    assert said.count("running, process") == 7
+    assert "worker.log" in said
 
 
 def test_logs_are_json_with_the_run(project: Project) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import secrets
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -29,8 +29,9 @@ from dxai.training.checkpoints import Checkpoint
 from dxai.training.distributed import SINGLE_PROCESS
 from dxai.training.events import Console, Stopped, StopRequest
 from dxai.training.jobs import Job
-from dxai.utils import processes, shared_process
+from dxai.utils import addresses, processes, shared_process
 from dxai.utils.files import digest
+from dxai.utils.own_folder import python_without_space
 
 START_SECONDS = 180.0
 """Time limit in seconds for the first event from Ray."""
@@ -39,6 +40,7 @@ STOP_SECONDS = 60.0
 END_SECONDS = 20.0
 """Time limit in seconds for leaving an external cluster."""
 LOG = "ray.log"
+DRIVER = "from dxai.training.runtime.ray_driver import main; main()"
 OWN_CLUSTER = {
     # Ray protects its own clusters like this; all members must use the same mode.
     "RAY_AUTH_MODE": "token",
@@ -180,14 +182,14 @@ def ray_address() -> str | None:
     the first starts it, and a lost one is restarted. Raises `ValueError` if nothing answers at
     RAY_ADDRESS, for which Ray itself would wait for minutes.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
+    address = _given_address()
     if not address and SHARED in os.environ:
-        command = [sys.executable, "-m", "dxai.training.runtime.ray_driver"]
+        command = [python_without_space(), "-m", "dxai.training.runtime.ray_driver"]
         return shared_process.use(Path(os.environ[SHARED]), command, environment())
-    if address in ("", "local", "auto"):
-        return address if address == "auto" else None
+    if address in ("", "auto"):
+        return address or None
     host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
+    if "://" in address or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"RAY_ADDRESS is {address!r}; it must be HOST:PORT, auto or local")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -199,6 +201,12 @@ def ray_address() -> str | None:
     return address
 
 
+def _given_address() -> str:
+    """Return RAY_ADDRESS, "" where it means a cluster of this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
+
+
 def _attempt(task: Task, console: Console, address: str | None) -> None:
     """Run one Ray driver process until the training is done."""
     log = console.folder / LOG
@@ -206,7 +214,7 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
     ours, theirs = Pipe()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from dxai.training.runtime.ray_driver import main; main()"],
+            [python_without_space(), "-c", DRIVER],
             env=environment() | {"DXAI_LINK": str(theirs.fileno())},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -217,7 +225,7 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
     theirs.close()
     try:
         ours.send_bytes(pickle.dumps((task, address)))
-        _listen(ours, task.params.hang_seconds, console)
+        _listen(ours, task.params.hang_seconds, console, log)
         if address:  # let it disconnect
             process.wait(END_SECONDS)
     except (EOFError, ConnectionError):
@@ -230,8 +238,8 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
         process.wait()
 
 
-def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
-    """Forward events until the training ends or falls silent."""
+def _listen(link: Connection, hang_seconds: float, console: Console, log: Path) -> None:
+    """Forward events until the training ends or falls silent; `log` is Ray's."""
     console.last_event, limit = time.monotonic(), max(START_SECONDS, hang_seconds)
     asked: float | None = None
     while True:
@@ -255,16 +263,21 @@ def _listen(link: Connection, hang_seconds: float, console: Console) -> None:
         if asked is not None and now - asked > STOP_SECONDS:
             raise TrainingFailed("did not stop when asked to; the last checkpoint is kept")
         if now - console.last_event > limit:
-            raise TrainingFailed(f"hangs: no event for {limit:.0f} seconds")
+            raise TrainingFailed(
+                f"hangs: no event for {limit:.0f} seconds; Ray: {_last_line(log)} (full log: {log})"
+            )
 
 
 def environment() -> dict[str, str]:
     """Return the environment of a process that starts or joins Ray."""
-    own = {} if os.environ.get("RAY_ADDRESS") else OWN_CLUSTER
+    joins = bool(_given_address())
+    inherited = {k: v for k, v in os.environ.items() if joins or k != "RAY_ADDRESS"}
+    own = {} if joins else OWN_CLUSTER | _token()
     paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return (
-        os.environ
+        inherited
         | own
+        | addresses.direct_loopback(inherited)
         | {
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # a user's own classifiers
@@ -273,6 +286,28 @@ def environment() -> dict[str, str]:
             "RAY_worker_niceness": "0",
         }
     )
+
+
+def _token() -> dict[str, str]:
+    """Return the variable with the token of this folder's clusters, made if necessary.
+
+    Ray would keep one in the home folder, which may be read-only.
+    """
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return {}
+    path = HERE.ray_token.absolute()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(temporary, path)  # the first of two processes wins
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return {"RAY_AUTH_TOKEN_PATH": str(path)}
 
 
 def _last_line(path: Path) -> str:

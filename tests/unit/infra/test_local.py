@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dxai.config.settings import ParamsError
 from infra import local
+from infra.supervisor import ServiceError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,6 +58,77 @@ def test_status_and_down_where_nothing_runs(
         *("prefect:", "stopped", "mlflow:", "stopped", "worker:", "stopped")
     ]
     assert local.main(["down"]) == 0
+
+
+def test_a_folder_that_git_does_not_know_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prefect.yaml").touch()
+    for command in ("up", "benchmark"):
+        assert local.main([command]) == 1
+        said = capsys.readouterr().err
+        assert f"error: {tmp_path} is no git repository" in said and "git init" in said
+        assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["prefect.yaml"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_belongs_to_another_user_is_a_warning_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    os.chown(tmp_path, 65534, 65534)
+    local.check_folder(tmp_path)
+    said = capsys.readouterr().out
+    assert "runs do not record their commit" in said
+    assert f"git config --global --add safe.directory {tmp_path}" in said
+
+
+def test_an_environment_with_a_percent_sign_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/me/a%20b/.venv")
+    with pytest.raises(ServiceError, match=r"a%20b/\.venv; make the environment"):
+        local.check_folder(tmp_path)
+
+
+READER = """
+import sys
+from infra import local, supervisor
+started = []
+local.service_definitions.find_stack = lambda root, cluster: None
+local.check_folder = lambda root: None
+def run(stack, parameters):
+    try:
+        while True:
+            local.echo("a line")
+    finally:
+        local.clean_up()
+        local.echo("stopping")
+        with open(sys.argv[1], "w") as file:
+            print("stopped", file=file)
+local.benchmark, local.supervisor.exclusive = run, lambda *_: local.contextlib.nullcontext()
+sys.exit(local.main(["benchmark"]))
+"""
+
+
+def test_without_a_reader_it_cleans_up_and_ends(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(tmp_path / "stopped")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert (tmp_path / "stopped").read_text() == "stopped\n"
 
 
 def test_another_folder_is_refused(

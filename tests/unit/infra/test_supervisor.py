@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from dxai.utils.processes import members
-from infra import supervisor
+from infra import mlflow_server, supervisor
 from infra.supervisor import Service, ServiceError, Stack
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -203,6 +203,10 @@ def test_a_port_that_is_no_number_is_an_error(
     monkeypatch.setenv("DXAI_PREFECT_PORT", "many")
     with pytest.raises(ServiceError, match=r"DXAI_PREFECT_PORT is 'many'"):
         stack.port("prefect")
+    for outside in ("0", "65536", "-1"):
+        monkeypatch.setenv("DXAI_PREFECT_PORT", outside)
+        with pytest.raises(ServiceError, match=f"DXAI_PREFECT_PORT is .*{outside}.* number"):
+            stack.port("prefect")
 
 
 def test_the_environment_is_the_project_s_own(
@@ -210,12 +214,37 @@ def test_the_environment_is_the_project_s_own(
 ) -> None:
     monkeypatch.setenv("PREFECT_API_KEY", "secret")
     monkeypatch.setenv("PREFECT_PROFILE", "cloud")
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "postgresql://elsewhere/prefect")
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     environment = stack.environment()
     assert not {"PREFECT_API_KEY", "PREFECT_PROFILE"} & environment.keys()
+    assert "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in environment
+    assert environment["PREFECT_LOGGING_LEVEL"] == "DEBUG"
+    assert "127.0.0.1" in environment["no_proxy"]
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert environment["DO_NOT_TRACK"] == environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert environment["PREFECT_HOME"] == str(stack.root / ".work/prefect")
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def test_the_user_s_mlflow_is_used_by_one_user_s_services_and_not_by_a_cluster(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = f"sqlite:///{stack.root}/.work/mlflow.db"
+    assert (stack.given_store, stack.tracking_uri) == (None, own)
+    assert stack.environment()["DXAI_MLFLOW_URL"] == stack.url("mlflow")
+    for variable in (own, f"{stack.url('mlflow')}/"):  # as `infra.local env` says
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+        assert stack.tracking_uri == own
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    monkeypatch.delenv("DXAI_MLFLOW_URL", raising=False)
+    environment = stack.environment()
+    assert environment["MLFLOW_TRACKING_URI"] == "https://mlflow.example"
+    assert "DXAI_MLFLOW_URL" not in environment  # its page of the run would not exist
+    assert mlflow_server.database(stack) == own
+    cluster = Stack(stack.root, cluster=True)
+    assert cluster.environment()["MLFLOW_TRACKING_URI"] == cluster.url("mlflow")
 
 
 def test_one_command_at_a_time(stack: Stack) -> None:

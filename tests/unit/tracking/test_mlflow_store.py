@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -479,9 +481,163 @@ class TestErrors:
         root, params = project
         give_store(root)
         with mlflow_store.open_store(root) as store:
-            left = store.client.create_run(store.experiment).info.run_id
+            left = store.begin("left", {})
         mlflow_store.log_benchmark(root, params, "next")
         assert mlflow.get_run(left).info.status == "KILLED"
+
+
+@pytest.fixture
+def shared(
+    tmp_path: Path, give_store: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, Path, Params]]:
+    """Make two projects, the first with results, that log to one database outside of both."""
+    (tmp_path / "shared").mkdir()
+    give_store(tmp_path / "shared")
+    database = (tmp_path / "shared/.work/mlflow.db").rename(tmp_path / "shared/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    before = mlflow.get_tracking_uri()
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    theirs.mkdir()
+    yield mine, theirs, write_project(mine)
+    mlflow.set_tracking_uri(before)
+
+
+def state(run: str) -> tuple[str, str | None]:
+    found = mlflow.get_run(run)
+    return found.info.status, found.data.tags.get("reason")
+
+
+def test_a_run_is_there_before_its_results_and_has_them_in_the_end(
+    shared: tuple[Path, Path, Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, theirs, params = shared
+    for command in (["init", "-q"], ["add", "dvc.lock"], ["commit", "-q", "-m", "x"]):
+        who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", *who, *command], cwd=root, check=True)
+    (root / "params.yaml").write_text("a: 1\n")
+    with mlflow_store.benchmark_run(root, params, "early", {"origin": "test"}) as run:
+        found = mlflow.get_run(run)
+        assert (found.info.status, found.info.run_name) == ("RUNNING", "early")
+        assert found.data.params["decompose.steps"] == "1500"
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        assert found.data.tags["git_commit"] == commit
+        names = {item.path for item in mlflow.MlflowClient().list_artifacts(run)}
+        assert {"params.yaml", "environment.txt"} <= names
+        for folder in (root, theirs):  # neither this folder's commands nor another's close it
+            with mlflow_store.open_store(folder):
+                assert state(run) == ("RUNNING", None)
+
+        def stop(*_: object) -> None:
+            raise RuntimeError("MLflow is away")
+
+        with monkeypatch.context() as patch:  # as far as some children
+            patch.setattr(mlflow_store.Store, "log_panels", stop)
+            with pytest.raises(RuntimeError):
+                mlflow_store.log_benchmark(root, params, "early", run=run)
+        assert mlflow_store.log_benchmark(root, params, "early", run=run) == run
+    assert state(run) == ("FINISHED", None)
+    monkeypatch.chdir(root)
+    assert mlflow_store.read_run("latest").id == run
+    whole = mlflow_store.log_benchmark(root, params, "late")
+    with mlflow_store.open_store(root) as store:
+        assert len(store.children(run)) == len(store.children(whole)) > 5  # none twice
+    first, second = (mlflow.get_run(one).data for one in (run, whole))
+    assert first.metrics == second.metrics
+    assert first.params == second.params
+    assert {"dvc_lock", "data.textures"} <= first.tags.keys()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("no\nsuch file"), ("FAILED", "no such file")),
+        (KeyboardInterrupt(), ("KILLED", None)),
+    ],
+)
+def test_a_run_without_results_says_how_it_ended(
+    shared: tuple[Path, Path, Params], error: BaseException, expected: tuple[str, str | None]
+) -> None:
+    root, _, params = shared
+    with pytest.raises(type(error)), mlflow_store.benchmark_run(root, params, "early") as run:
+        raise error
+    assert state(run) == expected
+    assert list((root / ".work/mlflow-runs").iterdir()) == []
+
+
+def test_results_of_other_settings_are_another_run(
+    shared: tuple[Path, Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    root, _, params = shared
+    begun = params.replace(seeds=[5])
+    with mlflow_store.benchmark_run(root, begun, "early") as run:
+        found = mlflow_store.log_benchmark(root, params, "early", run=run)
+    assert found != run
+    assert state(run) == ("FAILED", "settings changed while it ran: seeds")
+    assert state(found) == ("FINISHED", None)
+    assert f"MLflow run {run}: settings changed" in caplog.text
+
+
+def test_a_deleted_experiment_is_restored_with_its_runs(
+    shared: tuple[Path, Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    root, _, params = shared
+    with mlflow_store.benchmark_run(root, params, "early") as run:
+        mlflow.MlflowClient().delete_experiment(mlflow.get_run(run).info.experiment_id)
+        found = mlflow_store.log_benchmark(root, params, "early", run=run)
+    assert "the experiment dxai had been deleted, and is restored" in caplog.text
+    assert state(found) == ("FINISHED", None)
+
+
+def test_a_shared_store_s_files_are_in_neither_folder(shared: tuple[Path, Path, Params]) -> None:
+    root, theirs, params = shared
+    with mlflow_store.open_store(theirs) as store:
+        left = store.begin("left", {})
+    mlflow_store.log_benchmark(root, params, "mine")
+    assert state(left) == ("RUNNING", None)  # its folder's business
+    assert not (theirs / ".work/mlflow-artifacts").exists()
+    assert not (root / ".work/mlflow-artifacts").exists()
+    assert list((root.parent / "shared/mlflow-artifacts").rglob("model.pt"))
+    shutil.copytree(theirs, root.parent / "copy")
+    with mlflow_store.open_store(root.parent / "copy"):
+        assert state(left) == ("RUNNING", None)
+    with mlflow_store.open_store(theirs):
+        assert state(left) == ("KILLED", None)
+
+
+@pytest.mark.parametrize("kind", ["nobody", "silent", "database", "damaged", "closed"])
+def test_a_store_that_cannot_be_used_is_named_in_one_line(
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mlflow_store, "ANSWER_SECONDS", 1.0)
+    before = mlflow.get_tracking_uri()
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        dead, mute = other.getsockname()[1], silent.getsockname()[1]
+        (tmp_path / "damaged.db").write_bytes(b"no database" * 1000)
+        address = {
+            "nobody": f"http://me:geheim@127.0.0.1:{dead}",
+            "silent": f"http://me:geheim@127.0.0.1:{mute}",
+            "database": f"postgresql+psycopg://me:geheim@127.0.0.1:{dead}/mlflow",
+            "damaged": f"sqlite:///{tmp_path}/damaged.db?password=geheim",
+            "closed": "sqlite:////proc/mlflow.db?password=geheim",
+        }[kind]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        began = time.monotonic()
+        assert main(["compare", "latest~1", "latest"]) == 1
+        assert time.monotonic() - began < 30
+    said = capsys.readouterr().err
+    assert said.startswith("error: MLflow (") and said.count("\n") == 1
+    assert "geheim" not in said and "***" in said
+    # Root may write anywhere, so only the attempt tells.
+    expected = {"damaged": "not a database", "closed": "unable to open|cannot be written to"}
+    assert re.search(expected.get(kind, "nothing answers there"), said)
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.mark.slow

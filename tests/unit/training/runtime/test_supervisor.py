@@ -168,13 +168,24 @@ def test_devices() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "local"])
-def test_ray_is_started_here_unless_told(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_is_started_here_unless_told(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", value)
     assert ray_address() is None
+    here = module.environment()  # as without RAY_ADDRESS: loopback, and a token
+    assert "RAY_ADDRESS" not in here
+    assert module.OWN_CLUSTER.items() <= here.items()
+    token = Path(here["RAY_AUTH_TOKEN_PATH"])
+    assert token.is_relative_to(tmp_path)
+    assert (token.stat().st_mode & 0o777, len(token.read_text())) == (0o600, 64)
+    assert module.environment() == here
 
 
 @pytest.mark.parametrize(
-    "value", ["head", "head:", ":6379", "head:port", "http://head:8265", "ray://head:10001"]
+    "value",
+    ["head", "head:", ":6379", "head:port", "http://head:8265", "ray://head:10001", "head:65536"],
 )
 def test_an_address_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", value)

@@ -1,0 +1,199 @@
+"""One user's services where a machine is unkind: foreign settings, odd paths, lost workers.
+
+All tests share one Prefect server and its worker. No stage runs.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dxai.utils.files import locked
+from tests.integration.conftest import Project, copy_project, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+DEPLOYMENT = "dxai/full-benchmark"
+FOREIGN = {
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://me:no@127.0.0.1:1/none",
+    "PREFECT_SERVER_API_PORT": "1",
+    "PREFECT_API_AUTH_STRING": "me:no",
+    "http_proxy": "http://127.0.0.1:1",
+    "https_proxy": "http://127.0.0.1:1",
+    "RAY_ADDRESS": "local",
+    "HOME": "/proc/self/fdinfo",
+}
+"""What the shell says of other servers; and a home folder in which not even root can write."""
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[Project]:
+    """Start the services in a folder with a space and what looks like an escape, from such a shell.
+
+    A shared folder for temporary files has been taken by another user.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dx"))
+    root = folder / "a clone%20x"
+    root.mkdir()
+    copy_project(root)
+    project = Project(root, folder / "audit")
+    del project.environment["PREFECT_API_URL"]
+    project.environment |= FOREIGN | {"TMPDIR": str(folder / "tmp")}
+    (folder / "tmp").mkdir()
+    (folder / "tmp/runner_storage").touch()
+    try:
+        up = project.local("up")
+        assert up.returncode == 0, up.stdout
+        yield project
+        assert project.local("down").returncode == 0
+        assert not (root / ".work/prefect/profiles.toml").exists()
+        assert not project.processes()
+    finally:
+        project.close()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def waiting(project: Project) -> Iterator[None]:
+    """Keep runs from computing anything: they wait for the folder."""
+    with locked(project.root / ".work/run.lock") as file:
+        assert file is not None
+        file.write("run of a test")
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def scheduled(project: Project) -> str:
+    return str(project.api.run(DEPLOYMENT, {})["id"])
+
+
+def ended(project: Project, run: str) -> Callable[[], bool]:
+    return lambda: project.api.state(run)["type"] in ("FAILED", "COMPLETED", "CRASHED", "CANCELLED")
+
+
+def test_prefect_s_command_speaks_to_the_server_of_its_folder_and_a_bad_store_ends_a_run_at_once(
+    project: Project,
+) -> None:
+    """MLflow's database is a folder here, which nothing but a look at it can tell."""
+    database, kept = project.root / ".work/mlflow.db", project.root / ".work/kept.db"
+    if database.exists():
+        database.rename(kept)
+    database.mkdir()
+    before = len(project.flow_runs())
+    environment = {k: v for k, v in project.environment.items() if k not in FOREIGN}
+    environment["no_proxy"] = "127.0.0.1"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "deployment", "run", DEPLOYMENT],
+            cwd=project.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        run, *others = project.flow_runs()
+        assert len(others) == before
+        wait_for(ended(project, run["id"]), 120)
+    finally:
+        database.rmdir()
+        if kept.exists():
+            kept.rename(database)
+    state, log = project.api.state(run["id"]), project.log(run["id"])
+    assert state["type"] == "FAILED"
+    assert "MLflow (sqlite" in state["message"] and "unable to open" in state["message"]
+    assert "items, up to" not in log
+    assert not list((project.root / "data/prepared").iterdir())
+
+
+def test_the_runs_of_a_worker_that_is_gone_keep_no_slot(project: Project, waiting: None) -> None:
+    """As a container that starts again finds them; what is Cancelling, a worker cancels."""
+    queue = "a queue that no worker serves"
+    names = {"PENDING": "Submitting", "RUNNING": "Running"}
+    found = project.api.deployment(DEPLOYMENT)
+    assert found is not None
+    project.api.call("work_pools/dxai-local/queues", {"name": queue, "is_paused": True})
+    lost = []
+    for kind, name in names.items():
+        body = {"state": {"type": "SCHEDULED"}, "work_queue_name": queue}
+        run = project.api.call(f"deployments/{found['id']}/create_flow_run", body)["id"]
+        state = {"type": kind, "name": name}
+        project.api.call(f"flow_runs/{run}/set_state", {"state": state, "force": True})
+        lost.append(run)
+    following = scheduled(project)
+    time.sleep(5)
+    assert project.api.state(following)["type"] == "SCHEDULED"
+    began = time.monotonic()
+    environment = project.environment | {"PREFECT_API_URL": project.api.url}
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.deployments"],
+        cwd=project.root,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("marked as crashed") == len(lost)
+    assert {project.api.state(run)["type"] for run in lost} == {"CRASHED"}
+    wait_for(lambda: project.api.state(following)["type"] == "RUNNING", 60)
+    assert time.monotonic() - began < 60
+    project.api.set_state(following, "CANCELLING", "seen enough")
+    wait_for(ended(project, following), 60)
+
+
+@pytest.mark.parametrize("end", ["terminal", "pipe"])
+def test_a_closed_terminal_or_pipe_cancels_the_run(
+    project: Project, waiting: None, end: str
+) -> None:
+    """The launcher sees it as the run waits; nothing is left in the queue."""
+    command = [sys.executable, "-m", "infra.local", "benchmark"]
+    before = len(project.flow_runs())
+    if end == "terminal":
+        pid, descriptor = pty.fork()
+        if pid == 0:
+            os.chdir(project.root)
+            os.execve(sys.executable, command, project.environment)
+    else:
+        descriptor, theirs = os.pipe()
+        process = subprocess.Popen(
+            command, cwd=project.root, env=project.environment, stdout=theirs
+        )
+        os.close(theirs)
+        pid = process.pid
+    seen = b""
+    while b"waiting until run of a test" not in seen:
+        part = os.read(descriptor, 4096)
+        assert part, seen
+        seen += part
+    os.close(descriptor)
+    run = project.flow_runs()[0]["id"]
+    if end == "pipe":  # it is noticed at the next line
+        project.api.call("logs/", [_line(run)])
+        code = process.wait(120)
+    else:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 128 + (signal.SIGHUP if end == "terminal" else signal.SIGPIPE)
+    assert project.api.state(run)["type"] == "CANCELLED"
+    assert len(project.flow_runs()) == before + 1
+    assert project.local("status").stdout.count("running, process") == 3  # they ran before
+
+
+def _line(run: str) -> dict[str, object]:
+    """Return a line of a run's log."""
+    return {
+        "flow_run_id": run,
+        "name": "test",
+        "level": 20,
+        "message": "a line that nobody reads",
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
