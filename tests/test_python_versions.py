@@ -66,8 +66,11 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def install(python: Path, *arguments: str | Path) -> None:
-    """Call `pip install`; skip the test where no package index answers."""
-    command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    """Call `pip install`; skip the test where no package index answers.
+
+    Isolated (-I), or pip would find the project in the working folder and call it installed.
+    """
+    command = [python, "-I", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     if done.returncode and "connection broken by" in done.stderr:
         pytest.skip("no package index answers")
@@ -133,5 +136,6 @@ def test_what_needs_no_torch_works(python: Path) -> None:
 def test_the_command_of_the_wheel_answers(python: Path, tmp_path: Path) -> None:
     install(python, "--no-deps", build(tmp_path)[1])
     command = [python.with_name("dxai"), "fit", "--help"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.startswith("usage: dxai fit"), done.stderr
