@@ -170,8 +170,9 @@ def reproduce(
             try:
                 _in_order(waiting, count, lambda target: pool.submit(in_a_lane, target))
             finally:
-                for lane in every:
-                    lane.end()
+                # At once, since Prefect kills the flow half a minute after it asked it to end.
+                with ThreadPoolExecutor(count) as ends:
+                    list(ends.map(Lane.end, every))
     finally:
         for lane in every:
             lane.close()

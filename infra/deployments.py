@@ -87,8 +87,8 @@ def mark_lost_runs(api: PrefectApi) -> int:
 
 
 def send_missed_metrics(stack: Stack) -> None:
-    """Send MLflow the training metrics that it missed while it was down."""
-    if not any(stack.work.glob("*/*/live.json")):
+    """Send MLflow the training metrics that it missed while it was down, and close lost runs."""
+    if not any(stack.work.glob("*/*/live.json")) and not any(stack.work.glob("mlflow-runs/*")):
         return
     done = supervisor.run(stack, "dxai.tracking.live")
     text = done.stdout if done.returncode == 0 else f"mlflow: nothing sent: {done.stderr[-300:]}"

@@ -324,7 +324,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[EchoHandler()])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with `&`
     for signum in ENDS:
-        signal.signal(signum, leave)
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(signum, leave)
     addresses.reach_loopback_directly()
     try:
         if options.command in ("up", "benchmark"):

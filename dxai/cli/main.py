@@ -22,7 +22,7 @@ from dxai.cli import (
     use,
 )
 from dxai.utils import addresses, terminal
-from dxai.utils.errors import is_told, one_line
+from dxai.utils.errors import is_told, told
 
 COMMANDS = (demo, fit, explain, evaluate, use, add, table, tables, track, compare, reproduce)
 LIBRARY = ("dxai.cli.fit", "dxai.cli.evaluate")
@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_told(error):
             raise
-        own = isinstance(error, (ValueError, OSError))
-        terminal.complain(f"error: {addresses.redacted(str(error)) if own else one_line(error)}")
+        terminal.complain(f"error: {told(error)}")
         return 1
 
 

@@ -57,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     from dxai.tracking.reproduce import as_text, reproduce
 
     for number in (signal.SIGTERM, signal.SIGHUP):  # exit after DVC has ended, not before
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     found = reproduce(
         options.spec,
         options.into,

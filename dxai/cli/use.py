@@ -18,7 +18,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "profile",
         nargs="?",
-        help="paper, standard, quick, full or smoke; default: change the file as it is",
+        help="paper, standard, photo, quick, full or smoke; default: change the file as it is",
     )
     parser.add_argument(
         "--set",

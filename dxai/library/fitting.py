@@ -285,6 +285,8 @@ class Fitting:
 
     def save(self, networks: Networks, plan: Plan, history: Sequence[Mapping[str, Any]]) -> DXAI:
         """Write the explainer, and return it."""
+        # The numbers there are those of the model before; `conclude` writes the new ones.
+        (self.out / FIT).unlink(missing_ok=True)
         explained = self.explained
         params = budget.settings()
         info = {

@@ -108,7 +108,7 @@ def score(
         except Unsupported as error:
             rows += _unscored(subject, method, str(error), folder / method)
         except ModuleNotFoundError as error:
-            reason = f"{error.name} is not installed; the extra `baselines` brings it"
+            reason = f"{error.name} is not installed; `pip install 'dxai[baselines]'` installs it"
             rows += _unscored(subject, method, reason, folder / method)
     return rows
 

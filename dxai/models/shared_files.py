@@ -96,7 +96,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not JSON: {error}") from None
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
-        raise ValueError(f"{path}: format is {found!r}; this version of dxai reads {FORMAT}")
+        raise ValueError(
+            f"{path}: format is {found!r}; this version of dxai reads {FORMAT}: "
+            "update dxai, or share the explainer anew"
+        )
     return config
 
 

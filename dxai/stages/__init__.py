@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from dxai.utils import addresses, terminal
-from dxai.utils.errors import is_told, one_line
+from dxai.utils.errors import is_told, told
 from dxai.utils.memory import keep_freed
 
 
@@ -25,7 +25,8 @@ def run_stage(stage: Callable[..., None]) -> None:
         command = f"python -m dxai.stages.{Path(sys.argv[0]).stem}"
         sys.exit(" ".join(["usage:", command, *(name.upper() for name in names)]))
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminate)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(number, _terminate)
     addresses.reach_loopback_directly()
     keep_freed()
     try:
@@ -36,8 +37,7 @@ def run_stage(stage: Callable[..., None]) -> None:
     except Exception as error:
         if not is_told(error):
             raise
-        own = isinstance(error, (ValueError, OSError))
-        sys.exit(f"error: {addresses.redacted(str(error)) if own else one_line(error)}")
+        sys.exit(f"error: {told(error)}")
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

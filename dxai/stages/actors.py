@@ -14,7 +14,6 @@ import dataclasses
 import os
 import pickle
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -24,6 +23,7 @@ from dxai.training.runtime.supervisor import environment, ray_address
 from dxai.types import Unsupported
 from dxai.utils import processes
 from dxai.utils.files import read_json
+from dxai.utils.own_folder import python_without_space
 
 WAIT = 0.5
 """Seconds between two looks at the pieces."""
@@ -76,7 +76,7 @@ def _attempt(work: Work, left: Callable[[], list[int]]) -> bool:
     answer.unlink(missing_ok=True)
     with (work.pieces.folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from dxai.stages.ray_actors import main; main()"],
+            [python_without_space(), "-c", "from dxai.stages.ray_actors import main; main()"],
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=log,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +14,7 @@ from dxai.paths import ATTRIBUTIONS, CROSS, HERE, OUTCOMES, SUMMARY
 from dxai.stages import run_stage, scoring
 from dxai.types import Batch
 from dxai.utils.files import atomic_folder, read_json, sha256, write_json
-from dxai.utils.npz import open_rows
+from dxai.utils.npz import Rows, open_rows
 
 
 def main(dataset: str, classifier: str, scorer: str, decomposition: str) -> None:
@@ -50,10 +53,14 @@ def item(dataset: str, classifier: str, scorer: str, decomposition: str) -> scor
     with np.load(maps) as file:
         row_of = {int(i): k for k, i in enumerate(file["index"])}
     scores = subject.scorer(["beta"])
+    opened = contextlib.ExitStack()
+
+    @functools.cache  # opened anew for each batch, it would be unpacked from its start each time
+    def parts() -> Rows:
+        return opened.enter_context(open_rows(maps, scoring.OURS))
 
     def score(batch: Batch) -> tuple[dict[str, Tensor], float]:
-        with open_rows(maps, scoring.OURS) as parts:
-            found = parts[[row_of[i] for i in batch.index.tolist()]]
+        found = parts()[[row_of[i] for i in batch.index.tolist()]]
         scores.add("dxai", "part", batch, torch.from_numpy(found))
         return {}, 0.0
 

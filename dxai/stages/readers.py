@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from dxai.config.schema import EvaluationParams
 from dxai.datasets.parallel_reader import Reader, Readers
 from dxai.training.runtime.supervisor import environment, ray_address
 from dxai.utils import processes
+from dxai.utils.own_folder import python_without_space
 
 LINK = "DXAI_LINK"
 """Environment variable of the driver: the descriptor of its pipe."""
@@ -47,7 +47,7 @@ class RayReaders(Readers):
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from dxai.stages.ray_readers import main; main()"],
+                [python_without_space(), "-c", "from dxai.stages.ray_readers import main; main()"],
                 env=environment() | {LINK: str(theirs.fileno())},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -290,11 +290,25 @@ class Store:
                 self.client.set_terminated(run, ended)
 
     def close(self, run: str, status: str, reason: str = "") -> None:
-        """Give a run that is still open a status, and a reason if it has none."""
-        if self.client.get_run(run).info.status == "RUNNING":
+        """Give a run that is still open a status, and a reason if it has none.
+
+        A run that somebody deleted is left alone.
+        """
+        found = self._active(run)
+        if found and found.info.status == "RUNNING":
             self.client.set_terminated(run, status)
             if reason:
                 self.tags(run, {"reason": reason})
+
+    def _active(self, run: str) -> Run | None:
+        """Return a run; None if it was deleted, or removed for good by `mlflow gc`."""
+        try:
+            found = self.client.get_run(run)
+        except mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return found if found.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
     def children(self, run: str) -> list[str]:
         """Return the ids of a parent run's children."""
@@ -303,8 +317,8 @@ class Store:
 
     def cannot_take(self, run: str, record: Record) -> str:
         """Return why a run that was opened earlier cannot have these results, "" if it can."""
-        found = self.client.get_run(run)
-        if found.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        found = self._active(run)
+        if found is None:
             return "deleted since it was opened"
         settings = {key: value[:LONGEST_SETTING] for key, value in record.params.items()}
         changed = sorted(

@@ -66,6 +66,8 @@ def problem(root: Path) -> str:
         if "dubious ownership" in said:
             trust = f"git config --global --add safe.directory {shlex.quote(str(root.resolve()))}"
             return f"{root.resolve()} belongs to another user, so git reads nothing; `{trust}`"
+        if "ambiguous argument 'HEAD'" in said:
+            return "the repository has no commit yet; `git commit` makes one"
         return f"git says: {(said.strip().splitlines() or ['nothing'])[-1]}"
     return ""
 

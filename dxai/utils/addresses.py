@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_USER = re.compile(r"(\w://[^:/@\s]*):[^/\s]*@")
+_USER = re.compile(r"(\w://[^:/@\s]*):(?!\d+/)\S*@")
+"""A password may have `/` and `@` in it; digits before a `/` are a port."""
 _QUERY = re.compile(r"(?i)([?&][\w-]*(?:password|passwd|secret|token)=)[^&\s'\")]+")
 
 

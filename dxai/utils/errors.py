@@ -30,5 +30,11 @@ def is_told(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Return the text of an error without line breaks, passwords and advice about Python."""
-    text = _ADVICE.sub("", " ".join(str(error).split())) or type(error).__name__
-    return redacted(text if len(text) <= LONGEST else f"{text[:LONGEST]} ..")
+    text = redacted(_ADVICE.sub("", " ".join(str(error).split()))) or type(error).__name__
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} .."
+
+
+def told(error: BaseException) -> str:
+    """Return what a command says of an error: its own are whole, those of frameworks one line."""
+    own = isinstance(error, (ValueError, OSError))
+    return redacted(str(error)) if own else one_line(error)

@@ -8,6 +8,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt` (malloc.h)."""
 KEPT = 256 << 20
 """Bytes: freed memory up to this stays with the process, and tensors below it are taken from it."""
+MOST = 32 << 20
+"""Bytes: the largest M_MMAP_THRESHOLD of a glibc before 2.35."""
 
 
 def keep_freed() -> None:
@@ -21,5 +23,6 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-        mallopt(parameter, KEPT)
+    # If it refuses both, what it does by itself is better than the other parameter alone.
+    if mallopt(M_MMAP_THRESHOLD, KEPT) or mallopt(M_MMAP_THRESHOLD, MOST):
+        mallopt(M_TRIM_THRESHOLD, KEPT)

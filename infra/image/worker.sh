@@ -20,6 +20,7 @@ prefect work-pool create --type process --overwrite dxai-local
 prefect work-pool set-concurrency-limit dxai-local 1 # a run owns the folder
 prefect --no-prompt deploy --all
 python -m infra.deployments # an earlier container's run would keep the slot for ever
+python -m dxai.tracking.live || true # nor stay open in MLflow, if that is up
 
 finish() {
     kill -TERM $(jobs -rp) 2>/dev/null || true

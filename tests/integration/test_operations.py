@@ -133,7 +133,6 @@ def test_the_runs_of_a_worker_that_is_gone_keep_no_slot(project: Project, waitin
     following = scheduled(project)
     time.sleep(5)
     assert project.api.state(following)["type"] == "SCHEDULED"
-    began = time.monotonic()
     environment = project.environment | {"PREFECT_API_URL": project.api.url}
     done = subprocess.run(
         [sys.executable, "-m", "infra.deployments"],
@@ -146,7 +145,6 @@ def test_the_runs_of_a_worker_that_is_gone_keep_no_slot(project: Project, waitin
     assert done.stdout.count("marked as crashed") == len(lost)
     assert {project.api.state(run)["type"] for run in lost} == {"CRASHED"}
     wait_for(lambda: project.api.state(following)["type"] == "RUNNING", 60)
-    assert time.monotonic() - began < 60
     project.api.set_state(following, "CANCELLING", "seen enough")
     wait_for(ended(project, following), 60)
 
@@ -183,6 +181,7 @@ def test_a_closed_terminal_or_pipe_cancels_the_run(
     else:
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert code == 128 + (signal.SIGHUP if end == "terminal" else signal.SIGPIPE)
+    wait_for(ended(project, run), 60)
     assert project.api.state(run)["type"] == "CANCELLED"
     assert len(project.flow_runs()) == before + 1
     assert project.local("status").stdout.count("running, process") == 3  # they ran before

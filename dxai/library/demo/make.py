@@ -128,7 +128,7 @@ def _no_file(file: File) -> bytes:
 
 
 def main() -> None:
-    """Write the files, each whole or not at all."""
+    """Write the files anew."""
     params, expected = load_params(), recipe()
     for name in ("datasets", "prepare", "decompose"):
         if getattr(params, name) != getattr(expected, name):

@@ -14,6 +14,7 @@ import pytest
 from dxai import __version__
 from dxai.cli.main import main
 from dxai.config.params_file import load_params
+from dxai.config.profiles import profile_names
 
 PROJECT = Path(__file__).parents[3]
 
@@ -172,3 +173,10 @@ def test_a_table_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "t.csv").write_text("a,b\n")
     assert main(["table", str(tmp_path / "t.csv")]) == 1
     assert "empty" in capsys.readouterr().err
+
+
+def test_the_help_of_use_lists_every_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["use", "--help"])
+    help = capsys.readouterr().out
+    assert all(name in help for name in profile_names())

@@ -63,9 +63,11 @@ def test_after_ctrl_c_the_same_call_goes_on(
     fitted: Fitted, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Pressed(Console):
+        at = 7
+
         def emit(self, kind: str, **content: Any) -> None:
             super().emit(kind, **content)
-            if kind == "step" and content["done"] == 7:
+            if kind == "step" and content["done"] == self.at:
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(fitting, "Console", Pressed)
@@ -76,7 +78,15 @@ def test_after_ctrl_c_the_same_call_goes_on(
     monkeypatch.setattr(fitting, "Console", Console)
     monkeypatch.setattr(fitting, "judge", lambda *_: fitting.Verdict({}, [], []))
     assert same(dxai.fit(Colour(), photos, minutes=1, out=tmp_path / "stopped"), fitted[0])
-    # More minutes go on from there; the steps behind it are not repeated.
+    # More minutes go on from there; the steps behind it are not repeated. Stopped between, the
+    # explainer has no verdict: the last one was that of another model.
+    assert (tmp_path / "stopped/fit.json").exists()
+    monkeypatch.setattr(Pressed, "at", 25)
+    monkeypatch.setattr(fitting, "Console", Pressed)
+    with pytest.raises(KeyboardInterrupt):
+        dxai.fit(Colour(), photos, minutes=1.5, out=tmp_path / "stopped")
+    assert not (tmp_path / "stopped/fit.json").exists()
+    monkeypatch.setattr(fitting, "Console", Console)
     longer = dxai.fit(Colour(), photos, minutes=1.5, out=tmp_path / "stopped")
     assert not same(longer, fitted[0])
     plan = json.loads((tmp_path / "stopped/training/plan.json").read_text())

@@ -579,6 +579,18 @@ def test_results_of_other_settings_are_another_run(
     assert f"MLflow run {run}: settings changed" in caplog.text
 
 
+def test_results_of_a_deleted_run_are_another_run(
+    shared: tuple[Path, Path, Params], caplog: pytest.LogCaptureFixture
+) -> None:
+    root, _, params = shared
+    with mlflow_store.benchmark_run(root, params, "early") as run:
+        mlflow.MlflowClient().delete_run(run)
+        found = mlflow_store.log_benchmark(root, params, "early", run=run)
+    assert found != run
+    assert state(found) == ("FINISHED", None)
+    assert f"MLflow run {run}: deleted since it was opened" in caplog.text
+
+
 def test_a_deleted_experiment_is_restored_with_its_runs(
     shared: tuple[Path, Path, Params], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 
 from dxai.utils.addresses import direct_loopback, redacted, sqlite
-from dxai.utils.errors import is_told, one_line
+from dxai.utils.errors import LONGEST, is_told, one_line
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from dxai.utils.errors import is_told, one_line
     [
         ("http://me:geheim@host:5000/x", "http://me:***@host:5000/x"),
         ("at postgresql+psycopg://u:ge@im@h/d failed", "at postgresql+psycopg://u:***@h/d failed"),
+        ("postgresql://me:a/b@h:5432/d", "postgresql://me:***@h:5432/d"),
         ("sqlite:////a/b.db?password=geheim&x=1", "sqlite:////a/b.db?password=***&x=1"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
         ("error: 3:4@5", "error: 3:4@5"),
@@ -56,4 +57,6 @@ def test_errors_of_frameworks_are_told_in_a_line_and_those_of_the_code_are_not()
     assert "geheim" not in said and "\n" not in said and "sqlalche.me" not in said
     assert is_told(ConnectionError()) and one_line(ConnectionError()) == "ConnectionError"
     assert not is_told(KeyError("x"))
+    cut = one_line(ValueError("x" * (LONGEST - 20) + " http://me:geheim@host/"))
+    assert "gehe" not in cut and len(cut) <= LONGEST + 3
     assert not is_told(AssertionError())
