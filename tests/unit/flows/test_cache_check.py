@@ -12,7 +12,8 @@ import pytest
 
 from dxai.utils import dvc_files
 from flows.cache_check import check
-from flows.dvc_runner import StageFailed, reproduce
+from flows.dvc_runner import reproduce
+from flows.lanes import StageFailed
 from tests.conftest import Mount
 
 CACHE = ".dvc/cache"
@@ -53,8 +54,9 @@ def set_up(root: Path, pipeline: str) -> None:
 
 
 def run(root: Path, *targets: str) -> list[str]:
-    lines: list[str] = []
-    reproduce(targets or ["one"], lines.append, root)
+    """Bring the targets up to date, one after the other; returns what was logged."""
+    targets, lines = targets or ("one",), list[str]()
+    reproduce({name: list(targets[:k]) for k, name in enumerate(targets)}, lines.append, root)
     return lines
 
 
