@@ -21,7 +21,7 @@ from typing import Any
 from dxai.config.params_file import format_params
 from dxai.config.profiles import load_profile, select_profile
 from dxai.datasets.samples import dota
-from dxai.paths import HERE
+from dxai.paths import HERE, SUMMARY, ours_name
 from dxai.stages import classifier, decompose, prepare
 from dxai.utils.files import read_json
 
@@ -43,7 +43,7 @@ SETTINGS = {
 ITEMS = {
     "random": ("baseline", "random", "random"),
     "gradcam": ("baseline", "gradcam", "gradcam"),
-    "ours": ("score_decomposition", "0", "dxai-0"),
+    "ours": ("score_decomposition", "0", ours_name("0")),
 }
 """Stage, its last argument and the folder of its outcome."""
 
@@ -91,7 +91,7 @@ def scored(method: str) -> tuple[float, float, float]:
 
 
 def report(method: str, patches: int, seconds: float, processor: float, peak: float) -> None:
-    found = read_json(outcome(method) / "summary.json")["images"]
+    found = read_json(outcome(method) / SUMMARY)["images"]
     if found != patches:
         raise SystemExit(f"{found} patches were scored, not {patches}")
     print(

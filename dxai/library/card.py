@@ -10,11 +10,12 @@ import jinja2
 import yaml
 
 from dxai.config.settings import choose
+from dxai.paths import METRICS
 from dxai.utils.files import read_json
 
 CARD, PICTURE = "README.md", "explained.png"
-FIT, METRICS = "fit.json", "metrics.json"
-"""Numbers beside a model, of `dxai fit` and of the pipeline."""
+FIT = "fit.json"
+"""Numbers beside a model of `dxai fit`; the pipeline's are METRICS."""
 FIELDS = ("image", "data", "license")
 """What a person says: an image to show, what the explainer was fitted on, and the licence."""
 TEMPLATE = "model_card.md.jinja"

@@ -18,11 +18,12 @@ from torch import nn
 
 from dxai.explain import decomposition
 from dxai.library import hub
-from dxai.library.card import CARD, FIT, METRICS, PICTURE, check_fields, model_card
+from dxai.library.card import CARD, FIT, PICTURE, check_fields, model_card
 from dxai.library.parts import Parts
 from dxai.models.devices import choose_device
 from dxai.models.serialization import ModelError, load_decomposer, share_decomposer
 from dxai.models.shared_files import CONFIG, WEIGHTS, file_of, read_config
+from dxai.paths import METRICS
 from dxai.utils.files import atomic
 
 SEEN = "seen.json"

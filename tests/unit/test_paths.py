@@ -26,6 +26,8 @@ MAY_SPELL = {
     "infra/prefect_api.py": r"artifacts(/filter)?",  # of Prefect
     "infra/deployments.py": r"results/table_specs\.py",  # a module, below dxai/
     "dxai/reporting/html/page.py": r"panels",  # of a section of the page, not the folder
+    "dxai/cli/demo.py": r"dxai-demo",  # a folder of the user's
+    "dxai/utils/own_folder.py": r"dxai-",  # below the system's temporary folder
     "dxai/tracking/live.py": r"dxai-training",  # an experiment of MLflow
 }
 
