@@ -223,16 +223,16 @@ def test_how_a_training_ended(said: Any, error: type[Exception], tmp_path: Path)
     theirs.send(("start", {"step": 0, "total": 2, "images": 1}))
     theirs.send(said)
     with pytest.raises(error, match="no such thing"):
-        module._listen(ours, 60.0, Console("t", tmp_path))
+        module._listen(ours, 60.0, Console("t", tmp_path), tmp_path / "ray.log")
 
 
 def test_an_end_without_a_word_and_one_with(tmp_path: Path) -> None:
     ours, theirs = Pipe()
     theirs.send(("done", {}))
-    module._listen(ours, 60.0, Console("t", tmp_path))
+    module._listen(ours, 60.0, Console("t", tmp_path), tmp_path / "ray.log")
     theirs.close()
     with pytest.raises(EOFError):
-        module._listen(ours, 60.0, Console("t", tmp_path))
+        module._listen(ours, 60.0, Console("t", tmp_path), tmp_path / "ray.log")
 
 
 def test_silence_is_a_failure_and_steps_are_none(tmp_path: Path) -> None:
@@ -244,11 +244,12 @@ def test_silence_is_a_failure_and_steps_are_none(tmp_path: Path) -> None:
             time.sleep(0.3)
             theirs.send(("step", {"done": done, "note": ""}))
 
+    (tmp_path / "ray.log").write_text("started\nno room\n")
     thread = threading.Thread(target=speak)
     began = time.monotonic()
     thread.start()
-    with pytest.raises(TrainingFailed, match="hangs: no event for 1 seconds"):
-        module._listen(ours, 1.0, Console("t", tmp_path))
+    with pytest.raises(TrainingFailed, match=r"hangs: no event for 1 seconds; Ray: no room "):
+        module._listen(ours, 1.0, Console("t", tmp_path), tmp_path / "ray.log")
     assert 2.1 < time.monotonic() - began < 10
     thread.join()
 
@@ -261,7 +262,7 @@ def test_a_request_to_stop_is_passed_on_once(
     stop.pending = signal.SIGTERM
     monkeypatch.setattr(module, "STOP_SECONDS", 0.5)
     with pytest.raises(TrainingFailed, match="did not stop when asked to"):
-        module._listen(ours, 60.0, Console("t", tmp_path, stop))
+        module._listen(ours, 60.0, Console("t", tmp_path, stop), tmp_path / "ray.log")
     assert theirs.recv() == "stop"
     assert not theirs.poll()
 
