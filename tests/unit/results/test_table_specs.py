@@ -68,7 +68,7 @@ benchmark.create_table_artifact = lambda rows, key, description: shown.update({k
 benchmark.publish_tables(paths.tables, [n for n, s in benchmark.SPECS.items() if s.logged])
 print("shown", shown["table-7"])
 print("schema", benchmark.full_benchmark.parameters.properties["tables"])
-benchmark.reproduce_all({}, [7])
+benchmark.reproduce_all({}, "a run", [7])
 """
 
 
