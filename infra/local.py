@@ -31,6 +31,7 @@ from dxai.reporting.text import format_table
 from dxai.tracking import provenance
 from dxai.utils import addresses, terminal
 from dxai.utils.errors import is_told, one_line
+from dxai.utils.terminal import ENDS
 from infra import deployments, service_definitions, supervisor
 from infra.deployments import DEPLOYMENT, POOL
 from infra.ports import HOST
@@ -41,8 +42,6 @@ WEB_PAGES = ("prefect", "mlflow")
 """Services with a web page."""
 CLIENT_VARIABLES = re.compile("PREFECT_API_URL|MLFLOW_TRACKING_URI|RAY_|AWS_|PGPASSFILE")
 """Variables that tell other programs where the services are."""
-ENDS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the launcher as Ctrl-C does; the second comes from a terminal that is closed."""
 SHELL = dict(os.environ)
 """The environment that the user's own commands will have."""
 CANCEL_TIMEOUT = 30.0
@@ -323,9 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{root} holds no prefect.yaml; run in the project's folder")
     logging.basicConfig(level=logging.INFO, handlers=[EchoHandler()])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also when started with `&`
-    for signum in ENDS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # as `nohup` leaves it
-            signal.signal(signum, leave)
+    terminal.handle(ENDS, leave)
     addresses.reach_loopback_directly()
     try:
         if options.command in ("up", "benchmark"):

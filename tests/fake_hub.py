@@ -7,12 +7,9 @@ hub's storage for large files (LFS, Xet) is left out.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -111,16 +108,3 @@ class Handler(BaseHTTPRequestHandler):
 def oid(content: bytes) -> str:
     """The hash by which git knows a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-@contextlib.contextmanager
-def fake_hub() -> Iterator[Hub]:
-    """Run a hub during the block."""
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()

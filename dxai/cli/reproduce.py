@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 from dxai.cli import Commands
+from dxai.utils import terminal
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -56,9 +56,8 @@ def run(options: argparse.Namespace) -> int:
     """Reproduce the run and print how it differs; exit code 1 if a cell does."""
     from dxai.tracking.reproduce import as_text, reproduce
 
-    for number in (signal.SIGTERM, signal.SIGHUP):  # exit after DVC has ended, not before
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    # Exit after DVC has ended, not before.
+    terminal.handle(terminal.ENDS, lambda number, _: sys.exit(128 + number))
     found = reproduce(
         options.spec,
         options.into,

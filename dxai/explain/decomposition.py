@@ -15,6 +15,7 @@ from dxai.explain.base import Explainer
 from dxai.models.decomposer import Decomposer
 from dxai.models.devices import choose_device, device_of, exact_float32
 from dxai.models.serialization import load_decomposer
+from dxai.models.shared_files import file_of
 from dxai.types import GENERATED, NEUTRAL, Decomposition
 from dxai.utils import keyed_random
 
@@ -73,7 +74,7 @@ class DXAI(Explainer):
         modules: str | Iterable[str] = (),
         device: str | torch.device = "auto",
     ) -> Self:
-        """Load a folder or model.pt.
+        """Load a folder, shared or not, or model.pt.
 
         Only built-in classifiers are built unless `modules`, a name or several, names the user's
         module, package or import path of the classifier in the file; see `load_classifier`. Raises
@@ -82,8 +83,16 @@ class DXAI(Explainer):
         does not exist.
         """
         chosen = choose_device(device)
-        decomposer, info, classifier, _ = load_decomposer(path, modules)
-        return cls(decomposer, info, classifier, seed, latents).to(chosen)
+        decomposer, info, classifier, about = load_decomposer(path, modules)
+        explainer = cls(decomposer, info, classifier, seed, latents).to(chosen)
+        return explainer.keep((classifier, about), file_of(path).parent)
+
+    def keep(self, stored: tuple[nn.Module, dict[str, Any]], folder: Path) -> Self:
+        """Remember the classifier as its file holds it, its info, and the file's folder.
+
+        Explaining needs none of them; an explainer that can be shared does. Returns the explainer.
+        """
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -20,9 +20,8 @@ from dxai.explain import decomposition
 from dxai.library import hub
 from dxai.library.card import CARD, FIT, PICTURE, check_fields, model_card
 from dxai.library.parts import Parts
-from dxai.models.devices import choose_device
-from dxai.models.serialization import ModelError, load_decomposer, share_decomposer
-from dxai.models.shared_files import CONFIG, WEIGHTS, file_of, read_config
+from dxai.models.serialization import ModelError, share_decomposer
+from dxai.models.shared_files import CONFIG, WEIGHTS, read_config
 from dxai.paths import METRICS
 from dxai.utils.files import atomic
 
@@ -42,28 +41,6 @@ class Shareable(decomposition.DXAI):
     """The classifier as a file holds it, and its info."""
     folder: Path | None = None
     """Where the explainer's file lies, and the numbers beside it."""
-
-    @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        seed: int = 0,
-        latents: int = 1,
-        modules: str | Iterable[str] = (),
-        device: str | torch.device = "auto",
-    ) -> Self:
-        """Load a folder, shared or not, or model.pt.
-
-        Only built-in classifiers are built unless `modules`, a name or several, names the user's
-        module, package or import path of the classifier in the file; see `load_classifier`. Raises
-        `ModelError` if it is something else, or if the file is missing or no decomposition.
-        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`; `ValueError` if it
-        does not exist.
-        """
-        chosen = choose_device(device)
-        decomposer, info, classifier, about = load_decomposer(path, modules)
-        explainer = cls(decomposer, info, classifier, seed, latents).to(chosen)
-        return explainer.keep((classifier, about), file_of(path).parent)
 
     def keep(self, stored: tuple[nn.Module, dict[str, Any]], folder: Path) -> Self:
         """Remember what `save_pretrained` needs, and return the explainer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +23,7 @@ def run_stage(stage: Callable[..., None]) -> None:
     if len(sys.argv) - 1 != len(names):
         command = f"python -m dxai.stages.{Path(sys.argv[0]).stem}"
         sys.exit(" ".join(["usage:", command, *(name.upper() for name in names)]))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
-            signal.signal(number, _terminate)
+    terminal.handle(terminal.ENDS, _terminate)
     addresses.reach_loopback_directly()
     keep_freed()
     try:

@@ -11,8 +11,8 @@ from ray.exceptions import RayTaskError
 
 from dxai.datasets.base import Unit
 from dxai.datasets.parallel_reader import Reader, Reading
-from dxai.stages.readers import LINK
 from dxai.training.runtime.ray_driver import connect
+from dxai.training.runtime.supervisor import LINK
 
 POLL = 0.1
 """Seconds to wait for a task before looking for further batches."""

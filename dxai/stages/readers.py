@@ -7,23 +7,19 @@ Batches of units go there and readings come back through a pipe; the stage write
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 from dxai.config.schema import EvaluationParams
 from dxai.datasets.parallel_reader import Reader, Readers
-from dxai.training.runtime.supervisor import environment, ray_address
+from dxai.training.runtime.supervisor import ray_address, start_driver
 from dxai.utils import processes
-from dxai.utils.own_folder import python_without_space
 
-LINK = "DXAI_LINK"
-"""Environment variable of the driver: the descriptor of its pipe."""
+DRIVER = "from dxai.stages.ray_readers import main; main()"
 
 
 class RayReaders(Readers):
@@ -41,21 +37,9 @@ class RayReaders(Readers):
 
     def __init__(self, reader: Reader, params: EvaluationParams, log: Path) -> None:
         self.workers, self._sent = params.workers, 0
-        self.link, theirs = Pipe()
         self._waiting: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [python_without_space(), "-c", "from dxai.stages.ray_readers import main; main()"],
-                env=environment() | {LINK: str(theirs.fileno())},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        theirs.close()
+        self.process, self.link = start_driver(DRIVER, log)
         self.link.send((reader, params.workers, ray_address(), os.getcwd()))
         threading.Thread(target=self._receive, daemon=True).start()
 

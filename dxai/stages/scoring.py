@@ -6,7 +6,6 @@ import abc
 import dataclasses
 import functools
 import importlib.metadata
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from dxai.paths import HERE, IMAGES, MANIFEST, MODEL, SUMMARY
 from dxai.stages.network import hashes
 from dxai.stages.pieces import Pieces, Source
 from dxai.types import Batch
+from dxai.utils import addresses
 from dxai.utils.files import atomic_folder, digest, folder_digest, sha256, write_json
 from dxai.utils.progress import Progress
 
@@ -286,7 +286,7 @@ def in_pieces(item: Piecewise, remote: Source | None = None) -> Pieces:
         print(f"{item.title}: {progress.done} of {total} images were scored before", flush=True)
         progress = Progress(item.title, total, progress.done, "images")
     # On another cluster the device may be another one, too.
-    while waiting and not (on_ray and os.environ.get("RAY_ADDRESS", "local") != "local"):
+    while waiting and not (on_ray and addresses.given_cluster()):
         item.score(waiting[0])
         waiting = left()
         each = progress.seconds / (progress.done - progress.start)

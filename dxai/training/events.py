@@ -144,9 +144,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
-                    self._before[number] = signal.signal(number, self._request)
+            self._before = terminal.handle((signal.SIGINT, *terminal.ENDS), self._request)
         return self
 
     def __exit__(self, *_: object) -> None:

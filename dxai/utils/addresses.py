@@ -29,6 +29,12 @@ def sqlite(path: Path, driver: str) -> str:
     return f"sqlite+{driver}:///" + str(path).replace("%", "%25")
 
 
+def given_cluster() -> str:
+    """Return RAY_ADDRESS, the cluster to join; "" where it means one of this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address == "local" else address
+
+
 def direct_loopback(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables by which programs reach this machine without a proxy.
 

@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask a program to end; the second comes from a terminal that is closed."""
+
+
+def handle(
+    signals: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], object]
+) -> dict[int, Any]:
+    """Set the handler of signals, except for SIGHUP where `nohup` ignores it.
+
+    Returns the handlers before, of the signals that were set.
+    """
+    return {
+        number: signal.signal(number, handler)
+        for number in signals
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    }
 
 
 def quiet() -> None:

@@ -25,7 +25,8 @@ from dxai.config.profiles import select_profile
 from infra.prefect_api import PrefectApi
 from tests import s3
 from tests.conftest import require_program
-from tests.webhook_receiver import webhook
+from tests.servers import serving
+from tests.webhook_receiver import Hook
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK_SECRET = "T0K3N-that-only-the-environment-has"
@@ -249,7 +250,7 @@ def make_project(
 def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
     """Start a project and run `SMOKE` in it, by the README's command."""
     project = make_project()
-    with webhook() as hook:
+    with serving(Hook()) as hook:
         project.told = hook.got
         project.environment["DXAI_WEBHOOK"] = f"{hook.url}/{HOOK_SECRET}"
         up = project.local("up")

@@ -28,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dxai.training.distributed import ProcessGroup
 from dxai.training.events import EventSink, Stopped
-from dxai.training.runtime.supervisor import Task, choose_device, prepare_torch
+from dxai.training.runtime.supervisor import LINK, Task, choose_device, prepare_torch
 from dxai.utils.memory import keep_freed
 from dxai.utils.storage import open_url
 
@@ -177,7 +177,7 @@ class EventForwarder(threading.Thread):
 
 def main() -> None:
     """Run one training, described over the pipe whose descriptor is in the environment."""
-    link = Connection(int(os.environ["DXAI_LINK"]))
+    link = Connection(int(os.environ[LINK]))
     task, address = pickle.loads(link.recv_bytes())
     try:
         fit(link, task, address)

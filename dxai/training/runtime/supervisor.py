@@ -40,6 +40,8 @@ STOP_SECONDS = 60.0
 END_SECONDS = 20.0
 """Time limit in seconds for leaving an external cluster."""
 LOG = "ray.log"
+LINK = "DXAI_LINK"
+"""Environment variable of a driver: the descriptor of its pipe."""
 DRIVER = "from dxai.training.runtime.ray_driver import main; main()"
 OWN_CLUSTER = {
     # Ray protects its own clusters like this; all members must use the same mode.
@@ -182,7 +184,7 @@ def ray_address() -> str | None:
     the first starts it, and a lost one is restarted. Raises `ValueError` if nothing answers at
     RAY_ADDRESS, for which Ray itself would wait for minutes.
     """
-    address = _given_address()
+    address = addresses.given_cluster()
     if not address and SHARED in os.environ:
         command = [python_without_space(), "-m", "dxai.training.runtime.ray_driver"]
         return shared_process.use(Path(os.environ[SHARED]), command, environment())
@@ -201,28 +203,10 @@ def ray_address() -> str | None:
     return address
 
 
-def _given_address() -> str:
-    """Return RAY_ADDRESS, "" where it means a cluster of this machine."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    return "" if address == "local" else address
-
-
 def _attempt(task: Task, console: Console, address: str | None) -> None:
     """Run one Ray driver process until the training is done."""
     log = console.folder / LOG
-    log.parent.mkdir(parents=True, exist_ok=True)
-    ours, theirs = Pipe()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [python_without_space(), "-c", DRIVER],
-            env=environment() | {"DXAI_LINK": str(theirs.fileno())},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-    theirs.close()
+    process, ours = start_driver(DRIVER, log)
     try:
         ours.send_bytes(pickle.dumps((task, address)))
         _listen(ours, task.params.hang_seconds, console, log)
@@ -236,6 +220,27 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
         ours.close()
         processes.end_session(process.pid)
         process.wait()
+
+
+def start_driver(code: str, log: Path) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Start a driver of Ray in a session of its own; return it, and the pipe that `LINK` names it.
+
+    `log` gets what it and Ray print.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ours, theirs = Pipe()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [python_without_space(), "-c", code],
+            env=environment() | {LINK: str(theirs.fileno())},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    theirs.close()
+    return process, ours
 
 
 def _listen(link: Connection, hang_seconds: float, console: Console, log: Path) -> None:
@@ -270,7 +275,7 @@ def _listen(link: Connection, hang_seconds: float, console: Console, log: Path) 
 
 def environment() -> dict[str, str]:
     """Return the environment of a process that starts or joins Ray."""
-    joins = bool(_given_address())
+    joins = bool(addresses.given_cluster())
     inherited = {k: v for k, v in os.environ.items() if joins or k != "RAY_ADDRESS"}
     own = {} if joins else OWN_CLUSTER | _token()
     paths = [os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows import webhook
-from tests import webhook_receiver
+from tests.servers import serving
 from tests.webhook_receiver import Hook
 
 SECRET = "T0K3N-of-the-webhook"
@@ -23,7 +23,7 @@ smoke,textures,simple,ig,signed,,ok,,24,0.9,0.85,0.8,0.9,,
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     monkeypatch.setattr(webhook, "PAUSE", 0.0)
-    with webhook_receiver.webhook() as server:
+    with serving(Hook()) as server:
         monkeypatch.setenv(webhook.URL, f"{server.url}/{SECRET}")
         yield server
 

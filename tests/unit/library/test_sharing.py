@@ -23,7 +23,8 @@ from dxai.cli.main import main
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import ModelError, save_decomposer
-from tests.fake_hub import fake_hub
+from tests.fake_hub import Hub
+from tests.servers import serving
 from tests.small_explainer import pixels
 
 SETTINGS: dict[str, Any] = {
@@ -288,7 +289,7 @@ assert main(["explain", "hf://me/shapes", f"{out}/my.png", "--out", out]) == 0
 
 def test_a_hub_takes_and_gives_an_explainer(built_in: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(tmp_path / "my.png")
-    with fake_hub() as hub:
+    with serving(Hub()) as hub:
         hub.repos["me/shapes"] = {"model.pt": b"a pickle", "evil.py": b"1 / 0"}
         environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
         command = [sys.executable, "-c", HUB, str(built_in), str(tmp_path)]
