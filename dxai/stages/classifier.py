@@ -51,6 +51,9 @@ def main(dataset: str, classifier: str, role: str) -> None:
     choose("role", role, ROLES)
     own = params.classifier_spec(classifier)
     spec = own if role != "twin" else twin_of(own)
+    if spec is not None and own.arch == JOINT:  # a twin of the discriminator of these settings
+        width = params.decompose_for(dataset, classifier).discriminator_width
+        spec = spec.replace(options={"width": width} | spec.options)
     settings, folder = params.classifier_for(dataset), HERE.dataset(dataset)
     out = HERE.classifier(dataset, classifier, role)
     if role != "twin" and own.arch == JOINT:

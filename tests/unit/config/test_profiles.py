@@ -84,7 +84,7 @@ def test_what_is_run_replaces_that_of_the_other_profile_and_comes_from_the_catal
     assert full["datasets"]["dota"] == catalogue["datasets"]["dota"] | {
         "overrides": {"decompose": {"steps": 2500}}
     }
-    assert full["joint"]["joint"] == catalogue["classifiers"]["joint"] | {"options": {"width": 16}}
+    assert full["joint"]["joint"] == catalogue["classifiers"]["joint"]
 
 
 @pytest.mark.parametrize("profile", profile_names())

@@ -225,3 +225,20 @@ def test_a_twin_may_have_weights_of_its_own(project: Path, monkeypatch: pytest.M
 def test_no_twin(project: Path) -> None:
     assert run("twin", weights="1.pt", twin=False) == {"twin": "none"}
     assert not (HERE.classifier("textures", "mine", "twin") / MODEL).exists()
+
+
+@pytest.mark.parametrize("given", [{}, {"width": 4}])
+def test_the_twin_of_a_discriminator_is_as_wide_unless_an_option_says_so(
+    project: Path, given: dict[str, int]
+) -> None:
+    values = load_profile("smoke")
+    values |= {"classifiers": {}, "joint": {"joint": {"arch": "joint", "options": given}}}
+    values["ablations"]["classifiers"] = values["repeat"]["classifiers"] = []
+    values["classifier"] |= {"epochs": 1}
+    values["decompose"] |= {"discriminator_width": 6}
+    values["training"] |= {"executor": "local"}
+    Path("params.yaml").write_text(format_params(values))
+    classifier.main("textures", "joint", "twin")
+    twin = load_classifier(HERE.classifier("textures", "joint", "twin"), ())[0]
+    stem = twin.state_dict()["stem.weight"]
+    assert len(stem) == given.get("width", 6)
