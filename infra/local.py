@@ -97,16 +97,16 @@ def undisturbed() -> Iterator[None]:
 # ------------------------------------------------------------------------------------ services
 def up(stack: Stack, names: tuple[str, ...], started: list[str]) -> PrefectApi:
     """Start services, add those that did not run to `started`, and register the deployments."""
-    if given := stack.given_store:
-        where = addresses.redacted(given)
-        if stack.cluster:
-            echo(f"MLflow: not {where} (MLFLOW_TRACKING_URI): a cluster logs to its own server")
-        else:
-            echo(f"MLflow: runs are logged to {where} (MLFLOW_TRACKING_URI)")
-            names = tuple(name for name in names if name != "mlflow")  # it would show other runs
+    used = store_of_worker(stack)
+    if stack.given_store and stack.cluster:
+        where = addresses.redacted(stack.given_store)
+        echo(f"MLflow: not {where} (MLFLOW_TRACKING_URI): a cluster logs to its own server")
+    elif used == stack.given_store:
+        echo(f"MLflow: runs are logged to {addresses.redacted(used)} (MLFLOW_TRACKING_URI)")
+        names = tuple(name for name in names if name != "mlflow")  # it would show other runs
     supervisor.start_all(stack, [service_definitions.SERVICES[name] for name in names], started)
-    if "worker" not in started and (other := store_of_worker(stack)) != stack.tracking_uri:
-        where = addresses.redacted(other)
+    if used != stack.tracking_uri:
+        where = addresses.redacted(used)
         echo(f"MLflow: the worker that runs already logs to {where}; `make down` changes that")
     deployments.name_server(stack)
     deployments.deploy(stack)  # not done yet if the worker ran already
@@ -116,7 +116,7 @@ def up(stack: Stack, names: tuple[str, ...], started: list[str]) -> PrefectApi:
 
 
 def store_of_worker(stack: Stack) -> str:
-    """Return the MLflow store of the running worker; this stack's if that cannot be read."""
+    """Return the MLflow store of the running worker, else the one that it would get."""
     found = supervisor.running(stack, "worker")
     try:
         environment = psutil.Process(found["pid"]).environ() if found else {}
@@ -141,6 +141,7 @@ def benchmark(stack: Stack, parameters: dict[str, Any]) -> int:
     started: list[str] = []
     try:
         api = up(stack, service_definitions.FOR_A_RUN, started)
+        store = store_of_worker(stack)
         run: dict[str, Any] | None = None
         try:
             with undisturbed():  # a run that nobody knows would not be cancelled
@@ -160,7 +161,7 @@ def benchmark(stack: Stack, parameters: dict[str, Any]) -> int:
         clean_up()
         down(stack, started)
     if has_table:  # a run in which one method failed still has the others' results
-        print_results(stack, time.monotonic() - began)
+        print_results(stack, store, time.monotonic() - began)
     return 0 if state["type"] == "COMPLETED" else 1
 
 
@@ -215,19 +216,23 @@ def cancel(api: PrefectApi, run: dict[str, Any]) -> None:
         echo(f"run {run['name']}: could not be cancelled: {error}")
 
 
-def print_results(stack: Stack, seconds: float) -> None:
-    """Print Table 1, the paper's claims, and the paths of all results."""
+def print_results(stack: Stack, store: str, seconds: float) -> None:
+    """Print Table 1, the paper's claims, and where the results are; `store` is the run's MLflow."""
     paths = Paths(stack.root)
     echo("\n" + format_table(paths.table("table1")))
     if len(paths.table("claims").read_text().splitlines()) > 1:
         echo("\n" + format_table(paths.table("claims")))
     echo(f"\nreport   {paths.report}\ntables   {paths.tables}")
-    before = "" if supervisor.running(stack, "mlflow") else "make up, then "
-    if given := stack.given_store:
-        echo(f"MLflow   {addresses.redacted(given)}")
-    else:
-        echo(f"MLflow   {before}{stack.url('mlflow')} (data: {stack.tracking_uri})")
+    echo(f"MLflow   {page_of(stack, store)}")
     echo(f"done in  {seconds:.0f} s")
+
+
+def page_of(stack: Stack, store: str) -> str:
+    """Return where to look at the runs in an MLflow store: this folder's page, or the store."""
+    if store not in (stack.local_store, stack.url("mlflow")):
+        return addresses.redacted(store)
+    before = "" if supervisor.running(stack, "mlflow") else "make up, then "
+    return f"{before}{stack.url('mlflow')} (data: {store})"
 
 
 # ------------------------------------------------------------------------------------ commands
@@ -243,8 +248,7 @@ def bring_up(stack: Stack) -> None:
         raise
     echo(f"everything is up after {time.monotonic() - began:.0f} s")
     echo(f"Prefect  {stack.url('prefect')}")
-    if stack.cluster or not stack.given_store:
-        echo(f"MLflow   {stack.url('mlflow')}")
+    echo(f"MLflow   {page_of(stack, store_of_worker(stack))}")
     echo(f"run      {shell_prefix(api.url)}prefect deployment run {DEPLOYMENT} --watch")
     if stack.cluster:
         echo('by hand  eval "$(python -m infra.local env)", then dvc repro, dxai compare, ..')

@@ -67,7 +67,8 @@ def ray_environment(stack: Stack) -> dict[str, str]:
     """Return the environment of nodes and their workers, without the address for drivers."""
     drivers_only = ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
     common = {k: v for k, v in stack.environment().items() if k not in drivers_only}
-    return common | {"RAY_TRAIN_V2_ENABLED": "1", "RAY_worker_niceness": "0"}
+    own = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_worker_niceness": "0"}
+    return common | own | {"RAY_ROTATION_MAX_BYTES": "20000000", "RAY_ROTATION_BACKUP_COUNT": "3"}
 
 
 def worker_environment(stack: Stack) -> dict[str, str]:
@@ -141,9 +142,7 @@ SERVICES = {
         ),
         Service(
             "worker",
-            lambda stack: python_module(
-                *("prefect", "worker", "start", "--type", "process", "--pool", POOL, "--name", POOL)
-            ),
+            lambda stack: python_module("infra.worker"),
             worker_is_online,
             needs=("prefect",),
             prepare=deployments.prepare_worker,

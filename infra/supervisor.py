@@ -28,7 +28,7 @@ import psutil
 
 from dxai.paths import Paths
 from dxai.utils import addresses, files, processes
-from infra import credentials
+from infra import credentials, log_files
 from infra.ports import HOST, PORTS
 
 logger = logging.getLogger(__name__)
@@ -363,9 +363,13 @@ def answers(url: str) -> bool:
 
 
 def has_logged(stack: Stack, name: str, text: str) -> bool:
-    """Whether a running service has logged a text since its start."""
+    """Whether a running service has logged a text since its start; a rotated log counts as such."""
     found = running(stack, name)
-    return found is not None and text in _read_log(stack, name, found["log"])
+    if found is None:
+        return False
+    started = stack.pid_file(name).stat().st_mtime
+    moved = log_files.rotated_since(stack.log(name), started)
+    return moved or text in _read_log(stack, name, found["log"])
 
 
 def check(stack: Stack, name: str) -> None:

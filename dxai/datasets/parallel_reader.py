@@ -125,6 +125,8 @@ class Readers(Executor):
     ----------
     workers : int
         Batches that are read at once.
+
+    A batch that is lost raises `BrokenProcessPool`, with the reason.
     """
 
     workers: int
@@ -147,7 +149,7 @@ def read_all(
     Raises
     ------
     DataError
-        For an unusable unit, or a process that was killed.
+        For an unusable unit, or a process that was killed; the reason names its log, if any.
     """
     workers = workers or len(os.sched_getaffinity(0))
     size = sum(file.size for unit in units for file in unit.files)
@@ -173,13 +175,12 @@ def read_all(
             for batch in itertools.islice(batches, 1):
                 pending.append((batch, pool.submit(_read_batch, batch)))
             yield from readings
-    except BrokenProcessPool:
+    except BrokenProcessPool as error:
+        killed = "a process that read images was killed (out of memory?)"
+        what = str(error) if isinstance(pool, Readers) else killed
         unread = [unit.key for batch, future in pending if _is_lost(future) for unit in batch]
         where = f" at {unread[0]} or one of {len(unread) - 1} files after it" if unread else ""
-        raise DataError(
-            f"a process that read images was killed (out of memory?){where}; finished work is "
-            "kept; run again to continue"
-        ) from None
+        raise DataError(f"{what}{where}; finished work is kept; run again to continue") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

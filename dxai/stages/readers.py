@@ -16,7 +16,7 @@ from typing import Any
 
 from dxai.config.schema import EvaluationParams
 from dxai.datasets.parallel_reader import Reader, Readers
-from dxai.training.runtime.supervisor import ray_address, start_driver
+from dxai.training.runtime.supervisor import last_line, ray_address, start_driver
 from dxai.utils import processes
 
 DRIVER = "from dxai.stages.ray_readers import main; main()"
@@ -36,7 +36,7 @@ class RayReaders(Readers):
     """
 
     def __init__(self, reader: Reader, params: EvaluationParams, log: Path) -> None:
-        self.workers, self._sent = params.workers, 0
+        self.workers, self.log, self._sent = params.workers, log, 0
         self._waiting: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
         self.process, self.link = start_driver(DRIVER, log)
@@ -70,9 +70,10 @@ class RayReaders(Readers):
             self._break()
 
     def _break(self) -> None:
+        text = f"Ray ended: {last_line(self.log)} (full log: {self.log})"
         with self._lock:
             while self._waiting:
-                self._waiting.popitem()[1].set_exception(BrokenProcessPool("Ray ended"))
+                self._waiting.popitem()[1].set_exception(BrokenProcessPool(text))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the driver, and with it a cluster that it started."""

@@ -32,19 +32,28 @@ def members(leader: int, leader_of: Callable[[int], int]) -> list[int]:
     return found
 
 
-def end_group(leader: int, signals: Sequence[signal.Signals] = SIGNALS, grace: float = 5.0) -> None:
+def end_group(
+    leader: int,
+    signals: Sequence[signal.Signals] = SIGNALS,
+    grace: float = 5.0,
+    spared: int | None = None,
+) -> None:
     """End a process group, whose leader may have ended; returns when it is gone.
 
-    The signals are sent `grace` seconds apart, as long as any process is left.
+    The signals are sent `grace` seconds apart, as long as any process is left but `spared`.
     """
     for signum in signals:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(leader, signum)
-        deadline = time.monotonic() + grace
-        while time.monotonic() < deadline:
-            if not members(leader, os.getpgid):
-                return
+        deadline, told = time.monotonic() + grace, {spared}
+        while left := set(members(leader, os.getpgid)) - {spared}:
+            for pid in left - told:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+            told |= left
+            if time.monotonic() > deadline:
+                break
             time.sleep(0.05)
+        else:
+            return
 
 
 def end_session(leader: int) -> None:

@@ -46,13 +46,17 @@ class Cluster:
         return self.runs[-1]
 
     def kill(self, name: str) -> None:
-        """Kill -9 a service with all its processes; only the worker's own for the worker."""
+        """Kill -9 a service with all its processes."""
         found = supervisor.running(self.stack, name)
         assert found is not None, name
-        pids = [found["pid"]] if name == "worker" else session(found["pid"])
-        for pid in pids:
+        for pid in session(found["pid"]):
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: supervisor.running(self.stack, name) is None, f"the end of {name}")
+
+    def kill_process(self, command: str) -> None:
+        """Kill -9 the process in whose command these words are, and no other."""
+        (pid,) = [p for p, c in self.project.processes().items() if command in c]
+        os.kill(pid, signal.SIGKILL)
 
     def up(self) -> str:
         """Run `make up CLUSTER=1` again; returns its output."""
@@ -148,14 +152,12 @@ def test_each_process_is_killed_while_a_run_trains(faulty: Cluster) -> None:
     faulty.trains_again(starts + 1)
     assert faulty.events("start")[-1]["step"] > step - 4 * ROW  # from the last checkpoint
 
-    faulty.kill("worker")
-    faulty.up()  # ends what the killed one left
+    faulty.kill_process("prefect worker start")  # another one ends what it left
     assert faulty.ends(faulty.runs[-1])["type"] == "CRASHED"
 
     third = faulty.run()
     faulty.trains_again(starts + 2)
-    (flow,) = [p for p, c in faulty.project.processes().items() if "prefect.engine" in c]
-    os.kill(flow, signal.SIGKILL)
+    faulty.kill_process("prefect.engine")
     assert faulty.ends(third)["type"] == "CRASHED"
     assert faulty.step() < STEPS, "too few steps for this machine"
 

@@ -149,6 +149,25 @@ def test_the_runs_of_a_worker_that_is_gone_keep_no_slot(project: Project, waitin
     wait_for(ended(project, following), 60)
 
 
+def test_a_killed_worker_is_replaced_and_the_next_run_starts_within_a_minute(
+    project: Project, waiting: None
+) -> None:
+    lost = scheduled(project)
+    wait_for(lambda: project.api.state(lost)["type"] == "RUNNING", 60)
+    following = scheduled(project)
+    (worker,) = (pid for pid, name in project.processes().items() if "prefect worker start" in name)
+    os.kill(worker, signal.SIGKILL)
+    began = time.monotonic()
+    wait_for(lambda: project.api.state(following)["type"] == "RUNNING", 60)
+    assert project.api.state(lost)["type"] == "CRASHED"
+    assert time.monotonic() - began < 60
+    engines = [name for name in project.processes().values() if "prefect.engine" in name]
+    assert len(engines) == 1, engines  # the lost run's process is gone, too
+    assert "the worker is gone (SIGKILL)" in (project.root / ".work/logs/worker.log").read_text()
+    project.api.set_state(following, "CANCELLING", "seen enough")
+    wait_for(ended(project, following), 60)
+
+
 @pytest.mark.parametrize("end", ["terminal", "pipe"])
 def test_a_closed_terminal_or_pipe_cancels_the_run(
     project: Project, waiting: None, end: str

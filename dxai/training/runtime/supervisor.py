@@ -39,6 +39,11 @@ STOP_SECONDS = 60.0
 """Time limit in seconds for saving after a stop request."""
 END_SECONDS = 20.0
 """Time limit in seconds for leaving an external cluster."""
+ANSWER_SECONDS = 10.0
+"""Time limit in seconds for an answer at RAY_ADDRESS."""
+SETTINGS = b"\x04"
+"""Type of the frame by which client and server of HTTP/2 begin."""
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + SETTINGS + b"\0\0\0\0\0"
 LOG = "ray.log"
 LINK = "DXAI_LINK"
 """Environment variable of a driver: the descriptor of its pipe."""
@@ -181,7 +186,7 @@ def ray_address() -> str | None:
     """Return the address of the cluster to join; None starts one for this training alone.
 
     RAY_ADDRESS names it. Otherwise several trainings may share one (`dxai.utils.shared_process`);
-    the first starts it, and a lost one is restarted. Raises `ValueError` if nothing answers at
+    the first starts it, and a lost one is restarted. Raises `ValueError` if no Ray answers at
     RAY_ADDRESS, for which Ray itself would wait for minutes.
     """
     address = addresses.given_cluster()
@@ -193,14 +198,34 @@ def ray_address() -> str | None:
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"RAY_ADDRESS is {address!r}; it must be HOST:PORT, auto or local")
+    remedy = "start the cluster, or unset it to train on this machine"
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        found = _speaks_grpc(host, int(port))
     except OSError as error:
         raise ValueError(
-            f"RAY_ADDRESS is {address}, but nothing answers there ({error}); start the cluster, or "
-            "unset it to train on this machine"
+            f"RAY_ADDRESS is {address}, but nothing answers there ({error}); {remedy}"
         ) from None
+    if not found:
+        raise ValueError(
+            f"RAY_ADDRESS is {address}, but what answers there is not the head of a Ray cluster; "
+            f"name its port (6379 by default, not the dashboard's), {remedy}"
+        )
     return address
+
+
+def _speaks_grpc(host: str, port: int) -> bool:
+    """Whether a server answers the first words of HTTP/2, as Ray's head does.
+
+    Raises `OSError` if none accepts the connection.
+    """
+    with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS") == "1":
+            return True
+        try:
+            connection.sendall(HTTP2)
+            return connection.recv(9)[3:4] == SETTINGS
+        except OSError:
+            return False
 
 
 def _attempt(task: Task, console: Console, address: str | None) -> None:
@@ -213,7 +238,7 @@ def _attempt(task: Task, console: Console, address: str | None) -> None:
         if address:  # let it disconnect
             process.wait(END_SECONDS)
     except (EOFError, ConnectionError):
-        raise TrainingFailed(f"Ray ended: {_last_line(log)} (full log: {log})") from None
+        raise TrainingFailed(f"Ray ended: {last_line(log)} (full log: {log})") from None
     except subprocess.TimeoutExpired:
         pass
     finally:
@@ -269,7 +294,7 @@ def _listen(link: Connection, hang_seconds: float, console: Console, log: Path) 
             raise TrainingFailed("did not stop when asked to; the last checkpoint is kept")
         if now - console.last_event > limit:
             raise TrainingFailed(
-                f"hangs: no event for {limit:.0f} seconds; Ray: {_last_line(log)} (full log: {log})"
+                f"hangs: no event for {limit:.0f} seconds; Ray: {last_line(log)} (full log: {log})"
             )
 
 
@@ -286,6 +311,8 @@ def environment() -> dict[str, str]:
         | {
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # a user's own classifiers
+            "RAY_ROTATION_BACKUP_COUNT": "3",
+            "RAY_ROTATION_MAX_BYTES": "20000000",  # of each log in Ray's own folder
             "RAY_TRAIN_V2_ENABLED": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
@@ -315,6 +342,7 @@ def _token() -> dict[str, str]:
     return {"RAY_AUTH_TOKEN_PATH": str(path)}
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """Return the last line of Ray's log, shortened."""
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no output"

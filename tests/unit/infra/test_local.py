@@ -12,7 +12,7 @@ import pytest
 
 from dxai.config.settings import ParamsError
 from infra import local
-from infra.supervisor import ServiceError
+from infra.supervisor import ServiceError, Stack
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -39,6 +39,22 @@ def test_of_an_error_only_its_message_is_shown(capsys: pytest.CaptureFixture[str
         record("Task run failed: StageFailed('x')\nTraceback (most recent call last):\n", 40)
     )
     assert capsys.readouterr().out.endswith("| Task run failed: StageFailed('x')\n")
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_the_page_is_that_of_the_store_which_has_the_run(
+    cluster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster does not log to a store that the shell names; one user's services do."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:s3cret@mlflow.example")
+    stack = Stack(tmp_path, cluster)
+    said = local.page_of(stack, local.store_of_worker(stack))
+    if cluster:
+        assert said == f"make up, then {stack.url('mlflow')} (data: {stack.url('mlflow')})"
+    else:
+        assert "mlflow.example" in said and "s3cret" not in said
+    own = local.page_of(stack, stack.local_store)  # of a worker that ran already
+    assert own == f"make up, then {stack.url('mlflow')} (data: {stack.local_store})"
 
 
 def test_a_profile_is_checked_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import shutil
@@ -12,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from multiprocessing import Pipe
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
@@ -33,6 +36,7 @@ from dxai.training.runtime.supervisor import (
     ray_address,
 )
 from tests.prepared import PROJECT, prepared_textures
+from tests.servers import serving
 from tests.unit.training import test_decomposition
 
 SETTINGS = test_decomposition.SMALL.replace(lambda_class=0.5)
@@ -198,13 +202,30 @@ def test_an_address_where_nobody_answers_is_told_at_once(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        assert ray_address() == address
+    monkeypatch.setenv("RAY_ADDRESS", address)
     began = time.monotonic()
     with pytest.raises(ValueError) as caught:
         launch(decomposition(folder), "t", "name", tmp_path / "work", params(tmp_path, "ray"))
     assert time.monotonic() - began < 10
     assert str(caught.value).startswith(f"RAY_ADDRESS is {address}, but nothing answers there (")
+
+
+@pytest.mark.parametrize("kind", ["silent", "web page", "closes"])
+def test_a_server_that_is_not_ray_is_told_at_once(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would wait for a head in it; tests/integration join real ones."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.5)
+    handler = BaseHTTPRequestHandler if kind == "web page" else StreamRequestHandler
+    with contextlib.ExitStack() as stack:
+        if kind == "silent":  # the system accepts, and nobody answers
+            port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        else:
+            server = stack.enter_context(serving(ThreadingTCPServer(("127.0.0.1", 0), handler)))
+            port = server.server_address[1]
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        with pytest.raises(ValueError, match=f"{port}, but what answers there is not the head of"):
+            ray_address()
 
 
 # ------------------------------------------------------------------------- what the other end says

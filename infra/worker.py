@@ -1,0 +1,118 @@
+"""Run Prefect's worker, and another one when it is lost: `python -m infra.worker`.
+
+A worker that is killed leaves its runs behind, with their processes, and nobody to tell the server.
+This program ends those, marks the runs as crashed, so that they keep no slot, and starts another
+worker. Prefect's own means, a run's heartbeats and an automation that waits for them, take minutes
+to see the loss, and end no process. In a container its restart does this (`infra/image/worker.sh`).
+Meanwhile this program rotates the logs of all services.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dxai.utils import processes
+from infra import deployments, log_files
+from infra.deployments import POOL
+from infra.prefect_api import ApiError, PrefectApi
+from infra.supervisor import Stack, python_module
+
+FIRST_SECONDS = 60.0
+"""A worker that ends by itself sooner cannot work, so this program ends with it."""
+LONGEST_PAUSE = 60.0
+"""Between two starts of workers that end again and again."""
+FORWARD_SECONDS = 10.0
+"""A signal usually reaches the worker too; after this time, in seconds, it gets this one's."""
+GRACE = 10.0
+"""Seconds for a run's processes to save their state."""
+ROTATE_SECONDS = 60.0
+"""Between two looks at the size of the logs."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Keeper:
+    """Keeps a program running until a signal asks for its end.
+
+    `recover` is called before it starts again, until it returns True.
+    """
+
+    command: list[str]
+    recover: Callable[[], bool]
+    asked: float | None = None
+
+    def ask(self, *_: object) -> None:
+        """Answer a signal: no further worker starts."""
+        self.asked = self.asked or time.monotonic()
+
+    def keep(self) -> int:
+        """Run one after another; returns the exit code of the last."""
+        pause = 1.0
+        while True:
+            began = time.monotonic()
+            code = self.run()
+            lived = time.monotonic() - began
+            if self.asked or (code >= 0 and lived < FIRST_SECONDS):
+                return code
+            logger.warning(f"the worker is gone ({ending(code)}): another one starts")
+            processes.end_group(os.getpgrp(), grace=GRACE, spared=os.getpid())
+            pause = 1.0 if lived > LONGEST_PAUSE else min(2 * pause, LONGEST_PAUSE)
+            while not self.asked and not self.recover():
+                time.sleep(pause)
+            if self.asked:
+                return code
+            time.sleep(pause)
+
+    def run(self) -> int:
+        """Run it once to its end; returns its exit code."""
+        # It inherits the locked pid file too: if this program is killed, the worker is still known.
+        worker = subprocess.Popen(self.command, close_fds=False)
+        told, rotated = False, 0.0
+        while (code := worker.poll()) is None:
+            if time.monotonic() - rotated > ROTATE_SECONDS:
+                log_files.rotate(Stack(Path.cwd()).log("worker").parent)
+                rotated = time.monotonic()
+            if self.asked and not told and time.monotonic() - self.asked > FORWARD_SECONDS:
+                worker.terminate()
+                told = True
+            time.sleep(0.2)
+        return code
+
+
+def ending(code: int) -> str:
+    """Describe an exit code."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def close_lost_runs() -> bool:
+    """Mark a lost worker's runs as crashed, also in MLflow; False if the server does not answer."""
+    try:
+        lost = deployments.mark_lost_runs(PrefectApi(os.environ["PREFECT_API_URL"]))
+    except (ApiError, OSError) as error:
+        logger.warning(f"Prefect's server does not answer: {error}")
+        return False
+    if lost:
+        subprocess.run(python_module("dxai.tracking.live"))
+    return True
+
+
+def main() -> int:
+    """Keep a worker for the server of the environment; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    start = ("prefect", "worker", "start", "--type", "process", "--pool", POOL, "--name", POOL)
+    keeper = Keeper(python_module(*start), close_lost_runs)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, keeper.ask)
+    return keeper.keep()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
