@@ -53,6 +53,11 @@ lint: venv ## check the style of the code, and who imports whom
 types: venv ## check the types of the code
 	$(BIN)/mypy
 
-clean: down ## remove servers' data, unfinished work and caches; keep results and .venv
-	rm -rf .work .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build docs/_build docs/gallery *.egg-info
-	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+clean: ## remove caches and what was built; ALL=1: also .work, with the servers' data and secrets
+	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build docs/_build docs/gallery *.egg-info
+	find . -path ./.venv -prune -o -path ./.work -prune -o -name __pycache__ -type d -exec rm -rf {} +
+ifdef ALL
+	$(MAKE) down
+	@echo "removing .work: databases and history of Prefect and MLflow, their files, the S3 store, unfinished work, secrets"
+	rm -rf .work
+endif

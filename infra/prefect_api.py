@@ -126,6 +126,23 @@ class PrefectApi:
         }
         return self.call("flow_runs/filter", body)
 
+    def ended_before(self, when: datetime) -> tuple[int, datetime | None]:
+        """Count the runs that ended before a time; also returns when the oldest ended."""
+        wanted = {"flow_runs": _ended(when)}
+        first = {**wanted, "sort": "EXPECTED_START_TIME_ASC", "limit": 1}
+        found = self.call("flow_runs/filter", first)
+        oldest = datetime.fromisoformat(found[0]["end_time"]) if found else None
+        return int(self.call("flow_runs/count", wanted)), oldest
+
+    def delete_ended_before(self, when: datetime) -> None:
+        """Delete the runs that ended before a time, with their task runs and logs."""
+        while self.call("flow_runs/bulk_delete", {"flow_runs": _ended(when)})["deleted"]:
+            pass
+
+
+def _ended(when: datetime) -> dict[str, Any]:
+    return {"end_time": {"before_": when.isoformat()}, "state": {"type": {"any_": list(FINAL)}}}
+
 
 class LogReader:
     """The growing log of a run, by its id."""

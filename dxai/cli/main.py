@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dxai import __version__
 from dxai.cli import (
     add,
+    clean,
     compare,
     demo,
     evaluate,
@@ -24,7 +25,7 @@ from dxai.cli import (
 from dxai.utils import addresses, terminal
 from dxai.utils.errors import is_told, told
 
-COMMANDS = (demo, fit, explain, evaluate, use, add, table, tables, track, compare, reproduce)
+COMMANDS = (demo, fit, explain, evaluate, use, add, table, tables, track, compare, reproduce, clean)
 LIBRARY = ("dxai.cli.fit", "dxai.cli.evaluate")
 """Modules of the commands for which the extra `fit` is enough; `demo` and `explain` need the core
 alone, and the others the extra `pipeline`, in the project's folder."""

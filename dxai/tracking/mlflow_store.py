@@ -241,6 +241,25 @@ def download(run: str, names: Iterable[str], folder: Path) -> dict[str, str]:
         return store.client.get_run(run).data.tags
 
 
+def logged_texts(root: Path, name: str) -> list[str]:
+    """Read an artifact of every benchmark that is not deleted; of those with one dvc.lock, once."""
+    runs: dict[str, str] = {}
+    token = None
+    with open_store(root) as store, tempfile.TemporaryDirectory() as folder:
+        while True:
+            page = store.client.search_runs(
+                [store.experiment], "tags.kind = 'benchmark'", page_token=token
+            )
+            runs |= {r.data.tags.get("dvc_lock", r.info.run_id): r.info.run_id for r in page}
+            if not (token := page.token):
+                break
+        texts = []
+        for run in runs.values():
+            if name in {item.path for item in store.client.list_artifacts(run)}:
+                texts.append(Path(store.client.download_artifacts(run, name, folder)).read_text())
+        return texts
+
+
 @dataclass(frozen=True)
 class Store:
     """One experiment in an MLflow store."""

@@ -215,3 +215,16 @@ def _line(run: str) -> dict[str, object]:
         "message": "a line that nobody reads",
         "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def test_history_is_listed_and_goes_only_if_told_to(project: Project) -> None:
+    before = len(project.flow_runs())
+    assert before
+    for older, kept in (("1", before), ("0", 0)):
+        listed = project.run("dxai", "clean", "prefect", "--older", older)
+        assert listed.returncode == 0, listed.stdout
+        assert (f"{before} runs in Prefect" in listed.stdout) == (older == "0"), listed.stdout
+        assert len(project.flow_runs()) == before
+        done = project.run("dxai", "clean", "prefect", "--older", older, "--yes")
+        assert done.returncode == 0, done.stdout
+        assert len(project.flow_runs()) == kept
