@@ -40,7 +40,7 @@ from infra.supervisor import ServiceError, Stack
 
 WEB_PAGES = ("prefect", "mlflow")
 """Services with a web page."""
-CLIENT_VARIABLES = re.compile("PREFECT_API_URL|MLFLOW_TRACKING_URI|RAY_|AWS_|PGPASSFILE")
+CLIENT_VARIABLES = re.compile("PREFECT_API_URL|MLFLOW_(TRACKING|BACKEND_STORE)_URI|RAY_|AWS_|PG")
 """Variables that tell other programs where the services are."""
 SHELL = dict(os.environ)
 """The environment that the user's own commands will have."""
@@ -236,11 +236,17 @@ def page_of(stack: Stack, store: str) -> str:
 
 
 # ------------------------------------------------------------------------------------ commands
-def bring_up(stack: Stack) -> None:
-    """Start every service, and print the next steps."""
+def bring_up(stack: Stack, only: str | None = None) -> None:
+    """Start every service, or one, and print the next steps."""
     began = time.monotonic()
     started: list[str] = []
     try:
+        if only is not None:
+            valid = service_definitions.names(stack)
+            if only not in valid:
+                raise ServiceError(f"--only {only}: no such service; valid are {', '.join(valid)}")
+            supervisor.start_all(stack, [service_definitions.SERVICES[only]], started)
+            return
         api = up(stack, service_definitions.names(stack), started)
     except BaseException:
         clean_up()
@@ -315,6 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="on PostgreSQL, with an S3 store and two Ray nodes (needs Debian's postgresql)",
     )
+    start.add_argument("--only", metavar="SERVICE", help="start this one alone")
     commands.add_parser("down", help="stop them")
     commands.add_parser("status", help="print which of them run")
     commands.add_parser("env", help="print the variables by which other programs find them")
@@ -333,7 +340,7 @@ def main(arguments: list[str] | None = None) -> int:
             check_folder(root)
         stack = service_definitions.find_stack(root, getattr(options, "cluster", False))
         if options.command == "up":
-            bring_up(stack)
+            bring_up(stack, options.only)
         elif options.command == "down":
             down(stack, service_definitions.CLUSTER)
         elif options.command == "status":

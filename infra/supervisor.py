@@ -155,6 +155,11 @@ class Stack:
                 "RAY_AUTH_MODE": "token",
                 # Otherwise Ray would look for the head at the machine's outer address.
                 "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+                # For `psql`, `pg_dump` and `mlflow gc`, by hand.
+                "PGHOST": HOST,
+                "PGPORT": str(self.port("postgres")),
+                "PGUSER": credentials.USER,
+                "MLFLOW_BACKEND_STORE_URI": self.database("mlflow", "psycopg"),
                 **credentials.environment(self.work),
             }
             inherited = {k: v for k, v in inherited.items() if not k.startswith("AWS_")}

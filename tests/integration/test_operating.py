@@ -21,7 +21,7 @@ import yaml
 from infra import service_definitions, supervisor
 from tests import containers
 from tests.integration.conftest import ROOT, Project, wait_for
-from tests.operating_manual import block, sections
+from tests.operating_manual import MANUAL, block, sections
 from tests.ray_jobs import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -78,7 +78,8 @@ def test_every_block_is_run_here_or_in_the_test_of_reproduce() -> None:
         "In containers: compose": 2,
         "On Kubernetes": 1,
         "Upgrade": 1,
-        "Back up and restore": 2,
+        "Housekeeping": 1,
+        "Back up and restore": 3,  # the second in test_operations.py
         "Reproduce a run": 1,
         "All processes on one machine": 1,
         "When something is wrong": 1,
@@ -166,13 +167,15 @@ def logged_runs(project: Project) -> set[str]:
 def test_back_up_and_restore(project: Project, repository: Path) -> None:
     runs, logged = {run["id"] for run in project.flow_runs()}, logged_runs(project)
     shell(project, block("Back up and restore"))
-    backup = project.root.parent / "dxai-backup.tar.gz"
-    assert backup.stat().st_mode & 0o077 == 0  # it has the secrets in it
+    backup = project.root.parent / "dxai-backup"
+    assert (backup / ".work").stat().st_mode & 0o077 == 0  # it has the secrets in it
+    status = project.local("status").stdout
+    assert status.count("running, process") == len(service_definitions.CLUSTER)
     project.local("down")
     lost = project.root.rename(project.root.with_name("lost"))
     said = shell(
         project,
-        block("Back up and restore", 1),
+        block("Back up and restore", 2),
         project.root.parent,
         REPOSITORY=str(repository),
         FOLDER=str(project.root),
@@ -189,6 +192,35 @@ def test_back_up_and_restore(project: Project, repository: Path) -> None:
     for name in ("results", "artifacts", "data/prepared"):
         assert contents(project.root / name) == contents(lost / name)
     shutil.rmtree(lost)
+    shutil.rmtree(backup)
+
+
+DELETE = """
+import sys
+from mlflow import MlflowClient
+client = MlflowClient()
+run = client.create_run(client.get_experiment_by_name("dxai").experiment_id).info.run_id
+client.log_text(run, "x", "x.txt")
+client.delete_run(run)
+print(run)
+"""
+
+
+def test_housekeeping(project: Project) -> None:
+    """Also what the section says of a cluster's MLflow."""
+    listed = shell(project, block("Housekeeping")).stdout
+    assert "nothing to remove that is older than 90 days" in listed
+    assert (project.root / ".work/secrets").exists()
+    assert not (project.root / ".pytest_cache").exists()
+    cluster = 'eval "$(python -m infra.local env)"\n'
+    said = shell(project, f"{cluster}python - <<'END'{DELETE}END\n").stdout
+    run = said.splitlines()[-1]
+    assert list((project.root / ".work/store/dxai/mlflow").rglob(f"{run}/**/x.txt"))
+    assert (
+        "1 runs in MLflow" in shell(project, f"{cluster}dxai clean mlflow --older 0 --yes").stdout
+    )
+    assert not list((project.root / ".work/store/dxai/mlflow").rglob(f"{run}/**/x.txt"))
+    assert "nothing to remove" in shell(project, f"{cluster}dxai clean mlflow --older 0").stdout
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -203,6 +235,16 @@ def test_when_something_is_wrong(project: Project) -> None:
     said = shell(project, block("When something is wrong")).stdout
     assert said.count("running, process") == 7
     assert "worker.log" in said
+    (table,) = re.findall(r"\| symptom .*?\n\n", MANUAL.read_text(), re.DOTALL)
+    remedies = [row.rsplit("|", 2)[1] for row in table.strip().splitlines()[2:]]
+    commands = [command for remedy in remedies for command in re.findall("`([^`]+)`", remedy)]
+    there = [command for command in commands if " " in command]
+    assert len(there) >= 10
+    for command in there:
+        if command.startswith("make"):  # `make up` and `make venv` have tests of their own
+            shell(project, command.replace("make ", "make --dry-run "))
+        elif command != "git init":
+            shell(project, command.replace("...", "/tmp"))
 
 
 def test_logs_are_json_with_the_run(project: Project) -> None:

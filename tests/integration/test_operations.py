@@ -5,14 +5,17 @@ All tests share one Prefect server and its worker. No stage runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +23,7 @@ import pytest
 
 from dxai.utils.files import locked
 from tests.integration.conftest import Project, copy_project, wait_for
+from tests.operating_manual import block
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -215,6 +219,26 @@ def _line(run: str) -> dict[str, object]:
         "message": "a line that nobody reads",
         "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def test_databases_are_copied_while_their_servers_write(project: Project) -> None:
+    """The manual's commands for one user's services; test_operating.py has those of a cluster."""
+    (project.root / ".dvc/cache").mkdir(exist_ok=True)
+    (project.root / "dvc.lock").touch()
+    run = scheduled(project)
+    script = "set -e\n" + block("Back up and restore", 1)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=project.root, env=project.environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    copy = project.root.parent / "dxai-backup/.work"
+    with contextlib.closing(sqlite3.connect(copy / "prefect/prefect.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        ids = {uuid.UUID(row[0]) for row in database.execute("SELECT id FROM flow_run")}
+        assert uuid.UUID(run) in ids
+    with contextlib.closing(sqlite3.connect(copy / "mlflow.db")) as database:
+        assert database.execute("SELECT count(*) FROM experiments").fetchone()[0] >= 1
+    wait_for(ended(project, run), 120)
 
 
 def test_history_is_listed_and_goes_only_if_told_to(project: Project) -> None:
