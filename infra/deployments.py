@@ -14,7 +14,7 @@ import sys
 from dxai.utils.addresses import reach_loopback_directly
 from dxai.utils.errors import one_line
 from dxai.utils.files import atomic
-from infra import mlflow_server, supervisor
+from infra import alerts, mlflow_server, supervisor
 from infra.prefect_api import ApiError, PrefectApi
 from infra.supervisor import ServiceError, Stack
 
@@ -29,13 +29,14 @@ def api_of(stack: Stack) -> PrefectApi:
 
 
 def prepare_worker(stack: Stack) -> None:
-    """Create the pool and the deployments, and close the runs of a killed worker."""
+    """Create pool, alerts and deployments, and close the runs of a killed worker."""
     if not stack.cluster:  # MLflow's database is a file, used even without its server
         mlflow_server.upgrade(stack)
     api = api_of(stack)
     api.ensure_pool(POOL, QUEUES)
     if mark_lost_runs(api):
         supervisor.run(stack, "dxai.tracking.live")  # closes them in MLflow, too
+    alerts.set_up(api, os.environ.get(alerts.WEBHOOK, ""))
     deploy(stack)
 
 

@@ -38,7 +38,9 @@ class PrefectApi:
     login: str = ""
     """`user:password`, where the server wants one."""
 
-    def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    def call(
+        self, path: str, body: dict[str, Any] | list[Any] | None = None, method: str | None = None
+    ) -> Any:
         """Send a request, by default a POST if it has a body and a GET otherwise.
 
         Raises `ApiError` if the server refuses it, `OSError` if it does not answer.

@@ -142,7 +142,7 @@ SERVICES = {
         ),
         Service(
             "worker",
-            lambda stack: python_module("infra.worker"),
+            lambda stack: python_module("infra.worker", "--name", POOL),
             worker_is_online,
             needs=("prefect",),
             prepare=deployments.prepare_worker,

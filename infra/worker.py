@@ -3,8 +3,8 @@
 A worker that is killed leaves its runs behind, with their processes, and nobody to tell the server.
 This program ends those, marks the runs as crashed, so that they keep no slot, and starts another
 worker. Prefect's own means, a run's heartbeats and an automation that waits for them, take minutes
-to see the loss, and end no process. In a container its restart does this (`infra/image/worker.sh`).
-Meanwhile this program rotates the logs of all services.
+to see the loss, and end no process. Meanwhile this program rotates the logs of all services, and
+tells of a full disk (`infra.alerts`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dxai.utils import processes
-from infra import deployments, log_files
+from dxai.utils.addresses import reach_loopback_directly
+from infra import alerts, deployments, log_files
 from infra.deployments import POOL
 from infra.prefect_api import ApiError, PrefectApi
 from infra.supervisor import Stack, python_module
@@ -33,8 +34,10 @@ FORWARD_SECONDS = 10.0
 """A signal usually reaches the worker too; after this time, in seconds, it gets this one's."""
 GRACE = 10.0
 """Seconds for a run's processes to save their state."""
-ROTATE_SECONDS = 60.0
-"""Between two looks at the size of the logs."""
+LOOK_SECONDS = 60.0
+"""Between two looks at the logs and the disk."""
+ALERT_SECONDS = 6 * 3600.0
+"""Between two alerts of the same full disk."""
 logger = logging.getLogger(__name__)
 
 
@@ -42,11 +45,12 @@ logger = logging.getLogger(__name__)
 class Keeper:
     """Keeps a program running until a signal asks for its end.
 
-    `recover` is called before it starts again, until it returns True.
+    `recover` is called before it starts again, until it returns True; `look` every minute.
     """
 
     command: list[str]
     recover: Callable[[], bool]
+    look: Callable[[], None]
     asked: float | None = None
 
     def ask(self, *_: object) -> None:
@@ -75,11 +79,11 @@ class Keeper:
         """Run it once to its end; returns its exit code."""
         # It inherits the locked pid file too: if this program is killed, the worker is still known.
         worker = subprocess.Popen(self.command, close_fds=False)
-        told, rotated = False, 0.0
+        told, looked = False, 0.0
         while (code := worker.poll()) is None:
-            if time.monotonic() - rotated > ROTATE_SECONDS:
-                log_files.rotate(Stack(Path.cwd()).log("worker").parent)
-                rotated = time.monotonic()
+            if time.monotonic() - looked > LOOK_SECONDS:
+                self.look()
+                looked = time.monotonic()
             if self.asked and not told and time.monotonic() - self.asked > FORWARD_SECONDS:
                 worker.terminate()
                 told = True
@@ -92,10 +96,10 @@ def ending(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def close_lost_runs() -> bool:
+def close_lost_runs(api: PrefectApi) -> bool:
     """Mark a lost worker's runs as crashed, also in MLflow; False if the server does not answer."""
     try:
-        lost = deployments.mark_lost_runs(PrefectApi(os.environ["PREFECT_API_URL"]))
+        lost = deployments.mark_lost_runs(api)
     except (ApiError, OSError) as error:
         logger.warning(f"Prefect's server does not answer: {error}")
         return False
@@ -104,15 +108,39 @@ def close_lost_runs() -> bool:
     return True
 
 
-def main() -> int:
-    """Keep a worker for the server of the environment; returns the exit code."""
+@dataclass
+class Watch:
+    """Rotates the logs of a folder's services, and tells of a full disk."""
+
+    api: PrefectApi
+    alerted: float = -ALERT_SECONDS
+
+    def __call__(self) -> None:
+        log_files.rotate(Stack(Path.cwd()).log("worker").parent)
+        text = alerts.full_disk(Path.cwd())
+        if text and time.monotonic() - self.alerted > ALERT_SECONDS:
+            logger.warning(text)
+            try:
+                alerts.tell_full_disk(self.api, text)
+            except (ApiError, OSError):
+                return  # once the server answers again
+            self.alerted = time.monotonic()
+
+
+def main(options: list[str]) -> int:
+    """Keep a worker for the server of the environment; returns the exit code.
+
+    `options` are those of `prefect worker start`, besides pool and type.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    start = ("prefect", "worker", "start", "--type", "process", "--pool", POOL, "--name", POOL)
-    keeper = Keeper(python_module(*start), close_lost_runs)
+    reach_loopback_directly()
+    api = PrefectApi(os.environ["PREFECT_API_URL"], os.environ.get("PREFECT_API_AUTH_STRING", ""))
+    start = ("prefect", "worker", "start", "--type", "process", "--pool", POOL, *options)
+    keeper = Keeper(python_module(*start), lambda: close_lost_runs(api), Watch(api))
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, keeper.ask)
     return keeper.keep()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

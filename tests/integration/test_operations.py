@@ -22,8 +22,11 @@ from pathlib import Path
 import pytest
 
 from dxai.utils.files import locked
+from infra import alerts
 from tests.integration.conftest import Project, copy_project, wait_for
 from tests.operating_manual import block
+from tests.servers import serving
+from tests.webhook_receiver import Hook
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -46,7 +49,7 @@ def project() -> Iterator[Project]:
 
     A shared folder for temporary files has been taken by another user.
     """
-    folder = Path(tempfile.mkdtemp(prefix="dx"))
+    folder, exits = Path(tempfile.mkdtemp(prefix="dx")), contextlib.ExitStack()
     root = folder / "a clone%20x"
     root.mkdir()
     copy_project(root)
@@ -55,6 +58,9 @@ def project() -> Iterator[Project]:
     project.environment |= FOREIGN | {"TMPDIR": str(folder / "tmp")}
     (folder / "tmp").mkdir()
     (folder / "tmp/runner_storage").touch()
+    hook = exits.enter_context(serving(Hook()))
+    project.told = hook.got
+    project.environment |= {"DXAI_WEBHOOK": f"{hook.url}/t0ken", "DXAI_DISK_ALERT": "1000000"}
     try:
         up = project.local("up")
         assert up.returncode == 0, up.stdout
@@ -64,6 +70,7 @@ def project() -> Iterator[Project]:
         assert not project.processes()
     finally:
         project.close()
+        exits.close()
         shutil.rmtree(folder)
 
 
@@ -170,6 +177,34 @@ def test_a_killed_worker_is_replaced_and_the_next_run_starts_within_a_minute(
     assert "the worker is gone (SIGKILL)" in (project.root / ".work/logs/worker.log").read_text()
     project.api.set_state(following, "CANCELLING", "seen enough")
     wait_for(ended(project, following), 60)
+
+
+def test_a_late_run_a_lost_worker_and_a_full_disk_are_told_to_the_webhook(
+    project: Project,
+) -> None:
+    """The runs of the test before were late; the server misses a worker only after minutes."""
+
+    def told(text: str) -> Callable[[], bool]:
+        return lambda: any(text in message["text"] for message in project.told)
+
+    wait_for(told(" GiB are free for "), 60)
+    wait_for(told("is late: no worker has started it"), 60)
+    pool = project.api.call("work_pools/dxai-local")
+    resource = {
+        "prefect.resource.id": f"prefect.work-pool.{pool['id']}",
+        "prefect.resource.name": pool["name"],
+    }
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "event": "prefect.work-pool.not-ready",
+        "resource": resource,
+    }
+    project.api.call("events", [event])
+    wait_for(told("no worker of the work pool dxai-local answers"), 60)
+    assert "t0ken" not in (project.root / ".work/logs/worker.log").read_text()
+    alerts.set_up(project.api, "")
+    assert not project.api.call("automations/filter", {})
 
 
 @pytest.mark.parametrize("end", ["terminal", "pipe"])

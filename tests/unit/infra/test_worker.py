@@ -19,7 +19,7 @@ from infra import worker
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 worker.FORWARD_SECONDS = 0.5
 command = [sys.executable, "-c", sys.argv[1]]
-keeper = worker.Keeper(command, lambda: not print("recovered", flush=True))
+keeper = worker.Keeper(command, lambda: not print("recovered", flush=True), lambda: None)
 signal.signal(signal.SIGTERM, keeper.ask)
 sys.exit(keeper.keep())
 """
