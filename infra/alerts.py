@@ -1,4 +1,4 @@
-"""Alerts at the webhook of DXAI_WEBHOOK, by Prefect's automations: `python -m infra.alerts`.
+"""Alerts at the webhook of DXAI_ALERTS, by Prefect's automations: `python -m infra.alerts`.
 
 A late run, a work pool without a worker and a full disk are events, of which no run tells; the
 server posts them. What a run that ends has to tell, its tables among it, the run posts itself
@@ -22,8 +22,10 @@ from dxai.utils.addresses import reach_loopback_directly
 from dxai.utils.errors import one_line
 from infra.prefect_api import ApiError, PrefectApi
 
-WEBHOOK = "DXAI_WEBHOOK"
-BLOCK = "dxai-webhook"
+ADDRESS = "DXAI_ALERTS"
+"""Variable with the webhook's address. It is not DXAI_WEBHOOK's, as Prefect keeps this one in its
+database, encrypted, and what the webhook answers in its events."""
+BLOCK = "dxai-alerts"
 DISK_FULL = "dxai.disk.full"
 ALERTS = {
     "dxai: late run": (
@@ -115,7 +117,7 @@ def main() -> int:
     reach_loopback_directly()
     login = os.environ.get("PREFECT_API_AUTH_STRING", "")
     try:
-        set_up(PrefectApi(os.environ["PREFECT_API_URL"], login), os.environ.get(WEBHOOK, ""))
+        set_up(PrefectApi(os.environ["PREFECT_API_URL"], login), os.environ.get(ADDRESS, ""))
     except (ApiError, OSError, KeyError) as error:
         print(f"error: there are no alerts: {one_line(error)}", file=sys.stderr)
         return 1

@@ -36,7 +36,7 @@ def prepare_worker(stack: Stack) -> None:
     api.ensure_pool(POOL, QUEUES)
     if mark_lost_runs(api):
         supervisor.run(stack, "dxai.tracking.live")  # closes them in MLflow, too
-    alerts.set_up(api, os.environ.get(alerts.WEBHOOK, ""))
+    alerts.set_up(api, os.environ.get(alerts.ADDRESS, ""))
     deploy(stack)
 
 

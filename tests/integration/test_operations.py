@@ -60,7 +60,7 @@ def project() -> Iterator[Project]:
     (folder / "tmp/runner_storage").touch()
     hook = exits.enter_context(serving(Hook()))
     project.told = hook.got
-    project.environment |= {"DXAI_WEBHOOK": f"{hook.url}/t0ken", "DXAI_DISK_ALERT": "1000000"}
+    project.environment |= {"DXAI_ALERTS": f"{hook.url}/t0ken", "DXAI_DISK_ALERT": "1000000"}
     try:
         up = project.local("up")
         assert up.returncode == 0, up.stdout
