@@ -15,7 +15,7 @@ from ray.exceptions import RayTaskError
 from ray.util import ActorPool
 
 from dxai.stages.actors import ANSWER, Work
-from dxai.training.runtime.ray_driver import connect
+from dxai.training.runtime.ray_driver import capacity, connect
 from dxai.types import Unsupported
 from dxai.utils.files import write_json
 from dxai.utils.memory import keep_freed
@@ -66,7 +66,7 @@ def run(work: Work) -> None:
     """Let as many actors as wanted score the pieces; Ray replaces one that is lost."""
     params = work.params
     connect(work.address, params.workers * params.cpus_per_worker)
-    has, each = ray.cluster_resources(), {"CPU": float(params.cpus_per_worker)}
+    has, each = capacity(), {"CPU": float(params.cpus_per_worker)}
     gpus = params.gpus_per_worker if work.device != "cpu" else 0
     if gpus and (work.device != "auto" or has.get("GPU", 0) >= gpus):
         each["GPU"] = gpus

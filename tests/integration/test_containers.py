@@ -1,7 +1,7 @@
 """The compose file's commands, environments and health checks, run without an engine.
 
-What differs from containers: one host instead of names, free ports, folders instead of volumes, and
-an address of 127.0.0.0/8 for each node of Ray.
+What differs from containers: one host instead of names, free ports, folders instead of volumes, an
+address of 127.0.0.0/8 for each node of Ray, and rclone as the S3 store.
 """
 
 from __future__ import annotations
@@ -57,15 +57,31 @@ class Stack:
 
     folder: Path
     secrets: dict[str, str]
+    commit: str
     ports: dict[str, int] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        filled = containers.interpolate(containers.compose(), self.secrets)
+        given = self.secrets | {"DXAI_COMMIT": self.commit}
+        filled = containers.interpolate(containers.compose(), given)
         numbers = ("4200", "5000", "5432", "6379", "6380", "8080", "9000")
         self.ports = {number: free_port() for number in numbers}
         self.services = {name: self._here(name, filled["services"][name]) for name in ORDER}
         assert filled["services"].keys() == self.services.keys()
+        self.services["s3"] |= self._here("s3", self._store())
+        users = (containers.KUBERNETES / "mlflow-users.ini").read_text()
+        (self.folder / "config").mkdir()
+        (self.folder / "config/mlflow-users.ini").write_text(self._here("mlflow", users))
+
+    def _store(self) -> dict[str, Any]:
+        """Return a service for the file's, of whose program there is no package."""
+        keys = f"{self.secrets['S3_ACCESS_KEY']},{self.secrets['S3_SECRET_KEY']}"
+        probe = "import socket; socket.create_connection(('127.0.0.1', 9000), 5)"
+        return {
+            "command": ["rclone", "serve", "s3", "--addr", "0.0.0.0:9000", "/data"],
+            "environment": {"RCLONE_CONFIG": "", "RCLONE_AUTH_KEY": f'"{keys}"'},
+            "healthcheck": {"test": ["CMD", "python", "-c", probe]},
+        }
 
     def _here(self, name: str, value: Any) -> Any:
         """Return a value of the file with containers' names, ports and folders as they are here."""
@@ -83,7 +99,7 @@ class Stack:
             value = re.sub(r"^127\.0\.0\.1:(?=6379)", f"{NODES['ray-head']}:", value)
         value = re.sub(r"\b\d{4}\b", lambda m: str(self.ports.get(m[0], m[0])), value)
         return re.sub(
-            r"(?<![\w.])/(data|workspace|cache|source|tmp)\b", rf"{self.folder}/\1", value
+            r"(?<![\w.])/(config|data|workspace|cache|source|tmp)\b", rf"{self.folder}/\1", value
         )
 
     def environment(self, name: str) -> dict[str, str]:
@@ -161,11 +177,11 @@ def stack() -> Iterator[Stack]:
     folder = Path(tempfile.mkdtemp(prefix="dx", dir="/tmp"))  # Ray's sockets want a short name
     folder.chmod(0o755)
     names = containers.secret_names()
-    stack = Stack(folder, {name: secrets.token_hex(24) for name in names})
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder / "source"], check=True)
+    stack = Stack(folder, {name: secrets.token_hex(24) for name in names}, head(folder / "source"))
     for name in ("bin", "data", "workspace", "cache", "tmp", "ray"):
         (folder / name).mkdir()
     (folder / "bin/dxai-worker").symlink_to(ROOT / "infra/image/worker.sh")
-    subprocess.run(["git", "clone", "--quiet", ROOT, folder / "source"], check=True)
     try:
         with Postgres(stack):
             for name in ORDER:
@@ -182,6 +198,13 @@ def stack() -> Iterator[Stack]:
             processes.end_group(process.pid)
             processes.end_session(process.pid)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def head(repository: Path) -> str:
+    """Return the commit that is checked out."""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 class Postgres:
@@ -239,12 +262,7 @@ def ask(url: str, password: str | None = None, **headers: str) -> tuple[int, str
 
 
 def test_the_worker_s_clone_is_the_checkout_and_its_deployments_are_known(stack: Stack) -> None:
-    project = stack.folder / "workspace/dxai"
-    heads = {
-        subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True).stdout
-        for folder in (project, stack.folder / "source")
-    }
-    assert len(heads) == 1
+    assert head(stack.folder / "workspace/dxai") == head(stack.folder / "source") == stack.commit
     url = f"{stack.url('4200')}/api/deployments/name/dxai/full-benchmark"
     status, text = ask(url, stack.secrets["PREFECT_PASSWORD"])
     assert status == 200
@@ -288,8 +306,13 @@ def test_artifacts_go_through_mlflow_into_the_object_store(stack: Stack) -> None
     (stored,) = (stack.folder / "data/dxai/mlflow").rglob("body.bin")
     assert stored.read_bytes() == body
     experiments = f"{stack.url('5000')}/api/2.0/mlflow/experiments/get?experiment_id=1"
-    assert ask(experiments)[0] == 200
-    assert ask(experiments, Host="evil.example")[0] == 403
+    assert ask(experiments, stack.secrets["MLFLOW_PASSWORD"])[0] == 200
+    assert ask(experiments)[0] == ask(experiments, "wrong")[0] == 401
+    assert ask(experiments, stack.secrets["MLFLOW_PASSWORD"], Host="evil.example")[0] == 403
+    refused = stack.python(code, MLFLOW_TRACKING_PASSWORD="wrong")
+    (said,) = refused.stderr.splitlines()[-1:]
+    assert refused.returncode != 0 and said.startswith("ValueError: MLflow (http"), refused.stderr
+    assert "401" in said or "not authenticated" in said, said
 
 
 def test_the_object_store_wants_its_keys_and_holds_checkpoints(stack: Stack) -> None:
@@ -319,7 +342,10 @@ def test_no_process_and_no_log_shows_a_secret(stack: Stack) -> None:
 
 @pytest.mark.parametrize("how", ["raylet", "stop"])
 def test_the_worker_ends_as_a_whole(stack: Stack, how: str) -> None:
-    """It ends with its Ray node, or when asked to; started again, it works again."""
+    """It ends with its Ray node, or when asked to; started again, it works again.
+
+    With another commit it works at that, which its clone fetches.
+    """
     process = stack.running["worker"]
     members = session(process.pid)
     assert len(members) > 3
@@ -330,5 +356,12 @@ def test_the_worker_ends_as_a_whole(stack: Stack, how: str) -> None:
         os.kill(raylet, signal.SIGKILL)
     assert process.wait(45) != 0
     wait_for(lambda: not session(process.pid), 30)
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    command = ["git", *who, "commit", "--quiet", "--allow-empty", "-m", "The next version"]
+    subprocess.run(command, cwd=stack.folder / "source", check=True)
+    commit = head(stack.folder / "source")
+    assert commit != head(stack.folder / "workspace/dxai")
+    stack.services["worker"]["environment"]["DXAI_COMMIT"] = commit
     stack.start("worker")
     stack.wait("worker")
+    assert head(stack.folder / "workspace/dxai") == commit

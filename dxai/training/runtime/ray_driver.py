@@ -34,6 +34,7 @@ from dxai.utils.storage import open_url
 
 EMIT_EVERY = 0.5
 """Seconds between two `step` events of a worker."""
+LIMIT = "DXAI_RAY_LIMIT"
 WAITING_EVERY = 30.0
 """Seconds between two messages while waiting for resources."""
 
@@ -181,6 +182,9 @@ def main() -> None:
     task, address = pickle.loads(link.recv_bytes())
     try:
         fit(link, task, address)
+    except ValueError as error:  # a restart cannot help
+        link.send(("error", {"text": str(error)}))
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
         link.send(("failed", {"text": f"Ray: {type(error).__name__}: {reason}"}))
@@ -194,7 +198,7 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
     """
     params = task.params
     connect(address, params.workers * params.cpus_per_worker, task)
-    has = ray.cluster_resources()
+    has = capacity()
     gpu = params.device == "cuda" or (
         params.device == "auto" and has.get("GPU", 0) >= params.workers * params.gpus_per_worker > 0
     )
@@ -259,6 +263,21 @@ def run_config(task: Task) -> tuple[RunConfig, Path | None]:
     folder = task.checkpoint.folder / "ray"
     folder.mkdir(parents=True, exist_ok=True)
     return RunConfig(name=name, storage_path=str(folder), failure_config=failures), folder
+
+
+def capacity() -> dict[str, float]:
+    """Return the resources that the cluster has, or can grow to: DXAI_RAY_LIMIT, as `CPU=8,GPU=2`.
+
+    A cluster that scales by itself may have none before somebody asks for them. Raises `ValueError`
+    for a limit of another form.
+    """
+    has, limit = dict(ray.cluster_resources()), os.environ.get(LIMIT, "")
+    for entry in filter(None, limit.split(",")):
+        kind, _, count = entry.partition("=")
+        if not count.isdigit():
+            raise ValueError(f"{LIMIT} is {limit!r}; it must be like CPU=8,GPU=2")
+        has[kind.strip()] = max(float(count), has.get(kind.strip(), 0.0))
+    return has
 
 
 def connect(address: str | None, cpus: int, task: Task | None = None) -> None:

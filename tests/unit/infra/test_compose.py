@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +18,7 @@ from compose_spec import PyCompose
 from tests import containers
 from tests.containers import COMPOSE, SECRET
 
-SECRETS = {name: f"{name.lower()}-s3cret" for name in containers.secret_names()}
+SECRETS = {name: f"{name.lower()}-s3cret" for name in (*containers.secret_names(), "DXAI_COMMIT")}
 
 
 def problems(document: dict[str, Any]) -> list[str]:
@@ -129,6 +133,32 @@ def test_every_secret_is_demanded(missing: str) -> None:
     given = {name: value for name, value in SECRETS.items() if name != missing}
     with pytest.raises(KeyError, match=missing):
         containers.interpolate(containers.compose(), given)
+
+
+WEED = """#!/bin/sh
+echo "$@"
+"""
+"""In place of SeaweedFS' program, of which there is no package to test with."""
+
+
+def test_the_store_gets_its_keys_in_a_file(tmp_path: Path) -> None:
+    service = containers.interpolate(containers.compose(), SECRETS)["services"]["s3"]
+    (script,) = service["command"]
+    (tmp_path / "weed").write_text(WEED)
+    (tmp_path / "weed").chmod(0o755)
+    done = subprocess.run(
+        [*service["entrypoint"], script.replace("/tmp/", f"{tmp_path}/")],
+        env=service["environment"] | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"-s3.config={tmp_path}/s3.json" in done.stdout
+    (identity,) = json.loads((tmp_path / "s3.json").read_text())["identities"]
+    keys = {"accessKey": SECRETS["S3_ACCESS_KEY"], "secretKey": SECRETS["S3_SECRET_KEY"]}
+    assert identity["credentials"] == [keys]
+    assert (tmp_path / "s3.json").stat().st_mode & 0o077 == 0
+    assert not any(key in done.stdout for key in keys.values())
 
 
 def test_gpus_are_given_to_services_that_exist() -> None:

@@ -15,7 +15,7 @@ from tests import containers
 from tests.containers import KUBERNETES, SECRET
 
 VERSION = "1.33"
-KEYS = {*containers.secret_names(), "DXAI_REPOSITORY"}
+KEYS = {*containers.secret_names(), "DXAI_REPOSITORY", "DXAI_ALERTS"}
 KUSTOMIZATION = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
 Object = dict[str, Any]
 
@@ -56,7 +56,8 @@ def unsafe(objects: list[Object]) -> list[str]:
         checks = {
             "runs as root": user.get("runAsNonRoot") is True and user.get("runAsUser", 0) > 0,
             "is not confined": user.get("seccompProfile") == {"type": "RuntimeDefault"},
-            "has a token": spec.get("automountServiceAccountToken") is False,
+            # The autoscaler beside Ray's head makes pods.
+            "has a token": spec.get("automountServiceAccountToken") is (name == "ray-head"),
             "shares the host": not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
             and not any("hostPath" in volume for volume in spec.get("volumes", [])),
         }
@@ -238,7 +239,8 @@ def test_every_file_and_every_generated_map_is_used() -> None:
     files = {path.name for path in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml"}
     assert set(KUSTOMIZATION["resources"]) == files
     maps = {entry["name"]: entry for entry in KUSTOMIZATION["configMapGenerator"]}
-    assert all((KUBERNETES / file).exists() for file in maps["databases"]["files"])
+    given = [file for entry in maps.values() for file in entry.get("files", [])]
+    assert given and all((KUBERNETES / file).exists() for file in given)
     text = "".join((KUBERNETES / file).read_text() for file in files)
     assert set(re.findall(r"configMap(?:Ref)?: \{name: ([\w-]+)\}", text)) == maps.keys()
     assert not any(
@@ -250,8 +252,12 @@ def test_commands_are_those_of_the_compose_file() -> None:
     """tests/integration/test_containers.py runs the compose file's commands."""
     services = containers.compose()["services"]
     objects = containers.kubernetes()
-    for name in ("s3", "prefect", "mlflow", "worker"):
+    for name in ("prefect", "mlflow", "worker"):
         assert container(objects, name)["command"] == services[name]["command"]
+    store = services["s3"]
+    words = [*store["entrypoint"], *(word.replace("$$", "$") for word in store["command"])]
+    assert container(objects, "s3")["command"] == words
+    assert container(objects, "s3")["image"] == store["image"]
     cluster = pick(objects, "RayCluster", "dxai")["spec"]
     head, (training,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
     for name, group in (("ray-head", head), ("ray-worker", training)):
@@ -274,7 +280,58 @@ def test_commands_are_those_of_the_compose_file() -> None:
 def test_ray_is_what_the_lock_file_has() -> None:
     cluster = pick(containers.kubernetes(), "RayCluster", "dxai")["spec"]
     assert f"\nray=={cluster['rayVersion']}\n" in (containers.ROOT / "constraints.txt").read_text()
-    assert cluster.keys() == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    scaling = {"enableInTreeAutoscaling", "autoscalerOptions"}
+    assert cluster.keys() == {"rayVersion", "headGroupSpec", "workerGroupSpecs", *scaling}
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     allowed = {"rayStartParams", "template", "groupName", "replicas", "minReplicas", "maxReplicas"}
     assert all(group.keys() <= allowed for group in groups)
+
+
+def test_ray_s_workers_come_and_go_and_trainings_know_how_many_there_can_be() -> None:
+    objects = containers.kubernetes()
+    cluster = pick(objects, "RayCluster", "dxai")["spec"]
+    (group,) = cluster["workerGroupSpecs"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert group["replicas"] == group["minReplicas"] == 0 < group["maxReplicas"]
+    each = int(container(objects, "ray-worker")["resources"]["limits"]["cpu"])
+    settings = {entry["name"]: entry.get("value") for entry in container(objects, "worker")["env"]}
+    assert settings["DXAI_RAY_LIMIT"] == f"CPU={each * group['maxReplicas']}"
+    # The operator adds the autoscaler's container with these; it uses the head's volumes.
+    options = cluster["autoscalerOptions"]
+    added = {"name": "autoscaler", "image": "dxai", **options}
+    added = {k: v for k, v in added.items() if k not in ("version", "idleTimeoutSeconds")}
+    head = copy.deepcopy(pod(objects, "ray-head"))
+    head["containers"].append(added)
+    as_pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "head"}, "spec": head}
+    kubernetes_validate.validate(as_pod, VERSION, strict=True)
+    assert {mount["name"] for mount in options["volumeMounts"]} <= {
+        volume["name"] for volume in head["volumes"]
+    }
+
+
+def test_behind_an_ingress_each_server_knows_its_host_and_is_reached() -> None:
+    folder = KUBERNETES.with_name("kubernetes-tls")
+    overlay = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    base, file = overlay["resources"]
+    assert (folder / base).resolve() == KUBERNETES
+    ingress, policy = yaml.safe_load_all((folder / file).read_text())
+    for item in (ingress, policy):
+        kubernetes_validate.validate(item, VERSION, strict=True)
+    objects = containers.kubernetes()
+    (tls,) = ingress["spec"]["tls"]
+    admitted = [entry["port"] for entry in policy["spec"]["ingress"][0]["ports"]]
+    patches = [yaml.safe_load(entry["patch"]) for entry in overlay["patches"]]
+    assert len(patches) == len(ingress["spec"]["rules"]) == len(tls["hosts"])
+    for patch, rule in zip(patches, ingress["spec"]["rules"], strict=True):
+        name = patch["metadata"]["name"]
+        (path,) = rule["http"]["paths"]
+        target = path["backend"]["service"]
+        assert target["name"] == name and rule["host"] in tls["hosts"]
+        ports = pick(objects, "Service", name)["spec"]["ports"]
+        assert target["port"]["number"] in [port["port"] for port in ports]
+        assert target["port"]["number"] in admitted
+        assert selects(policy["spec"]["podSelector"], {"app": name})
+        (changed,) = patch["spec"]["template"]["spec"]["containers"]
+        (setting,) = changed["env"]
+        before = {entry["name"] for entry in container(objects, name)["env"]}
+        assert setting["name"] in before and rule["host"] in setting["value"]
