@@ -76,7 +76,7 @@ def test_every_block_is_run_here_or_in_the_test_of_reproduce() -> None:
         "Runs": 1,
         "Every night": 1,
         "In containers: compose": 2,
-        "On Kubernetes": 1,
+        "On Kubernetes": 2,
         "Upgrade": 1,
         "Housekeeping": 1,
         "Back up and restore": 3,  # the second in test_operations.py
@@ -267,9 +267,11 @@ def split(script: str) -> tuple[str, list[list[str]]]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Project:
-    """Copy the infra folder, to write secrets into it."""
+    """Copy the infra folder into a repository, to write secrets and its commit into it."""
     shutil.copytree(ROOT / "infra", tmp_path / "infra", ignore=shutil.ignore_patterns(".env"))
     (tmp_path / ".work").mkdir()
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "x")
     return Project(tmp_path, tmp_path / "audit", dict(os.environ))
 
 
@@ -287,6 +289,7 @@ def test_compose(copy: Project) -> None:
     here, there = split(first + second)
     shell(copy, here)
     values = check_secrets(copy.root / "infra/compose/.env")
+    assert values["DXAI_COMMIT"] == git(copy.root, "rev-parse", "HEAD").strip()
     services = containers.interpolate(containers.compose(), values)["services"]
     verbs = set()
     for docker, compose, verb, *words in there:
@@ -297,17 +300,19 @@ def test_compose(copy: Project) -> None:
         if "-c" in words:
             script = words[words.index("-c") + 1]
             subprocess.run(["bash", "-n", "-c", script], check=True)
-    assert verbs == {"up", "exec", "restart", "down"}
+    assert verbs == {"up", "exec", "down"}
 
 
 def test_kubernetes(copy: Project) -> None:
-    here, there = split(block("On Kubernetes"))
+    here, there = split("".join(sections()["On Kubernetes"]))
     shell(copy, here)
     values = check_secrets(copy.root / ".work/cluster.env")
     assert values.keys() == {*containers.secret_names(), "DXAI_REPOSITORY"}
     objects = {(item["kind"], item["metadata"]["name"]): item for item in containers.kubernetes()}
-    listing = yaml.safe_load((containers.KUBERNETES / "kustomization.yaml").read_text())
+    listing = yaml.safe_load((copy.root / "infra/kubernetes/kustomization.yaml").read_text())
     space = listing["namespace"]
+    (code,) = (entry for entry in listing["configMapGenerator"] if entry["name"] == "code")
+    assert code["literals"] == [f"DXAI_COMMIT={git(copy.root, 'rev-parse', 'HEAD').strip()}"]
     for words in there:
         assert space in words or words[1] == "apply"
         for file in (word.removeprefix("--from-env-file=") for word in words if "/" in word):
