@@ -343,34 +343,38 @@ def cluster(cpus: Sequence[int], log: Path) -> Iterator[list[Node]]:
     probe.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{probe.getsockname()[1]}"
     probe.close()
-    program = str(Path(sys.executable).with_name("ray"))
-    outside = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DXAI_"))}
-    outside |= {"OMP_WAIT_POLICY": "PASSIVE", "RAY_TRAIN_V2_ENABLED": "1", **OPEN}
     nodes: list[Node] = []
     try:
-        for number, count in enumerate(cpus):
-            where = [f"--address={address}"]
-            if not number:
-                port = address.partition(":")[2]
-                where = ["--head", f"--port={port}", "--include-dashboard=false"]
-            command = [program, "start", "--block", "--disable-usage-stats", *where]
-            command.append("--object-store-memory=100000000")
-            with (log / f"node-{number}.txt").open("wb") as output:
-                process = subprocess.Popen(
-                    [*command, f"--node-ip-address=127.0.0.{number + 1}", f"--num-cpus={count}"],
-                    env=outside,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            nodes.append(Node(process, address))
-            said = log / f"node-{number}.txt"
-            wait_for(lambda f=said: "Ray runtime started" in f.read_text(), f"start, see {said}")
+        for count in cpus:
+            add_node(nodes, address, count, log)
         yield nodes
     finally:
         for node in nodes:
             node.kill()
+
+
+def add_node(nodes: list[Node], address: str, cpus: int, log: Path) -> None:
+    """Start another node of a cluster, the head if there is none, and wait until it has joined."""
+    program, number = str(Path(sys.executable).with_name("ray")), len(nodes)
+    outside = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "DXAI_"))}
+    outside |= {"OMP_WAIT_POLICY": "PASSIVE", "RAY_TRAIN_V2_ENABLED": "1", **OPEN}
+    where = [f"--address={address}"]
+    if not nodes:
+        where = ["--head", f"--port={address.partition(':')[2]}", "--include-dashboard=false"]
+    command = [program, "start", "--block", "--disable-usage-stats", *where]
+    command += ["--object-store-memory=100000000", f"--num-cpus={cpus}"]
+    said = log / f"node-{number}.txt"
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, f"--node-ip-address=127.0.0.{number + 1}"],
+            env=outside,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    nodes.append(Node(process, address))
+    wait_for(lambda: "Ray runtime started" in said.read_text(), f"start, see {said}")
 
 
 def digest(value: Any) -> str:

@@ -29,6 +29,7 @@ from tests.ray_jobs import (
     SETTINGS,
     TRAINING,
     Training,
+    add_node,
     cluster,
     command_of,
     digest,
@@ -232,6 +233,22 @@ def test_trainings_that_do_not_fit_at_once_wait_for_each_other(
 
 
 # ------------------------------------------------------------------------------- several machines
+def test_a_cluster_without_workers_is_given_the_time_to_grow(
+    train: Callable[..., Training], tmp_path: Path
+) -> None:
+    """As an autoscaler's; what it can never have is named at once."""
+    with cluster([0], tmp_path) as nodes:
+        (head,) = nodes
+        variables = {"RAY_ADDRESS": head.address, **OPEN}
+        too_much = train({"steps": 20}, variables=variables | {"DXAI_RAY_LIMIT": "CPU=0"})
+        grows = train({"steps": 20}, variables=variables | {"DXAI_RAY_LIMIT": "GPU=1,CPU=1"})
+        assert too_much.wait() == 1
+        assert "the cluster has 0 CPU, training.workers needs 1 x 1 CPU" in too_much.said()
+        wait_for(lambda: "waiting until 1 x 1 CPU are free" in grows.said(), grows.said)
+        add_node(nodes, head.address, 1, tmp_path)
+        grows.result()
+
+
 STAGE = "joint_decompose@textures-joint-0"
 SCRIPT = """
 import sys, torch
