@@ -168,7 +168,7 @@ def test_back_up_and_restore(project: Project, repository: Path) -> None:
     runs, logged = {run["id"] for run in project.flow_runs()}, logged_runs(project)
     shell(project, block("Back up and restore"))
     backup = project.root.parent / "dxai-backup"
-    assert (backup / ".work").stat().st_mode & 0o077 == 0  # it has the secrets in it
+    assert backup.stat().st_mode & 0o077 == 0  # it has the secrets in it
     status = project.local("status").stdout
     assert status.count("running, process") == len(service_definitions.CLUSTER)
     project.local("down")

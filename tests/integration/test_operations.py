@@ -266,7 +266,7 @@ def test_databases_are_copied_while_their_servers_write(project: Project) -> Non
         ["bash", "-c", script], cwd=project.root, env=project.environment, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    copy = project.root.parent / "dxai-backup/.work"
+    copy = project.root.parent / "dxai-backup/files/.work"
     with contextlib.closing(sqlite3.connect(copy / "prefect/prefect.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         ids = {uuid.UUID(row[0]) for row in database.execute("SELECT id FROM flow_run")}
