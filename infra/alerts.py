@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
@@ -90,9 +91,15 @@ def _block(api: PrefectApi, address: str) -> str:
 
 
 def full_disk(folder: Path) -> str:
-    """Return what to say of a folder's disk if it is nearly full, else ""."""
-    free, limit = shutil.disk_usage(folder).free / 2**30, float(os.environ.get(FREE) or FREE_GIB)
-    if free >= limit:
+    """Return what to say of a folder's disk if it is nearly full, else "".
+
+    Raises `ValueError` if DXAI_DISK_ALERT is no number.
+    """
+    given = os.environ.get(FREE) or str(FREE_GIB)
+    if not re.fullmatch(r"\d+(\.\d*)?", given):
+        raise ValueError(f"{FREE} is {given!r}, not a number of GiB")
+    free = shutil.disk_usage(folder).free / 2**30
+    if free >= float(given):
         return ""
     return (
         f"{free:.1f} GiB are free for {folder} on {socket.gethostname()}; `dxai clean` finds more"

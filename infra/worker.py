@@ -116,15 +116,15 @@ class Watch:
     alerted: float = -ALERT_SECONDS
 
     def __call__(self) -> None:
-        log_files.rotate(Stack(Path.cwd()).log("worker").parent)
-        text = alerts.full_disk(Path.cwd())
-        if text and time.monotonic() - self.alerted > ALERT_SECONDS:
-            logger.warning(text)
-            try:
+        try:
+            text = alerts.full_disk(Path.cwd())
+            if text and time.monotonic() - self.alerted > ALERT_SECONDS:
+                logger.warning(text)
                 alerts.tell_full_disk(self.api, text)
-            except (ApiError, OSError):
-                return  # once the server answers again
-            self.alerted = time.monotonic()
+                self.alerted = time.monotonic()
+            log_files.rotate(Stack(Path.cwd()).log("worker").parent)
+        except (ApiError, OSError) as error:  # a full disk, or no server: the worker goes on
+            logger.warning(f"watching logs and disk: {error}")
 
 
 def main(options: list[str]) -> int:
@@ -134,6 +134,11 @@ def main(options: list[str]) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     reach_loopback_directly()
+    try:
+        alerts.full_disk(Path.cwd())
+    except ValueError as error:
+        print(f"error: {error}", flush=True)
+        return 1
     api = PrefectApi(os.environ["PREFECT_API_URL"], os.environ.get("PREFECT_API_AUTH_STRING", ""))
     start = ("prefect", "worker", "start", "--type", "process", "--pool", POOL, *options)
     keeper = Keeper(python_module(*start), lambda: close_lost_runs(api), Watch(api))
