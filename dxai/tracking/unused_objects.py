@@ -7,13 +7,14 @@ and in the run's workspace; and the command would take what has just been writte
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dxai.paths import DVC_LOCK
+from dxai.paths import DVC_LOCK, Paths
 from dxai.utils import dvc_files
 
 DATA_FILE = ".dvc"
@@ -40,7 +41,7 @@ def find(root: Path, cache: Path, before: float) -> list[Path]:
     """Find the objects written before a time that no run needs which is kept.
 
     Kept are the runs of every commit of the repository, of every workspace, and every run in
-    MLflow that is not deleted there.
+    MLflow that is not deleted there; and what an output is a link to, hard or symbolic.
     """
     kept: set[str] = set()
     for content in contents(root):
@@ -49,11 +50,26 @@ def find(root: Path, cache: Path, before: float) -> list[Path]:
         listing = dvc_files.object_path(cache, digest)
         if listing.is_file():
             kept |= {entry["md5"] for entry in json.loads(listing.read_bytes())}
+    linked = _linked(root)
     return [
         path
         for path in sorted((cache / dvc_files.OBJECTS).glob("??/*"))
-        if path.parent.name + path.name not in kept and path.stat().st_mtime < before
+        if path.parent.name + path.name not in kept
+        and path not in linked
+        and path.stat().st_nlink == 1
+        and path.stat().st_mtime < before
     ]
+
+
+def _linked(root: Path) -> set[Path]:
+    """Return the files that symbolic links in the outputs of a project and its runs point at."""
+    found: set[Path] = set()
+    for project in (Paths(root), *map(Paths, (root / ".work/runs").glob("*"))):
+        for outputs in (project.prepared, project.artifacts, project.results):
+            for folder, folders, names in os.walk(outputs):
+                paths = [Path(folder, name) for name in (*folders, *names)]
+                found |= {path.resolve() for path in paths if path.is_symlink()}
+    return found
 
 
 def contents(root: Path) -> Iterator[str]:

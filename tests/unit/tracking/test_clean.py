@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -187,6 +188,11 @@ def test_of_the_cache_and_of_mlflow_goes_what_no_kept_run_needs(project: Path) -
     assert unused_objects.find(project, cache, now - 3600) == []  # all are too young
     unused = unused_objects.find(project, cache, now)
     assert len(unused) == 2 * 4  # out.txt, the folder's list, a and b, of two runs
+    (project / "artifacts").mkdir()
+    os.link(unused[0], project / "artifacts/hard")
+    os.symlink(unused[1], project / "artifacts/symbolic")
+    assert unused_objects.find(project, cache, now) == unused[2:]
+    shutil.rmtree(project / "artifacts")
     (item,) = found("cache", 0).values()
     assert item.name.startswith("8 files in .dvc/cache") and item.size
     item.remove()
