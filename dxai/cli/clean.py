@@ -24,7 +24,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "kinds",
         metavar="KIND",
         nargs="*",
-        choices=[*KINDS, []],  # an older Python checks the empty list, too
+        type=_kind,
         help=f"of {', '.join(KINDS)}; default: all",
     )
     parser.add_argument(
@@ -36,6 +36,12 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--yes", action="store_true", help="remove what is listed")
     return parser
+
+
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KINDS)}")
+    return text
 
 
 def _days(text: str) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dxai.cli.clean import KINDS
 from dxai.cli.main import main
 from dxai.tracking import clean, deleted_runs, mlflow_store, unused_objects
 from dxai.tracking.clean import Search
@@ -110,6 +111,10 @@ def test_a_run_under_way_keeps_the_cache(project: Path) -> None:
     about = {"out": {"write": {"pid": os.getpid(), "cmd": "dvc repro"}}}
     (project / ".dvc/tmp/rwlock").write_text(json.dumps(about))
     assert list(clean.cache(Search(mlflow_store.HERE, 0))) == []
+
+
+def test_the_command_knows_all_kinds() -> None:
+    assert tuple(clean.KINDS) == KINDS
 
 
 @pytest.mark.parametrize("argument", ["--older=-1", "--older=soon", "everything"])
