@@ -31,6 +31,8 @@ RANDOMISATION, RANDOMISATION_NAME = "randomisation.json", "randomisation"
 EVENTS, LIVE_STATE, LIVE_LOCK = "events.jsonl", "live.json", "live.lock"
 """A training in progress: its events so far, and the part that MLflow has."""
 PARAMS, DVC_LOCK = "params.yaml", "dvc.lock"
+RUN = "run.json"
+"""What a run's workspace says of its run: `name`, `flow_run`, `pid` and `state`."""
 
 ROLES = ("explained", "twin")
 """The twin has another seed and is never trained against: it scores the guards `auc_transfer*`."""
@@ -78,6 +80,7 @@ class Paths:
     ray = _Below(".work/cluster")
     ray_token = _Below(".work/ray-token")
     run_lock = _Below(".work/run.lock")
+    runs = _Below(".work/runs")
     notice = _Below(".work/notice.json")
     reproduced = _Below(".work/reproduced")
     original = _Below(".work/original")

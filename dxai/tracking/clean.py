@@ -21,15 +21,13 @@ from typing import Any
 
 import psutil
 
-from dxai.paths import EVENTS, LIVE_LOCK, LIVE_STATE, Paths
+from dxai.paths import EVENTS, LIVE_LOCK, LIVE_STATE, RUN, Paths
 from dxai.tracking import deleted_runs, unused_objects
 from dxai.utils import processes
 from dxai.utils.files import locked, read_json
 from dxai.utils.own_folder import own_folder
 
 DAY = 24 * 3600.0
-RUN = "run.json"
-"""What the workspace of a run says of it: `name`, `state` and `pid`."""
 REMOVED = ".removed"
 """Ending of a folder that is being removed."""
 GOING_ON = ("", "RUNNING")
@@ -93,7 +91,7 @@ class Search:
 # ------------------------------------------------------------------------------------ the kinds
 def workspaces(search: Search) -> Iterator[Item]:
     """Find the folders of runs and of repetitions (`dxai reproduce`) that have ended."""
-    for path in _folders(search.paths.root / ".work/runs"):
+    for path in _folders(search.paths.runs):
         if pid := _computer(path):
             search.notes.append(f"{search.name(path)} is left: process {pid} computes in it")
             continue
@@ -237,9 +235,9 @@ def _is_busy(root: Path) -> bool:
     locks = root / ".dvc/tmp/rwlock"
     pids = re.findall(r'"pid": (\d+)', locks.read_text()) if locks.exists() else []
     return (
-        _is_locked(root / ".work/run.lock")
+        _is_locked(Paths(root).run_lock)
         or any(processes.is_running(int(pid)) for pid in pids)
-        or any(_computer(path) for path in _folders(root / ".work/runs"))
+        or any(_computer(path) for path in _folders(Paths(root).runs))
     )
 
 

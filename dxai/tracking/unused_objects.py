@@ -64,7 +64,7 @@ def find(root: Path, cache: Path, before: float) -> list[Path]:
 def _linked(root: Path) -> set[Path]:
     """Return the files that symbolic links in the outputs of a project and its runs point at."""
     found: set[Path] = set()
-    for project in (Paths(root), *map(Paths, (root / ".work/runs").glob("*"))):
+    for project in (Paths(root), *map(Paths, Paths(root).runs.glob("*"))):
         for outputs in (project.prepared, project.artifacts, project.results):
             for folder, folders, names in os.walk(outputs):
                 paths = [Path(folder, name) for name in (*folders, *names)]
@@ -76,7 +76,7 @@ def contents(root: Path) -> Iterator[str]:
     """Read every dvc.lock and .dvc file of a kept run."""
     from dxai.tracking import mlflow_store
 
-    for folder in (root, *(root / ".work/runs").glob("*")):
+    for folder in (root, *Paths(root).runs.glob("*")):
         for path in (folder / DVC_LOCK, *(folder / "data").rglob(f"*{DATA_FILE}")):
             if path.is_file():
                 yield path.read_text()

@@ -15,6 +15,7 @@ import pytest
 
 from dxai.cli.clean import KINDS
 from dxai.cli.main import main
+from dxai.paths import RUN
 from dxai.tracking import clean, deleted_runs, mlflow_store, unused_objects
 from dxai.tracking.clean import Search
 from dxai.utils.files import locked, write_json
@@ -36,7 +37,7 @@ def folder(path: str, age: float = LONG_AGO, **about: object) -> Path:
     made.mkdir(parents=True)
     (made / "content").write_bytes(b"x" * 1000)
     if about:
-        write_json(made / clean.RUN, about)
+        write_json(made / RUN, about)
     for each in (*made.iterdir(), made):
         os.utime(each, (age, age))
     return made
