@@ -182,9 +182,6 @@ def main() -> None:
     task, address = pickle.loads(link.recv_bytes())
     try:
         fit(link, task, address)
-    except ValueError as error:  # a restart cannot help
-        link.send(("error", {"text": str(error)}))
-        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:500]
         link.send(("failed", {"text": f"Ray: {type(error).__name__}: {reason}"}))
@@ -198,7 +195,11 @@ def fit(link: Connection, task: Task, address: str | None) -> None:
     """
     params = task.params
     connect(address, params.workers * params.cpus_per_worker, task)
-    has = capacity()
+    try:
+        has = capacity()
+    except ValueError as error:  # a restart cannot help
+        link.send(("error", {"text": str(error)}))
+        return
     gpu = params.device == "cuda" or (
         params.device == "auto" and has.get("GPU", 0) >= params.workers * params.gpus_per_worker > 0
     )
