@@ -152,6 +152,21 @@ for x in sys.argv[1:]:
     Repo(".").reproduce()
     Path(f"{x}.lock").write_bytes(Path("dvc.lock").read_bytes())
 """
+CHECKOUT = """
+import shutil, sys
+from pathlib import Path
+from dvc.exceptions import CheckoutError
+from dvc.repo import Repo
+for x in sys.argv[1:]:
+    shutil.copy(f"{x}.lock", "dvc.lock")
+    shutil.rmtree("folder", ignore_errors=True)
+    Path("out.txt").unlink(missing_ok=True)
+    try:
+        Repo(".").checkout()
+    except CheckoutError:
+        continue
+    print(x)
+"""
 RUNS = ("committed", "logged", "deleted", "workspace", "nobody", "here")
 
 
@@ -202,12 +217,9 @@ def test_of_the_cache_and_of_mlflow_goes_what_no_kept_run_needs(project: Path) -
     (item,) = found("cache", 0).values()
     assert item.name.startswith("8 files in .dvc/cache") and item.size
     item.remove()
-    for name in RUNS:
-        (project / "dvc.lock").write_text(locks[name])
-        subprocess.run(["rm", "-rf", "folder", "out.txt"], check=True)
-        command = [sys.executable, "-m", "dvc", "checkout", "-q"]
-        done = subprocess.run(command, capture_output=True)
-        assert (done.returncode == 0) == (name not in ("nobody", "deleted")), name
+    command = [sys.executable, "-c", CHECKOUT, *RUNS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [name for name in RUNS if name not in ("nobody", "deleted")]
 
     (gone,) = found("mlflow", 0).values()
     assert gone.name == "1 runs in MLflow"
