@@ -16,7 +16,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before torch is imported
     os.environ[_name] = "1"
 
 import dxai  # noqa: E402
-from dxai.library import budget  # noqa: E402
+from dxai.library import fitting  # noqa: E402
+from dxai.library.budget import Budget  # noqa: E402
 
 project, author = "dxai", "the authors of dxai"
 version = release = dxai.__version__
@@ -27,7 +28,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "sphinxarg.ext",
-    "sphinxcontrib.mermaid",
+    "docs.diagrams",
 ]
 exclude_patterns = ["_build", "tutorials"]
 highlight_language = "text"
@@ -71,8 +72,7 @@ def prepare_tutorials(app: Sphinx) -> None:
     """Copy the tutorials, and fix the number of steps that their fits take."""
     shutil.rmtree(TUTORIALS, ignore_errors=True)
     shutil.copytree(HERE / "tutorials", TUTORIALS)
-    budget.seconds_per_step = lambda *_: 0.1
-    budget.steps_for = lambda *_: STEPS
+    fitting.Budget = lambda minutes, began, _: Budget(minutes, began, STEPS)
 
 
 def adapt_links(app: Sphinx, page: str, text: list[str]) -> None:

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dxai.library import budget
+from dxai.library import fitting
+from dxai.library.budget import Budget
 
 CLASSES = ("blue", "red")
 SIDE = 16
@@ -50,12 +51,15 @@ def draw(folder: Path, count: int = 14) -> Path:
 
 
 class FixedTiming(pytest.MonkeyPatch):
-    """Until it is undone, a fit takes 20 steps, and half a minute more 10, on any machine."""
+    """Until it is undone, a fit in minutes takes 20 steps, on any machine."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.setattr(budget, "seconds_per_step", lambda *_: 0.1)
-        self.setattr(budget, "steps_for", lambda minutes, _: 10 if minutes == 0.5 else 20)
+        self.setattr(
+            fitting,
+            "Budget",
+            lambda minutes, began, steps: Budget(minutes, began, steps or 20),
+        )
 
 
 def documented(section: str) -> list[str]:

@@ -32,6 +32,12 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--minutes", type=float, default=15.0, metavar="N", help="for everything (%(default)g)"
     )
     parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="train so many steps instead, however long they take: the same numbers every time",
+    )
+    parser.add_argument(
         "--out", default="explainer", metavar="DIR", help="folder of the explainer (%(default)s)"
     )
     add_network_arguments(parser)
@@ -64,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
         std=options.std,
         size=options.size,
         minutes=options.minutes,
+        steps=options.steps,
         out=options.out,
         weights=options.weights,
         options={k: parse_yaml(text, f"{k}: {text!r}") for k, text in options.options},

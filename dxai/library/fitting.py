@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +13,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from dxai.config.schema import DecomposeParams
 from dxai.datasets.in_memory import InMemoryImages
 from dxai.datasets.user_images import Scaling, UserImages, find_images, read, with_validation
-from dxai.library import budget
+from dxai.library.budget import Budget, settings
 from dxai.library.card import FIT
 from dxai.library.explainer import DXAI
 from dxai.library.network import Explained, adapted, check, spec_of
 from dxai.library.page import write_page
 from dxai.library.sharing import SEEN
-from dxai.library.verdict import Verdict, judge
+from dxai.library.verdict import Verdict, judge, seconds_for
 from dxai.models.devices import choose_device
 from dxai.models.serialization import freeze, save_decomposer
 from dxai.paths import MODEL
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.decomposition import train
 from dxai.training.events import Console, Stopped, StopRequest
+from dxai.training.pace import BySteps
 from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, build_networks, generator_settings
 from dxai.utils.files import digest, read_json, write_json
+from dxai.utils.progress import clock
 
 OUT = "explainer"
 PAGE, TRAINING, PLAN = "index.html", "training", "plan.json"
@@ -42,16 +44,6 @@ VALIDATION = 400
 """Most validation images."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How long an explainer is trained; `key` identifies network, images and settings."""
-
-    key: str
-    minutes: float
-    steps: int
-    seconds_per_step: float
-
-
 def fit(
     model: nn.Module | str,
     images: Any,
@@ -61,6 +53,7 @@ def fit(
     std: Sequence[float] | None = None,
     size: int | None = None,
     minutes: float = 15.0,
+    steps: int | None = None,
     out: Path | str = OUT,
     weights: Path | str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -96,7 +89,11 @@ def fit(
     size : int, optional
         Side of the images that the network takes, pixels; default: any.
     minutes : float
-        For everything: reading, training and the verdict.
+        For everything: reading, training, the verdict and the page. When they are over, the
+        training ends, whatever it has reached.
+    steps : int, optional
+        Train so many steps instead, however long they take: then the same seed gives the same
+        numbers in every call.
     out : path
         Folder of the explainer.
     weights, options
@@ -130,8 +127,10 @@ def fit(
         After Ctrl-C, once everything is saved.
     """
     began, out = time.monotonic(), Path(out)
-    if not minutes > 0:
-        raise ValueError(f"minutes is {minutes}; it must be above 0")
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"minutes is {minutes}; it must be a number above 0")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}; it must be 1 or more")
     _require_own(out)
     on = choose_device(device)
     scaling = Scaling(tuple(mean or ()), tuple(std or ()), value_range or (0.0, 1.0))
@@ -157,13 +156,14 @@ def fit(
     if size is not None and size > side:
         print(f"network: images are taken apart at {side} px and enlarged to {size} for it")
     explained.stored  # noqa: B018 -- a network that cannot be kept is refused before it is trained
-    work = Fitting(explained, data, validation, seed, on, out)
-    plan, state = work.plan(minutes, began)
-    networks, history = work.train(plan, state)
-    explainer = work.save(networks, plan, history)
-    left = max(1.0, minutes * 60 - (time.monotonic() - began))
-    verdict = judge(explainer, data, validation, history, left, out / "scores")
-    work.conclude(verdict, plan, history)
+    budget = Budget(minutes, began, steps)
+    work = Fitting(explained, data, validation, seed, on, out, budget)
+    state = work.last_state()
+    deadline = budget.deadline(state["seconds"] if state else 0.0)
+    networks, history = work.train(state)
+    explainer = work.save(networks, history[-1]["step"])
+    verdict = judge(explainer, data, validation, history, out / "scores", deadline)
+    work.conclude(verdict, history)
     page = write_page(explainer, validation, out / PAGE, "What the explainer sees", verdict.text)
     print(f"explainer: {out}, its page: {page}", flush=True)
     return explainer
@@ -212,84 +212,93 @@ class Fitting:
     seed: int
     device: torch.device
     out: Path
+    budget: Budget
 
     @property
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(self.out / TRAINING / "checkpoints")
 
-    def networks(self, params: DecomposeParams) -> Networks:
+    @property
+    def key(self) -> str:
+        """Identify network, images and settings."""
+        given = [repr(settings()), self.explained.digest, self.data.digest(), self.seed]
+        return digest(given)
+
+    def networks(self) -> Networks:
         explained = self.explained
         shape = (explained.channels, len(explained.class_names), explained.image_size)
-        return build_networks(params, *shape, explained.network, self.seed, self.device)
+        return build_networks(settings(), *shape, explained.network, self.seed, self.device)
 
-    def plan(self, minutes: float, began: float) -> tuple[Plan, dict[str, Any] | None]:
-        """Return how far to train, and the state of the last checkpoint, if any.
+    def last_state(self) -> dict[str, Any] | None:
+        """Return the state of the last checkpoint, if any.
 
         Raises `ValueError` if the folder holds an explainer of something else.
         """
-        params = budget.settings()
-        key = digest([repr(params), self.explained.digest, self.data.digest(), self.seed])
         path = self.out / TRAINING / PLAN
-        before = Plan(**read_json(path)) if path.is_file() else None
-        if before is not None and before.key != key:
+        if path.is_file() and read_json(path)["key"] != self.key:
             raise ValueError(
                 f"{self.out}: holds an explainer of another network, other images or settings; "
                 "name another folder, or delete it"
             )
-        state = self.checkpoint.load()
-        if before is not None and minutes <= before.minutes:
-            return before, state
-        print("fit: timing some steps", flush=True)
-        networks, most = self.networks(params), budget.WARM_UP * minutes * 60
-        seconds = budget.seconds_per_step(networks, params, self.data, self.seed, most)
-        if before is not None:
-            steps = before.steps + budget.steps_for(minutes - before.minutes, seconds)
-        else:
-            steps = budget.steps_for(minutes - (time.monotonic() - began) / 60, seconds)
-        plan = Plan(key, minutes, steps, seconds)
-        write_json(path, vars(plan))
-        write_json(self.out / SEEN, sorted(self.data.digests()))
-        return plan, state
+        return self.checkpoint.load()
 
-    def train(
-        self, plan: Plan, state: dict[str, Any] | None
-    ) -> tuple[Networks, list[dict[str, Any]]]:
-        """Train until the planned step; after Ctrl-C save the explainer as it is and end."""
-        params = budget.with_steps(budget.settings(), plan.steps, plan.seconds_per_step)
-        networks = self.networks(params)
-        if state is not None and state["step"] >= plan.steps:
+    def train(self, state: dict[str, Any] | None) -> tuple[Networks, list[dict[str, Any]]]:
+        """Train until the end of the budget; after Ctrl-C save the explainer as it is and end."""
+        networks, path = self.networks(), self.out / TRAINING / PLAN
+        minutes, steps = self.budget.minutes, self.budget.steps
+        finished = read_json(path)["minutes"] if path.is_file() else 0.0
+        if state is not None and (state["step"] >= steps if steps else minutes <= finished):
             networks.load_state_dict(state["networks"])
-            print(f"fit: all {plan.steps} steps are done; more minutes go on from there")
+            print(f"fit: {state['step']} steps are done; more minutes go on from there")
             return networks, state["history"]
-        print(
-            f"fit: {plan.steps} steps of {plan.seconds_per_step:.2f} s on {self.device}; Ctrl-C "
-            "keeps what is there",
-            flush=True,
-        )
+        needs = () if steps else self._seconds_of_verdict(networks)
+        pace = self.budget.pace(settings(), *needs)
+        write_json(path, {"key": self.key, "minutes": finished})
+        write_json(self.out / SEEN, sorted(self.data.digests()))
+        length = f"{steps} steps" if isinstance(pace, BySteps) else clock(pace.seconds)
+        print(f"fit: {length} of training on {self.device}; Ctrl-C keeps what is there", flush=True)
         with StopRequest() as stop:
             console = Console("fit", self.out / TRAINING, stop)
             run = TrainingRun(self.data, self.validation, self.seed, self.checkpoint, console)
             try:
-                return networks, train(networks, params, run)
+                history = train(networks, settings(), run, pace)
             except Stopped:
                 state = self.checkpoint.load()
                 assert state is not None, "a stopped training has saved"
-                self.save(networks, plan, state["history"])
+                self.save(networks, state["step"])
                 print(
-                    f"fit: stopped after step {state['step']} of {plan.steps}; {self.out} holds "
-                    "the explainer as it is now, and the same command goes on",
+                    f"fit: stopped after step {state['step']}; {self.out} holds the explainer as "
+                    "it is now, and the same command goes on",
                     flush=True,
                 )
                 stop.answer()
                 raise KeyboardInterrupt from None
+        write_json(path, {"key": self.key, "minutes": finished if steps else minutes})
+        return networks, history
 
-    def save(self, networks: Networks, plan: Plan, history: Sequence[Mapping[str, Any]]) -> DXAI:
-        """Write the explainer, and return it."""
+    def _seconds_of_verdict(self, networks: Networks) -> tuple[float, float]:
+        """Time the verdict, with few images and with many, before anything is trained."""
+        print("fit: timing the verdict", flush=True)
+        explained = self.explained
+        tried = DXAI(networks.average, self._info(0), explained.network, self.seed)
+        return seconds_for(tried, self.data, self.validation)
+
+    def save(self, networks: Networks, steps: int) -> DXAI:
+        """Write the explainer after so many steps, and return it."""
         # The numbers there are those of the model before; `conclude` writes the new ones.
         (self.out / FIT).unlink(missing_ok=True)
+        explained, info = self.explained, self._info(steps)
+        decomposer = freeze(networks.average).cpu()
+        explained.network.cpu()
+        stored, stored_info = explained.stored
+        save_decomposer(self.out / MODEL, decomposer, info, stored, stored_info)
+        explainer = DXAI(decomposer, info, explained.network, self.seed).to(self.device)
+        return explainer.keep((stored, stored_info), self.out)
+
+    def _info(self, steps: int) -> dict[str, Any]:
         explained = self.explained
-        params = budget.settings()
-        info = {
+        params = settings().replace(steps=steps)
+        return {
             "settings": {
                 "channels": explained.channels,
                 "classes": len(explained.class_names),
@@ -297,7 +306,7 @@ class Fitting:
                 **generator_settings(params),
             },
             # Copy the strings, or pickle writes equal ones that pydantic shares as references.
-            "training": {n: json.loads(json.dumps(v)) for n, v in params.replace(steps=plan.steps)},
+            "training": {name: json.loads(json.dumps(value)) for name, value in params},
             "class_names": explained.class_names,
             "channels": explained.channels,
             "image_size": explained.image_size,
@@ -307,19 +316,13 @@ class Fitting:
             "profile": "fit",
             "seed": self.seed,
         }
-        decomposer = freeze(networks.average).cpu()
-        explained.network.cpu()
-        stored, stored_info = explained.stored
-        save_decomposer(self.out / MODEL, decomposer, info, stored, stored_info)
-        explainer = DXAI(decomposer, info, explained.network, self.seed).to(self.device)
-        return explainer.keep((stored, stored_info), self.out)
 
-    def conclude(self, verdict: Verdict, plan: Plan, history: Sequence[Mapping[str, Any]]) -> None:
+    def conclude(self, verdict: Verdict, history: Sequence[Mapping[str, Any]]) -> None:
         """Print the verdict and write it with the numbers."""
         about = {
-            "steps": plan.steps,
-            "minutes": plan.minutes,
-            "seconds": history[-1]["seconds"] if history else None,
+            "steps": history[-1]["step"],
+            "minutes": None if self.budget.steps else self.budget.minutes,
+            "seconds": history[-1]["seconds"],
             "verdict": verdict.numbers,
             "lines": verdict.lines,
             "to_change": verdict.advice,

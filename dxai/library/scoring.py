@@ -6,6 +6,7 @@ twin: a user's network has none.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,25 @@ CONTROLS = {"shuffled": controls.shuffled, "random_phase": controls.random_phase
 
 
 @dataclass(frozen=True)
+class Limit:
+    """Images are scored `at_once` by `at_once`, until the clock `time.monotonic` shows a time.
+
+    The time that `spare` images take is left over; `fewest` are scored in any case.
+    """
+
+    until: float
+    at_once: int
+    fewest: int
+    spare: float
+
+    def foreseen(self, done: int, seconds: float) -> int:
+        """Return how many images fit, if `done` took so many seconds."""
+        left = self.until - time.monotonic()
+        more = left * done / max(seconds, 1e-9) - self.spare
+        return max(self.fewest, done + max(0, math.ceil(min(more, 1e9))))
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is scored: images, the explainer with its classifier, and how.
 
@@ -66,13 +86,17 @@ class Subject:
             classifier, None, names, self.evaluate, self.evaluate.seed, CURVES, self.noise
         )
 
-    def batches(self, title: str) -> Iterator[Batch]:
-        """Yield all images and print progress."""
-        progress, done = Progress(title, len(self.data), unit="images"), 0
-        for batch in self.data.batches(self.evaluate.batch_size):
+    def batches(self, limit: Limit | None) -> Iterator[Batch]:
+        """Yield the images in order, all or as many as the time allows, and print progress."""
+        progress, done = Progress("score", len(self.data), unit="images"), 0
+        for batch in self.data.batches(limit.at_once if limit else self.evaluate.batch_size):
             yield batch
             done += len(batch.ids)
+            if limit:
+                progress.total = min(len(self.data), limit.foreseen(done, progress.seconds))
             progress.update(done)
+            if done >= progress.total:
+                return
 
 
 def settings() -> Params:
@@ -88,29 +112,20 @@ def tolerated_noise(explainer: DXAI, data: InMemoryImages, params: Params) -> fl
 
 
 def score(
-    subject: Subject, methods: Sequence[str | Explainer], folder: Path
+    subject: Subject, methods: Sequence[str | Explainer], folder: Path, limit: Limit | None = None
 ) -> list[dict[str, Any]]:
     """Score ours, its controls and other methods; write a folder of outcomes for each.
+
+    All are scored on the same images: all, or as many as the time allows.
 
     Returns the rows of all methods, as in `summary.json`. A method that does not apply, or whose
     package is missing, becomes a row `unsupported`.
     """
-    rows = _score_ours(subject, folder / OURS)
-    for method in methods:
-        if isinstance(method, Explainer):
-            rows += _score_method(subject, method, folder / method.name)
-            continue
-        try:
-            given = subject.params.methods.get(method, {})
-            seed, network = subject.evaluate.seed, subject.explainer.classifier
-            found = build_explainer(method, network, given, seed)
-            rows += _score_method(subject, found, folder / method)
-        except Unsupported as error:
-            rows += _unscored(subject, method, str(error), folder / method)
-        except ModuleNotFoundError as error:
-            reason = f"{error.name} is not installed; `pip install 'dxai[baselines]'` installs it"
-            rows += _unscored(subject, method, reason, folder / method)
-    return rows
+    scored = [_Ours(subject), *(_scored(subject, method) for method in methods)]
+    for batch in subject.batches(limit):
+        for one in scored:
+            one.add(batch)
+    return [row for one in scored for row in one.write(folder)]
 
 
 def tables(subject: Subject, folder: Path, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -122,62 +137,113 @@ def tables(subject: Subject, folder: Path, methods: Sequence[str]) -> dict[str, 
     }
 
 
-def _score_ours(subject: Subject, out: Path) -> list[dict[str, Any]]:
-    explainer, scorer, spent = subject.explainer, subject.scorer(), 0.0
-    for batch in subject.batches("score ours"):
+class _Scored:
+    """The scores of one method so far, or the reason why it has none."""
+
+    def __init__(self, subject: Subject, name: str, reason: str = "") -> None:
+        self.subject, self.name, self.reason = subject, name, reason
+        self.scorer = subject.scorer()
+        self.seconds, self.images = 0.0, 0
+
+    def add(self, batch: Batch) -> None:
+        """Explain and score a batch."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the table."""
+        return [self._unsupported]
+
+    @property
+    def _unsupported(self) -> dict[str, Any]:
+        return {"method": self.name, "sign": "", "status": "unsupported", "reason": self.reason}
+
+    def write(self, folder: Path) -> list[dict[str, Any]]:
+        """Write what the tables read, in the form of the evaluating stages; return the rows."""
+        out, explainer, data = folder / self.name, self.subject.explainer, self.subject.data
+        out.mkdir(parents=True, exist_ok=True)
+        rows = self.rows()
+        if not self.reason:
+            self.scorer.outcomes().to_parquet(out / OUTCOMES, index=False)
+            self.scorer.images().to_parquet(out / IMAGES, index=False)
+        about = {
+            "dataset": self.subject.name,
+            "classifier": str(explainer.info["classifier"]),
+            "seed": int(explainer.info["seed"]),
+            "profile": str(explainer.info["profile"]),
+            "steps": None,
+            "class_names": data.class_names,
+            "images": self.images,
+            "rows": rows,
+        }
+        write_json(out / SUMMARY, about)
+        return rows
+
+
+class _Ours(_Scored):
+    """Our parts, and the controls made of them."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject, OURS)
+
+    def add(self, batch: Batch) -> None:
+        explainer, add = self.subject.explainer, self.scorer.add
         began = time.perf_counter()
         found = explainer.explain(batch.images, batch.labels, batch.index, GENERATED)
-        spent += time.perf_counter() - began
-        scorer.add(OURS, "part", batch, found.distinct, found.reconstruction)
+        self.seconds += time.perf_counter() - began
+        self.images += len(batch.ids)
+        add(OURS, "part", batch, found.distinct, found.reconstruction)
         neutral = explainer.explain(batch.images, batch.labels, batch.index)
-        scorer.add(NEUTRAL, "part", batch, neutral.distinct, curves=READ)
+        add(NEUTRAL, "part", batch, neutral.distinct, curves=READ)
         for name, control in CONTROLS.items():
-            scorer.add(name, "part", batch, control(found.distinct, batch.index, explainer.seed))
-    rows = [scorer.row(OURS, "part", spent / len(subject.data))]
-    rows += [scorer.row(name, "part", None) for name in CONTROLS]
-    _write(subject, out, rows, scorer)
-    return rows
+            add(name, "part", batch, control(found.distinct, batch.index, explainer.seed))
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = [self.scorer.row(OURS, "part", self.seconds / self.images)]
+        return rows + [self.scorer.row(name, "part", None) for name in CONTROLS]
 
 
-def _score_method(subject: Subject, explainer: Explainer, out: Path) -> list[dict[str, Any]]:
-    scorer, spent = subject.scorer(), 0.0
-    for batch in subject.batches(f"score {explainer.name}"):
-        began = time.perf_counter()
-        found = explainer.attribute(batch.images, batch.labels, batch.index).detach()
-        spent += time.perf_counter() - began
+class _Other(_Scored):
+    """Another method."""
+
+    def __init__(self, subject: Subject, explainer: Explainer) -> None:
+        super().__init__(subject, explainer.name)
+        self.explainer = explainer
+
+    def add(self, batch: Batch) -> None:
+        if self.reason:
+            return
+        explainer, began = self.explainer, time.perf_counter()
+        try:
+            found = explainer.attribute(batch.images, batch.labels, batch.index).detach()
+        except Unsupported as error:
+            self.reason = str(error)
+            return
+        self.seconds += time.perf_counter() - began
+        self.images += len(batch.ids)
         for sign in explainer.signs:
             heat = distinct = found
             if explainer.kind == "heatmap":
                 heat = explainer.under(found, sign)
                 distinct = distinct_from_heatmap(heat, batch.images, sign)
-            scorer.add(explainer.name, sign, batch, distinct, heat=heat)
-    each = spent / len(subject.data)
-    rows = [scorer.row(explainer.name, sign, each) for sign in explainer.signs]
-    rows = [row | {"layer": explainer.layer} for row in rows]
-    _write(subject, out, rows, scorer)
-    return rows
+            self.scorer.add(explainer.name, sign, batch, distinct, heat=heat)
+
+    def rows(self) -> list[dict[str, Any]]:
+        if self.reason:
+            return [self._unsupported]
+        each, explainer = self.seconds / self.images, self.explainer
+        rows = [self.scorer.row(explainer.name, sign, each) for sign in explainer.signs]
+        return [row | {"layer": explainer.layer} for row in rows]
 
 
-def _unscored(subject: Subject, method: str, reason: str, out: Path) -> list[dict[str, Any]]:
-    rows = [{"method": method, "sign": "", "status": "unsupported", "reason": reason}]
-    _write(subject, out, rows, None)
-    return rows
-
-
-def _write(subject: Subject, out: Path, rows: list[dict[str, Any]], scorer: Scorer | None) -> None:
-    """Write what the tables read, in the form of the evaluating stages."""
-    out.mkdir(parents=True, exist_ok=True)
-    if scorer is not None:
-        scorer.outcomes().to_parquet(out / OUTCOMES, index=False)
-        scorer.images().to_parquet(out / IMAGES, index=False)
-    about = {
-        "dataset": subject.name,
-        "classifier": str(subject.explainer.info["classifier"]),
-        "seed": int(subject.explainer.info["seed"]),
-        "profile": str(subject.explainer.info["profile"]),
-        "steps": None,
-        "class_names": subject.data.class_names,
-        "images": len(subject.data),
-        "rows": rows,
-    }
-    write_json(out / SUMMARY, about)
+def _scored(subject: Subject, method: str | Explainer) -> _Scored:
+    """Prepare the scoring of a method."""
+    if isinstance(method, Explainer):
+        return _Other(subject, method)
+    try:
+        given = subject.params.methods.get(method, {})
+        seed, network = subject.evaluate.seed, subject.explainer.classifier
+        return _Other(subject, build_explainer(method, network, given, seed))
+    except Unsupported as error:
+        return _Scored(subject, method, str(error))
+    except ModuleNotFoundError as error:
+        reason = f"{error.name} is not installed; `pip install 'dxai[baselines]'` installs it"
+        return _Scored(subject, method, reason)

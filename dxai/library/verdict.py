@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +20,14 @@ from dxai.library.explainer import DXAI
 from dxai.metrics.removal import UNDECIDED
 from dxai.results.methods import NEUTRAL, OURS, RANDOM, best_baseline, label, succeeded
 from dxai.results.validity import BRITTLE, is_faint, random_aucs, validity_of
+from dxai.utils import keyed_random
 
-FEWEST, MOST = 24, 200
-"""Validation images that are scored, as the time allows."""
-SCORED = 4.0
-"""Seconds to explain an image and to score it with all methods, over those to explain it."""
+FEWEST, USUAL, MOST = 16, 32, 200
+"""Validation images that are scored: in any case, where a budget can be planned, and at most."""
+AT_ONCE = 8
+"""Images that are scored between two looks at the clock."""
+PAGE = 16
+"""Images that are scored in the time that the page takes, at most: it explains so many classes."""
 POOR_DB, GAIN_DB = 22.0, 0.5
 """PSNR of x-hat below which parts are not to be trusted; gain in the last third of the training
 with which more of it helps."""
@@ -67,36 +72,58 @@ def judge(
     train: InMemoryImages,
     validation: InMemoryImages,
     history: Sequence[Mapping[str, Any]],
-    seconds: float,
     folder: Path,
+    until: float = math.inf,
 ) -> Verdict:
-    """Score an explainer on validation images, in about so many seconds, and judge it.
+    """Score an explainer on validation images and judge it.
 
-    `history` is that of the training, `folder` gets the outcomes. Integrated Gradients is compared
-    if Captum is installed.
+    `history` is that of the training, `folder` gets the outcomes. Until the clock `time.monotonic`
+    shows `until`, as many images are scored as leave time for the page. Integrated Gradients is
+    compared if Captum is installed.
     """
-    params = scoring.settings()
-    data = _some_of(explainer, validation, seconds)
-    noise = scoring.tolerated_noise(explainer, train, params)
-    methods = [RANDOM, *(["ig"] if importlib.util.find_spec("captum") else [])]
-    subject = scoring.Subject("validation images", explainer, data, params, noise)
-    rows = scoring.score(subject, methods, folder)
+    subject, methods = _subject(explainer, train, validation), _methods()
+    limit = scoring.Limit(until, AT_ONCE, FEWEST, PAGE)
+    rows = scoring.score(subject, methods, folder, limit)
     definition = scoring.tables(subject, folder, methods)["definition1"]
     neutral = definition[definition["method"] == NEUTRAL].iloc[0]
-    numbers = _numbers(rows, neutral, noise) | {"images": len(data)}
+    numbers = _numbers(rows, neutral, subject.noise) | {"images": rows[0]["images"]}
     pair = _alike(explainer, validation)
-    advice = list(_advice(rows, numbers, history, pair, params.evaluate.valid_auc))
+    advice = list(_advice(rows, numbers, history, pair, subject.evaluate.valid_auc))
     return Verdict(numbers, list(_lines(numbers, rows)), advice)
 
 
-def _some_of(explainer: DXAI, data: InMemoryImages, seconds: float) -> InMemoryImages:
-    """Choose as many images of each class as can be scored in the time."""
-    few = data.batch(data.spread(1)[:4])
+def seconds_for(
+    explainer: DXAI, train: InMemoryImages, validation: InMemoryImages
+) -> tuple[float, float]:
+    """Return the seconds of a verdict and its page, with `USUAL` and with `MOST` images, by trying.
+
+    What an explainer has learnt does not matter for that.
+    """
     began = time.monotonic()
-    explainer.explain(few.images, few.labels, few.index)
-    each = SCORED * (time.monotonic() - began) / len(few.ids)
-    most = min(MOST, max(FEWEST, int(seconds / each)))
-    return data.subset(data.spread(max(1, most // len(data.class_names))))
+    subject = _subject(explainer, train, validation)
+    prepared = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        scoring.score(subject, _methods(), Path(folder), scoring.Limit(0.0, AT_ONCE, 0, 0.0))
+    each = (time.monotonic() - prepared) / min(AT_ONCE, len(subject.data))
+    counts = (min(count, len(subject.data)) + PAGE for count in (USUAL, MOST))
+    least, most = (prepared - began + each * count for count in counts)
+    return least, most
+
+
+def _subject(explainer: DXAI, train: InMemoryImages, validation: InMemoryImages) -> scoring.Subject:
+    """Return what is scored: images of each class in turn, so that any first few are a sample."""
+    params = scoring.settings()
+    names = validation.class_names
+    chosen = validation.subset(validation.spread(max(1, MOST // len(names))))
+    order = keyed_random.permutation(0, "verdict", 0, len(chosen))
+    ranks = [int((chosen.labels[order[:i]] == chosen.labels[k]).sum()) for i, k in enumerate(order)]
+    data = chosen.subset(order[np.argsort(ranks, kind="stable")].tolist())
+    noise = scoring.tolerated_noise(explainer, train, params)
+    return scoring.Subject("validation images", explainer, data, params, noise)
+
+
+def _methods() -> list[str]:
+    return [RANDOM, *(["ig"] if importlib.util.find_spec("captum") else [])]
 
 
 def _numbers(rows: Sequence[dict[str, Any]], neutral: pd.Series, noise: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,7 +75,7 @@ class Order:
 
 
 def prefetch(
-    data: Images, order: Order, steps: range, share: range | None = None, depth: int = 4
+    data: Images, order: Order, steps: Iterable[int], share: range | None = None, depth: int = 4
 ) -> Generator[Batch, None, None]:
     """Yield the batches of `steps`, read and decoded ahead by one thread.
 

@@ -21,6 +21,7 @@ from dxai.training.batch_order import Order, prefetch
 from dxai.training.checkpoints import Checkpoint, all_finite
 from dxai.training.distributed import ProcessGroup
 from dxai.training.events import RESENT, EventSink, Stopped
+from dxai.training.pace import BySteps, Pace
 from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, build_networks, draw_inputs, train_step
 from dxai.types import Batch, Decomposition, Images
@@ -36,13 +37,17 @@ READ_EVERY = 20
 """Steps between two reads of the losses from a GPU; each read waits for it."""
 
 
-def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list[dict[str, Any]]:
+def train(
+    networks: Networks, params: DecomposeParams, run: TrainingRun, pace: Pace | None = None
+) -> list[dict[str, Any]]:
     """Train `networks`, as built by `build_networks`, in place; resume from a checkpoint if any.
+
+    `pace` says when it ends; default: after `params.steps`.
 
     Returns
     -------
     list of dict
-        The history, a row every `log_every` steps: `step`, `seconds`, `loss/...`, and `psnr_db` on
+        The history, a row whenever one is due: `step`, `seconds`, `loss/...`, and `psnr_db` on
         validation images.
 
     Raises
@@ -58,16 +63,18 @@ def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list
     order = Order.over(data, seed, params.batch_size)
     share = group.share(params.batch_size)
     start, history, sums, spent, snapshots = _resume(networks, run.load())
-    kept = snapshot_steps(params.steps)
+    pace = pace or BySteps(params)
+    assert group.size == 1 or pace.steps, "workers with clocks of their own end at different steps"
+    kept = snapshot_steps(pace.steps) if pace.steps else []
     for row in history[-RESENT:]:
         events.emit("row", step=row["step"], numbers=row)
-    events.emit("start", step=start, total=params.steps, images=params.batch_size)
+    total = pace.total(start, spent)
+    events.emit("start", step=start, total=total, images=params.batch_size)
     shown = _panel_batch(run.validation)
     began = time.monotonic() - spent
-    steps = range(start, params.steps)
     unread: list[dict[str, Tensor]] = []
-    with closing(prefetch(data, order, steps, share)) as batches:
-        for step, batch in zip(steps, batches, strict=True):
+    with closing(prefetch(data, order, pace.ahead(start, spent), share)) as batches:
+        for step, batch in enumerate(batches, start):
             images = batch.images
             if params.flip:
                 images = augment.flip(images, seed, step, share)
@@ -75,10 +82,10 @@ def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list
             x, y = images.to(device), batch.labels.to(device)
             unread.append(train_step(networks, params, x, y, drawn, step, group))
             done = step + 1
-            due = _due(params, done)
+            due = pace.due(done, time.monotonic() - began)
             if done in kept and run.is_first:
                 snapshots[done] = _copy(networks.average.state_dict())
-            if device.type == "cuda" and len(unread) < READ_EVERY and not any(due.values()):
+            if device.type == "cuda" and len(unread) < READ_EVERY and not any(due):
                 continue
             losses, stopping = _read_losses(unread, group, run.is_first and events.stopping)
             _check_losses(run, order, losses, done)
@@ -86,22 +93,22 @@ def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list
             for row in losses:
                 for name, value in row.items():
                     sums.setdefault(name, []).append(value)
-            if due["row"]:
+            if due.row:
                 means = {name: float(torch.stack(v).mean()) for name, v in sums.items()}
                 sums = {}
                 if run.is_first:
                     seconds = time.monotonic() - began
                     history.append(_row(done, seconds, means, networks, shown, seed))
                     events.emit("row", step=done, numbers=history[-1])
-            if due["panel"] and run.is_first:
+            if due.panel and run.is_first:
                 events.emit("panel", step=done, png=panel(_decompose(networks, shown, seed)))
-            if due["checkpoint"] or stopping:
+            if due.checkpoint or stopping:
                 _check_weights(run, order, networks, done)
-            if (due["checkpoint"] or stopping) and run.is_first:
+            if (due.checkpoint or stopping) and run.is_first:
                 # Save unlogged losses too, so that a resumed history is identical.
                 content = {
                     "step": done,
-                    "complete": done == params.steps,
+                    "complete": due.last,
                     "networks": networks.state_dict(),
                     "history": history,
                     "sums": sums,
@@ -109,9 +116,12 @@ def train(networks: Networks, params: DecomposeParams, run: TrainingRun) -> list
                     "seconds": time.monotonic() - began,
                 }
                 run.checkpoint.save(content, done, history[-1]["psnr_db"] if history else 0.0)
-            events.emit("step", done=done, note=_note(history))
+            total = done if due.last else pace.total(done, time.monotonic() - began)
+            events.emit("step", done=done, total=total, note=_note(history))
             if stopping:
                 raise Stopped(f"stopped after step {done}")
+            if due.last:
+                break
     return history
 
 
@@ -135,16 +145,6 @@ def snapshot_steps(steps: int) -> list[int]:
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in state.items()}
-
-
-def _due(params: DecomposeParams, done: int) -> dict[str, bool]:
-    """Which periodic tasks are due after `done` steps."""
-    every = {
-        "row": params.log_every,
-        "panel": params.panel_every,
-        "checkpoint": params.checkpoint_every,
-    }
-    return {name: done % n == 0 or done == params.steps for name, n in every.items()}
 
 
 def _read_losses(

@@ -32,7 +32,8 @@ class EventSink:
     The kinds of events:
 
     - ``start``: `step` of `total`, `images` per step; emitted again after a restart;
-    - ``step``: `done` steps and a `note` on progress; frequent, so that silence means a hang;
+    - ``step``: `done` steps and a `note` on progress; frequent, so that silence means a hang; also
+      the `total` that is foreseen by now, if that changes;
     - ``row``: the `numbers` of the history, by name, at `step`;
     - ``panel``: an image, `png`, at `step`;
     - ``say``: a line of `text`.
@@ -73,6 +74,8 @@ class Console(EventSink):
 
     def emit(self, kind: str, **content: Any) -> None:
         self.last_event = time.monotonic()
+        if kind == "step":
+            self._progress.total = content.get("total", self._progress.total)
         if self.metrics:
             self._measure(self.metrics, kind, content)
         if kind == "say":
@@ -117,7 +120,9 @@ class Console(EventSink):
             metrics.count_start()
         elif kind == "step":
             rate = self._progress.rate(content["done"]) * self._images
-            metrics.set(steps_done=content["done"], images_per_second=rate)
+            metrics.set(
+                steps=self._progress.total, steps_done=content["done"], images_per_second=rate
+            )
         elif kind == "row":
             metrics.set_row(content["numbers"])
         over = kind == "step" and content["done"] >= self._progress.total

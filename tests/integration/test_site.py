@@ -24,6 +24,8 @@ PAGES = (
     "settings",
     "api",
     "commands",
+    "architecture",
+    "training",
     "gallery/index",
     "gallery/plot_2_shortcut",
     "gallery/plot_5_table",
@@ -67,6 +69,39 @@ def test_every_tutorial_ran(site: Path) -> None:
         page = (site / f"gallery/{name}.html").read_text()
         seconds = re.search(r"Total running time of the script:</strong> \((.*?) seconds\)", page)
         assert seconds and seconds[1] != "0 minutes 0.000", name
+
+
+LOADED = re.compile(
+    r"<(?:script|link|img|iframe|object|embed|source|image|use|video|audio)\b[^>]*?"
+    r"\s(?:src|href|data|srcset|xlink:href)=[\"']?(?:https?:)?//[^\s>]*"
+    r"|(?:url\(|@import|\bfrom|\bimport|\bfetch\()\s*[(\"']*(?:https?:)?//[^\s)\"']+"
+)
+"""What a page, style sheet or script asks another machine for; links that a reader follows are none."""
+
+
+def test_no_page_asks_the_network_for_anything(site: Path) -> None:
+    wanted = (
+        '<script src="https://cdn.example/a.js">, <link href=//b.example/c.css>, url(http://d/e)'
+    )
+    assert len(LOADED.findall(f'{wanted}, <a href="https://example.org">')) == 3
+    found = {
+        str(path.relative_to(site)): LOADED.findall(path.read_text())
+        for path in site.rglob("*")
+        if path.suffix in (".html", ".css", ".js", ".svg")
+    }
+    assert len(found) > 50 and "architecture.html" in found
+    assert {name: addresses for name, addresses in found.items() if addresses} == {}
+
+
+def test_diagrams_are_pictures_for_both_schemes(site: Path) -> None:
+    for name, said in (("architecture", "make benchmark"), ("training", "EventQueue actor")):
+        page = (site / f"{name}.html").read_text()
+        for scheme in ("light", "dark"):
+            (picture,) = re.findall(
+                rf'class="diagram only-{scheme} docutils container">\s*<img alt="[^"]*" src="([^"]+)"',
+                page,
+            )
+            assert said in re.sub(r"<[^>]*>", "", (site / picture).read_text())
 
 
 @pytest.mark.parametrize("width", WIDTHS)

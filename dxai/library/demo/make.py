@@ -39,8 +39,6 @@ SETTINGS: dict[str, int] = {
 }
 """What differs from the profile, by dotted key: images of 64 px, networks as deep as at 32 px."""
 PATCHES_PER_CLASS = 2
-MOST_SECONDS = 3600.0
-"""For the guards, which take all validation images if they can be scored in that time."""
 PLACE = re.compile(r"\w+\.png rows (\d+)-\d+, columns (\d+)-\d+")
 """Where the layout took a patch from."""
 README = """\
@@ -143,9 +141,7 @@ def main() -> None:
     history: Any = pd.read_csv(folder / HISTORY).to_dict("records")
     validation = images_of(listed, "validation")
     with tempfile.TemporaryDirectory() as scores:
-        verdict = judge(
-            explainer, images_of(listed, "train"), validation, history, MOST_SECONDS, Path(scores)
-        )
+        verdict = judge(explainer, images_of(listed, "train"), validation, history, Path(scores))
     text = README.format(
         commands="\n".join(f"    {line}" for line in commands()),
         commit=subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),

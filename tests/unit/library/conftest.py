@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dxai
-from tests.small_explainer import Colour, FixedTiming, draw
+from tests.small_explainer import Colour, draw
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +20,4 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dxai.DXAI, Path]:
     """An explainer after 20 steps, and its folder."""
     out = tmp_path_factory.mktemp("fitted") / "explainer"
-    timing = FixedTiming()
-    with timing.context():
-        explainer = dxai.fit(Colour(), photos, minutes=1, out=out)
-    timing.undo()
-    return explainer, out
+    return dxai.fit(Colour(), photos, steps=20, out=out), out

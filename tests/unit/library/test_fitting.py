@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,10 @@ import dxai
 from dxai.library import budget, fitting
 from dxai.library.network import adapted, spec_of
 from dxai.training.events import Console
-from tests.small_explainer import CLASSES, SIDE, Colour, FixedTiming, draw, pixels
+from dxai.training.pace import ByTime
+from tests.small_explainer import CLASSES, SIDE, Colour, draw, pixels
 
 Fitted = tuple[dxai.DXAI, Path]
-
-
-@pytest.fixture
-def _fixed(request: pytest.FixtureRequest) -> None:
-    timing = FixedTiming()
-    request.addfinalizer(timing.undo)
 
 
 def state(explainer: dxai.DXAI) -> dict[str, torch.Tensor]:
@@ -58,7 +55,6 @@ def test_the_verdict_is_written(fitted: Fitted) -> None:
     assert list((fitted[1] / "training/panels").glob("*.png"))
 
 
-@pytest.mark.usefixtures("_fixed")
 def test_after_ctrl_c_the_same_call_goes_on(
     fitted: Fitted, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,35 +68,33 @@ def test_after_ctrl_c_the_same_call_goes_on(
 
     monkeypatch.setattr(fitting, "Console", Pressed)
     with pytest.raises(KeyboardInterrupt):
-        dxai.fit(Colour(), photos, minutes=1, out=tmp_path / "stopped")
+        dxai.fit(Colour(), photos, steps=20, out=tmp_path / "stopped")
     left = dxai.DXAI.load(tmp_path / "stopped")
     assert not same(left, fitted[0])
     monkeypatch.setattr(fitting, "Console", Console)
     monkeypatch.setattr(fitting, "judge", lambda *_: fitting.Verdict({}, [], []))
-    assert same(dxai.fit(Colour(), photos, minutes=1, out=tmp_path / "stopped"), fitted[0])
-    # More minutes go on from there; the steps behind it are not repeated. Stopped between, the
+    assert same(dxai.fit(Colour(), photos, steps=20, out=tmp_path / "stopped"), fitted[0])
+    # More steps go on from there; those behind it are not repeated. Stopped between, the
     # explainer has no verdict: the last one was that of another model.
     assert (tmp_path / "stopped/fit.json").exists()
     monkeypatch.setattr(Pressed, "at", 25)
     monkeypatch.setattr(fitting, "Console", Pressed)
     with pytest.raises(KeyboardInterrupt):
-        dxai.fit(Colour(), photos, minutes=1.5, out=tmp_path / "stopped")
+        dxai.fit(Colour(), photos, steps=30, out=tmp_path / "stopped")
     assert not (tmp_path / "stopped/fit.json").exists()
     monkeypatch.setattr(fitting, "Console", Console)
-    longer = dxai.fit(Colour(), photos, minutes=1.5, out=tmp_path / "stopped")
+    longer = dxai.fit(Colour(), photos, steps=30, out=tmp_path / "stopped")
     assert not same(longer, fitted[0])
-    plan = json.loads((tmp_path / "stopped/training/plan.json").read_text())
-    assert (plan["steps"], plan["minutes"]) == (30, 1.5)
+    assert json.loads((tmp_path / "stopped/fit.json").read_text())["steps"] == 30
 
 
-@pytest.mark.usefixtures("_fixed")
 def test_a_folder_of_something_else_is_refused(
     fitted: Fitted, photos: Path, tmp_path: Path
 ) -> None:
     other = Colour()
     other.head.weight.data *= 2
     with pytest.raises(ValueError, match="holds an explainer of another network"):
-        dxai.fit(other, photos, minutes=1, out=fitted[1])
+        dxai.fit(other, photos, steps=20, out=fitted[1])
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="a folder with other files; name a new one"):
         dxai.fit(Colour(), photos, out=tmp_path)
@@ -127,7 +121,9 @@ def test_bad_input_is_one_line_and_writes_nothing(photos: Path, tmp_path: Path) 
         (Colour(), photos, {"classes": ["red", "blue"]}, "with `classes: [blue, red]`"),
         (Unkept(), photos, {}, "cannot be stored by torch.export"),
         (Wide(), photos, {}, "returns 4 outputs for one image"),
-        (Colour(), photos, {"minutes": 0}, "minutes is 0; it must be above 0"),
+        (Colour(), photos, {"minutes": 0}, "minutes is 0; it must be a number above 0"),
+        (Colour(), photos, {"minutes": float("nan")}, "minutes is nan; it must be a number above"),
+        (Colour(), photos, {"steps": 0}, "steps is 0; it must be 1 or more"),
         (Colour(), photos, {"device": "gpu"}, "valid are auto, cpu, cuda, cuda:N"),
         (Colour(), 7, {}, "found int; expected a folder, a CSV file, a dataset or a loader"),
         ("nets.py", photos, {}, "nets.py: no such file"),
@@ -141,11 +137,78 @@ def test_bad_input_is_one_line_and_writes_nothing(photos: Path, tmp_path: Path) 
     assert not out.exists()
 
 
-def test_minutes_become_steps() -> None:
-    assert budget.steps_for(15, 0.5) == 1440  # 0.8 of 15 minutes
-    assert budget.steps_for(0.01, 2.0) == budget.FEWEST
-    params = budget.with_steps(budget.settings(), 1440, 0.5)
-    assert (params.steps, params.checkpoint_every, params.panel_every) == (1440, 120, 240)
+class Slowing:
+    """A clock that runs faster and faster, as if the machine slowed down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.tick = 0.0, 0.0
+        monkeypatch.setattr(time, "monotonic", self)
+
+    def __call__(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+def test_the_minutes_are_kept_on_a_machine_that_slows_down(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Slowing(monkeypatch)
+
+    class Counted(Console):
+        def emit(self, kind: str, **content: Any) -> None:
+            super().emit(kind, **content)
+            if kind == "step":  # 0.5 s for the first steps, 3 s from the 40th on
+                clock.now += 0.5 if content["done"] < 40 else 3.0
+
+    monkeypatch.setattr(fitting, "Console", Counted)
+    monkeypatch.setattr(fitting, "seconds_for", lambda *_: (12.0, 1e6))
+    ends: list[float] = []
+
+    def judge(*given: Any) -> fitting.Verdict:
+        ends.extend([clock.now, given[-1]])
+        return fitting.Verdict({}, [], [])
+
+    monkeypatch.setattr(fitting, "judge", judge)
+    out = tmp_path / "explainer"
+    dxai.fit(Colour(), photos, minutes=2, out=out)
+    trained, deadline = ends
+    assert deadline == 120.0  # seconds from the start
+    assert 93.0 < trained <= 96.0  # 0.8 of the minutes, and no step that would end later
+    steps = json.loads((out / "fit.json").read_text())["steps"]
+    assert steps == 39 + (96 - 39 // 2) // 3
+    said = capsys.readouterr().out
+    assert "fit: 1:36 of training on cpu" in said
+    totals = [int(found) for found in re.findall(r"/(\d+) steps", said)]
+    assert totals[0] > 180 and totals[-1] == steps  # what is foreseen follows the speed
+    # The same call finds its training done; more minutes go on, and count what it took.
+    ends.clear()
+    dxai.fit(Colour(), photos, minutes=2, out=out)
+    assert f"fit: {steps} steps are done" in capsys.readouterr().out
+    ends.clear()
+    began = clock.now
+    dxai.fit(Colour(), photos, minutes=3, out=out)
+    assert 141.0 < ends[0] - began + trained <= 144.0
+
+
+@pytest.mark.parametrize(
+    ("minutes", "least", "most", "kept"),
+    [
+        (10, 60, 900, 120),  # a fifth of the minutes
+        (10, 200, 900, 200),  # a slow network needs more
+        (10, 400, 900, 300),  # but never more than half
+        (60, 60, 300, 300),  # all images are scored by then
+    ],
+)
+def test_the_verdict_gets_its_share(
+    minutes: float, least: float, most: float, kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    pace = budget.Budget(minutes, 90.0).pace(budget.settings(), least, most)
+    assert isinstance(pace, ByTime)
+    assert pace.seconds == 60 * minutes - kept - 10
 
 
 def test_a_network_is_copied_and_gray_ones_are_taken() -> None:
