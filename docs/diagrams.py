@@ -15,7 +15,7 @@ FOLDER = "_build/diagrams"
 THEMES = {"only-light": "default", "only-dark": "dark"}
 """furo's class of a picture that one scheme shows, and how mermaid draws it."""
 CONFIG: dict[str, Any] = {
-    "fontFamily": "DejaVu Sans, Verdana, sans-serif",  # letters as wide as those it is measured with
+    "fontFamily": "DejaVu Sans, Verdana, sans-serif",  # of the letters that it measures with
     "htmlLabels": False,
     "flowchart": {"htmlLabels": False, "wrappingWidth": 320},
 }

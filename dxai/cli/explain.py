@@ -50,10 +50,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "--choices",
         type=int,
         choices=range(1, 101),
-        default=3,
         metavar="N",
         help="classes to choose from on the page: the explained one, then the most probable "
-        "others; each takes as long as the first (%(default)s)",
+        "others; each takes as long as the first (default: 3 for up to 8 images, 1 for more)",
     )
     parser.add_argument(
         "--out", default="explanations", metavar="DIR", help="folder to write to (%(default)s)"

@@ -280,7 +280,7 @@ class Fitting:
         """Time the verdict, with few images and with many, before anything is trained."""
         print("fit: timing the verdict", flush=True)
         explained = self.explained
-        tried = DXAI(networks.average, self._info(0), explained.network, self.seed)
+        tried = DXAI(networks.average, self._info(1), explained.network, self.seed)
         return seconds_for(tried, self.data, self.validation)
 
     def save(self, networks: Networks, steps: int) -> DXAI:

@@ -25,10 +25,13 @@ from dxai.reporting.html import Explanation, Removal, write_pages
 from dxai.reporting.html.viewer import BETAS
 from dxai.types import GENERATED, NEUTRAL, Decomposition, to_unit_range
 from dxai.utils.files import atomic, sha256, write_json
+from dxai.utils.progress import Progress
 
-BATCH = 16
-CHOICES = 3
-"""Classes to choose from on the page, unless told otherwise: each takes one more explanation."""
+BATCH = 8
+"""Images between two looks at what is finished: as many as the projection takes at once."""
+CHOICES, FEW = 3, 8
+"""Classes to choose from on the page, unless told otherwise, for up to so many images; each takes one
+more explanation, so more images get their own class alone."""
 INDEX = "index.html"
 """The page in the folder of the outputs."""
 
@@ -93,7 +96,7 @@ def explain_files(
     out: Path,
     class_name: str | None = None,
     kind: str = KINDS[0],
-    choices: int = CHOICES,
+    choices: int | None = None,
 ) -> int:
     """Write `<stem>.png` and `<stem>.json` to `out` for each image, and `index.html` of all.
 
@@ -106,8 +109,9 @@ def explain_files(
         The class to explain; default: each image's predicted class.
     kind : {"neutral", "generated"}
         The class-distinct part in the files, and the first on the page.
-    choices : int
-        Classes to choose from on the page: the explained one, then the most probable others.
+    choices : int, optional
+        Classes to choose from on the page: the explained one, then the most probable others;
+        default: `CHOICES` for up to `FEW` images, 1 for more.
 
     Returns
     -------
@@ -126,6 +130,10 @@ def explain_files(
         choose("class", class_name, model.class_names)
         target = model.class_names.index(class_name)
     files = list(dict.fromkeys(images))
+    if choices is None:
+        choices = CHOICES if len(files) <= FEW else 1
+        if choices == 1:
+            print(f"{len(files)} images, a class each: --choices {CHOICES} offers others, too")
     done: list[str] = []
     found = _explanations(model, files, out, target, kind, choices, done)
     if write_pages(found, out / INDEX, model.class_names):
@@ -144,7 +152,7 @@ def _explanations(
 ) -> Iterator[Explanation]:
     """Write the files of each readable image and yield it for the page; `done` collects them."""
     names, titles = output_names(files, out), Counter(Path(file).name for file in files)
-    readable = _read(files, model)
+    readable, progress = _read(files, model), Progress("explain", len(files), unit="images")
     while chunk := list(itertools.islice(readable, BATCH)):
         batch = torch.cat([pixels for _, pixels in chunk])
         # The same z for all: an image's explanation must not depend on its neighbours.
@@ -160,6 +168,8 @@ def _explanations(
         for (file, _), image, facts, found in zip(chunk, batch, notes, removals, strict=True):
             title = Path(file).name if titles[Path(file).name] == 1 else file
             yield Explanation(title, image.numpy(), found, notes=facts)
+        if len(files) > BATCH:
+            progress.update(files.index(chunk[-1][0]) + 1)
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ LOADED = re.compile(
     r"\s(?:src|href|data|srcset|xlink:href)=[\"']?(?:https?:)?//[^\s>]*"
     r"|(?:url\(|@import|\bfrom|\bimport|\bfetch\()\s*[(\"']*(?:https?:)?//[^\s)\"']+"
 )
-"""What a page, style sheet or script asks another machine for; links that a reader follows are none."""
+"""What a page, style sheet or script asks another machine for, but for links that are clicked."""
 
 
 def test_no_page_asks_the_network_for_anything(site: Path) -> None:
@@ -97,10 +97,8 @@ def test_diagrams_are_pictures_for_both_schemes(site: Path) -> None:
     for name, said in (("architecture", "make benchmark"), ("training", "EventQueue actor")):
         page = (site / f"{name}.html").read_text()
         for scheme in ("light", "dark"):
-            (picture,) = re.findall(
-                rf'class="diagram only-{scheme} docutils container">\s*<img alt="[^"]*" src="([^"]+)"',
-                page,
-            )
+            shown = f'class="diagram only-{scheme} docutils container">'
+            (picture,) = re.findall(rf'{shown}\s*<img alt="[^"]*" src="([^"]+)"', page)
             assert said in re.sub(r"<[^>]*>", "", (site / picture).read_text())
 
 

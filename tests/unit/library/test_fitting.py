@@ -15,8 +15,10 @@ from torch import nn
 import dxai
 from dxai.library import budget, fitting
 from dxai.library.network import adapted, spec_of
+from dxai.training import decomposition
 from dxai.training.events import Console
 from dxai.training.pace import ByTime
+from dxai.training.step import train_step
 from tests.small_explainer import CLASSES, SIDE, Colour, draw, pixels
 
 Fitted = tuple[dxai.DXAI, Path]
@@ -137,60 +139,42 @@ def test_bad_input_is_one_line_and_writes_nothing(photos: Path, tmp_path: Path) 
     assert not out.exists()
 
 
-class Slowing:
-    """A clock that runs faster and faster, as if the machine slowed down."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self.tick = 0.0, 0.0
-        monkeypatch.setattr(time, "monotonic", self)
-
-    def __call__(self) -> float:
-        self.now += self.tick
-        return self.now
-
-
 def test_the_minutes_are_kept_on_a_machine_that_slows_down(
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clock = Slowing(monkeypatch)
+    now, ends = [0.0], []
 
-    class Counted(Console):
-        def emit(self, kind: str, **content: Any) -> None:
-            super().emit(kind, **content)
-            if kind == "step":  # 0.5 s for the first steps, 3 s from the 40th on
-                clock.now += 0.5 if content["done"] < 40 else 3.0
-
-    monkeypatch.setattr(fitting, "Console", Counted)
-    monkeypatch.setattr(fitting, "seconds_for", lambda *_: (12.0, 1e6))
-    ends: list[float] = []
+    def slower(*given: Any) -> Any:
+        now[0] += 0.5 if given[5] < 20 else 3.0  # seconds; the sixth argument is the step
+        return train_step(*given)
 
     def judge(*given: Any) -> fitting.Verdict:
-        ends.extend([clock.now, given[-1]])
+        ends.append((now[0], given[-1]))
         return fitting.Verdict({}, [], [])
 
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(decomposition, "train_step", slower)
+    monkeypatch.setattr(fitting, "seconds_for", lambda *_: (6.0, 1e6))
     monkeypatch.setattr(fitting, "judge", judge)
     out = tmp_path / "explainer"
-    dxai.fit(Colour(), photos, minutes=2, out=out)
-    trained, deadline = ends
-    assert deadline == 120.0  # seconds from the start
-    assert 93.0 < trained <= 96.0  # 0.8 of the minutes, and no step that would end later
-    steps = json.loads((out / "fit.json").read_text())["steps"]
-    assert steps == 39 + (96 - 39 // 2) // 3
+    dxai.fit(Colour(), photos, minutes=1, out=out)
+    # 0.8 of the minutes train: 20 steps in 10 s, and in 38 s as many of 3 s as end in time.
+    assert json.loads((out / "fit.json").read_text())["steps"] == 20 + 12
+    assert ends.pop() == (46.0, 60.0)
     said = capsys.readouterr().out
-    assert "fit: 1:36 of training on cpu" in said
+    assert "fit: 0:48 of training on cpu" in said
     totals = [int(found) for found in re.findall(r"/(\d+) steps", said)]
-    assert totals[0] > 180 and totals[-1] == steps  # what is foreseen follows the speed
+    assert totals[0] > 90 and totals[-1] == 32  # what is foreseen follows the speed
     # The same call finds its training done; more minutes go on, and count what it took.
-    ends.clear()
-    dxai.fit(Colour(), photos, minutes=2, out=out)
-    assert f"fit: {steps} steps are done" in capsys.readouterr().out
-    ends.clear()
-    began = clock.now
-    dxai.fit(Colour(), photos, minutes=3, out=out)
-    assert 141.0 < ends[0] - began + trained <= 144.0
+    dxai.fit(Colour(), photos, minutes=1, out=out)
+    assert "fit: 32 steps are done" in capsys.readouterr().out
+    assert ends.pop() == (46.0, 60.0)
+    dxai.fit(Colour(), photos, minutes=1.5, out=out)
+    assert json.loads((out / "fit.json").read_text())["steps"] == 32 + 8
+    assert ends.pop() == (70.0, 90.0)
 
 
 @pytest.mark.parametrize(
