@@ -28,7 +28,7 @@ from dxai.paths import MODEL
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.decomposition import train
 from dxai.training.events import Console, Stopped, StopRequest
-from dxai.training.pace import BySteps
+from dxai.training.pace import ByTime
 from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, build_networks, generator_settings
 from dxai.utils.files import digest, read_json, write_json
@@ -255,7 +255,7 @@ class Fitting:
         pace = self.budget.pace(settings(), *needs)
         write_json(path, {"key": self.key, "minutes": finished})
         write_json(self.out / SEEN, sorted(self.data.digests()))
-        length = f"{steps} steps" if isinstance(pace, BySteps) else clock(pace.seconds)
+        length = clock(pace.seconds) if isinstance(pace, ByTime) else f"{steps} steps"
         print(f"fit: {length} of training on {self.device}; Ctrl-C keeps what is there", flush=True)
         with StopRequest() as stop:
             console = Console("fit", self.out / TRAINING, stop)

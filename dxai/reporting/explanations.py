@@ -30,8 +30,8 @@ from dxai.utils.progress import Progress
 BATCH = 8
 """Images between two looks at what is finished: as many as the projection takes at once."""
 CHOICES, FEW = 3, 8
-"""Classes to choose from on the page, unless told otherwise, for up to so many images; each takes one
-more explanation, so more images get their own class alone."""
+"""Classes to choose from on the page, unless told otherwise, for up to so many images. Each takes
+one more explanation, so where there are more images they get their own class alone."""
 INDEX = "index.html"
 """The page in the folder of the outputs."""
 

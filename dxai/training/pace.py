@@ -50,7 +50,8 @@ class BySteps:
 
     def due(self, done: int, seconds: float) -> Due:
         last = done == self.steps
-        return Due(*(last or done % every == 0 for every in self._every), last)
+        row, panel, checkpoint = (last or done % every == 0 for every in self._every)
+        return Due(row, panel, checkpoint, last)
 
     def total(self, done: int, seconds: float) -> int:
         return self.steps
@@ -78,7 +79,8 @@ class ByTime:
         before, self._before = self._before, seconds
         last = done >= self.fewest and seconds + (seconds - before) > self.seconds
         every = (self.seconds / ROWS, self.seconds / PANELS, SAVE_SECONDS)
-        return Due(*(last or seconds // each > before // each for each in every), last)
+        row, panel, checkpoint = (last or seconds // each > before // each for each in every)
+        return Due(row, panel, checkpoint, last)
 
     def total(self, done: int, seconds: float) -> int:
         first, began = self._start
