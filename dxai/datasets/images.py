@@ -77,7 +77,7 @@ def read_image(path: Path | str, image_size: int, channels: int) -> np.ndarray:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: unreadable image ({one_line(error)})") from error
+        raise DataError(f"{path}: unreadable image ({error.strerror or error})") from error
     return square(open_image(data, path, channels), image_size)
 
 

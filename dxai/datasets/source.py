@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -109,11 +110,16 @@ def is_hidden(name: str) -> bool:
 
 
 class LocalSource(Source):
-    """Folder on this machine; links inside it may only point to files inside it."""
+    """Folder on this machine; links inside it may only point to files inside it.
 
-    def __init__(self, root: Path) -> None:
+    With `names`, paths below it, there are no other files and folders in it, whatever it holds;
+    capitals do not matter.
+    """
+
+    def __init__(self, root: Path, names: Iterable[str] | None = None) -> None:
         super().__init__(str(root))
         self.root = root
+        self._only = None if names is None else {part for name in names for part in _above(name)}
 
     def files(self) -> list[File]:
         if not os.path.isdir(self.root):
@@ -144,6 +150,9 @@ class LocalSource(Source):
             entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
         except OSError as error:
             raise DataError(f"{self.root / folder}: cannot be listed ({error.strerror})") from error
+        if self._only is not None:
+            top = f"{folder}/" if folder else ""
+            entries = [entry for entry in entries if _form(top + entry.name) in self._only]
         shown = [entry for entry in entries if not entry.name.startswith(".")]
         if not shown:
             self.empty.append(folder)
@@ -171,6 +180,17 @@ class LocalSource(Source):
             if real in above:
                 raise DataError(f"{entry.path}: a link to a folder that holds it")
             yield from self._walk(home, name, (*above, real))
+
+
+def _form(name: str) -> str:
+    """Return a name as all spellings of it have it in common."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _above(name: str) -> Iterator[str]:
+    """Yield a path and those of the folders that hold it, in their form."""
+    parts = _form(name).split("/")
+    return ("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 class RemoteSource(Source):

@@ -21,10 +21,10 @@ from dxai.datasets.images import open_image, square
 from dxai.datasets.in_memory import InMemoryImages
 from dxai.datasets.layouts.class_folders import Files, is_image
 from dxai.datasets.layouts.folder import ALIASES
-from dxai.datasets.layouts.image_table import read_table
+from dxai.datasets.layouts.image_table import paths_in, read_table
 from dxai.datasets.layouts.spelling import class_name, listed
 from dxai.datasets.pictures import NEAR, Range, as_array, picture
-from dxai.datasets.source import open_source
+from dxai.datasets.source import LocalSource, open_source
 from dxai.datasets.splits import hold_out
 from dxai.utils.progress import Progress
 
@@ -193,7 +193,7 @@ def _from_source(text: str) -> UserImages:
         folder, table = str(path.parent), path.name
     else:
         folder, table = str(path), ""
-    files = Files(open_source(folder))
+    files = Files(_source_of_table(path) if table else open_source(folder))
     units = _units_of_table(files, table) if table else _units_of_folders(files, text)
     labels = sorted({unit.label for unit in units})
     notes = []
@@ -202,6 +202,15 @@ def _from_source(text: str) -> UserImages:
         notes.append(f"{text}: {others} other files are not read")
     read_unit = _Reader(files)
     return UserImages(text, tuple(labels), tuple(units), read_unit, tuple(notes))
+
+
+def _source_of_table(table: Path) -> LocalSource:
+    """Return the files that a table names: beside it may lie anything, such as a whole home."""
+    try:
+        data = table.read_bytes()
+    except OSError as error:
+        raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
+    return LocalSource(table.parent, [table.name, *paths_in(data, str(table), TABLE)])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from dxai.results.io import Row, read_table
 from dxai.results.methods import NEUTRAL, ORDER, RANDOM, label
 from dxai.results.table_specs import SPECS
 from dxai.results.validity import meaning
-from dxai.utils.files import atomic_folder, read_json
+from dxai.utils.files import atomic_folder, read_json, require_folder
 
 TABLE1, DEFINITION1, PAGE = "table1.csv", "definition1.csv", "index.html"
 """Files of an evaluation, beside the outcomes of each method."""
@@ -79,6 +79,7 @@ def evaluate(
     out, methods = Path(out), _distinct([RANDOM, *methods])
     if count < 1:
         raise ValueError(f"images is {count}; it must be 1 or more")
+    require_folder(out.parent)
     if out.exists() and not (out.is_dir() and (out / TABLE1).is_file()):
         raise ValueError(f"{out}: found something that is no evaluation; name a new folder")
     if isinstance(explainer, DXAI):

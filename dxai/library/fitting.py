@@ -31,15 +31,16 @@ from dxai.training.events import Console, Stopped, StopRequest
 from dxai.training.pace import ByTime
 from dxai.training.run import TrainingRun
 from dxai.training.step import Networks, build_networks, generator_settings
-from dxai.utils.files import digest, read_json, write_json
+from dxai.utils.files import digest, read_json, require_folder, write_json
 from dxai.utils.progress import clock
 
 OUT = "explainer"
 PAGE, TRAINING, PLAN = "index.html", "training", "plan.json"
 """In an explainer's folder, beside `model.pt`: pictures with the slider; its unfinished training,
 with the plan."""
-SMALLEST, ON_CPU, ON_GPU = 16, 64, 128
-"""Sides of the images that are taken apart: the least, and the most unless one is named."""
+SMALLEST, ON_CPU, ON_GPU, LARGEST = 16, 64, 128, 2048
+"""Sides of the images that are taken apart: the least, and the most on each device, unless one is
+named; and the most that can be named."""
 VALIDATION = 400
 """Most validation images."""
 
@@ -129,8 +130,14 @@ def fit(
     began, out = time.monotonic(), Path(out)
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes is {minutes}; it must be a number above 0")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps is {steps}; it must be 1 or more")
+    for name, value, (least, most) in (
+        ("steps", steps, (1, 10**9)),
+        ("size", size, (1, LARGEST)),
+        ("image_size", image_size, (settings().coarsest, LARGEST)),
+        ("seed", seed, (0, 2**63 - 1)),
+    ):
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"{name} is {value}; it must be from {least} to {most}")
     _require_own(out)
     on = choose_device(device)
     scaling = Scaling(tuple(mean or ()), tuple(std or ()), value_range or (0.0, 1.0))
@@ -171,8 +178,7 @@ def fit(
 
 def _require_own(out: Path) -> None:
     """Raise ValueError unless a folder is new, empty, or that of an explainer."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: a file; name the folder of the explainer")
+    require_folder(out)
     if out.is_dir() and any(out.iterdir()) and not (out / TRAINING / PLAN).is_file():
         raise ValueError(f"{out}: a folder with other files; name a new one")
 
@@ -234,19 +240,27 @@ class Fitting:
 
         Raises `ValueError` if the folder holds an explainer of something else.
         """
-        path = self.out / TRAINING / PLAN
-        if path.is_file() and read_json(path)["key"] != self.key:
+        if self._plan.get("key", self.key) != self.key:
             raise ValueError(
                 f"{self.out}: holds an explainer of another network, other images or settings; "
                 "name another folder, or delete it"
             )
         return self.checkpoint.load()
 
+    @property
+    def _plan(self) -> dict[str, Any]:
+        """What is trained here, and the minutes of the training that is finished, if any is."""
+        path = self.out / TRAINING / PLAN
+        found = read_json(path) if path.is_file() else {}
+        if found and not (isinstance(found, dict) and {"key", "minutes"} <= found.keys()):
+            raise ValueError(f"{path}: damaged; delete {self.out}, or name another folder")
+        return found
+
     def train(self, state: dict[str, Any] | None) -> tuple[Networks, list[dict[str, Any]]]:
         """Train until the end of the budget; after Ctrl-C save the explainer as it is and end."""
         networks, path = self.networks(), self.out / TRAINING / PLAN
         minutes, steps = self.budget.minutes, self.budget.steps
-        finished = read_json(path)["minutes"] if path.is_file() else 0.0
+        finished = self._plan.get("minutes", 0.0)
         if state is not None and (state["step"] >= steps if steps else minutes <= finished):
             networks.load_state_dict(state["networks"])
             print(f"fit: {state['step']} steps are done; more minutes go on from there")

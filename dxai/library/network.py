@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dxai.config.schema import ClassifierSpec
+from dxai.config.settings import parse
 from dxai.datasets.in_memory import InMemoryImages
 from dxai.models.accuracy_check import confusion_of
 from dxai.models.adapter import adapt
@@ -115,7 +116,7 @@ def spec_of(
     if isinstance(model, nn.Module):
         if weights is not None or options:
             raise ValueError("model is a network already; leave weights and options out")
-        return ClassifierSpec(arch=LIVE, **given)
+        return _parsed(arch=LIVE, **given)
     if not isinstance(model, str | Path):
         raise ValueError(
             f"model is {type(model).__name__}; expected a torch.nn.Module, 'package.module:name', "
@@ -125,7 +126,7 @@ def spec_of(
     if path.is_file():
         if weights is not None:
             raise ValueError(f"{model} would bring its own weights; leave weights out")
-        return ClassifierSpec(arch=arch_of(path), weights=str(path), **given)
+        return _parsed(arch=arch_of(path), weights=str(path), **given)
     module, colon, name = str(model).partition(":")
     if "/" in module or module.endswith(".py"):
         if not colon:
@@ -134,9 +135,15 @@ def spec_of(
         raise ValueError(f"{model}: name it as Python imports it, {dotted}:{name}")
     taken = None if weights is None else str(Path(weights).expanduser())
     train = False if weights is None and colon else None  # it brings its weights itself
-    return ClassifierSpec(
-        arch=str(model), weights=taken, options=dict(options or {}), train=train, **given
-    )
+    given |= {"weights": taken, "options": dict(options or {}), "train": train}
+    return _parsed(arch=str(model), **given)
+
+
+def _parsed(**settings: Any) -> ClassifierSpec:
+    try:
+        return parse(ClassifierSpec, settings, "")
+    except ValueError as error:
+        raise ValueError(_in_words_of_fit(str(error))) from None
 
 
 def adapted(

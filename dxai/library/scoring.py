@@ -147,6 +147,7 @@ class _Scored:
 
     def add(self, batch: Batch) -> None:
         """Explain and score a batch."""
+        self.images += len(batch.ids)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of the table."""
@@ -185,11 +186,11 @@ class _Ours(_Scored):
         super().__init__(subject, OURS)
 
     def add(self, batch: Batch) -> None:
+        super().add(batch)
         explainer, add = self.subject.explainer, self.scorer.add
         began = time.perf_counter()
         found = explainer.explain(batch.images, batch.labels, batch.index, GENERATED)
         self.seconds += time.perf_counter() - began
-        self.images += len(batch.ids)
         add(OURS, "part", batch, found.distinct, found.reconstruction)
         neutral = explainer.explain(batch.images, batch.labels, batch.index)
         add(NEUTRAL, "part", batch, neutral.distinct, curves=READ)
@@ -209,6 +210,7 @@ class _Other(_Scored):
         self.explainer = explainer
 
     def add(self, batch: Batch) -> None:
+        super().add(batch)
         if self.reason:
             return
         explainer, began = self.explainer, time.perf_counter()
@@ -218,7 +220,6 @@ class _Other(_Scored):
             self.reason = str(error)
             return
         self.seconds += time.perf_counter() - began
-        self.images += len(batch.ids)
         for sign in explainer.signs:
             heat = distinct = found
             if explainer.kind == "heatmap":

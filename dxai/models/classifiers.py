@@ -19,6 +19,7 @@ from dxai.models.discriminator import Discriminator
 from dxai.models.programs import Exported, Program, ProgramError, Scripted
 from dxai.models.user_code import import_network
 from dxai.models.weights import existing, first_sentence, load_weights
+from dxai.utils.errors import one_line
 
 
 class BasicBlock(nn.Module):
@@ -182,8 +183,9 @@ def build_network(
         network = make(*shape, **options)
     except TypeError as error:
         raise ValueError(f"classifier {arch}: options {options} do not fit: {error}") from None
-    except Exception as error:  # a user's code may raise anything
-        raise ValueError(f"classifier {arch}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"classifier {arch}: {reason}") from None
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"classifier {arch}: returns {type(network).__name__}, not a torch.nn.Module"

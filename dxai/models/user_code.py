@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from dxai.utils.errors import one_line
+
 
 def is_named(arch: str, modules: Iterable[str]) -> bool:
     """Whether the import path `arch` is one of `modules`, or in one of these packages."""
@@ -38,12 +40,12 @@ def import_network(path: str, built_in: Iterable[str]) -> Callable[..., nn.Modul
     sys.path.insert(0, folder)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         missing = isinstance(error, ModuleNotFoundError) and error.name in _parents(module_name)
         reason = (
             f"no module {error.name}, neither in {folder} nor installed"
             if isinstance(error, ModuleNotFoundError) and missing
-            else f"its import fails: {type(error).__name__}: {error}"
+            else f"its import fails: {type(error).__name__}: {one_line(error)}"
         )
         raise ValueError(f"classifier {path}: {reason}") from None
     finally:

@@ -24,7 +24,7 @@ from dxai.reporting import figures
 from dxai.reporting.html import Explanation, Removal, write_pages
 from dxai.reporting.html.viewer import BETAS
 from dxai.types import GENERATED, NEUTRAL, Decomposition, to_unit_range
-from dxai.utils.files import atomic, sha256, write_json
+from dxai.utils.files import atomic, require_folder, sha256, write_json
 from dxai.utils.progress import Progress
 
 BATCH = 8
@@ -125,6 +125,7 @@ def explain_files(
     FileExistsError
         If `out` has an index.html that is not such a page.
     """
+    require_folder(out)
     target = None
     if class_name is not None:
         choose("class", class_name, model.class_names)

@@ -74,7 +74,18 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    return json.loads(Path(path).read_text())
+    """Read JSON; raises OSError, or ValueError with the path."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, no JSON ({error})") from None
+
+
+def require_folder(path: Path) -> None:
+    """Raise NotADirectoryError if a file is in the place of a folder or of one that holds it."""
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{path}: {there} is a file; name another folder")
 
 
 def sha256(path: Path) -> str:

@@ -45,6 +45,13 @@ class Row:
     where: str
 
 
+def paths_in(data: bytes, where: str, needed: Sequence[str] = COLUMNS) -> Iterator[str]:
+    """Yield the paths of a CSV file that are not empty; a malformed line raises `DataError`."""
+    for number, cells in _rows(data, where, needed):
+        if cells["path"]:
+            yield _plain(cells["path"], f"{where}, line {number}")
+
+
 def read_table(files: Files, table: str, needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
     """Read the rows of a CSV file of the source, which has at least the columns `needed`.
 
@@ -59,7 +66,7 @@ def read_table(files: Files, table: str, needed: Sequence[str] = COLUMNS) -> Ite
         for column in needed:
             if not cells[column]:
                 raise DataError(f"{at}: no {column}")
-        path = check_plain_path(cells["path"].replace("\\", "/").removeprefix("./"), at)
+        path = _plain(cells["path"], at)
         name = by_form.get(unicodedata.normalize("NFC", path))
         if name is None:
             alike = [other for other in files.all if other.lower() == path.lower()]
@@ -71,6 +78,10 @@ def read_table(files: Files, table: str, needed: Sequence[str] = COLUMNS) -> Ite
         if not label.isprintable():
             raise DataError(f"{at}: the label {label!r} has characters that cannot be printed")
         yield Row(files.all[name], label, cells.get("split", ""), cells.get("group", ""), at)
+
+
+def _plain(path: str, where: str) -> str:
+    return check_plain_path(path.replace("\\", "/").removeprefix("./"), where)
 
 
 def _rows(data: bytes, where: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

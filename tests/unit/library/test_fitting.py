@@ -125,7 +125,7 @@ def test_bad_input_is_one_line_and_writes_nothing(photos: Path, tmp_path: Path) 
         (Wide(), photos, {}, "returns 4 outputs for one image"),
         (Colour(), photos, {"minutes": 0}, "minutes is 0; it must be a number above 0"),
         (Colour(), photos, {"minutes": float("nan")}, "minutes is nan; it must be a number above"),
-        (Colour(), photos, {"steps": 0}, "steps is 0; it must be 1 or more"),
+        (Colour(), photos, {"steps": 0}, "steps is 0; it must be from 1 to"),
         (Colour(), photos, {"device": "gpu"}, "valid are auto, cpu, cuda, cuda:N"),
         (Colour(), 7, {}, "found int; expected a folder, a CSV file, a dataset or a loader"),
         ("nets.py", photos, {}, "nets.py: no such file"),
