@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import io
@@ -50,8 +51,9 @@ def parse(accept: Callable[[list[str]], object], words: list[str]) -> None:
     try:
         with contextlib.redirect_stderr(said):
             accept(words)
-    except (SystemExit, DvcParserError):
-        pytest.fail(f"{shlex.join(words)}: {said.getvalue()}")
+    except (SystemExit, DvcParserError) as error:
+        if getattr(error, "code", 2):  # but for --version
+            pytest.fail(f"{shlex.join(words)}: {said.getvalue()}")
 
 
 def make(words: list[str]) -> None:
@@ -67,8 +69,8 @@ def python(words: list[str]) -> None:
 
 
 def pip(words: list[str]) -> None:
-    (extras,) = re.findall(r"\[(.*)\]", " ".join(words))
-    assert set(extras.split(",")) <= EXTRAS.keys()
+    extras = re.findall(r"\[(.*)\]", " ".join(words))
+    assert {name for found in extras for name in found.split(",")} <= EXTRAS.keys()
 
 
 def prefect(words: list[str]) -> None:
@@ -85,22 +87,49 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "python": python,
 }
 
+KNOWN = re.compile(rf"^(?:[A-Z_]+=\S* |cd \S+ && )*(?:[\w./]+/)?(?:{'|'.join(PROGRAMS)})\s")
+"""How a line begins that runs one of them."""
+INLINE = re.compile(r"`dxai ([^`]*)`")
+
+
+def programs(line: str) -> list[tuple[str, list[str]]]:
+    """Return the programs of a line that are known here, and their arguments.
+
+    Variables before a program, and the folder that it is in, are left out.
+    """
+    if not KNOWN.search(line):
+        return []
+    found = []
+    for ends, words in itertools.groupby(shlex.split(line, comments=True), lambda w: w == "&&"):
+        command = list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words))
+        if not ends and command and Path(command[0]).name in PROGRAMS:
+            found.append((Path(command[0]).name, command[1:]))
+    return found
+
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_is_accepted(page: Path) -> None:
     for line in commands(page):
-        if line.split()[0] in PROGRAMS:
-            words = shlex.split(line, comments=True)
-            for ends, command in itertools.groupby(words, lambda word: word == "&&"):
-                program, *arguments = command
-                if not ends and program in PROGRAMS:
-                    PROGRAMS[program](arguments)
+        for program, arguments in programs(line):
+            PROGRAMS[program](arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_a_sentence_has_its_options(page: Path) -> None:
+    for words in INLINE.findall(page.read_text()):
+        parser, rest = _parser(), words.split()
+        while inner := [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]:
+            parser = inner[0].choices[rest.pop(0)] if rest else argparse.ArgumentParser()
+        wanted = re.findall(r"--[a-z][\w-]*", words)
+        assert [one for one in wanted if one not in parser.format_help()] == [], words
 
 
 def test_commands_are_found_and_wrong_ones_refused() -> None:
     found = [line for page in PAGES for line in commands(page)]
     for program in PROGRAMS:
         assert any(line.startswith(f"{program} ") for line in found), program
+    assert programs("A=b .venv/bin/dxai demo && make up") == [("dxai", ["demo"]), ("make", ["up"])]
+    assert programs("dvc: the only executor") == programs("D[dvc repro]") == []
     for program, wrong in (("dxai", "fit photos"), ("dvc", "reproduce"), ("make", "tea")):
         with pytest.raises((pytest.fail.Exception, AssertionError)):
             PROGRAMS[program](wrong.split())
