@@ -23,12 +23,13 @@ pytestmark = pytest.mark.slow
 
 READ = """(() => {
   const viewer = document.querySelectorAll(".viewer")[K];
-  const [removed, distinct] = viewer.querySelectorAll("canvas");
+  const [removed, distinct, agnostic] = viewer.querySelectorAll("canvas");
   const pixels = (c) => Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data);
   return {
     size: [removed.height, removed.width],
     removed: pixels(removed),
     distinct: pixels(distinct),
+    agnostic: pixels(agnostic),
     names: Array.from(viewer.querySelectorAll(".answers span"), (e) => e.textContent),
     answers: Array.from(viewer.querySelectorAll(".answers b"), (e) => Number(e.textContent)),
     widths: Array.from(viewer.querySelectorAll(".share"), (e) => parseFloat(e.style.width)),
@@ -86,10 +87,11 @@ def check(found: dict[str, Any], explainer: DXAI, parts: Decomposition, beta: fl
     """Compare what the page shows with x - beta psi and the classifier's answer to it."""
     assert found["beta"] == beta and found["size"] == [SIZE, SIZE]
     wanted = parts.image - beta * parts.distinct
-    levels = ((wanted[0].numpy() + 1) * 127.5).clip(0, 255).transpose(1, 2, 0)
-    shown = np.array(found["removed"]).reshape(SIZE, SIZE, 4)
-    assert (shown[..., 3] == 255).all()
-    assert np.abs(shown[..., :3] - levels).max() <= 0.5 + 1 / STEPS
+    for name, picture in (("removed", wanted), ("agnostic", parts.agnostic)):
+        levels = ((picture[0].numpy() + 1) * 127.5).clip(0, 255).transpose(1, 2, 0)
+        shown = np.array(found[name]).reshape(SIZE, SIZE, 4)
+        assert (shown[..., 3] == 255).all()
+        assert np.abs(shown[..., :3] - levels).max() <= 0.5 + 1 / STEPS
     gray = parts.distinct[0].numpy() / float(parts.distinct.abs().max())
     signed = np.array(found["distinct"]).reshape(SIZE, SIZE, 4)[..., :3]
     assert np.abs(signed - (128 + 127 * gray.transpose(1, 2, 0))).max() <= 0.5 + 127 / 2000
