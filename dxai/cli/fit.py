@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from dxai.cli import Commands
 from dxai.cli.add import add_network_arguments
@@ -57,6 +58,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Fit; the last lines are the verdict, the explainer's folder, and what to type next."""
+    began = time.monotonic()  # importing torch counts
     from dxai.config.params_file import parse_yaml
     from dxai.library.fitting import fit
     from dxai.library.trust import remember
@@ -82,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
         channels=options.channels,
         device=options.device,
         seed=options.seed,
+        began=began,
     )
     remember(options.model)
     print(f"next: dxai explain {options.out} {options.images}")

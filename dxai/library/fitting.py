@@ -66,6 +66,7 @@ def fit(
     channels: int | None = None,
     device: str = "auto",
     seed: int = 0,
+    began: float | None = None,
 ) -> DXAI:
     """Fit an explainer to a trained classifier.
 
@@ -114,6 +115,8 @@ def fit(
         ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     seed : int
         Key of all random draws.
+    began : float, optional
+        When the minutes began, a time of `time.monotonic`; default: now.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def fit(
     KeyboardInterrupt
         After Ctrl-C, once everything is saved.
     """
-    began, out = time.monotonic(), Path(out)
+    began, out = began or time.monotonic(), Path(out)
     if not 0 < minutes < math.inf:
         raise ValueError(f"minutes is {minutes}; it must be a number above 0")
     for name, value, (least, most) in (
@@ -171,7 +174,8 @@ def fit(
     explainer = work.save(networks, history[-1]["step"])
     verdict = judge(explainer, data, validation, history, out / "scores", deadline)
     work.conclude(verdict, history)
-    page = write_page(explainer, validation, out / PAGE, "What the explainer sees", verdict.text)
+    title = "What the explainer sees"
+    page = write_page(explainer, validation, out / PAGE, title, verdict.text, until=deadline)
     print(f"explainer: {out}, its page: {page}", flush=True)
     return explainer
 

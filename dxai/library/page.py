@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,19 +29,25 @@ def write_page(
     verdict: Sequence[str] = (),
     tables: Tables | None = None,
     methods: Sequence[Explainer] = (),
+    until: float = math.inf,
 ) -> Path:
     """Write a page of a few labelled images, and return its path; print progress.
 
-    Heatmaps of `methods`, for the predicted class, are shown beside.
+    Heatmaps of `methods`, for the predicted class, are shown beside. No image is begun after the
+    clock `time.monotonic` shows `until`, but for the first.
     """
     indices = data.spread(max(1, SHOWN // len(data.class_names)))[:SHOWN]
-    shown = _explanations(explainer, data, indices, methods)
+    shown = _explanations(explainer, data, indices, methods, until)
     write_pages(shown, path, data.class_names, title, verdict, tables)
     return path
 
 
 def _explanations(
-    explainer: DXAI, data: InMemoryImages, indices: Sequence[int], methods: Sequence[Explainer]
+    explainer: DXAI,
+    data: InMemoryImages,
+    indices: Sequence[int],
+    methods: Sequence[Explainer],
+    until: float,
 ) -> Iterator[Explanation]:
     names, progress = data.class_names, Progress("explain", len(indices), unit="images")
     done, pixels = 0, data.image_size**2
@@ -61,3 +69,5 @@ def _explanations(
             )
         done += len(batch.ids)
         progress.update(done)
+        if time.monotonic() > until:
+            return

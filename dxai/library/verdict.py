@@ -22,7 +22,7 @@ from dxai.results.methods import NEUTRAL, OURS, RANDOM, best_baseline, label, su
 from dxai.results.validity import BRITTLE, is_faint, random_aucs, validity_of
 from dxai.utils import keyed_random
 
-FEWEST, USUAL, MOST = 16, 32, 200
+FEWEST, USUAL, MOST = 8, 32, 200
 """Validation images that are scored: in any case, where a budget can be planned, and at most."""
 AT_ONCE = 8
 """Images that are scored between two looks at the clock."""
