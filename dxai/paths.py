@@ -77,11 +77,13 @@ class Paths:
     trusted = _Below(".work/trusted.json")
     some_tables = _Below(".work/tables")
     prometheus = _Below(".work/metrics")
-    ray = _Below(".work/cluster")
+    ray = _Below(".dvc/tmp/cluster")
     ray_token = _Below(".work/ray-token")
-    run_lock = _Below(".work/run.lock")
     runs = _Below(".work/runs")
-    notice = _Below(".work/notice.json")
+    runs_lock = _Below(".work/dvc.lock")
+    slots = _Below(".work/slots")
+    turns = _Below(".work/turns")
+    notices = _Below(".work/notices")
     reproduced = _Below(".work/reproduced")
     original = _Below(".work/original")
     reproduce_lock = _Below(".work/reproduce.lock")
@@ -133,6 +135,11 @@ class Paths:
 
     def table(self, name: str) -> Path:
         return self.tables / f"{name}.csv"
+
+    @property
+    def project(self) -> Path:
+        """Return the project's folder, whose .work the workspaces of its runs share."""
+        return self.work.resolve().parent
 
     def training(self, name: str) -> Path:
         """Return the folder of an unfinished training's files."""

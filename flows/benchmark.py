@@ -3,8 +3,8 @@
 Log messages are formatted here, since JSON logs would keep the logger's arguments apart.
 """
 
-import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -36,8 +36,8 @@ from dxai.paths import HERE
 from dxai.results.io import read_table
 from dxai.results.table_specs import NUMBERED, SPECS
 from dxai.utils import progress, shared_process
-from flows import cache_check, webhook, workspace
-from flows.dvc_runner import Attempt, cache, graph, group_of, lanes, reproduce
+from flows import cache_check, dvc_outputs, slots, webhook, workspace
+from flows.dvc_runner import Attempt, graph, group_of, lanes, reproduce
 from flows.lanes import StageFailed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -49,6 +49,8 @@ PROGRESS_SECONDS = 5.0
 """Least seconds between two updates of a progress bar."""
 
 
+CHANGED = "changed.md"
+"""The changes since the last accepted run, for the webhook."""
 PATIENCE_SECONDS = 300.0
 """How long the results wait for an MLflow server that does not answer."""
 
@@ -64,18 +66,19 @@ def page_url(run: str) -> str:
 
 def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
     """Post the outcome of the run to the webhook at DXAI_WEBHOOK, if set."""
-    noted = json.loads(HERE.notice.read_text()) if HERE.notice.exists() else {}
-    own = noted if noted.get("run") == str(flow_run.id) else {}
+    notice = HERE.notices / str(flow_run.id)
+    changed = notice / CHANGED
     body = webhook.message(
         flow_run.name,
         page_url(str(flow_run.id)),
         state.name or state.type.value,
         state.message or "",
-        HERE.table("table1") if own else None,
-        own.get("changed", ""),
+        notice / HERE.table("table1").name,
+        changed.read_text() if changed.exists() else "",
     )
     if outcome := webhook.send(body):
         print(outcome, flush=True)
+    shutil.rmtree(notice, ignore_errors=True)
     if state.is_crashed():  # killed, so the run in MLflow is still open
         send_missed()
 
@@ -100,8 +103,9 @@ def full_benchmark(
 ) -> None:
     """Bring every stage of dvc.yaml up to date, publish the tables and log the run to MLflow.
 
-    Parameters other than None first replace the corresponding part of params.yaml, which therefore
-    always says what was run.
+    All of it happens in a workspace, a copy of the project as it is now. Parameters other than None
+    replace the corresponding part of params.yaml there. In the end the outputs move to the
+    project's folder, where no file changes that git tracks.
 
     Parameters
     ----------
@@ -125,28 +129,40 @@ def full_benchmark(
     verify : bool
         First hash every file that DVC keeps, and recreate damaged ones.
     """
-    with workspace.exclusive(f"run {runtime.flow_run.name}", get_run_logger().info):
+    kept = dvc_outputs.cache()
+    workspace.check_room([*workspace.WRITTEN, kept])
+    logger, kept = get_run_logger(), kept.absolute()
+    with workspace.of_run(runtime.flow_run.name, str(runtime.flow_run.id)) as project:
         select(profile, datasets, classifiers, methods, seeds)
-        kept = cache()
-        workspace.check_room([*workspace.WRITTEN, kept])
+        remote = dvc_outputs.share(project, Path.cwd())
         with nullcontext("") if tables else open_record() as run:
             if verify:
-                cache_check.check(get_run_logger().warning, kept)
-            with shared_process.hold(HERE.ray):
-                address = {"RAY_ADDRESS": ray_address} if ray_address else {}
-                reproduce_all({"DXAI_CLUSTER": str(HERE.ray.absolute())} | address, run, tables)
-            if tables:
-                publish_some(tables)
-            else:
-                record(run, gate)
+                cache_check.check(logger.warning, kept)
+            try:
+                with shared_process.hold(HERE.ray):
+                    address = {"RAY_ADDRESS": ray_address} if ray_address else {}
+                    environment = {"DXAI_CLUSTER": str(HERE.ray.absolute())} | address
+                    reproduce_all(environment, run, project, remote, tables)
+                if tables:
+                    publish_some(tables)
+                else:
+                    record(run, project, gate)
+            finally:
+                dvc_outputs.remember(Path.cwd(), project)
+            finish(project, remote)
 
 
 def reproduce_all(
-    environment: dict[str, str], record_in: str, tables: list[int] | None = None
+    environment: dict[str, str],
+    record_in: str,
+    project: Path,
+    remote: bool,
+    tables: list[int] | None = None,
 ) -> None:
     """Run every item, or those that some tables need, with variables added to the environment.
 
-    `record_in` is the run in MLflow that has the results even if a method failed.
+    `record_in` is the run in MLflow that has the results even if a method failed; they are then
+    handed over to the project. With `remote`, what DVC's remote has is not computed.
     """
     logger, context = get_run_logger(), copy_context()
     at_once = lanes()
@@ -159,6 +175,8 @@ def reproduce_all(
                 "the profiles `full` and `smoke` make every table"
             )
     logger.info(f"{len(needs)} items, up to {at_once} at once")
+    dvc_outputs.recall(Path.cwd())
+    found = dvc_outputs.restore(needs, Path.cwd(), pull=remote)
     states: dict[str, State] = {}
 
     def run(target: str, attempt: Attempt) -> None:
@@ -170,12 +188,29 @@ def reproduce_all(
         state.result()
 
     try:
-        reproduce(needs, logger.info, environment=environment, at_once=at_once, run=run)
+        reproduce(
+            needs,
+            logger.info,
+            environment=environment,
+            at_once=at_once,
+            stale=needs.keys() - found,
+            run=run,
+            name=str(runtime.flow_run.name),
+        )
     except StageFailed as failure:
         if failure.stage == "report" and not tables:
             # A method failed: its row of the tables says so, and the others are valid.
-            record(record_in, gate=False)
+            record(record_in, project, gate=False)
+            dvc_outputs.hand_over(Path.cwd(), project, logger.warning)
         raise
+
+
+def finish(project: Path, remote: bool) -> None:
+    """Send what was computed to DVC's remote, if there is one, and the outputs to the project."""
+    logger = get_run_logger()
+    if remote:
+        dvc_outputs.push(Path.cwd())
+    dvc_outputs.hand_over(Path.cwd(), project, logger.warning)
 
 
 def select(profile: str | None, *names: Any) -> None:
@@ -207,9 +242,9 @@ def open_record() -> Iterator[str]:
         yield run
 
 
-def record(run: str, gate: bool) -> None:
+def record(run: str, project: Path, gate: bool) -> None:
     """Publish the results in Prefect and MLflow, and compare them with the last accepted run."""
-    publish()
+    publish(project)
     check_for_regression(track(run), gate)
 
 
@@ -249,13 +284,13 @@ def run_item(attempt: Attempt) -> None:
 
 
 @task(cache_policy=NO_CACHE)
-def publish() -> None:
+def publish(project: Path) -> None:
     """Publish the tables and the location of the report as artifacts of the run."""
     publish_tables(HERE.tables, [name for name, spec in SPECS.items() if spec.logged])
-    report = HERE.report.resolve()
+    report, tables = project / HERE.report, project / HERE.tables
     create_markdown_artifact(
         f"The report with all tables and pictures: [{HERE.report}]({report.as_uri()})\n\n"
-        f"The tables as files: [{HERE.tables}]({HERE.tables.resolve().as_uri()})",
+        f"The tables as files: [{HERE.tables}]({tables.as_uri()})",
         key="report",
         description="Location of the results.",
     )
@@ -265,11 +300,13 @@ def publish() -> None:
 def publish_some(tables: list[int]) -> None:
     """Make some tables from existing results, and publish them as artifacts of the run."""
     numbers = [str(number) for number in tables]
-    subprocess.run(
-        [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(HERE.some_tables)],
-        check=True,
-    )
-    publish_tables(HERE.some_tables, [NUMBERED[table] for table in tables])
+    name, log = str(runtime.flow_run.name), get_run_logger().info
+    with slots.turn(HERE.turns / "tables", name, log):
+        subprocess.run(
+            [sys.executable, "-m", "dxai", "tables", *numbers, "--into", str(HERE.some_tables)],
+            check=True,
+        )
+        publish_tables(HERE.some_tables, [NUMBERED[table] for table in tables])
 
 
 def publish_tables(folder: Path, names: list[str]) -> None:
@@ -328,7 +365,10 @@ def check_for_regression(run: str, gate: bool) -> None:
         create_markdown_artifact(
             changed, key="changes", description="Changes since the last accepted run."
         )
-    HERE.notice.write_text(json.dumps({"run": str(runtime.flow_run.id), "changed": changed}))
+    notice = HERE.notices / str(runtime.flow_run.id)
+    notice.mkdir(parents=True, exist_ok=True)
+    (notice / CHANGED).write_text(changed)
+    shutil.copy(HERE.table("table1"), notice)
     if gate:
         mlflow_store.tag(run, {"gate": "refused" if worse else "accepted"})
     if worse and before is not None:

@@ -14,7 +14,9 @@ import psutil
 
 from dxai.config.params_file import load_params
 from dxai.config.settings import ParamsError
+from dxai.paths import Paths
 from dxai.utils import files
+from flows import slots
 from flows.lanes import Lane
 
 LANES = "DXAI_LANES"
@@ -36,6 +38,8 @@ SECONDS = {
 """About how long an item takes in `quick`, by a word of its stage's name; others take `SHORT`. They
 decide which of the items that could run comes first."""
 SHORT = 5.0
+TRAININGS = {"classifier", "twin", "decompose"}
+"""Words of the names of stages whose unfinished work has a folder for each choice of settings."""
 
 Graph = Mapping[str, tuple[str, ...]]
 """The items of dvc.yaml, each with those that it depends on, which come before it."""
@@ -68,15 +72,6 @@ def graph(root: Path | str = ".", wanted: Collection[str] | None = None) -> Grap
         if target in kept:
             kept.update(needs[target])
     return {target: needs[target] for target in order if target in kept}
-
-
-def cache(root: Path | str = ".") -> Path:
-    """Return the path of DVC's cache, relative to the working directory if inside it."""
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        found = Path(repo.cache.local.path)
-    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
 
 
 def out_of_date(targets: Iterable[str], root: Path | str = ".") -> set[str]:
@@ -123,6 +118,7 @@ def reproduce(
     at_once: int = 1,
     stale: Collection[str] | None = None,
     run: Run | None = None,
+    name: str = "",
 ) -> None:
     """Bring the items of a graph up to date with `dvc repro --single-item`.
 
@@ -131,6 +127,9 @@ def reproduce(
     each in a thread of its own; without it, the lines of all go to `log`. `environment` is added to
     that of this process. `stale` are the out-of-date items, if already known; DVC looks at these
     and at those that depend on them.
+
+    Other runs of the project, which share its .work, have their turns: no two make the same item at
+    the same time, and all together use each core once. `name` is what they call this one.
 
     The first item that fails ends the others, which keep what they have finished. Every DVC and its
     stage have always ended when this returns or raises. Raises what `run` raises, `StageFailed` if
@@ -151,7 +150,9 @@ def reproduce(
             log(line)
 
     count = max(1, min(at_once, len(todo)))
+    total = max(os.cpu_count() or 1, at_once)
     threads = {} if count == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    shared = Paths(Path(root))
     every = [Lane(root, _environment() | threads | (environment or {})) for _ in range(count)]
     free = SimpleQueue[Lane]()
     for lane in every:
@@ -160,7 +161,11 @@ def reproduce(
     def in_a_lane(target: str) -> None:
         lane = free.get()
         try:
-            (run or log_all)(target, lambda: lane.run(target))
+            with (
+                slots.turn(shared.turns / turn_of(target, root), name, log, lambda: lane.ended),
+                slots.cores(shared.slots, total // count, total, name, log, lambda: lane.ended),
+            ):
+                (run or log_all)(target, lambda: lane.run(target))
         finally:
             free.put(lane)
 
@@ -176,6 +181,28 @@ def reproduce(
     finally:
         for lane in every:
             lane.close()
+
+
+def turn_of(target: str, root: Path | str = ".") -> str:
+    """Return the name by which the runs of a project take turns with an item.
+
+    Trainings take hours, and those with other settings or inputs have files of their own; so only
+    the same training has to wait. Others wait for any item of their name.
+    """
+    if TRAININGS.isdisjoint(group_of(target).split("_")):
+        return target.replace("/", "-")
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    with Repo(str(root)) as repo:
+        (stage,) = repo.stage.collect(target)
+        try:
+            stage.save_deps()
+        except DvcException:  # an input is missing, which DVC will say
+            return target
+        made_of = {k: v for k, v in to_single_stage_lockfile(stage).items() if k != "outs"}
+        return f"{target}-{files.digest(made_of)}"
 
 
 def _in_order(

@@ -1,16 +1,17 @@
-"""The folder of a run: one run at a time, since DVC's outputs have one owner, and enough space."""
+"""The workspace of a run: a folder with the code and data of its start, and enough space."""
 
+import os
+import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dxai.paths import HERE
-from dxai.utils.files import locked
+from dxai.paths import HERE, RUN
+from dxai.tracking.workspace import copy
+from dxai.utils.files import write_json
 
-POLL_SECONDS = 1.0
 WRITTEN = (
     *(HERE.work, HERE.prepared, HERE.artifacts, HERE.results),
     *(".dvc/tmp", tempfile.gettempdir()),
@@ -25,23 +26,27 @@ class NoRoom(OSError):
 
 
 @contextmanager
-def exclusive(name: str, log: Callable[[str], None]) -> Iterator[None]:
-    """Lock the folder for one run; wait while another has it, and log its name."""
-    logged = ""
-    while True:
-        with locked(HERE.run_lock) as file:
-            if file is not None:
-                file.truncate(0)
-                file.write(name)
-                file.flush()
-                yield
-                file.truncate(0)
-                return
-        # The file is empty for a moment when a run begins or ends.
-        if (other := HERE.run_lock.read_text()) not in ("", logged):
-            logged = other
-            log(f"waiting until {other}, which uses this folder, has ended")
-        time.sleep(POLL_SECONDS)
+def of_run(name: str, flow_run: str) -> Iterator[Path]:
+    """Work in a new workspace during the block; yields the project's folder.
+
+    The workspace is .work/runs/<name>-<start of the id>, where run.json says whose it is. It stays
+    if the block fails.
+    """
+    project = Path.cwd()
+    folder = project / HERE.runs / f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}-{flow_run[:8]}"
+    shutil.rmtree(folder, ignore_errors=True)  # the same run, started again
+    copy(project, folder)
+    about = {"name": name, "flow_run": flow_run, "pid": os.getpid()}
+    write_json(folder / RUN, about | {"state": "running"})
+    os.chdir(folder)
+    try:
+        yield project
+    except Exception:
+        write_json(folder / RUN, about | {"state": "failed"})
+        raise
+    finally:
+        os.chdir(project)
+    shutil.rmtree(folder)
 
 
 def check_room(folders: Iterable[Path | str]) -> None:

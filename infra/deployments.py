@@ -20,6 +20,8 @@ from infra.supervisor import ServiceError, Stack
 
 DEPLOYMENT = "dxai/full-benchmark"
 POOL, QUEUES = "dxai-local", ("default", "nightly")
+RUNS = 2
+"""Runs at once. They share the cores, and each has a workspace of its own."""
 PROFILES = "profiles.toml"
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def prepare_worker(stack: Stack) -> None:
     if not stack.cluster:  # MLflow's database is a file, used even without its server
         mlflow_server.upgrade(stack)
     api = api_of(stack)
-    api.ensure_pool(POOL, QUEUES)
+    api.ensure_pool(POOL, QUEUES, RUNS)
     if mark_lost_runs(api):
         supervisor.run(stack, "dxai.tracking.live")  # closes them in MLflow, too
     alerts.set_up(api, os.environ.get(alerts.ADDRESS, ""))

@@ -33,7 +33,7 @@ from dxai.utils import addresses, terminal
 from dxai.utils.errors import is_told, one_line
 from dxai.utils.terminal import ENDS
 from infra import deployments, service_definitions, supervisor
-from infra.deployments import DEPLOYMENT, POOL
+from infra.deployments import DEPLOYMENT, POOL, RUNS
 from infra.ports import HOST
 from infra.prefect_api import FINAL, ApiError, LogReader, PrefectApi
 from infra.supervisor import ServiceError, Stack
@@ -178,9 +178,10 @@ def watch(stack: Stack, api: PrefectApi, run: str) -> dict[str, Any]:
                 show(record)
             if state["type"] == "SCHEDULED" and not waiting:
                 others = api.unfinished(POOL, ("PENDING", "RUNNING", "CANCELLING"))
-                for other in [other for other in others if other["id"] != run]:
+                names = [other["name"] for other in others if other["id"] != run]
+                if len(names) >= RUNS:
                     waiting = True
-                    echo(f"waiting until run {other['name']}, which uses this folder, has ended")
+                    echo(f"waiting until run {' or '.join(names)} has ended")
         except OSError as error:  # the server is slow, or has ended
             supervisor.check(stack, "prefect")
             echo(f"the Prefect server is slow to answer: {error}")

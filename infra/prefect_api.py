@@ -78,8 +78,8 @@ class PrefectApi:
         except ApiError:
             return None
 
-    def ensure_pool(self, name: str, queues: Sequence[str]) -> None:
-        """Create a process work pool unless it exists; it runs one flow at a time.
+    def ensure_pool(self, name: str, queues: Sequence[str], limit: int) -> None:
+        """Create a process work pool unless it exists; it runs `limit` flows at a time.
 
         Its `queues` are served in this order.
         """
@@ -88,7 +88,7 @@ class PrefectApi:
         except ApiError:
             pool = self.call("work_pools/", {"name": name, "type": "process"})
         if pool["concurrency_limit"] is None:
-            self.call(f"work_pools/{name}", {"concurrency_limit": 1}, "PATCH")
+            self.call(f"work_pools/{name}", {"concurrency_limit": limit}, "PATCH")
         known = {queue["name"] for queue in self.call(f"work_pools/{name}/queues/filter", {})}
         for priority, queue in enumerate(queues, 1):
             if queue not in known:

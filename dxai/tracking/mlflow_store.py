@@ -507,7 +507,7 @@ def open_store(root: Path, name: str = EXPERIMENT, patience: float = 0.0) -> Ite
 
 def _address(paths: Paths) -> str:
     given = os.environ.get("MLFLOW_TRACKING_URI")
-    return given or addresses.sqlite(paths.mlflow_database, "pysqlite")
+    return given or addresses.sqlite(paths.mlflow_database.resolve(), "pysqlite")
 
 
 def _check(uri: str, patience: float) -> None:
@@ -591,7 +591,7 @@ def _workspace(paths: Paths) -> str:
 
     A copy of the folder gets another one.
     """
-    here = str(paths.root)
+    here = str(paths.project)
     with contextlib.suppress(FileNotFoundError):
         name, _, folder = paths.workspace.read_text().partition("\n")
         if folder in ("", here):

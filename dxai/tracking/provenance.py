@@ -146,6 +146,15 @@ def checkout(root: Path, commit: str, patch: Path | None, folder: Path) -> None:
             raise ValueError(f"{PATCH} does not apply to commit {commit}: {said}") from None
 
 
+def files(root: Path) -> list[str]:
+    """Return the files of a repository that is not to be trusted, or has no commit yet.
+
+    Those are what git tracks or could add.
+    """
+    listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return _names(_git(root, "-c", "safe.directory=*", *listing))
+
+
 def _git(
     root: Path,
     *arguments: str,

@@ -19,14 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dxai.paths import DVC_LOCK, PARAMS, Paths
 from dxai.reporting.text import aligned
 from dxai.results.comparison import CellChange, Comparison, LoggedRun, compare
 from dxai.results.io import read_table
 from dxai.results.metric_names import MetricValue, metric_values, tables_with_metrics
-from dxai.tracking import mlflow_store, provenance
+from dxai.tracking import mlflow_store, provenance, workspace
 from dxai.utils import dvc_files, processes
 from dxai.utils.files import atomic, atomic_folder, locked, read_json
 
@@ -90,7 +88,7 @@ def reproduce(
     _prepare(root, folder, original, say)
     with _alone(folder) as lock:
         original = dataclasses.replace(original, cells=_cells(Paths(folder).original / "tables"))
-        for link, what in _link_given(root, folder):
+        for link, what in workspace.link_given(root, folder):
             say(f"linked {link}, {what}, as it is now")
         python = _python(folder, here, say)
         environment = _environment(folder, python)
@@ -166,66 +164,12 @@ def _alone(folder: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
-def _link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
-    """Link the inputs that are not in git: data, weights, a user's own modules.
-
-    Raises `ValueError`, naming all that are missing.
-    """
-    params = _settings(folder)
-    needed: dict[str, str] = {}
-    optional: dict[str, str] = {}
-    for name, dataset in params["datasets"].items():
-        source = Path(dataset["source"])
-        if source.suffix.lower() == ".csv" and not (folder / source.parent).exists():
-            source = source.parent  # with the images that the table names
-        path = str(source) if "://" not in dataset["source"] else dataset["source"]
-        needed[path] = f"the source of dataset {name}"
-    for name, spec in (params["classifiers"] | params.get("joint", {})).items():
-        if weights := spec.get("weights"):
-            needed[weights] = f"the weights of classifier {name}"
-        for file in spec.get("files", []):
-            needed.setdefault(file, f"a file of classifier {name}")
-        for file in spec.get("files") or []:
-            needed.setdefault(file, f"a file of classifier {name}")
-        module = str(spec.get("arch", "")).partition(":")
-        if module[1]:
-            top = module[0].split(".")[0]
-            optional |= dict.fromkeys((f"{top}.py", top), f"the code of classifier {name}")
-    linked, missing = [], []
-    for path, what in (needed | optional).items():
-        elsewhere = "://" in path or path.startswith("~") or "$" in path
-        if elsewhere or (folder / path).exists():
-            continue
-        inside = Path(os.path.normpath(folder / path)).is_relative_to(folder)
-        if inside and (root / path).exists():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).unlink(missing_ok=True)  # a dangling link
-            (folder / path).symlink_to((root / path).resolve())
-            linked.append((path, what))
-        elif path in needed:
-            missing.append(
-                f"{path} ({what}) is {'missing' if inside else 'not beside ' + str(folder)}"
-            )
-    if missing:
-        raise ValueError(
-            f"{'; '.join(missing)}. Put it into {root}, and give the same command again"
-            if all(line.endswith("missing") for line in missing)
-            else f"{'; '.join(missing)}. A path out of the project needs --into a folder beside it"
-        )
-    return linked
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the run's settings; earlier versions had them in the block `run`."""
-    params = yaml.safe_load((folder / PARAMS).read_text())
-    return params.get("run", params)
-
-
 def _separate_storage(
     folder: Path, run: str, python: Path, environment: Mapping[str, str], say: Callable[[str], None]
 ) -> None:
     """Keep trainings from resuming the run's own checkpoints in a storage outside the folder."""
-    storage, own = _settings(folder).get("training", {}).get("storage", ""), f"reproduced-{run[:8]}"
+    training, own = workspace.settings(folder).get("training", {}), f"reproduced-{run[:8]}"
+    storage = training.get("storage", "")
     if not ("://" in storage or os.path.isabs(storage)) or storage.endswith(own):
         return
     separate = f"{storage.rstrip('/')}/{own}"

@@ -24,7 +24,7 @@ export PYTHONPATH=$project # the command `dxai` finds its code here
 # The bucket of MLflow's files and of checkpoints.
 python -c 'import s3fs; store = s3fs.S3FileSystem(); store.exists("dxai") or store.mkdir("dxai")'
 prefect work-pool create --type process --overwrite dxai-local
-prefect work-pool set-concurrency-limit dxai-local 1 # a run owns the folder
+prefect work-pool set-concurrency-limit dxai-local 2 # each run has a workspace of its own
 prefect --no-prompt deploy --all
 python -m infra.deployments # an earlier container's run would keep the slot for ever
 python -m infra.alerts || true

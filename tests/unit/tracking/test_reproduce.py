@@ -11,7 +11,7 @@ import pytest
 
 from dxai.results.comparison import LoggedRun, compare
 from dxai.results.metric_names import MetricValue as Value
-from dxai.tracking import reproduce
+from dxai.tracking import reproduce, workspace
 from dxai.utils import dvc_files
 
 PARAMS = """datasets:
@@ -49,11 +49,11 @@ def test_what_git_does_not_have_is_linked_once(folders: tuple[Path, Path], befor
     root, folder = folders
     if before:
         (folder / "params.yaml").write_text(before + textwrap.indent(PARAMS, "  "))
-    paths = [path for path, _ in reproduce._link_given(root, folder)]
+    paths = [path for path, _ in workspace.link_given(root, folder)]
     assert paths == ["data/fruit", "data/own", "weights/mine.pt", "twin.pt", "own"]
     assert (folder / "data/own/list.csv").read_text() == "data/own/list.csv"
     assert (folder / "weights/mine.pt").resolve() == root / "weights/mine.pt"
-    assert reproduce._link_given(root, folder) == []
+    assert workspace.link_given(root, folder) == []
 
 
 def test_all_that_is_missing_is_named_at_once(folders: tuple[Path, Path]) -> None:
@@ -63,7 +63,7 @@ def test_all_that_is_missing_is_named_at_once(folders: tuple[Path, Path]) -> Non
     (root / "data/fruit").rmdir()
     said = r"data/fruit \(the source of dataset fruit\) is missing; weights/mine\.pt \(the weights"
     with pytest.raises(ValueError, match=said):
-        reproduce._link_given(root, folder)
+        workspace.link_given(root, folder)
 
 
 def test_a_source_outside_of_the_project_is_not_linked(folders: tuple[Path, Path]) -> None:
@@ -72,7 +72,7 @@ def test_a_source_outside_of_the_project_is_not_linked(folders: tuple[Path, Path
     text = PARAMS.replace("data/fruit", "../raw")
     (folder / "params.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"\.\./raw .*needs --into a folder beside"):
-        reproduce._link_given(root, folder)
+        workspace.link_given(root, folder)
     assert not (folder.parent / "raw").exists()
 
 

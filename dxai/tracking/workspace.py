@@ -1,0 +1,122 @@
+"""A folder with the project's code and data, in which a run or its repetition computes.
+
+The code is a clone of its own, with the uncommitted changes; what git does not have, such as images
+and weights, is linked from the project's folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dxai.paths import DVC_LOCK, HERE, PARAMS, RUN, Paths
+from dxai.tracking import provenance
+from dxai.utils.files import atomic_folder
+
+DATA = Path(provenance.NOT_CODE)
+"""Folder for raw images."""
+
+
+def copy(root: Path, folder: Path) -> None:
+    """Make a workspace of a project as it is now, with its .work; `folder` must not exist.
+
+    Without a commit, or where git does not trust the project, all files that git would know are
+    copied. Raises `ValueError` if data that params.yaml names is missing.
+    """
+    root = root.resolve()
+    with atomic_folder(folder) as space:
+        if provenance.problem(root):
+            names = provenance.files(root)
+        else:
+            patch, left_out = provenance.uncommitted(root)
+            file = space.with_name(f"{space.name}.patch")
+            file.write_bytes(patch)
+            try:
+                provenance.checkout(root, "HEAD", file if patch else None, space)
+            finally:
+                file.unlink()
+            names = [name for name in (PARAMS, DVC_LOCK) if (root / name).exists()]
+            for name in left_out:
+                _bring(root / name, space / name, link=Path(name).is_relative_to(DATA))
+            (space / ".git/info/exclude").write_text(f"/{HERE.work}\n/{RUN}\n")
+        for name in names:
+            (space / name).unlink(missing_ok=True)
+            _bring(root / name, space / name, link=False)
+        for path in (root / DATA).glob("*"):  # what git ignores
+            if DATA / path.name != HERE.prepared:
+                _bring(path, space / DATA / path.name, link=True)
+        Paths(root).work.mkdir(exist_ok=True)
+        Paths(space).work.symlink_to(Paths(root).work)
+        link_given(root, space)
+
+
+def _bring(source: Path, target: Path, link: bool) -> None:
+    """Link or copy what a workspace lacks; it may have a part of a folder."""
+    if source.is_dir() and target.is_dir():
+        for inner in source.iterdir():
+            _bring(inner, target / inner.name, link)
+    elif not os.path.lexists(target) and os.path.lexists(source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link or source.is_dir():
+            target.symlink_to(source.resolve())
+        else:
+            shutil.copy2(source, target, follow_symlinks=False)
+
+
+def link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
+    """Link the inputs that params.yaml names and git does not have; returns paths and purposes.
+
+    They are data, weights, and a user's own modules. Raises `ValueError`, naming all that are
+    missing.
+    """
+    params = settings(folder)
+    needed: dict[str, str] = {}
+    optional: dict[str, str] = {}
+    for name, dataset in params["datasets"].items():
+        source = Path(dataset["source"])
+        if source.suffix.lower() == ".csv" and not (folder / source.parent).exists():
+            source = source.parent  # with the images that the table names
+        path = str(source) if "://" not in dataset["source"] else dataset["source"]
+        needed[path] = f"the source of dataset {name}"
+    for name, spec in (params["classifiers"] | params.get("joint", {})).items():
+        if weights := spec.get("weights"):
+            needed[weights] = f"the weights of classifier {name}"
+        for file in spec.get("files") or []:
+            needed.setdefault(file, f"a file of classifier {name}")
+        module = str(spec.get("arch", "")).partition(":")
+        if module[1]:
+            top = module[0].split(".")[0]
+            optional |= dict.fromkeys((f"{top}.py", top), f"the code of classifier {name}")
+    linked, missing = [], []
+    for path, what in (needed | optional).items():
+        elsewhere = "://" in path or path.startswith("~") or "$" in path
+        if elsewhere or (folder / path).exists():
+            continue
+        inside = Path(os.path.normpath(folder / path)).is_relative_to(folder)
+        if inside and (root / path).exists():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).unlink(missing_ok=True)  # a dangling link
+            (folder / path).symlink_to((root / path).resolve())
+            linked.append((path, what))
+        elif path in needed:
+            missing.append(
+                f"{path} ({what}) is {'missing' if inside else 'not beside ' + str(folder)}"
+            )
+    if missing:
+        raise ValueError(
+            f"{'; '.join(missing)}. Put it into {root}, and give the same command again"
+            if all(line.endswith("missing") for line in missing)
+            else f"{'; '.join(missing)}. A path out of the project must be absolute for a run, or "
+            "needs --into a folder beside it for a repetition"
+        )
+    return linked
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of a workspace; earlier versions had them in the block `run`."""
+    params = yaml.safe_load((folder / PARAMS).read_text())
+    return params.get("run", params)

@@ -1,0 +1,151 @@
+"""Outputs of stages, between DVC's cache, the workspace of a run, and the project's folder."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dxai.paths import Paths
+from dxai.utils import dvc_files
+
+LINKS = "reflink,hardlink,symlink,copy"
+"""How files of the cache come into a workspace, which then takes no space."""
+REMOTE, REMOTE_NAME = "DXAI_REMOTE", "dxai"
+"""Variable for the address of DVC's remote, where DVC's own settings name none; its name."""
+PATIENCE_SECONDS = 60.0
+"""How long results wait for a `dvc repro` by hand that uses the project's folder."""
+
+
+def cache(root: Path | str = ".") -> Path:
+    """Return the path of DVC's cache, relative to the working directory if inside it."""
+    from dvc.repo import Repo  # takes 0.3 s, too slow for merely loading the flow
+
+    with Repo(str(root)) as repo:
+        found = Path(repo.cache.legacy.path)  # of all kinds of objects
+    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+
+
+def share(root: Path, folder: Path) -> bool:
+    """Let the workspace `folder` use the cache of a project; returns whether there is a remote.
+
+    What DVC has seen of files is kept in the workspace, not in a folder that would outlive it.
+    """
+    from dvc.config import Config
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        known, kept = repo.config, repo.cache.legacy.path
+    with Config(str(folder / ".dvc")).edit("local") as config:
+        config["cache"] |= {"dir": kept, "type": LINKS}
+        config["remote"] |= known["remote"]
+        config["core"] |= {k: v for k, v in known["core"].items() if k in ("remote", "no_scm")}
+        config["core"]["site_cache_dir"] = str(folder / ".dvc/tmp/site")
+        if not (folder / ".git").exists():
+            config["core"]["no_scm"] = True
+        if "remote" not in config["core"] and (url := os.environ.get(REMOTE)):
+            config["remote"][REMOTE_NAME] = {"url": url}
+            config["core"]["remote"] = REMOTE_NAME
+        return "remote" in config["core"]
+
+
+def restore(wanted: Collection[str], folder: Path, pull: bool = False) -> set[str]:
+    """Bring what has been computed before into a workspace; returns the names of these items.
+
+    `wanted` are items in a runnable order. An item's outputs come from dvc.lock if that is of the
+    same settings and inputs, else from the run cache, with `pull` from the remote. dvc.lock then
+    has these items and no others.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage.cache import RunCacheNotFoundError
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    found: dict[str, Any] = {}
+    with Repo(str(folder)) as repo, repo.lock:
+        if pull:
+            repo.stage_cache.pull(None)
+        stages = {stage.name: stage for stage in repo.index.stages}
+        for name in wanted:
+            stage = stages[name]
+            try:
+                same = not stage.changed_stage() and not stage.changed_deps()
+                if same and pull:
+                    for objects in stage.get_used_objs().values():
+                        repo.cloud.pull(objects)
+                if same and stage.outs_cached():
+                    stage.checkout()
+                else:
+                    repo.stage_cache.restore(stage, pull=pull)
+                stage.save(run_cache=False)
+                found[name] = to_single_stage_lockfile(stage)
+            except (RunCacheNotFoundError, DvcException, OSError):
+                continue  # it is computed, and what is wrong is said then
+    dvc_files.write_stages(Paths(folder).dvc_lock, found)
+    return set(found)
+
+
+def hand_over(folder: Path, project: Path, log: Callable[[str], None]) -> bool:
+    """Move the outputs in a workspace to the project's folder, in place of older ones.
+
+    Returns whether that was done: a `dvc repro` by hand there may use older ones, and is then
+    waited for in vain.
+    """
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.rwlock import rwlock
+
+    recorded = dvc_files.hashes(dvc_files.stages(Paths(folder).dvc_lock), "outs")
+    outs = [path for _, path in recorded if (folder / path).exists()]
+    targets = [str(project / path) for path in outs]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with Repo(str(project)) as repo:
+        while True:
+            try:
+                # DVC's own lock of these paths, for a moment.
+                with rwlock(repo.tmp_dir, repo.fs, "dxai", [], targets, False):
+                    for path in outs:
+                        _replace(folder / path, project / path)
+                return True
+            except LockError as error:
+                if time.monotonic() > deadline:
+                    log(f"the results stay in {folder}: {str(error).splitlines()[0]}")
+                    return False
+            time.sleep(1)
+
+
+def _replace(source: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if old.is_dir():
+        shutil.rmtree(old)
+    with suppress(FileNotFoundError):
+        os.replace(target, old)
+    shutil.move(source, target)
+    shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink(missing_ok=True)
+
+
+def remember(folder: Path, project: Path) -> None:
+    """Add what a workspace's dvc.lock says to what the next run starts from.
+
+    Two runs that end together may lose an entry, which the run cache has as well.
+    """
+    kept = dvc_files.stages(Paths(project).runs_lock) | dvc_files.stages(Paths(folder).dvc_lock)
+    dvc_files.write_stages(Paths(project).runs_lock, kept)
+
+
+def recall(folder: Path) -> None:
+    """Give a new workspace the dvc.lock of the runs before, beside what git has of it."""
+    paths = Paths(folder)
+    kept = dvc_files.stages(paths.dvc_lock) | dvc_files.stages(paths.runs_lock)
+    dvc_files.write_stages(paths.dvc_lock, kept)
+
+
+def push(folder: Path) -> None:
+    """Send the outputs of a workspace, and the run cache, to DVC's remote."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        repo.push(run_cache=True)

@@ -1,0 +1,202 @@
+"""Two runs of a small project, and DVC by hand in its folder, which share what they compute."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dxai.paths import Paths
+from flows import dvc_outputs, workspace
+from flows.dvc_runner import graph, reproduce
+from tests import s3
+
+PIPELINE = """
+stages:
+  one:
+    cmd: mkdir -p artifacts && tr a-z A-Z < words > artifacts/one && cat words >> $COUNT
+    deps: [words]
+    outs: [artifacts/one]
+  two:
+    cmd: mkdir -p results/two && cp artifacts/one results/two/a && echo ${name} > results/two/b
+    deps: [artifacts/one]
+    params: [name]
+    outs: [results/two]
+"""
+SETTINGS = "name: first\ndatasets: {}\nclassifiers: {}\n"
+
+
+def git(root: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    done = subprocess.run(
+        ["git", *who, *arguments], cwd=root, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a repository with a pipeline that counts how often its first stage ran."""
+    root = tmp_path / "a project"
+    (root / ".dvc").mkdir(parents=True)
+    (root / ".dvc/config").write_text("[core]\n    analytics = false\n    autostage = false\n")
+    (root / "dvc.yaml").write_text(PIPELINE)
+    (root / "params.yaml").write_text(SETTINGS)
+    (root / "words").write_text("abc\n")
+    (root / ".dvcignore").write_text("/.work\n")
+    (root / ".dvc/.gitignore").write_text("/cache\n")
+    (root / ".gitignore").write_text(
+        "/.work/\n/artifacts/\n/results/\n/.dvc/cache/\n/.dvc/tmp/\n/.dvc/config.local\n"
+    )
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "start")
+    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+    monkeypatch.chdir(root)
+    return root
+
+
+def count(project: Path) -> int:
+    """Count how often the first stage has been computed."""
+    file = project.parent / "count"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def run(name: str, settings: str | None = None, log: Callable[[str], None] = print) -> set[str]:
+    """Run all of it in a workspace as the flow does; returns what was there before."""
+    with workspace.of_run(name, "0" * 36) as root:
+        here = Path.cwd()
+        if settings:
+            (here / "params.yaml").write_text(settings)
+        remote = dvc_outputs.share(root, here)
+        needs = graph(here)
+        dvc_outputs.recall(here)
+        found = dvc_outputs.restore(needs, here, pull=remote)
+        reproduce(needs, log, here, stale=needs.keys() - found, name=name)
+        dvc_outputs.remember(here, root)
+        if remote:
+            dvc_outputs.push(here)
+        assert dvc_outputs.hand_over(here, root, log)
+    return found
+
+
+def test_what_a_run_computed_is_there_and_no_tracked_file_has_changed(project: Path) -> None:
+    assert run("amber") == set()
+    assert git(project, "status", "--short") == ""
+    assert (project / "artifacts/one").read_text() == "ABC\n"
+    assert (project / "results/two/b").read_text() == "first\n"
+    assert not list(Paths(project).runs.iterdir())
+    assert run("blue") == {"one", "two"}
+    assert run("coral", SETTINGS.replace("first", "second")) == {"one"}
+    assert (project / "results/two/b").read_text() == "second\n"
+    assert run("denim") == {"one", "two"}  # from the run cache
+    assert (project / "results/two/b").read_text() == "first\n"
+    assert count(project) == 1
+    assert git(project, "status", "--short") == ""
+
+
+def test_dvc_by_hand_and_a_run_compute_nothing_twice(project: Path) -> None:
+    run("amber")
+    said = dvc(project, "repro")
+    assert "Running" not in said
+    assert said.count("is cached - skipping run, checking out outputs") == 2
+    assert "up to date" in dvc(project, "status")
+    (project / "words").write_text("def\n")
+    assert "Running stage 'one'" in dvc(project, "repro")
+    assert run("blue") == {"one", "two"}
+    assert count(project) == 2
+
+
+def test_uncommitted_changes_are_part_of_a_run_and_those_during_it_are_not(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "words").write_text("changed\n")
+    with workspace.of_run("amber", "0" * 36):
+        (project / "words").write_text("later\n")
+        assert Path("words").read_text() == "changed\n"
+        assert git(Path.cwd(), "status", "--short") == " M words\n"
+    assert Path.cwd() == project
+
+
+def test_a_failed_run_keeps_its_workspace_and_the_next_one_goes_on(project: Path) -> None:
+    (project / "dvc.yaml").write_text(PIPELINE.replace("cp artifacts", "false && cp artifacts"))
+    with pytest.raises(RuntimeError, match="stage two failed"):
+        run("amber")
+    (kept,) = Paths(project).runs.iterdir()
+    assert kept.name == "amber-00000000"
+    assert '"state": "failed"' in (kept / "run.json").read_text()
+    assert not (project / "artifacts").exists()
+    (project / "dvc.yaml").write_text(PIPELINE)
+    assert run("blue") == {"one"}
+    assert count(project) == 1
+
+
+def test_a_workspace_takes_no_space_for_what_the_cache_has(project: Path) -> None:
+    run("amber")
+    (cached,) = {
+        path for path in project.glob(".dvc/cache/files/md5/*/*") if path.read_bytes() == b"ABC\n"
+    }
+    with workspace.of_run("blue", "1" * 36) as root:
+        here = Path.cwd()
+        dvc_outputs.share(root, here)
+        dvc_outputs.recall(here)
+        dvc_outputs.restore(graph(here), here)
+        # A copy-on-write link, or a hard one; tests run where the first is rare.
+        assert (here / "artifacts/one").stat().st_ino == cached.stat().st_ino
+
+
+def test_results_wait_for_a_dvc_that_uses_the_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvc_outputs, "PATIENCE_SECONDS", 0.0)
+    run("amber")
+    (project / "dvc.yaml").write_text(PIPELINE.replace("tr a-z A-Z", "echo started && sleep 60 &&"))
+    command = [sys.executable, "-m", "dvc", "repro", "one"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        assert process.stdout is not None
+        while "sleep" not in process.stdout.readline():
+            pass
+        said: list[str] = []
+        with workspace.of_run("blue", "1" * 36) as root:
+            dvc_outputs.share(root, Path.cwd())
+            git(Path.cwd(), "checkout", "-q", "dvc.yaml")
+            dvc_outputs.recall(Path.cwd())
+            dvc_outputs.restore(graph(), Path.cwd())
+            assert not dvc_outputs.hand_over(Path.cwd(), root, said.append)
+        os.killpg(process.pid, 9)
+    assert f"the results stay in {project}/.work/runs/blue-11111111" in said[0]
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[s3.Server]:
+    with s3.rclone() as server:
+        yield server
+
+
+def test_a_fresh_clone_pulls_from_the_remote(
+    project: Path, store: s3.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.use(monkeypatch, store.endpoint)
+    remote = f"s3://{store.bucket()}/dvc"
+    monkeypatch.setenv("DXAI_REMOTE", remote)
+    run("amber")
+    clone = project.parent / "clone"
+    git(project, "clone", "-q", str(project), str(clone))
+    monkeypatch.chdir(clone)
+    assert run("blue") == {"one", "two"}
+    assert (clone / "artifacts/one").read_text() == "ABC\n"
+    assert count(project) == 1
+    by_hand = project.parent / "by hand"
+    git(project, "clone", "-q", str(project), str(by_hand))
+    dvc(by_hand, "remote", "add", "--local", "--default", "dxai", remote)
+    said = dvc(by_hand, "repro", "--pull", "--allow-missing")
+    assert count(project) == 1, said
