@@ -13,7 +13,6 @@ import contextlib
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from dxai.config.profiles import select_profile
 from dxai.paths import Paths
 from dxai.utils import dvc_files, shared_process
 
@@ -41,11 +41,10 @@ def main() -> None:
     parser.add_argument("--profile", default="quick", help="the settings (%(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orchestration-") as folder:
-        with_flow, bare = clone(Path(folder, "flow")), clone(Path(folder, "bare"))
-        flow, idle = seconds_of_flow(with_flow, options.profile)
+        with_flow, bare = (clone(Path(folder, name), options.profile) for name in ("flow", "bare"))
+        flow, idle = seconds_of_flow(with_flow)
         commands = commands_of(with_flow)
-        again, _ = seconds_of_flow(with_flow, options.profile)
-        shutil.copy(with_flow / "params.yaml", bare)  # with the profile in it
+        again, _ = seconds_of_flow(with_flow)
         work = seconds_of(bare, commands)
     overhead = flow - work
     print(f"profile {options.profile}, {len(commands)} items")
@@ -59,9 +58,10 @@ def main() -> None:
     print(f"the flow, nothing to do {again:8.1f} s, {again / len(commands):.2f} s per item")
 
 
-def clone(folder: Path) -> Path:
-    """Clone the last commit into a folder."""
+def clone(folder: Path, profile: str) -> Path:
+    """Clone the last commit into a folder, and select a profile there."""
     subprocess.run(["git", "clone", "--quiet", Path.cwd(), folder], check=True)
+    select_profile(Paths(folder).params, profile)
     return folder
 
 
@@ -71,9 +71,9 @@ def environment() -> Mapping[str, str]:
     return os.environ | PORTS | ONE_BY_ONE | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def seconds_of_flow(folder: Path, profile: str) -> tuple[float, float]:
+def seconds_of_flow(folder: Path) -> tuple[float, float]:
     """Time a run from the first to the last line of its log, and how long no stage ran in it."""
-    command = [sys.executable, "-m", "infra.local", "benchmark", "--profile", profile]
+    command = [sys.executable, "-m", "infra.local", "benchmark"]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
     )
@@ -124,7 +124,7 @@ def commands_of(folder: Path) -> list[str]:
     """List the commands of the stages that ran, in DVC's order."""
     from flows.dvc_runner import graph
 
-    ran = dvc_files.stages(Paths(folder).dvc_lock)
+    ran = dvc_files.stages(Paths(folder).runs_lock)
     return [ran[target]["cmd"] for target in graph(folder)]
 
 

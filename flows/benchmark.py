@@ -176,7 +176,7 @@ def reproduce_all(
             )
     logger.info(f"{len(needs)} items, up to {at_once} at once")
     dvc_outputs.recall(Path.cwd())
-    found = dvc_outputs.restore(needs, Path.cwd(), pull=remote)
+    found = dvc_outputs.restore(needs, Path.cwd(), logger.warning, pull=remote)
     states: dict[str, State] = {}
 
     def run(target: str, attempt: Attempt) -> None:
@@ -209,7 +209,7 @@ def finish(project: Path, remote: bool) -> None:
     """Send what was computed to DVC's remote, if there is one, and the outputs to the project."""
     logger = get_run_logger()
     if remote:
-        dvc_outputs.push(Path.cwd())
+        dvc_outputs.push(Path.cwd(), logger.warning)
     dvc_outputs.hand_over(Path.cwd(), project, logger.warning)
 
 

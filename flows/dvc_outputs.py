@@ -10,11 +10,13 @@ from typing import Any
 
 from dxai.paths import Paths
 from dxai.utils import dvc_files
+from dxai.utils.errors import one_line
 
 LINKS = "reflink,hardlink,symlink,copy"
 """How files of the cache come into a workspace, which then takes no space."""
 REMOTE, REMOTE_NAME = "DXAI_REMOTE", "dxai"
 """Variable for the address of DVC's remote, where DVC's own settings name none; its name."""
+CONNECT_SECONDS = 10
 PATIENCE_SECONDS = 60.0
 """How long results wait for a `dvc repro` by hand that uses the project's folder."""
 
@@ -46,27 +48,32 @@ def share(root: Path, folder: Path) -> bool:
         if not (folder / ".git").exists():
             config["core"]["no_scm"] = True
         if "remote" not in config["core"] and (url := os.environ.get(REMOTE)):
-            config["remote"][REMOTE_NAME] = {"url": url}
+            config["remote"][REMOTE_NAME] = {"url": url, "connect_timeout": CONNECT_SECONDS}
             config["core"]["remote"] = REMOTE_NAME
         return "remote" in config["core"]
 
 
-def restore(wanted: Collection[str], folder: Path, pull: bool = False) -> set[str]:
+def restore(
+    wanted: Collection[str], folder: Path, log: Callable[[str], None], pull: bool = False
+) -> set[str]:
     """Bring what has been computed before into a workspace; returns the names of these items.
 
     `wanted` are items in a runnable order. An item's outputs come from dvc.lock if that is of the
-    same settings and inputs, else from the run cache, with `pull` from the remote. dvc.lock then
-    has these items and no others.
+    same settings and inputs, else from the run cache, with `pull` from the remote; `log` is told if
+    that does not work. dvc.lock then has these items and no others.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.stage.cache import RunCacheNotFoundError
     from dvc.stage.serialize import to_single_stage_lockfile
 
     found: dict[str, Any] = {}
     with Repo(str(folder)) as repo, repo.lock:
         if pull:
-            repo.stage_cache.pull(None)
+            try:
+                repo.stage_cache.pull(None)
+            except Exception as error:  # a store's library raises many types
+                log(f"nothing is pulled from DVC's remote: {one_line(error)}")
+                pull = False
         stages = {stage.name: stage for stage in repo.index.stages}
         for name in wanted:
             stage = stages[name]
@@ -81,7 +88,7 @@ def restore(wanted: Collection[str], folder: Path, pull: bool = False) -> set[st
                     repo.stage_cache.restore(stage, pull=pull)
                 stage.save(run_cache=False)
                 found[name] = to_single_stage_lockfile(stage)
-            except (RunCacheNotFoundError, DvcException, OSError):
+            except (DvcException, OSError):
                 continue  # it is computed, and what is wrong is said then
     dvc_files.write_stages(Paths(folder).dvc_lock, found)
     return set(found)
@@ -143,9 +150,15 @@ def recall(folder: Path) -> None:
     dvc_files.write_stages(paths.dvc_lock, kept)
 
 
-def push(folder: Path) -> None:
-    """Send the outputs of a workspace, and the run cache, to DVC's remote."""
+def push(folder: Path, log: Callable[[str], None]) -> None:
+    """Send the outputs of a workspace, and the run cache, to DVC's remote.
+
+    `log` is told if that does not work: the results are here, and the next run sends them.
+    """
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
-        repo.push(run_cache=True)
+        try:
+            repo.push(run_cache=True)
+        except Exception as error:  # a store's library raises many types
+            log(f"not everything is sent to DVC's remote: {one_line(error)}")

@@ -30,7 +30,7 @@ def of_run(name: str, flow_run: str) -> Iterator[Path]:
     """Work in a new workspace during the block; yields the project's folder.
 
     The workspace is .work/runs/<name>-<start of the id>, where run.json says whose it is. It stays
-    if the block fails.
+    if the block fails, but not if the run is cancelled.
     """
     project = Path.cwd()
     folder = project / HERE.runs / f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}-{flow_run[:8]}"
@@ -39,14 +39,17 @@ def of_run(name: str, flow_run: str) -> Iterator[Path]:
     about = {"name": name, "flow_run": flow_run, "pid": os.getpid()}
     write_json(folder / RUN, about | {"state": "running"})
     os.chdir(folder)
+    failed = False
     try:
         yield project
     except Exception:
+        failed = True
         write_json(folder / RUN, about | {"state": "failed"})
         raise
     finally:
         os.chdir(project)
-    shutil.rmtree(folder)
+        if not failed:
+            shutil.rmtree(folder)
 
 
 def check_room(folders: Iterable[Path | str]) -> None:

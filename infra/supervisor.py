@@ -160,6 +160,7 @@ class Stack:
                 "PGPORT": str(self.port("postgres")),
                 "PGUSER": credentials.USER,
                 "MLFLOW_BACKEND_STORE_URI": self.database("mlflow", "psycopg"),
+                "DXAI_REMOTE": f"s3://{BUCKET}/dvc",
                 **credentials.environment(self.work),
             }
             inherited = {k: v for k, v in inherited.items() if not k.startswith("AWS_")}

@@ -235,7 +235,8 @@ def make_project(
         else:
             ignore = shutil.ignore_patterns(".work", "*.lock", "rwlock")
             shutil.copytree(origin.root, root, ignore=ignore, symlinks=True)
-            shutil.copy(origin.root / "dvc.lock", root)
+            if (origin.root / "dvc.lock").exists():  # DVC ran by hand there
+                shutil.copy(origin.root / "dvc.lock", root)
             if origin.databases:
                 shutil.copytree(origin.databases, root / ".work")
         made.append(Project(root, folder / "audit"))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from dxai.utils.files import locked
+from flows import slots
 from infra import alerts
 from tests.integration.conftest import Project, copy_project, wait_for
 from tests.operating_manual import block
@@ -76,13 +76,10 @@ def project() -> Iterator[Project]:
 
 @pytest.fixture
 def waiting(project: Project) -> Iterator[None]:
-    """Keep runs from computing anything: they wait for the folder."""
-    with locked(project.root / ".work/run.lock") as file:
-        assert file is not None
-        file.write("run of a test")
-        file.flush()
+    """Keep runs from computing anything: they wait for a core."""
+    cores = os.cpu_count() or 1
+    with slots.cores(project.root / ".work/slots", cores, cores, "run of a test", print):
         yield
-        file.truncate(0)
 
 
 def scheduled(project: Project) -> str:

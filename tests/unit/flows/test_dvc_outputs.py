@@ -80,11 +80,11 @@ def run(name: str, settings: str | None = None, log: Callable[[str], None] = pri
         remote = dvc_outputs.share(root, here)
         needs = graph(here)
         dvc_outputs.recall(here)
-        found = dvc_outputs.restore(needs, here, pull=remote)
+        found = dvc_outputs.restore(needs, here, log, pull=remote)
         reproduce(needs, log, here, stale=needs.keys() - found, name=name)
         dvc_outputs.remember(here, root)
         if remote:
-            dvc_outputs.push(here)
+            dvc_outputs.push(here, log)
         assert dvc_outputs.hand_over(here, root, log)
     return found
 
@@ -149,7 +149,7 @@ def test_a_workspace_takes_no_space_for_what_the_cache_has(project: Path) -> Non
         here = Path.cwd()
         dvc_outputs.share(root, here)
         dvc_outputs.recall(here)
-        dvc_outputs.restore(graph(here), here)
+        dvc_outputs.restore(graph(here), here, print)
         # A copy-on-write link, or a hard one; tests run where the first is rare.
         assert (here / "artifacts/one").stat().st_ino == cached.stat().st_ino
 
@@ -170,7 +170,7 @@ def test_results_wait_for_a_dvc_that_uses_the_folder(
             dvc_outputs.share(root, Path.cwd())
             git(Path.cwd(), "checkout", "-q", "dvc.yaml")
             dvc_outputs.recall(Path.cwd())
-            dvc_outputs.restore(graph(), Path.cwd())
+            dvc_outputs.restore(graph(), Path.cwd(), print)
             assert not dvc_outputs.hand_over(Path.cwd(), root, said.append)
         os.killpg(process.pid, 9)
     assert f"the results stay in {project}/.work/runs/blue-11111111" in said[0]
