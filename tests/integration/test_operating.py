@@ -80,6 +80,7 @@ def test_every_block_is_run_here_or_in_the_test_of_reproduce() -> None:
         "Upgrade": 1,
         "Housekeeping": 1,
         "Back up and restore": 3,  # the second in test_operations.py
+        "A store for what is computed": 1,
         "Reproduce a run": 1,
         "All processes on one machine": 1,
         "When something is wrong": 1,
@@ -107,6 +108,18 @@ def test_every_night(project: Project) -> None:
     assert [entry["active"] for entry in nightly["schedules"]] == [False]
     last = project.flow_runs()[0]
     assert (last["deployment_id"], last["state"]["type"]) == (nightly["id"], "COMPLETED")
+
+
+def test_a_store_for_what_is_computed(project: Project) -> None:
+    cache = project.root / ".dvc/cache"
+    away = cache.rename(project.root.parent / "cache of DVC")
+    for name in ("data/prepared", "artifacts", "results"):
+        shutil.rmtree(project.root / name)
+    said = shell(project, block("A store for what is computed")).stdout
+    assert "Running stage" not in said
+    assert "Stage 'report' is cached - skipping run" in said
+    assert (project.root / "results/report.html").exists()
+    shutil.rmtree(away)
 
 
 def test_all_processes_on_one_machine(project: Project) -> None:
