@@ -66,7 +66,8 @@ def restore(
     from dvc.repo import Repo
     from dvc.stage.serialize import to_single_stage_lockfile
 
-    found: dict[str, Any] = {}
+    lock = Paths(folder).dvc_lock
+    known, found = dvc_files.stages(lock), dict[str, Any]()
     with Repo(str(folder)) as repo, repo.lock:
         if pull:
             try:
@@ -84,13 +85,14 @@ def restore(
                         repo.cloud.pull(objects)
                 if same and stage.outs_cached():
                     stage.checkout()
+                    found[name] = known[name]
                 else:
                     repo.stage_cache.restore(stage, pull=pull)
-                stage.save(run_cache=False)
-                found[name] = to_single_stage_lockfile(stage)
+                    stage.save(run_cache=False)
+                    found[name] = to_single_stage_lockfile(stage)
             except (DvcException, OSError):
                 continue  # it is computed, and what is wrong is said then
-    dvc_files.write_stages(Paths(folder).dvc_lock, found)
+    dvc_files.write_stages(lock, found)
     return set(found)
 
 
@@ -139,8 +141,10 @@ def remember(folder: Path, project: Path) -> None:
 
     Two runs that end together may lose an entry, which the run cache has as well.
     """
-    kept = dvc_files.stages(Paths(project).runs_lock) | dvc_files.stages(Paths(folder).dvc_lock)
-    dvc_files.write_stages(Paths(project).runs_lock, kept)
+    before = dvc_files.stages(Paths(project).runs_lock)
+    kept = before | dvc_files.stages(Paths(folder).dvc_lock)
+    if kept != before:
+        dvc_files.write_stages(Paths(project).runs_lock, kept)
 
 
 def recall(folder: Path) -> None:
