@@ -7,6 +7,7 @@ and weights, is linked from the project's folder.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,30 +42,39 @@ def copy(root: Path, folder: Path) -> None:
                 file.unlink()
             names = [name for name in (PARAMS, DVC_LOCK) if (root / name).exists()]
             for name in left_out:
-                _bring(root / name, space / name, link=Path(name).is_relative_to(DATA))
-            (space / ".git/info/exclude").write_text(f"/{HERE.work}\n/{RUN}\n")
+                top = Path(name).parts[0]
+                whole = (root / top).is_dir() and not (space / top).exists()  # a folder of data
+                brought = Path(top) if whole else Path(name)
+                _bring(root / brought, space / brought, link=brought.is_relative_to(DATA))
         for name in names:
             (space / name).unlink(missing_ok=True)
             _bring(root / name, space / name, link=False)
-        for path in (root / DATA).glob("*"):  # what git ignores
+        ignored = [HERE.work, Path(RUN)]
+        for path in (root / DATA).glob("*"):  # the rest is what git ignores
             if DATA / path.name != HERE.prepared:
-                _bring(path, space / DATA / path.name, link=True)
+                links = _bring(path, space / DATA / path.name, link=True)
+                ignored += [link.relative_to(space) for link in links]
         Paths(root).work.mkdir(exist_ok=True)
         Paths(space).work.symlink_to(Paths(root).work)
-        link_given(root, space)
+        ignored += [Path(path) for path, _ in link_given(root, space)]
+        if (space / ".git").exists():  # a pattern for folders would not hold for links to them
+            lines = [re.sub(r"([*?\[\]\\ ])", r"\\\1", f"/{path}\n") for path in ignored]
+            (space / ".git/info/exclude").write_text("".join(lines))
 
 
-def _bring(source: Path, target: Path, link: bool) -> None:
-    """Link or copy what a workspace lacks; it may have a part of a folder."""
-    if source.is_dir() and target.is_dir():
-        for inner in source.iterdir():
-            _bring(inner, target / inner.name, link)
-    elif not os.path.lexists(target) and os.path.lexists(source):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if link or source.is_dir():
-            target.symlink_to(source.resolve())
-        else:
-            shutil.copy2(source, target, follow_symlinks=False)
+def _bring(source: Path, target: Path, link: bool) -> list[Path]:
+    """Link or copy what a workspace lacks; it may have a part of a folder. Returns what is new."""
+    if source.is_dir() and target.is_dir() and not target.is_symlink():
+        parts = (_bring(inner, target / inner.name, link) for inner in source.iterdir())
+        return [path for part in parts for path in part]
+    if os.path.lexists(target) or not os.path.lexists(source):
+        return []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if link or source.is_dir():
+        target.symlink_to(source.resolve())
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
+    return [target]
 
 
 def link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
