@@ -37,7 +37,7 @@ from dxai.results.io import read_table
 from dxai.results.table_specs import NUMBERED, SPECS
 from dxai.utils import progress, shared_process
 from flows import cache_check, dvc_outputs, slots, webhook, workspace
-from flows.dvc_runner import Attempt, graph, group_of, lanes, reproduce
+from flows.dvc_runner import Attempt, graph, group_of, lanes, prune_locks, reproduce
 from flows.lanes import StageFailed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -132,9 +132,9 @@ def full_benchmark(
     kept = dvc_outputs.cache()
     workspace.check_room([*workspace.WRITTEN, kept])
     logger, kept = get_run_logger(), kept.absolute()
-    with workspace.of_run(runtime.flow_run.name, str(runtime.flow_run.id)) as project:
+    with workspace.of_run(runtime.flow_run.name, str(runtime.flow_run.id)) as space:
         select(profile, datasets, classifiers, methods, seeds)
-        remote = dvc_outputs.share(project, Path.cwd())
+        space.remote = dvc_outputs.share(space.project, space.folder)
         with nullcontext("") if tables else open_record() as run:
             if verify:
                 cache_check.check(logger.warning, kept)
@@ -142,27 +142,25 @@ def full_benchmark(
                 with shared_process.hold(HERE.ray):
                     address = {"RAY_ADDRESS": ray_address} if ray_address else {}
                     environment = {"DXAI_CLUSTER": str(HERE.ray.absolute())} | address
-                    reproduce_all(environment, run, project, remote, tables)
+                    reproduce_all(environment, run, space, tables)
                 if tables:
                     publish_some(tables)
+                    deliver(space)
                 else:
-                    record(run, project, gate)
+                    record(run, space, gate)
             finally:
-                dvc_outputs.remember(Path.cwd(), project)
-            finish(project, remote)
+                dvc_outputs.remember(space.folder, space.project)
 
 
 def reproduce_all(
     environment: dict[str, str],
     record_in: str,
-    project: Path,
-    remote: bool,
+    space: workspace.Space,
     tables: list[int] | None = None,
 ) -> None:
     """Run every item, or those that some tables need, with variables added to the environment.
 
-    `record_in` is the run in MLflow that has the results even if a method failed; they are then
-    handed over to the project. With `remote`, what DVC's remote has is not computed.
+    `record_in` is the run in MLflow that has the results even if a method failed.
     """
     logger, context = get_run_logger(), copy_context()
     at_once = lanes()
@@ -175,8 +173,8 @@ def reproduce_all(
                 "the profiles `full` and `smoke` make every table"
             )
     logger.info(f"{len(needs)} items, up to {at_once} at once")
-    dvc_outputs.recall(Path.cwd())
-    found = dvc_outputs.restore(needs, Path.cwd(), logger.warning, pull=remote)
+    dvc_outputs.recall(space.folder)
+    found = dvc_outputs.restore(needs, space.folder, logger.warning, pull=space.remote)
     states: dict[str, State] = {}
 
     def run(target: str, attempt: Attempt) -> None:
@@ -200,17 +198,17 @@ def reproduce_all(
     except StageFailed as failure:
         if failure.stage == "report" and not tables:
             # A method failed: its row of the tables says so, and the others are valid.
-            record(record_in, project, gate=False)
-            dvc_outputs.hand_over(Path.cwd(), project, logger.warning)
+            record(record_in, space, gate=False)
         raise
 
 
-def finish(project: Path, remote: bool) -> None:
+def deliver(space: workspace.Space) -> None:
     """Send what was computed to DVC's remote, if there is one, and the outputs to the project."""
-    logger = get_run_logger()
-    if remote:
-        dvc_outputs.push(Path.cwd(), logger.warning)
-    dvc_outputs.hand_over(Path.cwd(), project, logger.warning)
+    warn = get_run_logger().warning
+    if space.remote:
+        dvc_outputs.push(space.folder, warn)
+    prune_locks(space.project)
+    space.keep |= not dvc_outputs.hand_over(space.folder, space.project, warn)
 
 
 def select(profile: str | None, *names: Any) -> None:
@@ -242,10 +240,16 @@ def open_record() -> Iterator[str]:
         yield run
 
 
-def record(run: str, project: Path, gate: bool) -> None:
-    """Publish the results in Prefect and MLflow, and compare them with the last accepted run."""
-    publish(project)
-    check_for_regression(track(run), gate)
+def record(run: str, space: workspace.Space, gate: bool) -> None:
+    """Publish the results in Prefect and MLflow, and compare them with the last accepted run.
+
+    The project has them even if MLflow is down or the gate refuses them.
+    """
+    try:
+        publish(space.project)
+        check_for_regression(track(run), gate)
+    finally:
+        deliver(space)
 
 
 def can_retry(task: Task, run: TaskRun, state: State) -> bool:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dxai.paths import HERE, RUN
@@ -25,12 +26,24 @@ class NoRoom(OSError):
     """A folder is not writable or too full, found before anything was computed for it."""
 
 
-@contextmanager
-def of_run(name: str, flow_run: str) -> Iterator[Path]:
-    """Work in a new workspace during the block; yields the project's folder.
+@dataclass
+class Space:
+    """The workspace of a run."""
 
-    The workspace is .work/runs/<name>-<start of the id>, where run.json says whose it is. It stays
-    if the block fails, but not if the run is cancelled.
+    folder: Path
+    project: Path
+    remote: bool = False
+    """Whether DVC has a remote."""
+    keep: bool = False
+    """Whether it stays when the run has ended."""
+
+
+@contextmanager
+def of_run(name: str, flow_run: str) -> Iterator[Space]:
+    """Work in a new workspace during the block.
+
+    The workspace is .work/runs/<name>-<start of the id>, where run.json says whose it is. It also
+    stays if the block fails and there are outputs, but not if the run is cancelled.
     """
     project = Path.cwd()
     folder = project / HERE.runs / f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}-{flow_run[:8]}"
@@ -39,16 +52,17 @@ def of_run(name: str, flow_run: str) -> Iterator[Path]:
     about = {"name": name, "flow_run": flow_run, "pid": os.getpid()}
     write_json(folder / RUN, about | {"state": "running"})
     os.chdir(folder)
-    failed = False
+    space = Space(folder, project)
     try:
-        yield project
+        yield space
+        write_json(folder / RUN, about | {"state": "completed"})
     except Exception:
-        failed = True
+        space.keep |= any(path.exists() for path in (HERE.prepared, HERE.artifacts, HERE.results))
         write_json(folder / RUN, about | {"state": "failed"})
         raise
     finally:
         os.chdir(project)
-        if not failed:
+        if not space.keep:
             shutil.rmtree(folder)
 
 

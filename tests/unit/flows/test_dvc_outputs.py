@@ -73,8 +73,8 @@ def count(project: Path) -> int:
 
 def run(name: str, settings: str | None = None, log: Callable[[str], None] = print) -> set[str]:
     """Run all of it in a workspace as the flow does; returns what was there before."""
-    with workspace.of_run(name, "0" * 36) as root:
-        here = Path.cwd()
+    with workspace.of_run(name, "0" * 36) as space:
+        here, root = Path.cwd(), space.project
         if settings:
             (here / "params.yaml").write_text(settings)
         remote = dvc_outputs.share(root, here)
@@ -145,9 +145,9 @@ def test_a_workspace_takes_no_space_for_what_the_cache_has(project: Path) -> Non
     (cached,) = {
         path for path in project.glob(".dvc/cache/files/md5/*/*") if path.read_bytes() == b"ABC\n"
     }
-    with workspace.of_run("blue", "1" * 36) as root:
-        here = Path.cwd()
-        dvc_outputs.share(root, here)
+    with workspace.of_run("blue", "1" * 36) as space:
+        here = space.folder
+        dvc_outputs.share(space.project, here)
         dvc_outputs.recall(here)
         dvc_outputs.restore(graph(here), here, print)
         # A copy-on-write link, or a hard one; tests run where the first is rare.
@@ -166,12 +166,13 @@ def test_results_wait_for_a_dvc_that_uses_the_folder(
         while "sleep" not in process.stdout.readline():
             pass
         said: list[str] = []
-        with workspace.of_run("blue", "1" * 36) as root:
-            dvc_outputs.share(root, Path.cwd())
-            git(Path.cwd(), "checkout", "-q", "dvc.yaml")
-            dvc_outputs.recall(Path.cwd())
-            dvc_outputs.restore(graph(), Path.cwd(), print)
-            assert not dvc_outputs.hand_over(Path.cwd(), root, said.append)
+        with workspace.of_run("blue", "1" * 36) as space:
+            here = space.folder
+            dvc_outputs.share(space.project, here)
+            git(here, "checkout", "-q", "dvc.yaml")
+            dvc_outputs.recall(here)
+            dvc_outputs.restore(graph(here), here, print)
+            assert not dvc_outputs.hand_over(here, space.project, said.append)
         os.killpg(process.pid, 9)
     assert f"the results stay in {project}/.work/runs/blue-11111111" in said[0]
 
