@@ -25,7 +25,8 @@ import psutil
 
 from dxai.config.profiles import select_profile
 from dxai.paths import Paths
-from dxai.utils import dvc_files, shared_process
+from dxai.utils import shared_process
+from dxai.utils.files import read_json
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
 ONE_BY_ONE = {"DXAI_LANES": "1"}
@@ -124,7 +125,7 @@ def commands_of(folder: Path) -> list[str]:
     """List the commands of the stages that ran, in DVC's order."""
     from flows.dvc_runner import graph
 
-    ran = dvc_files.stages(Paths(folder).runs_lock)
+    ran = read_json(Paths(folder).runs_known)
     return [ran[target]["cmd"] for target in graph(folder)]
 
 

@@ -80,7 +80,7 @@ class Paths:
     ray = _Below(".dvc/tmp/cluster")
     ray_token = _Below(".work/ray-token")
     runs = _Below(".work/runs")
-    runs_lock = _Below(".work/dvc.lock")
+    runs_known = _Below(".work/computed.json")
     slots = _Below(".work/slots")
     turns = _Below(".work/turns")
     notices = _Below(".work/notices")

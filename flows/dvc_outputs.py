@@ -11,6 +11,7 @@ from typing import Any
 from dxai.paths import Paths
 from dxai.utils import dvc_files
 from dxai.utils.errors import one_line
+from dxai.utils.files import read_json, write_json
 
 LINKS = "reflink,hardlink,symlink,copy"
 """How files of the cache come into a workspace, which then takes no space."""
@@ -141,17 +142,21 @@ def remember(folder: Path, project: Path) -> None:
 
     Two runs that end together may lose an entry, which the run cache has as well.
     """
-    before = dvc_files.stages(Paths(project).runs_lock)
+    before = _known(project)
     kept = before | dvc_files.stages(Paths(folder).dvc_lock)
     if kept != before:
-        dvc_files.write_stages(Paths(project).runs_lock, kept)
+        write_json(Paths(project).runs_known, kept)
 
 
 def recall(folder: Path) -> None:
     """Give a new workspace the dvc.lock of the runs before, beside what git has of it."""
-    paths = Paths(folder)
-    kept = dvc_files.stages(paths.dvc_lock) | dvc_files.stages(paths.runs_lock)
-    dvc_files.write_stages(paths.dvc_lock, kept)
+    lock = Paths(folder).dvc_lock
+    dvc_files.write_stages(lock, dvc_files.stages(lock) | _known(folder))
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    path = Paths(folder).runs_known
+    return read_json(path) if path.exists() else {}
 
 
 def push(folder: Path, log: Callable[[str], None]) -> None:

@@ -15,6 +15,7 @@ from flows import dvc_outputs, workspace
 from flows.dvc_runner import graph, reproduce
 from tests import s3
 
+ROOT = Path(__file__).resolve().parents[3]
 PIPELINE = """
 stages:
   one:
@@ -152,6 +153,48 @@ def test_a_workspace_takes_no_space_for_what_the_cache_has(project: Path) -> Non
         dvc_outputs.restore(graph(here), here, print)
         # A copy-on-write link, or a hard one; tests run where the first is rare.
         assert (here / "artifacts/one").stat().st_ino == cached.stat().st_ino
+
+
+ANOTHER = """
+import sys
+from tests.unit.flows.test_dvc_outputs import SETTINGS, run
+run(sys.argv[1], SETTINGS.replace("first", sys.argv[2]), lambda line: print(line, flush=True))
+"""
+
+
+def start(project: Path, name: str, value: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", ANOTHER, name, value],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("end", ["itself", "killed"])
+def test_two_runs_side_by_side_compute_once_what_they_have_in_common(
+    project: Path, end: str
+) -> None:
+    (project / "dvc.yaml").write_text(PIPELINE.replace("&& tr", "&& sleep 3 && tr"))
+    first = start(project, "amber", "one")
+    assert first.stdout is not None
+    while "Running stage 'one'" not in first.stdout.readline():
+        pass
+    with first, start(project, "blue", "two") as second:
+        if end == "killed":
+            first.kill()
+        said, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, said
+    assert (project / "artifacts/one").read_text() == "ABC\n"
+    if end == "itself":
+        assert first.returncode == 0
+        assert "Stage 'one' is cached" in said
+        assert count(project) == 1
+        assert run("coral", SETTINGS.replace("first", "one")) == {"one", "two"}
+    assert run("denim", SETTINGS.replace("first", "two")) == {"one", "two"}
+    assert (project / "results/two/b").read_text() == "two\n"
+    assert git(project, "status", "--short") == " M dvc.yaml\n"
 
 
 def test_results_wait_for_a_dvc_that_uses_the_folder(
