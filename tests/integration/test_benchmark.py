@@ -380,6 +380,10 @@ def test_a_stop_ends_everything_and_the_next_run_goes_on(busy: Project, signum: 
     assert (continued(busy) > count) == bool(before)
 
 
+def running(project: Project, program: str) -> list[int]:
+    return [pid for pid, command in project.processes().items() if program in command]
+
+
 @pytest.mark.parametrize("victim", ["prefect.engine", "prefect worker start"])
 def test_what_is_killed_is_reported_and_leaves_nothing(busy: Project, victim: str) -> None:
     before, count = checkpoints(busy), continued(busy)
@@ -390,7 +394,8 @@ def test_what_is_killed_is_reported_and_leaves_nothing(busy: Project, victim: st
             wait_for(lambda: busy.api.state(other)["type"] == "COMPLETED", 120)
             assert process.poll() is None
             assert git(busy, "status", "--porcelain") == changed
-        (pid,) = [pid for pid, command in busy.processes().items() if victim in command]
+        wait_for(lambda: len(running(busy, victim)) == 1)  # the other one's process ends, too
+        (pid,) = running(busy, victim)
         os.kill(pid, signal.SIGKILL)
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
