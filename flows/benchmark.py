@@ -227,7 +227,7 @@ def open_record() -> Iterator[str]:
     """
     from dxai.tracking import mlflow_store, provenance  # MLflow takes seconds to import
 
-    if problem := provenance.problem(Path.cwd()):
+    if problem := provenance.problem(HERE.project):
         get_run_logger().warning(f"the commit of this run is not recorded: {problem}")
     page = page_url(str(runtime.flow_run.id))
     tags = {"prefect.flow_run": str(runtime.flow_run.id), "prefect.url": page}

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dxai.paths import DVC_LOCK, PARAMS
+from dxai.paths import DVC_LOCK, PARAMS, Paths
 from dxai.utils.files import sha256
 
 ENVIRONMENT = "environment.txt"
@@ -42,7 +42,7 @@ def version(root: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     texts = {ENVIRONMENT: environment().encode()}
     if (root / DVC_LOCK).exists():
         tags["dvc_lock"] = sha256(root / DVC_LOCK)
-    if why := problem(root):
+    if why := problem(Paths(root).project):
         tags["git_problem"] = why
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         tags["git_commit"] = _git(root, "rev-parse", "HEAD").decode().strip()

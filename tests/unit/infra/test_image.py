@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from infra.deployments import POOL, RUNS
 from tests import containers
 from tests.containers import DOCKERFILE, ROOT
 
@@ -200,3 +201,8 @@ def test_the_script_is_shell() -> None:
         assert (done.returncode, done.stderr) == (0, "")
     cut = (ROOT / scripts[0]).read_text().replace("\nfi\n", "\n")
     assert subprocess.run(["bash", "-n"], input=cut.encode(), capture_output=True).returncode != 0
+
+
+def test_the_worker_runs_as_many_flows_at_a_time_as_on_one_machine() -> None:
+    script = (ROOT / "infra/image/worker.sh").read_text()
+    assert f"set-concurrency-limit {POOL} {RUNS} " in script

@@ -102,6 +102,7 @@ def test_where_git_names_no_commit_all_files_are_copied(
     for name in ("dxai/code.py", "params.yaml", "own.py"):
         assert (folder / name).read_text() == (root / name).read_text()
     assert not (folder / ".git").exists()
+    assert provenance.version(folder)[0]["git_problem"] == provenance.problem(root)
     assert (folder / "data/hidden/[a] b/1.png").exists()
 
 
