@@ -234,10 +234,8 @@ def _is_busy(root: Path) -> bool:
     """Whether a run, or DVC by hand, computes in a project."""
     locks = root / ".dvc/tmp/rwlock"
     pids = re.findall(r'"pid": (\d+)', locks.read_text()) if locks.exists() else []
-    return (
-        _is_locked(Paths(root).run_lock)
-        or any(processes.is_running(int(pid)) for pid in pids)
-        or any(_computer(path) for path in _folders(Paths(root).runs))
+    return any(processes.is_running(int(pid)) for pid in pids) or any(
+        _computer(path) for path in _folders(Paths(root).runs)
     )
 
 
