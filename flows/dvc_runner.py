@@ -1,6 +1,5 @@
 """The items of dvc.yaml, each brought up to date by DVC as soon as what it needs is there."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -265,7 +264,7 @@ def prune_locks(root: Path | str = ".") -> list[int]:
     with make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)):
         try:
             locks = files.read_json(table)
-        except json.JSONDecodeError:  # its writer was killed half-way
+        except ValueError:  # its writer was killed half-way
             table.unlink()
             return []
         readers = {path: [*filter(holds, found)] for path, found in locks.get("read", {}).items()}

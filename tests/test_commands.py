@@ -9,6 +9,7 @@ import io
 import itertools
 import re
 import shlex
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,13 @@ def test_commands_are_found_and_wrong_ones_refused() -> None:
     for program, wrong in (("dxai", "fit photos"), ("dvc", "reproduce"), ("make", "tea")):
         with pytest.raises((pytest.fail.Exception, AssertionError)):
             PROGRAMS[program](wrong.split())
+
+
+@pytest.fixture(autouse=True)
+def other_users_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget modules of the same name that tests before have imported."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture(scope="module")

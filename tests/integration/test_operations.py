@@ -23,6 +23,7 @@ import pytest
 
 from flows import slots
 from infra import alerts
+from infra.deployments import RUNS
 from tests.integration.conftest import Project, copy_project, wait_for
 from tests.operating_manual import block
 from tests.servers import serving
@@ -86,6 +87,18 @@ def scheduled(project: Project) -> str:
     return str(project.api.run(DEPLOYMENT, {})["id"])
 
 
+def unserved(project: Project, state: dict[str, str], queue: str) -> str:
+    """Create a run in this state, in a new queue that no worker serves; returns its id."""
+    found = project.api.deployment(DEPLOYMENT)
+    assert found is not None
+    project.api.call("work_pools/dxai-local/queues", {"name": queue, "is_paused": True})
+    body = {"state": {"type": "SCHEDULED"}, "work_queue_name": queue}
+    run = str(project.api.call(f"deployments/{found['id']}/create_flow_run", body)["id"])
+    if state["type"] != "SCHEDULED":
+        project.api.call(f"flow_runs/{run}/set_state", {"state": state, "force": True})
+    return run
+
+
 def ended(project: Project, run: str) -> Callable[[], bool]:
     return lambda: project.api.state(run)["type"] in ("FAILED", "COMPLETED", "CRASHED", "CANCELLED")
 
@@ -126,18 +139,8 @@ def test_prefect_s_command_speaks_to_the_server_of_its_folder_and_a_bad_store_en
 
 def test_the_runs_of_a_worker_that_is_gone_keep_no_slot(project: Project, waiting: None) -> None:
     """As a container that starts again finds them; what is Cancelling, a worker cancels."""
-    queue = "a queue that no worker serves"
     names = {"PENDING": "Submitting", "RUNNING": "Running"}
-    found = project.api.deployment(DEPLOYMENT)
-    assert found is not None
-    project.api.call("work_pools/dxai-local/queues", {"name": queue, "is_paused": True})
-    lost = []
-    for kind, name in names.items():
-        body = {"state": {"type": "SCHEDULED"}, "work_queue_name": queue}
-        run = project.api.call(f"deployments/{found['id']}/create_flow_run", body)["id"]
-        state = {"type": kind, "name": name}
-        project.api.call(f"flow_runs/{run}/set_state", {"state": state, "force": True})
-        lost.append(run)
+    lost = [unserved(project, {"type": kind, "name": name}, name) for kind, name in names.items()]
     following = scheduled(project)
     time.sleep(5)
     assert project.api.state(following)["type"] == "SCHEDULED"
@@ -160,17 +163,17 @@ def test_the_runs_of_a_worker_that_is_gone_keep_no_slot(project: Project, waitin
 def test_a_killed_worker_is_replaced_and_the_next_run_starts_within_a_minute(
     project: Project, waiting: None
 ) -> None:
-    lost = scheduled(project)
-    wait_for(lambda: project.api.state(lost)["type"] == "RUNNING", 60)
+    lost = [scheduled(project) for _ in range(RUNS)]
+    wait_for(lambda: {project.api.state(run)["type"] for run in lost} == {"RUNNING"}, 60)
     following = scheduled(project)
     (worker,) = (pid for pid, name in project.processes().items() if "prefect worker start" in name)
     os.kill(worker, signal.SIGKILL)
     began = time.monotonic()
     wait_for(lambda: project.api.state(following)["type"] == "RUNNING", 60)
-    assert project.api.state(lost)["type"] == "CRASHED"
+    assert {project.api.state(run)["type"] for run in lost} == {"CRASHED"}
     assert time.monotonic() - began < 60
     engines = [name for name in project.processes().values() if "prefect.engine" in name]
-    assert len(engines) == 1, engines  # the lost run's process is gone, too
+    assert len(engines) == 1, engines  # the lost runs' processes are gone, too
     assert "the worker is gone (SIGKILL)" in (project.root / ".work/logs/worker.log").read_text()
     project.api.set_state(following, "CANCELLING", "seen enough")
     wait_for(ended(project, following), 60)
@@ -179,13 +182,15 @@ def test_a_killed_worker_is_replaced_and_the_next_run_starts_within_a_minute(
 def test_a_late_run_a_lost_worker_and_a_full_disk_are_told_to_the_webhook(
     project: Project,
 ) -> None:
-    """The runs of the test before were late; the server misses a worker only after minutes."""
+    """The server misses a worker only after minutes, so that event is sent."""
+    late = unserved(project, {"type": "SCHEDULED"}, "a queue of late runs")
 
     def told(text: str) -> Callable[[], bool]:
         return lambda: any(text in message["text"] for message in project.told)
 
     wait_for(told(" GiB are free for "), 60)
     wait_for(told("is late: no worker has started it"), 60)
+    project.api.set_state(late, "CANCELLED", "seen enough")
     pool = project.api.call("work_pools/dxai-local")
     resource = {
         "prefect.resource.id": f"prefect.work-pool.{pool['id']}",

@@ -49,6 +49,7 @@ from dxai.paths import Paths
 from dxai.reporting.html.page import build_report
 from dxai.reporting.text import format_table, write_exports
 from dxai.tracking import mlflow_store
+from flows.workspace import Space
 from tests.unit.tracking.test_mlflow_store import write_project
 
 root = Path.cwd()
@@ -68,7 +69,7 @@ benchmark.create_table_artifact = lambda rows, key, description: shown.update({k
 benchmark.publish_tables(paths.tables, [n for n, s in benchmark.SPECS.items() if s.logged])
 print("shown", shown["table-7"])
 print("schema", benchmark.full_benchmark.parameters.properties["tables"])
-benchmark.reproduce_all({}, "a run", [7])
+benchmark.reproduce_all({}, "a run", Space(root, root), [7])
 """
 
 
