@@ -25,6 +25,7 @@ from dxai.config.profiles import select_profile
 from infra.prefect_api import PrefectApi
 from tests import s3
 from tests.conftest import require_program
+from tests.repository import git
 from tests.servers import serving
 from tests.webhook_receiver import Hook
 
@@ -214,9 +215,8 @@ def copy_project(target: Path) -> None:
         if (ROOT / name).is_file() and name != "dvc.lock":
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
-    commit = ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", "x"]
-    for arguments in (["init", "-q"], ["add", "."], commit):
-        subprocess.run(["git", *arguments], cwd=target, check=True)
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        git(target, *arguments)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from dxai.config.schema import METHODS, Params
 from flows.dvc_runner import graph
 from infra.prefect_api import ApiError
 from tests.integration.conftest import HOOK_SECRET, Project, wait_for
+from tests.repository import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -140,7 +141,7 @@ def test_the_run_is_in_mlflow(finished: Project) -> None:
         same = pd.concat([children[f"tags.{name}"] == row[name] for name in named], axis=1)
         (auc,) = children[same.all(axis=1)]["metrics.auc"]
         assert auc == pytest.approx(float(row["auc"] or "nan"), rel=1e-4, nan_ok=True)
-    assert parent["tags.git_commit"] == git(finished, "rev-parse", "HEAD")
+    assert parent["tags.git_commit"] == git(finished.root, "rev-parse", "HEAD").strip()
     # Each links to the other.
     link = rf"#/experiments/\d+/runs/{parent['run_id']}"
     assert re.search(link, artifacts(finished)["mlflow"]["data"])
@@ -154,7 +155,7 @@ def seeds_of_frozen(params: Params) -> list[int]:
 
 
 def test_dvc_changed_no_ignore_file(finished: Project) -> None:
-    assert git(finished, "status", "--porcelain").split() == ["M", "params.yaml"]
+    assert git(finished.root, "status", "--porcelain").split() == ["M", "params.yaml"]
 
 
 def test_nothing_but_loopback_was_contacted(finished: Project) -> None:
@@ -387,13 +388,13 @@ def running(project: Project, program: str) -> list[int]:
 @pytest.mark.parametrize("victim", ["prefect.engine", "prefect worker start"])
 def test_what_is_killed_is_reported_and_leaves_nothing(busy: Project, victim: str) -> None:
     before, count = checkpoints(busy), continued(busy)
-    changed = git(busy, "status", "--porcelain")
+    changed = git(busy.root, "status", "--porcelain")
     with at_work(busy) as process:
         if victim == "prefect.engine":  # another run goes side by side, and so does git
             other = busy.api.run("dxai/table-5", {"seeds": [5]})["id"]
             wait_for(lambda: busy.api.state(other)["type"] == "COMPLETED", 120)
             assert process.poll() is None
-            assert git(busy, "status", "--porcelain") == changed
+            assert git(busy.root, "status", "--porcelain") == changed
         wait_for(lambda: len(running(busy, victim)) == 1)  # the other one's process ends, too
         (pid,) = running(busy, victim)
         os.kill(pid, signal.SIGKILL)
@@ -426,10 +427,3 @@ def test_after_a_power_cut_the_next_run_starts_at_once(busy: Project) -> None:
     assert done.returncode == 0, done.stdout
     assert "its worker is gone" in done.stdout
     assert not busy.processes()
-
-
-def git(project: Project, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=project.root, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()

@@ -34,6 +34,7 @@ from tests.conftest import require_program
 from tests.containers import ROOT
 from tests.integration.conftest import wait_for
 from tests.ray_jobs import TITLES, session
+from tests.repository import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -356,9 +357,7 @@ def test_the_worker_ends_as_a_whole(stack: Stack, how: str) -> None:
         os.kill(raylet, signal.SIGKILL)
     assert process.wait(45) != 0
     wait_for(lambda: not session(process.pid), 30)
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    command = ["git", *who, "commit", "--quiet", "--allow-empty", "-m", "The next version"]
-    subprocess.run(command, cwd=stack.folder / "source", check=True)
+    git(stack.folder / "source", "commit", "--quiet", "--allow-empty", "-m", "The next version")
     commit = head(stack.folder / "source")
     assert commit != head(stack.folder / "workspace/dxai")
     stack.services["worker"]["environment"]["DXAI_COMMIT"] = commit

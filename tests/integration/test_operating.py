@@ -23,6 +23,7 @@ from tests import containers
 from tests.integration.conftest import ROOT, Project, wait_for
 from tests.operating_manual import MANUAL, block, sections
 from tests.ray_jobs import session
+from tests.repository import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -52,12 +53,6 @@ def shell(
     )
     assert done.returncode == 0, done.stdout
     return done
-
-
-def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    command = ["git", *who, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")

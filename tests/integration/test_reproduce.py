@@ -6,7 +6,6 @@ import csv
 import re
 import shlex
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from dxai.config.params_file import format_params
 from dxai.config.profiles import load_profile
 from tests.integration.conftest import Project
 from tests.operating_manual import block
+from tests.repository import git
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -64,13 +64,6 @@ def running(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
-def git(project: Project, *arguments: str) -> str:
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    command = ["git", *who, *arguments]
-    done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 def state(project: Project) -> dict[str, tuple[int, int]]:
     """Map every file of the project outside .work to its size and modification time."""
     return {
@@ -111,8 +104,8 @@ def logged(
     assert done.returncode == 0, done.stdout
     module.write_text("raise SystemExit('this is not the code of the run')\n")
     project.select(profile="quick")
-    git(project, "add", "own_network.py", "params.yaml")
-    git(project, "commit", "-q", "-m", "otherwise")
+    git(project.root, "add", "own_network.py", "params.yaml")
+    git(project.root, "commit", "-q", "-m", "otherwise")
     return project
 
 

@@ -14,6 +14,7 @@ from dxai.paths import Paths
 from flows import dvc_outputs, workspace
 from flows.dvc_runner import graph, reproduce
 from tests import s3
+from tests.repository import git
 
 ROOT = Path(__file__).resolve().parents[3]
 PIPELINE = """
@@ -29,14 +30,6 @@ stages:
     outs: [results/two]
 """
 SETTINGS = "name: first\ndatasets: {}\nclassifiers: {}\n"
-
-
-def git(root: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    done = subprocess.run(
-        ["git", *who, *arguments], cwd=root, capture_output=True, text=True, check=True
-    )
-    return done.stdout
 
 
 def dvc(root: Path, *arguments: str) -> str:

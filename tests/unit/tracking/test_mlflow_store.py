@@ -32,6 +32,7 @@ from dxai.results.table_specs import SPECS
 from dxai.tracking import mlflow_store
 from dxai.utils.files import read_json, write_json
 from tests.fixtures import SIZE, STEPS, VARIANTS, write_results
+from tests.repository import git
 
 CELL = Path("textures/resnet18")
 
@@ -512,16 +513,13 @@ def test_a_run_is_there_before_its_results_and_has_them_in_the_end(
 ) -> None:
     root, theirs, params = shared
     for command in (["init", "-q"], ["add", "dvc.lock"], ["commit", "-q", "-m", "x"]):
-        who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-        subprocess.run(["git", *who, *command], cwd=root, check=True)
+        git(root, *command)
     (root / "params.yaml").write_text("a: 1\n")
     with mlflow_store.benchmark_run(root, params, "early", {"origin": "test"}) as run:
         found = mlflow.get_run(run)
         assert (found.info.status, found.info.run_name) == ("RUNNING", "early")
         assert found.data.params["decompose.steps"] == "1500"
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        commit = git(root, "rev-parse", "HEAD").strip()
         assert found.data.tags["git_commit"] == commit
         names = {item.path for item in mlflow.MlflowClient().list_artifacts(run)}
         assert {"params.yaml", "environment.txt"} <= names

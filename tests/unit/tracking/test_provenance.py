@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -13,13 +12,7 @@ from pathlib import Path
 import pytest
 
 from dxai.tracking import provenance
-
-
-def git(root: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    command = ["git", *who, *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+from tests.repository import git
 
 
 @pytest.fixture
@@ -62,7 +55,7 @@ def test_commit_and_patch_give_the_same_files(root: Path, tmp_path: Path) -> Non
     file, again = tmp_path / "code.patch", tmp_path / "again"
     file.write_bytes(patch)
     again.mkdir()
-    provenance.checkout(root, git(root, "rev-parse", "HEAD"), file, again)
+    provenance.checkout(root, git(root, "rev-parse", "HEAD").strip(), file, again)
     for name in ("changed.py", "bytes.bin", "new ü.py", "staged.py", "old.py"):
         assert (again / "dxai" / name).read_bytes() == (root / "dxai" / name).read_bytes()
     assert (again / "own.py").read_text() == "own\n"
@@ -86,7 +79,7 @@ def test_a_commit_that_is_unknown_here_is_named(root: Path, tmp_path: Path) -> N
     patch = tmp_path / "code.patch"
     patch.write_text("diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n")
     with pytest.raises(ValueError, match=r"code\.patch does not apply to commit \w+: .*x\.py"):
-        provenance.checkout(root, git(root, "rev-parse", "HEAD"), patch, tmp_path / "x")
+        provenance.checkout(root, git(root, "rev-parse", "HEAD").strip(), patch, tmp_path / "x")
 
 
 def test_versions_read_back_as_written() -> None:

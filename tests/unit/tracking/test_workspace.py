@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from dxai.paths import Paths
 from dxai.tracking import provenance, workspace
+from tests.repository import git
 
 SETTINGS = """datasets:
   fruit: {source: data/fruit}
 classifiers:
   mine: {arch: "own:Net", weights: weights/mine.pt}
 """
-
-
-def git(root: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    done = subprocess.run(
-        ["git", *who, *arguments], cwd=root, capture_output=True, text=True, check=True
-    )
-    return done.stdout
 
 
 def write(root: Path, *names: str) -> None:
