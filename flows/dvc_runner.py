@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import psutil
@@ -39,6 +40,9 @@ decide which of the items that could run comes first."""
 SHORT = 5.0
 TRAININGS = {"classifier", "twin", "decompose"}
 """Words of the names of stages whose unfinished work has a folder for each choice of settings."""
+
+IN_DVC = Lock()
+"""Held by the thread of a lane that asks DVC, whose reader of dvc.yaml fails in two at once."""
 
 Graph = Mapping[str, tuple[str, ...]]
 """The items of dvc.yaml, each with those that it depends on, which come before it."""
@@ -194,7 +198,7 @@ def turn_of(target: str, root: Path | str = ".") -> str:
     from dvc.repo import Repo
     from dvc.stage.serialize import to_single_stage_lockfile
 
-    with Repo(str(root)) as repo:
+    with IN_DVC, Repo(str(root)) as repo:
         (stage,) = repo.stage.collect(target)
         try:
             stage.save_deps()

@@ -16,9 +16,20 @@ import pytest
 
 from dxai.config.profiles import select_profile
 from dxai.config.settings import ParamsError
-from flows.dvc_runner import Attempt, Run, graph, lanes, paths, prune_locks, reproduce
+from dxai.paths import ROLES
+from flows.dvc_runner import (
+    Attempt,
+    Run,
+    graph,
+    lanes,
+    paths,
+    prune_locks,
+    reproduce,
+    turn_of,
+)
 from flows.lanes import StageFailed
 
+ROOT = Path(__file__).resolve().parents[3]
 PIPELINE = """
 stages:
   report:
@@ -331,6 +342,32 @@ def test_a_stage_that_somebody_else_runs_is_left_to_them(pipeline: Path) -> None
 
 
 @pytest.mark.slow
+def test_lanes_that_come_to_trainings_at_once_all_learn_their_turns(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC's reader of dvc.yaml fails in two threads at once, which a short interval shows."""
+    for name in ("dvc.yaml", "params.yaml"):  # with more kinds of stages than the small one
+        shutil.copy(ROOT / name, pipeline)
+    monkeypatch.chdir(pipeline)  # where DVC looks for a named item
+    names = [
+        f"classifier@textures-{name}-{role}" for name in ("resnet18", "simple") for role in ROLES
+    ]
+    found: set[str] = set()
+    threads = [
+        threading.Thread(target=lambda name=name: found.add(turn_of(name))) for name in names
+    ]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert found == set(names)  # nothing is there that they could be trained on
+
+
 def test_items_of_two_runs_at_once_wait_for_each_other(pipeline: Path) -> None:
     write(pipeline, "sleep 1; mkdir -p parts; cp source-${item} parts/${item}")
     failures: list[Exception] = []
