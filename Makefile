@@ -39,8 +39,9 @@ test: venv ## run every test (as root on Debian, also install their programs; wi
 test-quick: venv ## run the fast tests, under 2 minutes
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow"
 
-soak: venv ## kill processes of a training at random, 24 times, and compare its result
-	$(BIN)/python -m tests.soak --kills 24
+soak: venv ## kill processes at random, 24 times of trainings, 20 times anything of two runs, and compare results
+	$(BIN)/python -m tests.soak trainings --kills 24
+	$(BIN)/python -m tests.soak runs --kills 20
 
 docs: venv ## build the documentation in docs/_build/html; its tutorials run, a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html

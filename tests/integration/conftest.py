@@ -265,9 +265,19 @@ def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Project]:
-    """Start a project with the processes of a cluster, in a folder that `postgres` may enter."""
+    """Start a project with the processes of a cluster."""
     if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         require_program("initdb")
+    with served("--cluster") as project:
+        yield project
+
+
+@contextlib.contextmanager
+def served(*options: str) -> Iterator[Project]:
+    """Run the services of a copy of the project, in a folder that `postgres` may enter.
+
+    In the end all have to stop, with every process that works there.
+    """
     folder = Path(tempfile.mkdtemp(prefix="dxai-cluster-"))
     folder.chmod(0o755)
     root = folder / "a clone"  # with a space
@@ -276,7 +286,7 @@ def cluster() -> Iterator[Project]:
     project = Project(root, folder / "audit")
     project.environment["DXAI_CACHE"] = str(folder / "cache")
     try:
-        up = project.local("up", "--cluster")
+        up = project.local("up", *options)
         assert up.returncode == 0, up.stdout
         yield project
         down = project.local("down")

@@ -5,106 +5,24 @@ One training outlives them all: runs that a kill ends are followed by others, wh
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from infra import supervisor
-from infra.prefect_api import FINAL, ApiError
+from tests.faults import Cluster
 from tests.integration.conftest import Project
-from tests.ray_jobs import events_of, session, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-DEPLOYMENT = "dxai/full-benchmark"
 STEPS, ROW = 1600, 25
 """Under two minutes on a quiet core; the last kill comes at step 650 there, 1200 on busy ones."""
 DECOMPOSE = "decompose@textures-simple-0"
-
-
-class Cluster:
-    """A project with the processes of a cluster, and its events."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.stack = supervisor.Stack(project.root, cluster=True)
-        self.runs: list[str] = []
-
-    def run(self) -> str:
-        """Start a run of the deployment; returns its id."""
-        self.runs.append(self.project.api.run(DEPLOYMENT, {})["id"])
-        return self.runs[-1]
-
-    def kill(self, name: str) -> None:
-        """Kill -9 a service with all its processes."""
-        found = supervisor.running(self.stack, name)
-        assert found is not None, name
-        for pid in session(found["pid"]):
-            os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: supervisor.running(self.stack, name) is None, f"the end of {name}")
-
-    def kill_process(self, command: str) -> None:
-        """Kill -9 the process in whose command these words are, and no other."""
-        (pid,) = [p for p, c in self.project.processes().items() if command in c]
-        os.kill(pid, signal.SIGKILL)
-
-    def up(self) -> str:
-        """Run `make up CLUSTER=1` again; returns its output."""
-        done = self.project.local("up", "--cluster")
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        """Return the events of the decomposition's training."""
-        files = self.project.root.glob(".work/checkpoints/decompose-*/events.jsonl")
-        return [event for file in files for event in events_of(file, kind)]
-
-    def step(self) -> int:
-        """Return the last reported step."""
-        return max((row["step"] for row in self.events("row")), default=0)
-
-    def trains_on(self, why: str) -> None:
-        """Wait until the training reports further steps."""
-        now = self.step()
-        wait_for(lambda: self.step() > now, lambda: f"training after {why}: {self.said()}", 240)
-
-    def trains_again(self, count: int) -> None:
-        """Wait until the training has started for the `count`th time and reports steps."""
-        wait_for(
-            lambda: len(self.events("start")) >= count, lambda: f"start {count}: {self.said()}", 300
-        )
-        self.trains_on(f"start {count}")
-
-    def ends(self, run: str) -> dict[str, Any]:
-        """Wait for the end of a run, and return its state."""
-
-        def state() -> dict[str, Any] | None:
-            try:
-                found = self.project.api.state(run)
-            except (OSError, ApiError):
-                return None
-            return found if found["type"] in FINAL else None
-
-        return wait_for(state, lambda: f"the end of run {run}: {self.said()}", 600, 0.5)
-
-    def said(self) -> str:
-        """Return the worker's log, with the lines of all runs that the server may have missed."""
-        return self.stack.log("worker").read_text(errors="replace")[-4000:]
-
-    def ran(self) -> collections.Counter[str]:
-        """Count how often each stage started."""
-        text = self.stack.log("worker").read_text(errors="replace")
-        return collections.Counter(re.findall(r"Running stage '([^']+)'", text))
 
 
 @pytest.fixture(scope="module")
@@ -208,39 +126,11 @@ def _md5_of_folder(files: list[dict[str, str]]) -> str:
     return f"{hashlib.md5(listing.encode()).hexdigest()}.dir"
 
 
-EXPERIMENTS = ("dxai", "dxai-training")
-ASK = """
-import json, sys
-from mlflow import MlflowClient
-client = MlflowClient(sys.argv[1])
-names = {e.name: e.experiment_id for e in client.search_experiments()}
-found = [
-    {
-        "experiment": name,
-        "run": run.info.run_name,
-        "status": run.info.status,
-        "steps": {
-            key: [m.step for m in client.get_metric_history(run.info.run_id, key)]
-            for key in run.data.metrics
-        },
-        "images": len(client.list_artifacts(run.info.run_id, "images")),
-    }
-    for name in ("dxai", "dxai-training")
-    for run in client.search_runs([names[name]])
-]
-json.dump(found, sys.stdout)
-"""
-
-
 def test_mlflow_has_every_number_once_and_nothing_still_runs(faulty: Cluster) -> None:
-    url = faulty.stack.url("mlflow")
-    done = faulty.project.run("infra.local", "up")  # sends what was missed
-    assert done.returncode == 0, done.stdout
-    asked = subprocess.run(
-        [sys.executable, "-c", ASK, url], capture_output=True, text=True, check=True
-    )
-    runs = json.loads(asked.stdout)
-    states = {name: {r["status"] for r in runs if r["experiment"] == name} for name in EXPERIMENTS}
+    faulty.up()  # sends what was missed
+    runs = faulty.in_mlflow()
+    names = ("dxai", "dxai-training")
+    states = {name: {r["status"] for r in runs if r["experiment"] == name} for name in names}
     # A run that ended early is there, too, and says so.
     assert {"FINISHED"} <= states["dxai"] <= {"FINISHED", "FAILED", "KILLED"}, runs
     assert states["dxai-training"] == {"FINISHED"}, runs

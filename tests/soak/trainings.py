@@ -1,29 +1,24 @@
-"""Kill processes of trainings at random, and compare the results with an undisturbed training.
-
-Run as `make soak` or `python -m tests.soak --kills 24`. It prints a line for each kill, and writes
-all of them to soak.json in the folder `--out`.
-"""
+"""Kill processes of trainings at random, and compare the results with an undisturbed training."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import random
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dxai.training.decomposition import DecompositionJob
-from dxai.utils.files import write_json
 from tests import s3
 from tests.prepared import prepared_textures
 from tests.ray_jobs import SETTINGS, TRAINING, Training, wait_for
+from tests.soak.plan import evenly
 
 VICTIMS = ("worker", "trainer", "raylet", "gcs_server", "driver", "stage")
 PHASES = {"step": 3, "write": 2, "upload": 2, "start": 1}
@@ -74,30 +69,21 @@ class Kill:
         )
 
 
-def main() -> None:
-    """Run the soak test, and exit with 1 if a result differs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=None, help="seed of processes and moments")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of each training")
-    parser.add_argument("--out", type=Path, default=Path(".work/soak"))
-    args = parser.parse_args()
-    seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
-    print(f"seed {seed}", flush=True)
+def soak(kills: int, chance: random.Random, steps: int) -> tuple[bool, dict[str, Any]]:
+    """Do all kills; returns whether every result was equal, and the content of soak.json."""
     with tempfile.TemporaryDirectory() as folder, s3.moto() as store:
-        soak = Soak(Path(folder), store, random.Random(seed), args.kills, args.steps)
+        trainings = Soak(Path(folder), store, chance, kills, steps)
         try:
-            soak.run()
+            trainings.run()
         finally:
-            soak.close()
-            summary = soak.summary()
-            write_json(args.out / "soak.json", {"seed": seed, "steps": args.steps} | summary)
+            trainings.close()
+    summary = trainings.summary()
     for victim, about in summary["victims"].items():
         print(
             f"{victim}: {about['kills']} kills, mean {about['mean_seconds']} s until the next step"
         )
     print(f"{summary['equal']} of {summary['rounds']} trainings ended bit-identical", flush=True)
-    sys.exit(summary["equal"] != summary["rounds"] or len(summary["kills"]) < args.kills)
+    return summary["equal"] == summary["rounds"], {"steps": steps} | summary
 
 
 class Soak:
@@ -147,7 +133,7 @@ class Soak:
         for training in self.made:
             training.close()
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """Return the content of soak.json."""
         victims = {}
         for victim in VICTIMS:
@@ -164,8 +150,7 @@ class Soak:
 
     def _plan(self) -> list[Kill]:
         """Plan each victim equally often, in random order, in all phases."""
-        victims = [VICTIMS[i % len(VICTIMS)] for i in range(self.count)]
-        self.chance.shuffle(victims)
+        victims = evenly(VICTIMS, self.count, self.chance)
         phases = self.chance.choices(list(PHASES), weights=list(PHASES.values()), k=self.count)
         return [Kill(i + 1, v, p) for i, (v, p) in enumerate(zip(victims, phases, strict=True))]
 
@@ -286,7 +271,3 @@ class Soak:
 
     def _ended(self, training: Training) -> Callable[[], bool]:
         return lambda: training.process is None or training.process.poll() is not None
-
-
-if __name__ == "__main__":
-    main()
