@@ -70,6 +70,16 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return values
 
 
+def replace_sources(path: Path, sources: Mapping[str, str]) -> None:
+    """Write other sources of some datasets into a file, and leave all else in it as it is."""
+    yaml = YAML()
+    values = yaml.load(path.read_text(encoding="utf-8"))
+    for name, source in sources.items():
+        values["datasets"][name]["source"] = source
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parse a YAML value; raise a `ParamsError` if it is not YAML."""
     try:

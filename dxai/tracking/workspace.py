@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from dxai.config.params_file import replace_sources
 from dxai.paths import DVC_LOCK, HERE, PARAMS, RUN, Paths
 from dxai.tracking import provenance
 from dxai.utils.files import atomic_folder
@@ -22,11 +23,12 @@ DATA = Path(provenance.NOT_CODE)
 """Folder for raw images."""
 
 
-def copy(root: Path, folder: Path) -> None:
+def copy(root: Path, folder: Path) -> list[str]:
     """Make a workspace of a project as it is now, with its .work; `folder` must not exist.
 
     Without a commit, or where git does not trust the project, all files that git would know are
-    copied. Raises `ValueError` if data that params.yaml names is missing.
+    copied. Returns a line for each setting that differs. Raises `ValueError` if data that
+    params.yaml names is missing.
     """
     root = root.resolve()
     with atomic_folder(folder) as space:
@@ -56,10 +58,37 @@ def copy(root: Path, folder: Path) -> None:
                 ignored += [link.relative_to(space) for link in links]
         Paths(root).work.mkdir(exist_ok=True)
         Paths(space).work.symlink_to(Paths(root).work)
+        changed = _reach_sources(root, space)
         ignored += [Path(path) for path, _ in link_given(root, space)]
         if (space / ".git").exists():  # a pattern for folders would not hold for links to them
             lines = [re.sub(r"([*?\[\]\\ ])", r"\\\1", f"/{path}\n") for path in ignored]
             (space / ".git/info/exclude").write_text("".join(lines))
+    return changed
+
+
+def _reach_sources(root: Path, folder: Path) -> list[str]:
+    """Let `source: ../photos` in a workspace lead to where it leads in the project."""
+    params = yaml.safe_load((folder / PARAMS).read_text())
+    given = {} if "run" in params else {k: v["source"] for k, v in params["datasets"].items()}
+    moved = {
+        name: _there(root, source)
+        for name, source in given.items()
+        if _leads_out(source) and not Path(source).is_absolute()
+    }
+    if moved:
+        replace_sources(folder / PARAMS, moved)
+    return [f"datasets.{name}.source: {given[name]} -> {moved[name]}" for name in moved]
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a path is on this machine, and out of the folder that it is relative to."""
+    first = Path(os.path.normpath(path)).parts[:1]
+    return not _is_elsewhere(path) and first in ((os.pardir,), (os.sep,))
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Whether a path means the same from everywhere, without being absolute."""
+    return "://" in path or path.startswith("~") or "$" in path
 
 
 def _bring(source: Path, target: Path, link: bool) -> list[Path]:
@@ -103,27 +132,34 @@ def link_given(root: Path, folder: Path) -> list[tuple[str, str]]:
             optional |= dict.fromkeys((f"{top}.py", top), f"the code of classifier {name}")
     linked, missing = [], []
     for path, what in (needed | optional).items():
-        elsewhere = "://" in path or path.startswith("~") or "$" in path
-        if elsewhere or (folder / path).exists():
+        if _is_elsewhere(path) or (folder / path).exists():
             continue
-        inside = Path(os.path.normpath(folder / path)).is_relative_to(folder)
-        if inside and (root / path).exists():
+        if not _leads_out(path) and (root / path).exists():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).unlink(missing_ok=True)  # a dangling link
             (folder / path).symlink_to((root / path).resolve())
             linked.append((path, what))
         elif path in needed:
-            missing.append(
-                f"{path} ({what}) is {'missing' if inside else 'not beside ' + str(folder)}"
-            )
+            missing.append(f"{path} ({what}) {_about_missing(root, path)}")
     if missing:
-        raise ValueError(
-            f"{'; '.join(missing)}. Put it into {root}, and give the same command again"
-            if all(line.endswith("missing") for line in missing)
-            else f"{'; '.join(missing)}. A path out of the project must be absolute for a run, or "
-            "needs --into a folder beside it for a repetition"
-        )
+        remedy = f". Put it into {root}, and give the same command again"
+        ours = any(line.endswith("missing") for line in missing)
+        raise ValueError("; ".join(missing) + (remedy if ours else ""))
     return linked
+
+
+def _about_missing(root: Path, path: str) -> str:
+    if not _leads_out(path) or Path(path).is_absolute():
+        return "is missing"
+    return (
+        f"leads out of the project, from another folder elsewhere: write {_there(root, path)}, or "
+        "give a repetition --into a folder beside the project"
+    )
+
+
+def _there(root: Path, path: str) -> str:
+    """Return the absolute path that a relative one is in the project."""
+    return os.path.normpath(root / path)
 
 
 def settings(folder: Path) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def test_a_source_outside_of_the_project_is_not_linked(folders: tuple[Path, Path
     (root.parent / "raw").mkdir()
     text = PARAMS.replace("data/fruit", "../raw")
     (folder / "params.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"\.\./raw .*needs --into a folder beside"):
+    said = rf"\.\./raw .* write {root.parent}/raw, or give a repetition --into a folder beside"
+    with pytest.raises(ValueError, match=said):
         workspace.link_given(root, folder)
     assert not (folder.parent / "raw").exists()
 

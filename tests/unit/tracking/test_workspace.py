@@ -98,6 +98,25 @@ def test_where_git_names_no_commit_all_files_are_copied(
     assert (folder / "data/hidden/[a] b/1.png").exists()
 
 
+@pytest.mark.parametrize("source", ["../raw", "../raw/images.csv"])
+def test_a_source_beside_the_project_is_reached_from_a_workspace(root: Path, source: str) -> None:
+    write(root.parent, "raw/a.png", "raw/images.csv")
+    text = "# mine\n" + SETTINGS.replace("data/fruit", source)
+    (root / "params.yaml").write_text(text)
+    folder, there = Paths(root).runs / "amber", root.parent / source.removeprefix("../")
+    assert workspace.copy(root, folder) == [f"datasets.fruit.source: {source} -> {there}"]
+    assert workspace.settings(folder)["datasets"]["fruit"]["source"] == str(there)
+    assert (folder / "params.yaml").read_text().startswith("# mine\n")
+    assert (root / "params.yaml").read_text() == text
+
+
+def test_weights_beside_the_project_are_refused_with_what_to_write(root: Path) -> None:
+    write(root.parent, "mine.pt")
+    (root / "params.yaml").write_text(SETTINGS.replace("weights/mine.pt", "../mine.pt"))
+    with pytest.raises(ValueError, match=rf"\.\./mine\.pt .*: write {root.parent}/mine\.pt"):
+        workspace.copy(root, Paths(root).runs / "amber")
+
+
 def test_missing_data_is_named_and_nothing_is_left(root: Path) -> None:
     (root / "weights/mine.pt").unlink()
     with pytest.raises(ValueError, match=r"weights/mine\.pt \(the weights of classifier mine\)"):
