@@ -83,6 +83,7 @@ class Paths:
     runs_known = _Below(".work/computed.json")
     slots = _Below(".work/slots")
     turns = _Below(".work/turns")
+    at_work = _Below(".work/at-work")
     notices = _Below(".work/notices")
     reproduced = _Below(".work/reproduced")
     original = _Below(".work/original")

@@ -88,4 +88,4 @@ def _unscored(method: str, status: str, reason: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, alone=True)

@@ -69,4 +69,4 @@ def item(dataset: str, classifier: str, scorer: str, decomposition: str) -> scor
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, alone=True)

@@ -203,4 +203,4 @@ def _probed(work: Work, pieces: Pieces, own: list[int]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, alone=True)

@@ -33,4 +33,4 @@ def _readers(dataset: str, params: Params, reader: Reader) -> Readers:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, alone=True)

@@ -212,4 +212,4 @@ def _frame(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, alone=True)

@@ -84,4 +84,4 @@ def item(dataset: str, classifier: str, decomposition: str) -> scoring.Item:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, alone=True)

@@ -176,4 +176,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, alone=True)

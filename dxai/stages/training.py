@@ -14,7 +14,7 @@ from dxai.config.schema import TrainingParams
 from dxai.paths import HERE, MANIFEST, training_name
 from dxai.training.jobs import Job
 from dxai.training.runtime.supervisor import launch
-from dxai.utils.files import digest
+from dxai.utils.files import digest, taking_turns
 
 END_SECONDS = 30.0
 """Seconds that the last numbers get to reach MLflow; the training itself never waits for it."""
@@ -29,15 +29,22 @@ def trained(
     `decisive` are the values, each with a distinctive `repr`, that decide the result besides the
     dataset in the folder `data`: a checkpoint with other data or values is not resumed. Yields the
     job's final state, and the folder with its pictures and events.
+
+    Another process that trains the same, for a `dvc repro` by hand or a run, is waited for. Then
+    this one ends, as DVC's cache has the result.
     """
     fingerprint = digest([(data / MANIFEST).read_text(), *map(repr, decisive)])
     name = training_name(title, fingerprint)
     folder = HERE.training(name)
-    with logged_live(folder, params):
-        state, checkpoint = launch(job, title, name, folder, params)
-    yield state, folder
-    checkpoint.remove()
-    shutil.rmtree(folder, ignore_errors=True)
+    with taking_turns(HERE.at_work / name, title) as other:
+        if other and not folder.exists():
+            # Not an error of the input: the flow tries again.
+            sys.exit(f"{title}: process {other} has done it; run again, which restores its result")
+        with logged_live(folder, params):
+            state, checkpoint = launch(job, title, name, folder, params)
+        yield state, folder
+        checkpoint.remove()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -8,9 +8,13 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+TURN_SECONDS = 0.5
+"""Between two looks whether it is this process's turn."""
 
 
 @contextlib.contextmanager
@@ -65,6 +69,27 @@ def locked(path: Path) -> Iterator[IO[str] | None]:
             yield None
         else:
             yield file
+
+
+@contextlib.contextmanager
+def taking_turns(path: Path, title: str) -> Iterator[str]:
+    """Keep a file locked during the block, after another process's turn, which is told.
+
+    Yields the id of the last process that was waited for, else an empty text.
+    """
+    other = ""
+    while True:
+        with locked(path) as file:
+            if file is not None:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                yield other
+                return
+        if not other:
+            print(f"{title}: waiting until another process has done the same", flush=True)
+        other = path.read_text() or other or "?"
+        time.sleep(TURN_SECONDS)
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -119,6 +119,8 @@ def test_one_table_alone_runs_what_it_needs(finished: Project) -> None:
     assert f"{len(items)} items, up to" in log
     assert finished.api.has_artifact(run["id"], "table-5")
     assert not finished.api.has_artifact(run["id"], "table-1")
+    (record,) = (finished.root / ".work/runs").glob(f"*-{run['id'][:8]}")
+    assert {path.name for path in record.iterdir()} == {"run.json", "params.yaml", "dvc.lock"}
 
 
 def test_the_run_is_in_mlflow(finished: Project) -> None:
@@ -385,16 +387,39 @@ def running(project: Project, program: str) -> list[int]:
     return [pid for pid, command in project.processes().items() if program in command]
 
 
+@contextlib.contextmanager
+def by_hand(project: Project) -> Iterator[Callable[[str], None]]:
+    """Let `dvc repro` come to the decomposition; yields a function that waits until it says so."""
+    with project.start("dvc", "repro", "decompose@textures-simple-0") as process:
+        stdout, seen = process.stdout, ""
+        assert stdout is not None
+
+        def says(text: str) -> None:
+            nonlocal seen
+            while text not in seen:
+                line = stdout.readline()
+                assert line, seen
+                seen += line
+
+        yield says
+        says("continuing from step")  # what the run's process, which has ended, has trained
+        for stage in running(project, "dxai.stages.decompose"):
+            os.kill(stage, signal.SIGINT)
+        assert process.wait(60) != 0
+
+
 @pytest.mark.parametrize("victim", ["prefect.engine", "prefect worker start"])
 def test_what_is_killed_is_reported_and_leaves_nothing(busy: Project, victim: str) -> None:
     before, count = checkpoints(busy), continued(busy)
     changed = git(busy.root, "status", "--porcelain")
-    with at_work(busy) as process:
+    with contextlib.ExitStack() as side_by_side, at_work(busy) as process:
         if victim == "prefect.engine":  # another run goes side by side, and so does git
             other = busy.api.run("dxai/table-5", {"seeds": [5]})["id"]
             wait_for(lambda: busy.api.state(other)["type"] == "COMPLETED", 120)
             assert process.poll() is None
             assert git(busy.root, "status", "--porcelain") == changed
+            says = side_by_side.enter_context(by_hand(busy))
+            says("waiting until another process has done the same")  # and does no harm
         wait_for(lambda: len(running(busy, victim)) == 1)  # the other one's process ends, too
         (pid,) = running(busy, victim)
         os.kill(pid, signal.SIGKILL)

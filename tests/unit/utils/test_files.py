@@ -1,8 +1,18 @@
+import os
 import subprocess
+import sys
 
 import pytest
 
-from dxai.utils.files import atomic, atomic_folder, digest, locked, read_json, write_json
+from dxai.utils.files import (
+    atomic,
+    atomic_folder,
+    digest,
+    locked,
+    read_json,
+    taking_turns,
+    write_json,
+)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -61,3 +71,27 @@ def test_a_locked_file_is_free_when_its_holder_and_what_inherits_it_have_ended(t
     child.wait()
     with locked(path) as file:
         assert file is not None
+
+
+WAITS = """
+import sys
+from pathlib import Path
+from dxai.utils.files import taking_turns
+with taking_turns(Path(sys.argv[1]), "the item") as other:
+    print(other)
+"""
+
+
+def test_a_process_that_comes_second_waits_and_knows_of_the_first(tmp_path):
+    command = [sys.executable, "-u", "-c", WAITS, str(tmp_path / "new/turn")]
+    with taking_turns(tmp_path / "new/turn", "mine") as other:
+        assert other == ""
+        second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        line = second.stdout.readline()
+        assert line == "the item: waiting until another process has done the same\n"
+        assert second.poll() is None
+    said, _ = second.communicate(timeout=60)
+    assert said == f"{os.getpid()}\n"
+    assert second.returncode == 0
+    with taking_turns(tmp_path / "new/turn", "mine") as other:
+        assert other == ""
