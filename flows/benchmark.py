@@ -133,6 +133,8 @@ def full_benchmark(
     workspace.check_room([*workspace.WRITTEN, kept])
     logger, kept = get_run_logger(), kept.absolute()
     with workspace.of_run(runtime.flow_run.name, str(runtime.flow_run.id)) as space:
+        for line in space.changed:
+            logger.info(f"params.yaml: {line}")
         select(profile, datasets, classifiers, methods, seeds)
         space.remote = dvc_outputs.share(space.project, space.folder)
         with nullcontext("") if tables else open_record() as run:
@@ -146,6 +148,7 @@ def full_benchmark(
                 if tables:
                     publish_some(tables)
                     deliver(space)
+                    space.keep_record = True  # which MLflow has of other runs
                 else:
                     record(run, space, gate)
             finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dxai.paths import Paths
+from dxai.tracking.workspace import settings
 from dxai.utils import dvc_files
 from dxai.utils.errors import one_line
 from dxai.utils.files import read_json, write_json
@@ -34,7 +35,8 @@ def cache(root: Path | str = ".") -> Path:
 def share(root: Path, folder: Path) -> bool:
     """Let the workspace `folder` use the cache of a project; returns whether there is a remote.
 
-    What DVC has seen of files is kept in the workspace, not in a folder that would outlive it.
+    What DVC has seen of files is kept in the workspace, not in a folder that would outlive it; what
+    it knows of raw files is passed on (`pass_hashes`).
     """
     from dvc.config import Config
     from dvc.repo import Repo
@@ -51,7 +53,31 @@ def share(root: Path, folder: Path) -> bool:
         if "remote" not in config["core"] and (url := os.environ.get(REMOTE)):
             config["remote"][REMOTE_NAME] = {"url": url, "connect_timeout": CONNECT_SECONDS}
             config["core"]["remote"] = REMOTE_NAME
-        return "remote" in config["core"]
+        has_remote = "remote" in config["core"]
+    pass_hashes(root, folder)
+    return has_remote
+
+
+def pass_hashes(root: Path, folder: Path, back: bool = False) -> None:
+    """Tell a workspace which raw files of a project DVC has hashed, or with `back` the reverse.
+
+    The workspace has the same files by links. DVC knows a file by its path, with inode, date and
+    size, and would read all of them again for each run.
+    """
+    from dvc.repo import Repo
+
+    places = (folder, root) if back else (root, folder)
+    sources = [dataset["source"] for dataset in settings(folder)["datasets"].values()]
+    moves = [[os.path.normpath(place / source) for place in places] for source in sources]
+    with Repo(str(places[0])) as known, Repo(str(places[1])) as other:
+        moved = {
+            path: after + path.removeprefix(before)
+            for path in known.state.hashes
+            for before, after in moves
+            if Path(path).is_relative_to(before)
+        }
+        entries = known.state.hashes.get_many(moved)
+        other.state.hashes.set_many([(moved[path], entry) for path, entry in entries])
 
 
 def restore(
@@ -138,10 +164,11 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def remember(folder: Path, project: Path) -> None:
-    """Add what a workspace's dvc.lock says to what the next run starts from.
+    """Add what a workspace's dvc.lock says to what the next run starts from, and hashes of files.
 
     Two runs that end together may lose an entry, which the run cache has as well.
     """
+    pass_hashes(project, folder, back=True)
     before = _known(project)
     kept = before | dvc_files.stages(Paths(folder).dvc_lock)
     if kept != before:

@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dxai.paths import HERE, RUN
+from dxai.paths import DVC_LOCK, HERE, PARAMS, RUN
 from dxai.tracking.workspace import copy
 from dxai.utils.files import write_json
 
@@ -20,6 +20,10 @@ WRITTEN = (
 """Folders that a run writes to, besides DVC's cache."""
 MIN_FREE = 256 << 20
 """Minimum free bytes in each, more than the profile `smoke` produces."""
+
+
+RECORD = (RUN, PARAMS, DVC_LOCK)
+"""Files of a workspace that say what a run has made."""
 
 
 class NoRoom(OSError):
@@ -34,8 +38,12 @@ class Space:
     project: Path
     remote: bool = False
     """Whether DVC has a remote."""
+    changed: list[str] = field(default_factory=list)
+    """Settings that differ from the project's, so that they mean the same."""
     keep: bool = False
     """Whether it stays when the run has ended."""
+    keep_record: bool = False
+    """Whether `RECORD` stays; `dxai clean` keeps in DVC's cache what its dvc.lock names."""
 
 
 @contextmanager
@@ -48,11 +56,11 @@ def of_run(name: str, flow_run: str) -> Iterator[Space]:
     project = Path.cwd()
     folder = project / HERE.runs / f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}-{flow_run[:8]}"
     shutil.rmtree(folder, ignore_errors=True)  # the same run, started again
-    copy(project, folder)
+    changed = copy(project, folder)
     about = {"name": name, "flow_run": flow_run, "pid": os.getpid()}
     write_json(folder / RUN, about | {"state": "running"})
     os.chdir(folder)
-    space = Space(folder, project)
+    space = Space(folder, project, changed=changed)
     try:
         yield space
         write_json(folder / RUN, about | {"state": "completed"})
@@ -63,7 +71,15 @@ def of_run(name: str, flow_run: str) -> Iterator[Space]:
     finally:
         os.chdir(project)
         if not space.keep:
-            shutil.rmtree(folder)
+            for path in folder.iterdir():
+                if not (space.keep_record and path.name in RECORD):
+                    _remove(path)
+            if not space.keep_record:
+                folder.rmdir()
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def check_room(folders: Iterable[Path | str]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from dxai.paths import Paths
+from dxai.tracking import clean
+from dxai.utils import dvc_files
 from flows import dvc_outputs, workspace
 from flows.dvc_runner import graph, reproduce
 from tests import s3
@@ -65,9 +67,15 @@ def count(project: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-def run(name: str, settings: str | None = None, log: Callable[[str], None] = print) -> set[str]:
+def run(
+    name: str,
+    settings: str | None = None,
+    log: Callable[[str], None] = print,
+    keep_record: bool = False,
+) -> set[str]:
     """Run all of it in a workspace as the flow does; returns what was there before."""
     with workspace.of_run(name, "0" * 36) as space:
+        space.keep_record = keep_record
         here, root = Path.cwd(), space.project
         if settings:
             (here / "params.yaml").write_text(settings)
@@ -148,6 +156,45 @@ def test_a_workspace_takes_no_space_for_what_the_cache_has(project: Path) -> Non
         assert (here / "artifacts/one").stat().st_ino == cached.stat().st_ino
 
 
+def write_unseen(path: Path, text: str) -> None:
+    """Change a file so that only its content tells."""
+    before = path.stat()
+    with path.open("r+") as file:
+        file.write(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("place", ["data/photos", "../photos"])
+def test_raw_files_are_read_once_and_not_in_each_workspace(project: Path, place: str) -> None:
+    (project / place).mkdir(parents=True)
+    photo = project / place / "1.png"
+    photo.write_text("abc")
+    needs = "[words, '${datasets.photos.source}']"
+    (project / "dvc.yaml").write_text(PIPELINE.replace("[words]", needs))
+    photos = f"datasets: {{photos: {{source: {place}}}}}"
+    (project / "params.yaml").write_text(SETTINGS.replace("datasets: {}", photos))
+    (project / ".git/info/exclude").write_text("/data/photos\n")
+    run("amber")
+    write_unseen(photo, "def")
+    assert run("blue") == {"one", "two"}
+    # DVC takes the path as a part of what the stage is.
+    assert ("Running stage 'one'" in dvc(project, "repro")) == place.startswith("..")
+    os.utime(photo)
+    assert run("coral") == set()
+
+
+def test_what_a_run_of_tables_made_stays_in_the_cache_with_its_record(project: Path) -> None:
+    run("amber", keep_record=True)
+    run("blue", SETTINGS.replace("first", "second"))  # its outputs replace the others
+    (record,) = Paths(project).runs.iterdir()
+    assert {path.name for path in record.iterdir()} == {"run.json", "params.yaml", "dvc.lock"}
+    assert dvc_files.stages(record / "dvc.lock").keys() == {"one", "two"}
+    (item,) = clean.workspaces(clean.Search(Paths(project), 0))
+    assert "of run amber" in item.why
+    item.remove()
+    assert not list(Paths(project).runs.iterdir())
+
+
 ANOTHER = """
 import sys
 from tests.unit.flows.test_dvc_outputs import SETTINGS, run
@@ -182,7 +229,7 @@ def test_two_runs_side_by_side_compute_once_what_they_have_in_common(
     assert (project / "artifacts/one").read_text() == "ABC\n"
     if end == "itself":
         assert first.returncode == 0
-        assert "Stage 'one' is cached" in said
+        assert "Running stage 'one'" not in said
         assert count(project) == 1
         assert run("coral", SETTINGS.replace("first", "one")) == {"one", "two"}
     assert run("denim", SETTINGS.replace("first", "two")) == {"one", "two"}
