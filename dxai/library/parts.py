@@ -16,10 +16,11 @@ from dxai.reporting import figures
 from dxai.reporting.html import Explanation, Removal, write_pages
 from dxai.reporting.html.viewer import BETAS
 from dxai.types import Decomposition
-from dxai.utils.files import atomic, write_json
+from dxai.utils.files import atomic, require_folder, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from dxai.explain.decomposition import DXAI
 
@@ -80,17 +81,27 @@ class Parts:
         )
 
     def plot(self) -> Figure:
-        """Draw the parts and the probabilities; returns a figure of matplotlib."""
-        answers: dict[str, Sequence[float]] = {
-            what: list(of.values()) for what, of in self.probabilities.items()
-        }
-        parts = (self.image.numpy(), self.agnostic.numpy(), self.distinct.numpy())
-        return figures.explanation(
-            *parts, answers, self.class_names, self.explained, self.neutrality
-        )
+        """Draw the parts and the probabilities; returns a figure of matplotlib that shows them.
+
+        It has twice the pixels of the picture that `save` writes.
+        """
+        return figures.figure(self._picture(zoom=2))
 
     def _repr_png_(self) -> bytes:
-        return figures.png(self.plot())
+        return figures.png(self._picture())
+
+    def _picture(self, zoom: int = 1) -> Image.Image:
+        answers = {what: list(of.values()) for what, of in self.probabilities.items()}
+        return figures.explanation(
+            self.image.numpy(),
+            self.agnostic.numpy(),
+            self.distinct.numpy(),
+            answers,
+            self.class_names,
+            self.explained,
+            self.neutrality,
+            zoom,
+        )
 
     def save(self, path: Path | str) -> Path:
         """Write the parts to a file, by its suffix, and return its path.
@@ -100,19 +111,19 @@ class Parts:
 
         Raises
         ------
-        ValueError
-            For any other suffix.
+        ValueError, OSError
+            For any other suffix, or a folder that takes no files.
         """
         path = Path(path)
         writers = {
-            ".png": lambda: path.write_bytes(self._repr_png_()),
+            ".png": lambda: self._save_picture(path),
             ".json": lambda: write_json(path, self.numbers),
             ".pt": lambda: self._save_tensors(path),
             ".html": lambda: self._save_page(path),
         }
         if path.suffix not in writers:
             raise ValueError(f"{path}: expected one of the suffixes {', '.join(writers)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        require_folder(path.parent)
         writers[path.suffix]()
         return path
 
@@ -129,6 +140,10 @@ class Parts:
             "psnr_db": float(psnr(self.decomposition.error)[0]),
             "mean_abs_distinct": float(self.distinct.abs().mean()),
         }
+
+    def _save_picture(self, path: Path) -> None:
+        with atomic(path) as temporary:
+            temporary.write_bytes(self._repr_png_())
 
     def _save_tensors(self, path: Path) -> None:
         with atomic(path) as temporary, temporary.open("wb") as file:

@@ -267,7 +267,7 @@ def _write(
     predicted = int(logits[0].argmax())
     explained = model.class_names[predicted if target is None else target]
     left = float(neutrality(logits[1:2].softmax(1))[0])
-    figure = figures.explanation(
+    picture = figures.explanation(
         parts.image[0].numpy(),
         parts.agnostic[0].numpy(),
         parts.distinct[0].numpy(),
@@ -277,7 +277,7 @@ def _write(
         left,
     )
     with atomic(stem.with_name(stem.name + ".png")) as temporary:
-        temporary.write_bytes(figures.png(figure))
+        temporary.write_bytes(figures.png(picture))
     facts: dict[str, Any] = {
         "image": file,
         "predicted_class": model.class_names[predicted],

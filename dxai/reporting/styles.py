@@ -9,6 +9,8 @@ from dxai.results.methods import ORDER
 BLACK, ORANGE, SKY, GREEN = "#1f2328", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GRAY = "#0072B2", "#D55E00", "#CC79A7", "#7f868d"
 """The palette of Okabe and Ito, and a gray for controls."""
+GRID = "#dfe1e3"
+"""Lines behind bars."""
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GRAY)
 """Colours of successive series without a style of their own."""
 

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor, nn
 
 from dxai.cli.main import main
+from dxai.reporting import figures
 from tests.integration.conftest import ROOT, Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -186,13 +185,13 @@ def test_the_commands_of_the_readme_explain_a_network_correctly(
     assert right >= 0.9 * len(photos)
     # The picture says the same: it is drawn again, and its words are noted.
     words: list[str] = []
-    save = Figure.savefig
+    write = figures._Sheet.text
 
-    def noting(figure: Figure, *arguments: Any, **settings: Any) -> None:
-        save(figure, *arguments, **settings)
-        words.extend(text.get_text() for text in figure.findobj(Text))
+    def noting(sheet: figures._Sheet, x: float, y: float, text: str, *how: Any) -> figures.Box:
+        words.append(text)
+        return write(sheet, x, y, text, *how)
 
-    monkeypatch.setattr(Figure, "savefig", noting)
+    monkeypatch.setattr(figures._Sheet, "text", noting)
     monkeypatch.chdir(root)
     explain = shlex.split(lines[-1])[1:-1]
     assert main([*explain, str(photos[0]), "--out", "again"]) == 0
