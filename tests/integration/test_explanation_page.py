@@ -33,6 +33,7 @@ READ = """(() => {
     names: Array.from(viewer.querySelectorAll(".answers span"), (e) => e.textContent),
     answers: Array.from(viewer.querySelectorAll(".answers b"), (e) => Number(e.textContent)),
     widths: Array.from(viewer.querySelectorAll(".share"), (e) => parseFloat(e.style.width)),
+    caption: viewer.querySelector(".removed figcaption").textContent,
     neutrality: Number(viewer.querySelector(".neutrality").textContent),
     beta: Number(viewer.querySelector("output").textContent),
     said: viewer.querySelector("input").getAttribute("aria-valuetext"),
@@ -113,6 +114,7 @@ def test_the_slider_moves_the_image_and_the_answers(
     parts = parts_of(explainer, images[0], predicted, "neutral")
     found = opened.run(READ.replace("K", "0"))
     check(found, explainer, parts, 0.0)
+    assert found["caption"] == "the image x"
     image = np.array(found["removed"]).reshape(SIZE, SIZE, 4)[..., :3]
     assert np.array_equal(image, ((images[0][0].numpy() + 1) * 127.5).round().transpose(1, 2, 0))
     while opened.run("document.activeElement.type") != "range":
@@ -122,9 +124,20 @@ def test_the_slider_moves_the_image_and_the_answers(
         found = opened.run(READ.replace("K", "0"))
         check(found, explainer, parts, beta)
         assert found["outline"] == "solid", "the focus is visible"
+        assert found["caption"] == ("x − ψ" if beta == 1 else f"x − {beta:.2f} ψ")
         assert found["said"].startswith(f"{beta:.2f}: {CLASSES[0]} {found['answers'][0]:.2f}, ")
     assert opened.run(READ.replace("K", "1"))["beta"] == 0, "the other image stays"
     assert opened.requests == [] and opened.errors == []
+
+
+def test_what_both_kinds_take_away_is_said_before_the_first_picture(opened: Browser) -> None:
+    first = "document.querySelector('.viewer').compareDocumentPosition(e) & 2"
+    said = opened.run(
+        f"[...document.querySelectorAll('.meanings li')].map(e => [!!({first}), "
+        "e.checkVisibility(), e.querySelector('strong').textContent, "
+        "e.textContent.split('.').length])"
+    )
+    assert said == [[True, True, "Neutral", 2], [True, True, "Generated", 2]], "a sentence each"
 
 
 def test_class_and_kind_are_chosen_by_mouse_and_keyboard(

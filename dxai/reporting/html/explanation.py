@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dxai.reporting.html.environment import environment
-from dxai.reporting.html.viewer import STEPS, Explanation, make_view
-from dxai.types import GENERATED, NEUTRAL
+from dxai.reporting.html.viewer import STEPS, Explanation, make_view, meanings
 from dxai.utils.files import atomic
 
 PAGE_BYTES = 8 << 20
 """A page ends before its pictures exceed this size, unless it has one image only."""
-MEANINGS = {
-    NEUTRAL: "is the smallest part, within what the generator has learnt to change, without which "
-    "the classifier is undecided.",
-    GENERATED: "is the generator's own part, which the tables of a benchmark score. Without it an "
-    "image often looks like another class rather than like none.",
-}
-"""What kinds of class-distinct part are, for the reader."""
 GENERATOR = '<meta name="generator" content="dxai">'
 """Tells a page of ours from another file of the same name."""
 
@@ -79,7 +71,7 @@ def write_pages(
     FileExistsError
         If `path` is a page that was not written by this function.
     """
-    if path.exists() and GENERATOR not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+    if path.exists() and not _is_ours(path):
         raise FileExistsError(
             f"{path}: found a file that dxai did not write; move it, or choose another folder"
         )
@@ -111,6 +103,12 @@ def write_pages(
     return number > 0
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a page was written by `write_pages`."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return GENERATOR in file.read(2000)
+
+
 def _numbered(path: Path, number: int) -> Path:
     return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
 
@@ -129,7 +127,6 @@ def _page(
     tables: Tables,
     links: Mapping[str, str] | None = None,
 ) -> str:
-    kinds = {kind for view in views for kind in view["choices"]["kind"]}
     return (
         environment()
         .get_template("explanation.html.jinja")
@@ -141,6 +138,6 @@ def _page(
             links=links or {},
             generator=GENERATOR,
             steps=STEPS,
-            meanings={kind: words for kind, words in MEANINGS.items() if kind in kinds},
+            meanings=meanings(views),
         )
     )

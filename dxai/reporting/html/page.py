@@ -32,6 +32,7 @@ from dxai.reporting.html.tables import (
     make_view,
     uncertain,
 )
+from dxai.reporting.html.viewer import meanings
 from dxai.reporting.table_layouts import MEASURES, all_tables, fixed, per_class, signed
 from dxai.results import paper
 from dxai.results.io import Tables, read_tables
@@ -57,6 +58,7 @@ def build_report(params: Params, paths: Paths) -> str:
     times = stage_times(params, paths)
     jinja = environment()
     jinja.filters |= {"fixed": fixed, "signed": signed, "clock": clock}
+    pictures = _pictures(sections)
     return jinja.get_template("page.html.jinja").render(
         params=params,
         settings=yaml.safe_dump(params.model_dump(), sort_keys=False, allow_unicode=True),
@@ -65,7 +67,8 @@ def build_report(params: Params, paths: Paths) -> str:
         stability=stability_chart(tables["table4"]),
         randomised=randomisation_charts(tables["randomisation"]),
         sections=sections,
-        pictures=_pictures(sections),
+        pictures=pictures,
+        meanings=meanings(panel.viewer for _, panel in pictures if panel.viewer),
         columns=[column for column in SPECS["table1"].columns if column.report],
         opened=len(sections) <= OPEN,
         measures=MEASURES,

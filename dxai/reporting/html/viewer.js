@@ -35,6 +35,7 @@ function draw(canvas, { width, height }, count, level) {
 async function start(viewer) {
   const view = JSON.parse(viewer.querySelector("script").textContent);
   const [removed, distinct, agnostic] = viewer.querySelectorAll("canvas");
+  const caption = viewer.querySelector(".removed figcaption");
   const slider = viewer.querySelector("input[type=range]");
   const rows = [...viewer.querySelectorAll(".answers li")];
   const image = await unpacked(view.image, view.steps);
@@ -53,6 +54,8 @@ async function start(viewer) {
     const at = Number(slider.value);
     const beta = view.betas[at];
     draw(removed, view, psi.length, (k) => image[k] - beta * psi[k]);
+    const share = beta === 1 ? "" : `${beta.toFixed(2)} `;
+    caption.textContent = beta === 0 ? "the image x" : `x − ${share}ψ`;
     draw(agnostic, view, psi.length, (k) => image[k] - psi[k]);
     draw(distinct, view, psi.length, (k) => 128 + (127 / 127.5 / part.scale) * psi[k]);
     viewer.querySelector(".scale").textContent = part.scale.toPrecision(2);

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dxai.reporting import image_tiles
+from dxai.types import GENERATED, NEUTRAL
 
 BETAS = tuple(np.linspace(0, 1, 21).round(6).tolist())
 """Levels of beta at which the classifier is asked for a page of explanations."""
@@ -27,6 +28,12 @@ FAINT_STEPS = 1024
 """Fewest steps up to a part's largest value, so that a faint part is still shown as it is."""
 ROWS = 6
 """Most classes whose probability is shown: those with the largest at any level."""
+MEANINGS = {
+    NEUTRAL: "takes away as little as leaves the classifier undecided: what it went by.",
+    GENERATED: "takes away all that the generator draws for the class, often so much that the rest "
+    "looks like another one.",
+}
+"""What is seen of each kind of part, in a sentence that begins with its name."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,12 @@ def make_view(found: Explanation, class_names: Sequence[str], side: int = SIDE) 
             ],
         },
     }
+
+
+def meanings(views: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what is seen of each kind of part that a page offers."""
+    kinds = {kind for view in views for kind in view["choices"]["kind"]}
+    return {kind: words for kind, words in MEANINGS.items() if kind in kinds}
 
 
 def _part(part: np.ndarray) -> dict[str, Any]:
