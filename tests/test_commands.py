@@ -183,6 +183,12 @@ def test_the_ways_in_are_run(
     assert '<input type="range"' in Path("explanations/index.html").read_text()
 
 
+def test_the_site_begins_with_commands_that_need_nothing() -> None:
+    """Those that `docs/start.md` begins with; the last one has a test of its own."""
+    first, second = (commands(ROOT / f"docs/{name}.md") for name in ("index", "start"))
+    assert first == second[: len(first)] and first[-1] == "dxai demo"
+
+
 def test_the_code_of_the_first_page(
     photos: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

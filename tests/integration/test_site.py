@@ -111,3 +111,11 @@ def test_pages_fit_the_screen_and_load_nothing(site: Path, browser: Browser, wid
         assert browser.run(broken) == [], name
     assert {address.partition(":")[0] for address in browser.requests} == {"file"}
     assert browser.errors == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_to_type_is_seen_first(site: Path, browser: Browser, width: int) -> None:
+    browser.open(site / "index.html", width=width)
+    block = "document.querySelector('article pre')"
+    assert "dxai demo" in browser.run(f"{block}.textContent")
+    assert browser.run(f"{block}.getBoundingClientRect().bottom") < 900
