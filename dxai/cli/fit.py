@@ -86,6 +86,6 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         began=began,
     )
-    remember(options.model)
-    print(f"next: dxai explain {options.out} {options.images}")
+    again = "" if remember(options.model) else f" --module {options.model}"
+    print(f"next: dxai explain {options.out} {options.images}{again}")
     return 0

@@ -28,9 +28,13 @@ def run(options: argparse.Namespace) -> int:
     from dxai.config.settings import choose
     from dxai.results.table_specs import NUMBERED
     from dxai.stages.tables import make, write
+    from dxai.utils.files import require_folder
 
     names = [choose("table", f"table{n}", NUMBERED.values()) for n in options.numbers]
     folder = Path(options.into)
+    require_folder(folder)
+    if folder.is_dir() and any(path.suffix != ".csv" for path in folder.iterdir()):
+        raise ValueError(f"{folder}: a folder with other files than tables; name a new one")
     write(folder, make(names, load_params()))
     print("\n".join(str(folder / f"{name}.csv") for name in names))
     return 0

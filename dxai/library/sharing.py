@@ -23,7 +23,7 @@ from dxai.library.parts import Parts
 from dxai.models.serialization import ModelError, share_decomposer
 from dxai.models.shared_files import CONFIG, WEIGHTS, read_config
 from dxai.paths import METRICS
-from dxai.utils.files import atomic
+from dxai.utils.files import atomic, require_folder
 
 SEEN = "seen.json"
 """In an explainer's folder: the images it was fitted on, by the hash of their pixels."""
@@ -139,7 +139,8 @@ class Shareable(decomposition.DXAI):
         Raises
         ------
         ValueError, OSError
-            In one line, if the explainer was made by hand, or the image is unreadable.
+            In one line, if the explainer was made by hand, the image is unreadable, or the folder
+            takes no files.
         """
         folder, fields = Path(save_directory), dict(model_card_kwargs or {})
         self._write(folder, repo_id or folder.name, fields)
@@ -178,8 +179,7 @@ class Shareable(decomposition.DXAI):
                 "this explainer was put together by hand; save_pretrained takes one of dxai.fit, "
                 "DXAI.load or DXAI.from_pretrained"
             )
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder}: a file; name the folder of the shared explainer")
+        require_folder(folder)
         picture = None if fields.get("image") is None else self._picture(fields["image"])
         classifier, about = self.stored
         own = (self.decomposer, self.info, classifier, about)

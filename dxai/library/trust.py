@@ -9,10 +9,17 @@ from dxai.paths import HERE
 from dxai.utils.files import read_json, write_json
 
 
-def remember(arch: str) -> None:
-    """Trust the code of a network, ``package.module:name``, in the working folder from now on."""
+def remember(arch: str) -> bool:
+    """Trust the code of a network, ``package.module:name``, in the working folder from now on.
+
+    Returns False if the folder takes no files, so that it has to be named again.
+    """
     if ":" in arch and arch not in (known := trusted()):
-        write_json(HERE.trusted, sorted([*known, arch]))
+        try:
+            write_json(HERE.trusted, sorted([*known, arch]))
+        except OSError:
+            return False
+    return True
 
 
 def trusted() -> list[str]:

@@ -35,6 +35,12 @@ def one_line(error: BaseException) -> str:
 
 
 def told(error: BaseException) -> str:
-    """Return what a command says of an error: its own are whole, those of frameworks one line."""
+    """Return what a command says of an error: its own are whole, those of frameworks one line.
+
+    Of the system's, the file and the reason are told, without the number.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return redacted(": ".join([*names, str(error.strerror)]))
     own = isinstance(error, (ValueError, OSError))
     return redacted(str(error)) if own else one_line(error)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,10 @@ from typing import IO, Any
 
 TURN_SECONDS = 0.5
 """Between two looks whether it is this process's turn."""
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Numbers of the errors of a disk that takes no more."""
+ROOM = 1 << 20
+"""Bytes that must fit into a folder before anything is computed for it."""
 
 
 @contextlib.contextmanager
@@ -29,10 +35,11 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _named(path, temporary):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,11 +53,24 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
+        with _named(path, temporary):
+            yield temporary
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """Let an error name `path` where it names the temporary one, or, of a full disk, nothing."""
+    try:
+        yield
+    except OSError as error:
+        full = error.filename is None and error.errno in FULL_DISK
+        if full or str(error.filename).startswith(str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 @contextlib.contextmanager
@@ -107,10 +127,20 @@ def read_json(path: Path | str) -> Any:
 
 
 def require_folder(path: Path) -> None:
-    """Raise NotADirectoryError if a file is in the place of a folder or of one that holds it."""
-    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    """Raise OSError, with the folder and the reason, unless files can be written into `path`.
+
+    A folder that is missing is tried where it would be made; nothing is left behind.
+    """
+    there = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
     if not there.is_dir():
-        raise NotADirectoryError(f"{path}: {there} is a file; name another folder")
+        what = "a file" if there.exists() else "a link that leads nowhere"
+        raise NotADirectoryError(f"{path}: {there} is {what}; name another folder")
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        reason = f"{there} takes no files ({error.strerror})"
+        raise OSError(f"{path}: {reason}; name another folder") from None
 
 
 def sha256(path: Path) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from dxai.utils.files import FULL_DISK
 
 ATTEMPTS = 5
 PAUSE = 1.0
@@ -89,7 +90,6 @@ FINAL_ERRORS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"}
 )
 """Names of AWS client errors that a retry cannot fix."""
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 def _is_final(error: Exception) -> bool:

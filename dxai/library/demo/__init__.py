@@ -16,6 +16,7 @@ from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
 from dxai.library.explainer import DXAI
 from dxai.library.page import write_page
+from dxai.utils.files import require_folder
 
 FOLDER = Path(__file__).parent
 PATCHES = "patches"
@@ -50,9 +51,10 @@ def write_demo(out: Path | str, device: str = "auto") -> Path:
 
     Raises
     ------
-    FileExistsError
-        If the folder has an index.html that is not such a page.
+    OSError
+        In one line, if the folder takes no files, or has an index.html that is not such a page.
     """
+    require_folder(Path(out))
     explainer, introduction = DXAI.load(FOLDER, device=device), list(INTRODUCTION)
     methods: list[Explainer] = []
     try:

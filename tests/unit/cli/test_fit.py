@@ -77,6 +77,7 @@ def hostile(project: Path) -> Path:
     """The project with files and folders that are not what a command expects."""
     (project / "empty").mkdir()
     (project / "file").write_text("mine")
+    (project / "link").symlink_to("nowhere")
     (project / "odd_nets.py").write_text(NETS)
     (project / "leaving_nets.py").write_text("raise SystemExit(3)")
     torch.save({"head.weight": torch.zeros(5, 3), "head.bias": torch.zeros(5)}, "other.pt")
@@ -117,6 +118,7 @@ def hostile(project: Path) -> Path:
         (["evaluate", "empty", "photos", "--methods", "gradcm"], "methods: unknown 'gradcm'"),
         (["evaluate", "empty", "photos", "--out", "file"], "found something that is no evaluation"),
         (["evaluate", "empty", "photos", "--out", "file/x"], "file is a file; name another folder"),
+        (["evaluate", "empty", "photos", "--out", "/proc/x"], "/proc takes no files (No such"),
         # Images
         (["fit", "empty", *NETWORK], "empty: no images of two classes"),
         (["fit", "nowhere", *NETWORK], "nowhere: no such file or folder"),
@@ -169,6 +171,8 @@ def hostile(project: Path) -> Path:
         ([*FIT, "--out", "photos"], "photos: a folder with other files; name a new one"),
         ([*FIT, "--out", "file"], "file is a file; name another folder"),
         ([*FIT, "--out", "file/x"], "file is a file; name another folder"),
+        ([*FIT, "--out", "/proc/x"], "/proc/x: /proc takes no files (No such file or directory)"),
+        ([*FIT, "--out", "link"], "link is a link that leads nowhere; name another folder"),
         ([*FIT, "--out", "broken"], "broken/training/plan.json: damaged, no JSON"),
         ([*FIT, "--out", "strange"], "strange/training/plan.json: damaged; delete strange"),
     ],

@@ -50,6 +50,20 @@ def test_a_file_of_others_stays(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (tmp_path / "index.html").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [("file/x", "file is a file; name another"), ("/proc/x", "/proc/x: /proc takes no files (")],
+)
+def test_a_folder_that_takes_no_files_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, expected: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["demo", "--no-open", "--out", str(tmp_path / out)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert said.err.startswith("error: ") and expected in said.err
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a display")
 def test_the_page_opens_only_where_it_can_be_seen(tmp_path: Path) -> None:
     program, opened = tmp_path / "browser", tmp_path / "opened"

@@ -244,8 +244,11 @@ def test_bad_input_is_an_error_of_a_line(built_in: Path, tmp_path: Path) -> None
         explainer.save_pretrained(tmp_path / "new", model_card_kwargs=many)
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file: a file"):
-        explainer.save_pretrained(tmp_path / "file")
+    for folder, said in (("file", "file is a file; name"), ("/proc/x", "/proc takes no files")):
+        with pytest.raises(OSError, match=said):
+            explainer.save_pretrained(tmp_path / folder)
+        with pytest.raises(OSError, match=said):
+            explainer.explain(pixels("red", 1)).save(tmp_path / folder / "a.png")
     with pytest.raises(ModelError, match="no such folder, and no repository"):
         dxai.DXAI.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ModelError, match=r"has no model\.safetensors; DXAI\.load opens"):

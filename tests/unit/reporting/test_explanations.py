@@ -207,6 +207,20 @@ def test_a_page_of_someone_else_stops_before_any_work(
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "index.html"}
 
 
+def test_a_folder_that_takes_no_files_stops_before_any_work(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(save_image(tmp_path / "a.png"))
+    for out, said in ((image, "is a file; name"), ("/proc/x", "/proc takes no files (")):
+        assert main(["explain", "--model", str(folder), "--out", out, image]) == 1
+        found = capsys.readouterr()
+        assert found.out == "" and found.err.count("\n") == 1 and said in found.err
+    # What stands in the way of a file is named, too.
+    (tmp_path / "out/a.json").mkdir(parents=True)
+    assert main(["explain", "--model", str(folder), "--out", str(tmp_path / "out"), image]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/out/a.json: Is a directory\n"
+
+
 def test_another_classifier_can_be_asked(folder: Path, tmp_path: Path) -> None:
     class Sure(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,15 +1,19 @@
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from dxai.utils.files import (
+    ROOM,
     atomic,
     atomic_folder,
     digest,
     locked,
     read_json,
+    require_folder,
     taking_turns,
     write_json,
 )
@@ -41,6 +45,65 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path):
         (new / "c").write_text("3")
     assert [p.name for p in path.iterdir()] == ["c"]
     assert [p.name for p in path.parent.iterdir()] == ["folder"]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    for writer, name in ((atomic, "a.txt"), (atomic_folder, "b")):
+        with pytest.raises(OSError) as caught, writer(tmp_path / name):
+            raise OSError(28, "No space left on device")  # as of `write`
+        assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / name))
+        with pytest.raises(FileNotFoundError) as caught, writer(tmp_path / name) as new:
+            (new / "none/x").write_text("x")
+        assert caught.value.filename == str(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"), atomic(tmp_path / "a.txt"):
+        (tmp_path / "other.txt").read_text()  # its name stays
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("file", "file: file is a file; name another folder"),
+        ("file/deep/er", "file/deep/er: .*/file is a file; name another folder"),
+        ("link", "link: link is a link that leads nowhere; name another folder"),
+        ("/proc/none/x", r"/proc/none/x: /proc takes no files \(No such file or directory\); name"),
+    ],
+)
+def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch, path, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("link").symlink_to("nowhere")
+    if path.startswith("/proc") and sys.platform != "linux":
+        pytest.skip("there is no /proc")
+    with pytest.raises(OSError) as caught:
+        require_folder(Path(path))
+    assert re.match(expected, str(caught.value))
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_folder_without_room_is_refused_and_others_stay_as_they_were(tmp_path):
+    require_folder(tmp_path)
+    require_folder(tmp_path / "new/folder")
+    assert list(tmp_path.iterdir()) == []
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, tmp_path], capture_output=True, text=True, timeout=60
+    )
+    said = f"{tmp_path}: {tmp_path} takes no files (File too large); name another folder\n"
+    assert done.stdout == said, done.stderr
+
+
+NO_ROOM = f"""
+import resource, signal, sys
+from pathlib import Path
+from dxai.utils.files import require_folder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({ROOM // 2}, {ROOM // 2}))
+try:
+    require_folder(Path(sys.argv[1]))
+except OSError as error:
+    print(error)
+"""
+"""A limit of the size of files stands in for a full disk."""
 
 
 def test_json_does_not_depend_on_the_order_of_keys(tmp_path):
