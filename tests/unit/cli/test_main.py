@@ -180,3 +180,15 @@ def test_the_help_of_use_lists_every_profile(capsys: pytest.CaptureFixture[str])
         main(["use", "--help"])
     help = capsys.readouterr().out
     assert all(name in help for name in profile_names())
+
+
+@pytest.mark.parametrize("into", ["mine", "mine/notes.txt", "/proc/x"])
+def test_tables_replace_no_folder_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], into: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    assert main(["tables", "1", "--into", into]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "mine/notes.txt").read_text() == "mine"
