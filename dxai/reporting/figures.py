@@ -29,7 +29,7 @@ LARGE, SMALL, SMALLEST = 17, 15, 13
 """Heights of letters."""
 MIDDLES, TOP, TILE = (172, 516, 860), 30, (330, 250)
 """Where the three pictures are, and the largest width and height of each."""
-LEFT, RIGHT, BASE, FULL = 66, 856, 506, 182
+LEFT, RIGHT, BASE, FULL = 66, 856, 506, 176
 """The bars' axes: their ends, the line of probability 0, and the height of probability 1."""
 MOST = 6
 """Classes whose probabilities are shown."""
