@@ -101,7 +101,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
     if not text:
         text = "timed out" if isinstance(error, TimeoutError) else type(error).__name__
     # Remove credentials.
