@@ -219,7 +219,7 @@ def running(stack: Stack, name: str) -> dict[str, int] | None:
 
 
 def group(stack: Stack, name: str) -> int | None:
-    """Return the process group of a service, even of its leftovers, else None."""
+    """Return the leader of a service's processes, even of its leftovers, else None."""
     if found := running(stack, name):
         return found["pid"]
     try:
@@ -229,7 +229,7 @@ def group(stack: Stack, name: str) -> int | None:
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):  # it has just ended, or is another user's
             # The system may have reused the group's id.
-            home = os.getpgid(process.pid) == leader and process.environ().get("PREFECT_HOME")
+            home = os.getsid(process.pid) == leader and process.environ().get("PREFECT_HOME")
             if home == str(stack.prefect_home):
                 return leader
     return None
@@ -322,6 +322,8 @@ def stop(stack: Stack, service: Service) -> bool:
     if (leader := group(stack, service.name)) is None:
         return False
     processes.end_group(leader, service.signals, service.grace)
+    # Such as the lanes of a run whose process was killed.
+    processes.end_group(leader, leader_of=os.getsid)
     stack.pid_file(service.name).unlink(missing_ok=True)
     return True
 

@@ -37,14 +37,16 @@ def end_group(
     signals: Sequence[signal.Signals] = SIGNALS,
     grace: float = 5.0,
     spared: int | None = None,
+    leader_of: Callable[[int], int] = os.getpgid,
 ) -> None:
     """End a process group, whose leader may have ended; returns when it is gone.
 
-    The signals are sent `grace` seconds apart, as long as any process is left but `spared`.
+    The signals are sent `grace` seconds apart, as long as any process is left but `spared`. With
+    `os.getsid` it is a session, whose processes may have groups of their own.
     """
     for signum in signals:
         deadline, told = time.monotonic() + grace, {spared}
-        while left := set(members(leader, os.getpgid)) - {spared}:
+        while left := set(members(leader, leader_of)) - {spared}:
             for pid in left - told:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signum)

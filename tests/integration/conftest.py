@@ -291,7 +291,7 @@ def served(*options: str) -> Iterator[Project]:
         yield project
         down = project.local("down")
         assert down.returncode == 0, down.stdout
-        assert not project.processes()
+        assert not (left := project.processes()), left
     finally:
         project.close()
         shutil.rmtree(folder)

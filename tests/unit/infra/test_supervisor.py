@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import subprocess, sys, time
 subprocess.Popen(["sleep", "600"])
+subprocess.Popen(["sleep", "600"], process_group=0)
 print("hello", flush=True)
 time.sleep(600)
 """
@@ -37,7 +38,7 @@ def python(name: str, code: str = PROGRAM, said: str = "hello", **rest: Any) -> 
 
 
 WORKER = python("worker")
-"""A program that waits, with a child that waits too."""
+"""A program that waits, with children that wait, too, one in a group of its own."""
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_it_ends_with_its_children(stack: Stack) -> None:
     process = supervisor.start(stack, WORKER)
     assert process is not None
     assert supervisor.stop(stack, WORKER)
-    assert not members(process.pid, os.getpgid)
+    assert not members(process.pid, os.getsid)
     assert supervisor.running(stack, "worker") is None
     assert not supervisor.stop(stack, WORKER)
 
@@ -102,7 +103,7 @@ def test_what_a_killed_service_left_is_found_and_ended(stack: Stack) -> None:
     assert supervisor.group(stack, "worker")
     again = supervisor.start(stack, WORKER)
     assert again is not None
-    assert not members(process.pid, os.getpgid)
+    assert not members(process.pid, os.getsid)
 
 
 def test_a_service_that_ends_while_starting_is_reported_with_its_words(stack: Stack) -> None:
@@ -134,7 +135,7 @@ def test_what_cannot_go_on_without_another_is_started_anew_with_it(stack: Stack)
     started: list[str] = []
     supervisor.start_all(stack, [head, node], started)
     assert started == ["prefect", "worker"]
-    assert not members(before["pid"], os.getpgid)
+    assert not members(before["pid"], os.getsid)
 
 
 def test_health_is_that_of_this_start_and_not_of_the_one_before(stack: Stack) -> None:
