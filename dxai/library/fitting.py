@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dxai.config.schema import DecomposeParams
 from dxai.datasets.in_memory import InMemoryImages
 from dxai.datasets.user_images import Scaling, UserImages, find_images, read, with_validation
-from dxai.library.budget import Budget, settings
+from dxai.library.budget import SHORT, Budget, settings
 from dxai.library.card import FIT
 from dxai.library.explainer import DXAI
 from dxai.library.network import Explained, adapted, check, spec_of
@@ -28,9 +29,15 @@ from dxai.paths import MODEL
 from dxai.training.checkpoints import Checkpoint
 from dxai.training.decomposition import train
 from dxai.training.events import Console, Stopped, StopRequest
-from dxai.training.pace import ByTime
+from dxai.training.pace import ByTime, Pace
 from dxai.training.run import TrainingRun
-from dxai.training.step import Networks, build_networks, generator_settings
+from dxai.training.step import (
+    Networks,
+    build_networks,
+    draw_inputs,
+    generator_settings,
+    train_step,
+)
 from dxai.utils.files import digest, read_json, require_folder, write_json
 from dxai.utils.progress import clock
 
@@ -234,10 +241,10 @@ class Fitting:
         given = [repr(settings()), self.explained.digest, self.data.digest(), self.seed]
         return digest(given)
 
-    def networks(self) -> Networks:
+    def networks(self, params: DecomposeParams) -> Networks:
         explained = self.explained
         shape = (explained.channels, len(explained.class_names), explained.image_size)
-        return build_networks(settings(), *shape, explained.network, self.seed, self.device)
+        return build_networks(params, *shape, explained.network, self.seed, self.device)
 
     def last_state(self) -> dict[str, Any] | None:
         """Return the state of the last checkpoint, if any.
@@ -253,7 +260,7 @@ class Fitting:
 
     @property
     def _plan(self) -> dict[str, Any]:
-        """What is trained here, and the minutes of the training that is finished, if any is."""
+        """What is trained here and how, and the minutes of the training that is finished."""
         path = self.out / TRAINING / PLAN
         found = read_json(path) if path.is_file() else {}
         if found and not (isinstance(found, dict) and {"key", "minutes"} <= found.keys()):
@@ -262,16 +269,22 @@ class Fitting:
 
     def train(self, state: dict[str, Any] | None) -> tuple[Networks, list[dict[str, Any]]]:
         """Train until the end of the budget; after Ctrl-C save the explainer as it is and end."""
-        networks, path = self.networks(), self.out / TRAINING / PLAN
-        minutes, steps = self.budget.minutes, self.budget.steps
+        path, minutes, steps = self.out / TRAINING / PLAN, self.budget.minutes, self.budget.steps
         finished = self._plan.get("minutes", 0.0)
+        params = settings(self._plan.get("short", False))
         if state is not None and (state["step"] >= steps if steps else minutes <= finished):
+            networks = self.networks(params)
             networks.load_state_dict(state["networks"])
             print(f"fit: {state['step']} steps are done; more minutes go on from there")
             return networks, state["history"]
-        needs = () if steps else self._seconds_of_verdict(networks)
-        pace = self.budget.pace(settings(), *needs)
-        write_json(path, {"key": self.key, "minutes": finished})
+        needs = () if steps else self._seconds_of_verdict(self.networks(params))
+        # What was begun goes on as it was begun.
+        tried = state is None and self._is_short(self.budget.pace(params, *needs))
+        params = settings(short := self._plan.get("short", tried))
+        pace = self.budget.pace(params, *needs)
+        networks = self.networks(params)
+        plan = {"key": self.key, "short": short}
+        write_json(path, plan | {"minutes": finished})
         write_json(self.out / SEEN, sorted(self.data.digests()))
         length = clock(pace.seconds) if isinstance(pace, ByTime) else f"{steps} steps"
         print(f"fit: {length} of training on {self.device}; Ctrl-C keeps what is there", flush=True)
@@ -279,7 +292,7 @@ class Fitting:
             console = Console("fit", self.out / TRAINING, stop)
             run = TrainingRun(self.data, self.validation, self.seed, self.checkpoint, console)
             try:
-                history = train(networks, settings(), run, pace)
+                history = train(networks, params, run, pace)
             except Stopped:
                 state = self.checkpoint.load()
                 assert state is not None, "a stopped training has saved"
@@ -291,7 +304,7 @@ class Fitting:
                 )
                 stop.answer()
                 raise KeyboardInterrupt from None
-        write_json(path, {"key": self.key, "minutes": finished if steps else minutes})
+        write_json(path, plan | {"minutes": finished if steps else minutes})
         return networks, history
 
     def _seconds_of_verdict(self, networks: Networks) -> tuple[float, float]:
@@ -300,6 +313,26 @@ class Fitting:
         explained = self.explained
         tried = DXAI(networks.average, self._info(1), explained.network, self.seed)
         return seconds_for(tried, self.data, self.validation)
+
+    def _is_short(self, pace: Pace) -> bool:
+        """Whether fewer than `SHORT` steps fit into a time, by trying two on networks of their own.
+
+        The first has the penalty of the discriminator, as one of `r1_every` has.
+        """
+        if not isinstance(pace, ByTime):
+            return False
+        params = settings()
+        networks, batch = self.networks(params), self.data.batch(range(params.batch_size))
+        drawn = draw_inputs(params, self.seed, 0, batch.labels, len(self.data.class_names))
+        given = (batch.images.to(self.device), batch.labels.to(self.device), drawn.to(self.device))
+        took = []
+        for step in range(2):
+            began = time.monotonic()
+            losses = train_step(networks, params, *given, step)
+            _ = [float(loss) for loss in losses.values()]  # waits for a GPU
+            took.append(time.monotonic() - began)
+        each = took[1] + (took[0] - took[1]) / params.r1_every
+        return each * SHORT > pace.seconds
 
     def save(self, networks: Networks, steps: int) -> DXAI:
         """Write the explainer after so many steps, and return it."""
@@ -315,7 +348,7 @@ class Fitting:
 
     def _info(self, steps: int) -> dict[str, Any]:
         explained = self.explained
-        params = settings().replace(steps=steps)
+        params = settings(self._plan.get("short", False)).replace(steps=steps)
         return {
             "settings": {
                 "channels": explained.channels,

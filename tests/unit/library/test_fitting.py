@@ -177,6 +177,47 @@ def test_the_minutes_are_kept_on_a_machine_that_slows_down(
     assert ends.pop() == (70.0, 90.0)
 
 
+def test_few_steps_take_smaller_batches_at_a_higher_rate(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, used = [0.0], []
+
+    def timed(*given: Any) -> Any:
+        now[0] += seconds
+        return train_step(*given)
+
+    def noted(*given: Any) -> Any:
+        used.append((given[1].batch_size, given[1].lr, len(given[2])))
+        return timed(*given)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fitting, "train_step", timed)
+    monkeypatch.setattr(decomposition, "train_step", noted)
+    monkeypatch.setattr(fitting, "seconds_for", lambda *_: (6.0, 1e6))
+    monkeypatch.setattr(fitting, "judge", lambda *_: fitting.Verdict({}, [], []))
+    usual = budget.settings()
+    small = (usual.batch_size // 2, 2 * usual.lr, usual.batch_size // 2)
+    whole = (usual.batch_size, usual.lr, usual.batch_size)
+    assert (
+        small != whole
+        and budget.settings(short=True).replace(batch_size=usual.batch_size, lr=usual.lr) == usual
+    )
+    monkeypatch.setattr(fitting, "SHORT", 12)
+    seconds = 5.0  # 48 s are left, too few for 12 steps; what is begun goes on as it was begun
+    for minutes, steps in ((1, None), (4, None), (4, 60)):
+        dxai.fit(Colour(), photos, minutes=minutes, steps=steps, out=tmp_path / "short")
+        assert set(used) == {small}
+        used.clear()
+    info = torch.load(tmp_path / "short/model.pt", weights_only=False)["info"]
+    assert (info["training"]["batch_size"], info["training"]["lr"]) == small[:2]
+    seconds = 2.0  # 24 steps fit
+    dxai.fit(Colour(), photos, minutes=1, out=tmp_path / "long")
+    assert set(used) == {whole}
+    used.clear()
+    dxai.fit(Colour(), photos, steps=2, out=tmp_path / "counted")  # the same on any machine
+    assert set(used) == {whole}
+
+
 @pytest.mark.parametrize(
     ("minutes", "least", "most", "kept"),
     [
