@@ -50,7 +50,8 @@ def use(folder: Path, command: Sequence[str], environment: dict[str, str]) -> st
 
 def _start(folder: Path, command: Sequence[str], environment: dict[str, str]) -> None:
     (folder / FIRST_LINE).unlink(missing_ok=True)
-    with (folder / PIPE).open("rb") as pipe, (folder / LOG).open("wb") as log:
+    # The next user may start it anew before anyone has read why it failed for the last.
+    with (folder / PIPE).open("rb") as pipe, (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
             env=environment,
