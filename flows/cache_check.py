@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from dxai.paths import Paths
 from dxai.utils import dvc_files
+from dxai.utils.files import remove
 
 
 def check(log: Callable[[str], None], cache: Path, root: Path | str = ".") -> list[str]:
@@ -30,7 +30,7 @@ def check(log: Callable[[str], None], cache: Path, root: Path | str = ".") -> li
         path, wanted = root / out, digest.removesuffix(".dir")
         if path.exists() and (_md5_of_folder(path) if path.is_dir() else _md5(path)) != wanted:
             damaged.append(out)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
     for name in damaged:
         log(f"{name} is damaged: removed, to be restored or made again")
     return damaged

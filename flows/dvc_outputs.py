@@ -12,7 +12,7 @@ from dxai.paths import Paths
 from dxai.tracking.workspace import settings
 from dxai.utils import dvc_files
 from dxai.utils.errors import one_line
-from dxai.utils.files import read_json, write_json
+from dxai.utils.files import read_json, remove, write_json
 
 LINKS = "reflink,hardlink,symlink,copy"
 """How files of the cache come into a workspace, which then takes no space."""
@@ -160,7 +160,7 @@ def _replace(source: Path, target: Path) -> None:
     with suppress(FileNotFoundError):
         os.replace(target, old)
     shutil.move(source, target)
-    shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink(missing_ok=True)
+    remove(old)
 
 
 def remember(folder: Path, project: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dxai.paths import DVC_LOCK, HERE, PARAMS, RUN
 from dxai.tracking.workspace import copy
-from dxai.utils.files import write_json
+from dxai.utils.files import remove, write_json
 
 WRITTEN = (
     *(HERE.work, HERE.prepared, HERE.artifacts, HERE.results),
@@ -73,13 +73,9 @@ def of_run(name: str, flow_run: str) -> Iterator[Space]:
         if not space.keep:
             for path in folder.iterdir():
                 if not (space.keep_record and path.name in RECORD):
-                    _remove(path)
+                    remove(path)
             if not space.keep_record:
                 folder.rmdir()
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def check_room(folders: Iterable[Path | str]) -> None:

@@ -13,6 +13,7 @@ from dxai.utils.files import (
     digest,
     locked,
     read_json,
+    remove,
     require_folder,
     taking_turns,
     write_json,
@@ -158,3 +159,16 @@ def test_a_process_that_comes_second_waits_and_knows_of_the_first(tmp_path):
     assert second.returncode == 0
     with taking_turns(tmp_path / "new/turn", "mine") as other:
         assert other == ""
+
+
+def test_what_is_removed_is_a_file_a_link_or_a_folder_and_never_what_a_link_leads_to(
+    tmp_path: Path,
+) -> None:
+    kept, folder, link = tmp_path / "kept", tmp_path / "folder", tmp_path / "link"
+    for each in (kept, folder):
+        each.mkdir()
+        (each / "file").write_text("x")
+    link.symlink_to(kept)
+    for path in (folder, link, kept / "file", tmp_path / "missing"):
+        remove(path)
+    assert list(tmp_path.rglob("*")) == [kept]
