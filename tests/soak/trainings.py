@@ -169,7 +169,8 @@ class Soak:
         while plan:
             kill = plan[0]
             if kill.planned == "start":
-                self._leave(training)  # makes a start to disturb
+                if not self._leave(training):  # makes a start to disturb
+                    return
                 time.sleep(self.chance.uniform(0, 12))
             # Find the process beforehand: listing processes takes longer than writing a checkpoint.
             ended = self._ended(training)
@@ -220,11 +221,14 @@ class Soak:
         wait_for(lambda: come() or ended(), f"a {phase}", SLOW, pause=0.001)
         return not ended()
 
-    def _leave(self, training: Training) -> None:
-        """Kill the stage process and restart it; this kill does not count."""
+    def _leave(self, training: Training) -> bool:
+        """Kill the stage process and restart it, unless it has ended; this kill does not count."""
+        if self._ended(training)():
+            return False
         os.kill(training.pid, signal.SIGKILL)
         training.wait()
         training.start()
+        return True
 
     def _victim(self, training: Training, kill: Kill) -> int | None:
         return training.pid if kill.victim == "stage" else training.find(kill.victim)
