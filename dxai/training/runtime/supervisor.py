@@ -53,6 +53,9 @@ OWN_CLUSTER = {
     "RAY_AUTH_MODE": "token",
     # Listen on loopback only, as Ray does on these systems.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # A worker for each core, of which few are used, as Ray Train's have settings of their own.
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
 }
 """Environment of a cluster started here, for this machine only."""
 SHARED = "DXAI_CLUSTER"
@@ -313,6 +316,8 @@ def environment() -> dict[str, str]:
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # a user's own classifiers
             "RAY_ROTATION_BACKUP_COUNT": "3",
             "RAY_ROTATION_MAX_BYTES": "20000000",  # of each log in Ray's own folder
+            # It tells workers that their machine will go, which save often anyway.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
             "RAY_TRAIN_V2_ENABLED": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",
