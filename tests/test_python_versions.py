@@ -71,6 +71,7 @@ def install(python: Path, *arguments: str | Path) -> None:
     Isolated (-I), or pip would find the project in the working folder and call it installed.
     """
     command = [python, "-I", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    command += ["--no-compile"]  # most of it is never imported
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     if done.returncode and "connection broken by" in done.stderr:
         pytest.skip("no package index answers")

@@ -24,7 +24,7 @@ import pytest
 from dxai.config.profiles import select_profile
 from infra.prefect_api import PrefectApi
 from tests import s3
-from tests.conftest import require_program
+from tests.conftest import group_of, require_program
 from tests.repository import git
 from tests.servers import serving
 from tests.webhook_receiver import Hook
@@ -52,6 +52,10 @@ def _note(event, arguments):
 sys.addaudithook(_note)
 """
 """Notes every address that a Python process resolves or connects to."""
+
+
+SHARED_PROJECTS = pytest.StashKey[list[tuple[str, "Project"]]]()
+"""Projects that outlive a file of tests, with the fixture that made each."""
 
 
 @dataclass
@@ -247,10 +251,29 @@ def make_project(
         project.close()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop the services that tests shared after the last of them, as they would go on computing."""
+    group = group_of(item.path)
+    if nextitem is None or group_of(nextitem.path) != group:
+        for fixture, project in item.session.stash.get(SHARED_PROJECTS, []):
+            if fixture == group:
+                project.local("down")
+
+
+def share(request: pytest.FixtureRequest, project: Project) -> None:
+    """Let the services of a fixture's project end with the last test that shares it."""
+    found = request.session.stash.setdefault(SHARED_PROJECTS, [])
+    found.append((str(request.fixturename), project))
+
+
 @pytest.fixture(scope="session")
-def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
+def finished(
+    make_project: Callable[..., Project], request: pytest.FixtureRequest
+) -> Iterator[Project]:
     """Start a project and run `SMOKE` in it, by the README's command."""
     project = make_project()
+    share(request, project)
     with serving(Hook()) as hook:
         project.told = hook.got
         project.environment["DXAI_WEBHOOK"] = f"{hook.url}/{HOOK_SECRET}"
@@ -264,11 +287,12 @@ def finished(make_project: Callable[..., Project]) -> Iterator[Project]:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Project]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Project]:
     """Start a project with the processes of a cluster."""
     if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         require_program("initdb")
     with served("--cluster") as project:
+        share(request, project)
         yield project
 
 
