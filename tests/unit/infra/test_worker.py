@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 from dxai.utils.processes import members
-from infra import log_files
+from infra import log_files, worker
+from tests.servers import serving
 from tests.unit.infra.test_supervisor import ROOT
+from tests.webhook_receiver import Hook
 
 KEEP = """
 import logging, signal, sys
@@ -27,6 +29,12 @@ WAIT = """
 import os, subprocess, time
 print("run by", subprocess.Popen(["sleep", "600"]).pid, "of", os.getpid(), flush=True)
 time.sleep(600)
+"""
+
+PUBLISH = """
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    client.request("POST", "/artifacts/", json={"key": "table-1"})
 """
 
 
@@ -78,6 +86,17 @@ def test_a_signal_to_the_group_ends_both_at_once(tmp_path: Path) -> None:
         process.wait(20)
     assert time.monotonic() - began < 5
     assert not members(process.pid, os.getpgid)
+
+
+def test_a_run_outlives_the_loss_of_the_server_s_database(tmp_path: Path) -> None:
+    """The server answers 500 then."""
+    with serving(Hook()) as server:
+        server.failures = [500]
+        own = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path)}
+        own["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
+        command = [sys.executable, "-c", PUBLISH]
+        subprocess.run(command, env=os.environ | own | worker.PATIENT, check=True)
+    assert server.got == [{"key": "table-1"}]
 
 
 def test_logs_are_rotated_under_the_service_s_hands(tmp_path: Path) -> None:
