@@ -11,6 +11,7 @@ import argparse
 import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,8 @@ ITEMS = {
     "ours": ("score_decomposition", "0", ours_name("0")),
 }
 """Stage, its last argument and the folder of its outcome."""
+BATCH, ROUNDS = 4, 3
+"""Images of a piece, and rounds in turns, where actors are compared."""
 
 
 def main() -> None:
@@ -53,10 +56,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patches", type=int, default=600, help="at most 640 (%(default)s)")
     parser.add_argument("--methods", nargs="+", choices=ITEMS, default=[*ITEMS])
+    parser.add_argument("--actors", action="store_true", help="one actor on Ray beside two")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scoring-") as folder:
         os.chdir(folder)
         make(args.patches)
+        if args.actors:
+            for method in args.methods:
+                compare(method, args.patches)
+            return
         for method in args.methods:
             report(method, args.patches, *scored(method))
         killed("random")
@@ -65,14 +73,19 @@ def main() -> None:
 def make(patches: int) -> None:
     """Draw and prepare the images, and train both classifiers and a decomposition."""
     dota.IMAGES = min(dota.IMAGES, math.ceil(patches / TEST / (dota.SIDE // dota.PATCH) ** 2) + 4)
-    settings = SETTINGS | {"evaluate.images": str(patches)}
-    methods = [name for name in ITEMS if name != "ours"]
     Path("params.yaml").write_text(format_params(load_profile("quick")))
-    select_profile("params.yaml", "quick", ["dota"], [NAME], methods, [0], settings)
+    select(patches)
     prepare.main("dota")
     for role in classifier.ROLES:
         classifier.main("dota", NAME, role)
     decompose.main("dota", NAME, "0")
+
+
+def select(patches: int, **changed: str) -> None:
+    """Write params.yaml."""
+    settings = SETTINGS | {"evaluate.images": str(patches)} | changed
+    methods = [name for name in ITEMS if name != "ours"]
+    select_profile("params.yaml", "quick", ["dota"], [NAME], methods, [0], settings)
 
 
 def start(method: str) -> subprocess.Popen[bytes]:
@@ -100,6 +113,40 @@ def report(method: str, patches: int, seconds: float, processor: float, peak: fl
         f"{ALL} images: {processor / found * ALL / 3600:5.1f} core hours",
         flush=True,
     )
+
+
+def compare(method: str, patches: int) -> None:
+    """Compare the speed of two actors, of one thread each, with that of one, and their files."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    files = []
+    for workers in (1, 2) * ROUNDS:
+        on_ray = {"evaluation.executor": "ray", "evaluation.workers": str(workers)}
+        select(patches, **on_ray, **{"evaluate.batch_size": str(BATCH)})
+        rates[workers].append(rate(method, workers))
+        files.append(content(method))
+    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    shown = {n: ", ".join(f"{each:.3f}" for each in found) for n, found in rates.items()}
+    print(
+        f"scoring {SIZE} px: {method:<8} one actor {shown[1]} images/s, two {shown[2]}: "
+        f"{statistics.median(ratios):.2f} times; equal files: {all(f == files[0] for f in files)}",
+        flush=True,
+    )
+
+
+def rate(method: str, workers: int) -> float:
+    """Return the images a second of actors on Ray, after the first piece of each."""
+    process = start(method)
+    seen = [(0.0, 0)]
+    while process.poll() is None:
+        pieces = len(list(HERE.unfinished_scores.rglob("0*.npz")))
+        if pieces > seen[-1][1]:
+            seen.append((time.monotonic(), pieces))
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"{method} ended with {process.returncode}")
+    began, first = next(each for each in seen if each[1] > workers)
+    ended, last = seen[-1]
+    return (last - first) * BATCH / (ended - began)
 
 
 def killed(method: str) -> None:
