@@ -80,7 +80,9 @@ def evaluate(
     if count < 1:
         raise ValueError(f"images is {count}; it must be 1 or more")
     require_folder(out.parent)
-    if out.exists() and not (out.is_dir() and (out / TABLE1).is_file()):
+    if out.is_mount():
+        raise ValueError(f"{out}: a mounted folder cannot be replaced; name one in it")
+    if out.exists() and not (out.is_dir() and ((out / TABLE1).is_file() or not any(out.iterdir()))):
         raise ValueError(f"{out}: found something that is no evaluation; name a new folder")
     if isinstance(explainer, DXAI):
         model, where = explainer, str(explainer.folder or "the explainer")

@@ -11,6 +11,7 @@ from torch import Tensor
 import dxai
 from dxai import Method
 from dxai.library.evaluation import evaluate
+from tests.conftest import Mount
 from tests.small_explainer import documented, draw
 
 Fitted = tuple[dxai.DXAI, Path]
@@ -19,7 +20,7 @@ Fitted = tuple[dxai.DXAI, Path]
 def test_tables_of_images_that_were_not_fitted_on(
     fitted: Fitted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "evaluation"
+    (out := tmp_path / "evaluation").mkdir()  # empty
     tables = evaluate(fitted[1], photos, ["ig", "gradcam"], out=out)
     said = capsys.readouterr().out
     assert "images: 24 of 28 are left out, as the explainer was fitted on them" in said
@@ -103,7 +104,9 @@ def test_test_images_alone_are_used(
     assert "read [####################] 4/4 images" in capsys.readouterr().out
 
 
-def test_wrong_input_is_one_line(fitted: Fitted, photos: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_one_line(
+    fitted: Fitted, photos: Path, tmp_path: Path, mount: Mount
+) -> None:
     out = tmp_path / "out"
     other = draw(tmp_path / "other", 2)
     (other / "red").rename(other / "green")
@@ -121,3 +124,6 @@ def test_wrong_input_is_one_line(fitted: Fitted, photos: Path, tmp_path: Path) -
     with pytest.raises(ValueError, match="found something that is no evaluation"):
         evaluate(fitted[1], photos, out=out)
     assert (out / "red").is_dir()
+    if (mounted := mount("1m")) is not None:  # where tests may mount
+        with pytest.raises(ValueError, match="a mounted folder cannot be replaced; name one in it"):
+            evaluate(fitted[1], photos, out=mounted)
