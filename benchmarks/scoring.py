@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dxai.config.params_file import format_params
 from dxai.config.profiles import load_profile, select_profile
@@ -47,6 +47,8 @@ ITEMS = {
     "ours": ("score_decomposition", "0", ours_name("0")),
 }
 """Stage, its last argument and the folder of its outcome."""
+ON_RAY = "scoring on Ray"
+"""What a stage prints whose work takes longer than the start of Ray."""
 BATCH, ROUNDS = 4, 3
 """Images of a piece, and rounds in turns, where actors are compared."""
 
@@ -88,9 +90,11 @@ def select(patches: int, **changed: str) -> None:
     select_profile("params.yaml", "quick", ["dota"], [NAME], methods, [0], settings)
 
 
-def start(method: str) -> subprocess.Popen[bytes]:
+def start(method: str, log: IO[str] | None = None) -> subprocess.Popen[bytes]:
+    """Start the stage of a method; `log` gets what it prints."""
     stage, last, _ = ITEMS[method]
-    return subprocess.Popen([sys.executable, "-m", f"dxai.stages.{stage}", "dota", NAME, last])
+    command = [sys.executable, "-m", f"dxai.stages.{stage}", "dota", NAME, last]
+    return subprocess.Popen(command, stdout=log)
 
 
 def scored(method: str) -> tuple[float, float, float]:
@@ -134,17 +138,24 @@ def compare(method: str, patches: int) -> None:
 
 
 def rate(method: str, workers: int) -> float:
-    """Return the images a second of actors on Ray, after the first piece of each."""
-    process = start(method)
-    seen = [(0.0, 0)]
-    while process.poll() is None:
-        pieces = len(list(HERE.unfinished_scores.rglob("0*.npz")))
-        if pieces > seen[-1][1]:
-            seen.append((time.monotonic(), pieces))
-        time.sleep(0.02)
+    """Return the images a second of actors on Ray, after the first piece of each.
+
+    The last pieces of two actors end together where their number is even; else one waits.
+    """
+    printed = Path("stage.log")
+    with printed.open("w") as log:
+        process = start(method, log)
+        seen = [(0.0, 0)]
+        while process.poll() is None:
+            pieces = len(list(HERE.unfinished_scores.rglob("0*.npz")))
+            if pieces > seen[-1][1]:
+                seen.append((time.monotonic(), pieces))
+            time.sleep(0.02)
     if process.returncode:
         raise SystemExit(f"{method} ended with {process.returncode}")
-    began, first = next(each for each in seen if each[1] > workers)
+    if ON_RAY not in printed.read_text():
+        raise SystemExit(f"{method}: too little work for Ray to start; take more --patches")
+    began, first = next(each for each in seen if each[1] >= workers)
     ended, last = seen[-1]
     return (last - first) * BATCH / (ended - began)
 

@@ -26,6 +26,7 @@ from benchmarks.speed import CLASSES, images, in_turns
 from dxai.config.schema import DecomposeParams
 from dxai.models.classifiers import build_network
 from dxai.training.step import ALL, Networks, Savings, build_networks, draw_inputs, train_step
+from dxai.utils.memory import keep_freed
 
 CASES = ("paper:64", "quick:64", "quick:32")
 NONE = Savings(one_pass=False, real_once=False, frozen=False)
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed()  # as every stage does
     for case in map(Case.of, args.cases):
         if args.peak:
             print(peak_bytes(case, args.peak == "plain"))

@@ -44,31 +44,36 @@ class _Normalise(torch.autograd.Function):
     """scale * (x - mean) / deviation + shift over the pixels of each image and channel.
 
     `F.instance_norm` copies features into NCHW; the next operation copies them back or runs its
-    slow path for mixed formats: together up to a fifth of a step. This keeps the format.
+    slow path for mixed formats: together up to a fifth of a step. This keeps the format, and
+    applies the leaky ReLU of the given slope in place; a slope of 1 is none.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
         pixels = _pixels(x)
         centred = pixels - pixels.mean(1, keepdim=True)
         inverse = torch.rsqrt(centred.square().mean(1, keepdim=True) + EPSILON)
-        ctx.save_for_backward(centred, inverse, scale)
-        return _image(torch.addcmul(shift[:, None], centred, inverse * scale[:, None]), x)
+        result = torch.addcmul(shift[:, None], centred, inverse * scale[:, None])
+        if slope != 1:
+            F.leaky_relu_(result, slope)
+        ctx.slope = slope
+        ctx.save_for_backward(centred, inverse, scale, result)
+        return _image(result, x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        centred, inverse, scale = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        centred, inverse, scale, result = ctx.saved_tensors
         pixels = _pixels(gradient)
+        if ctx.slope != 1:  # a positive slope keeps signs, so the result tells them
+            pixels = torch.ops.aten.leaky_relu_backward(pixels, result, ctx.slope, True)
         mean = pixels.mean(1, keepdim=True)
         along = (pixels * centred).mean(1, keepdim=True) * inverse
-        inner = torch.addcmul(pixels - mean, centred, -along * inverse)
+        factor = inverse * scale[:, None]
+        inner = torch.addcmul(-mean * factor, pixels, factor)
+        inner.addcmul_(centred, -along * inverse * factor)
         count = pixels.shape[1]
-        return (
-            _image(inner.mul_(inverse * scale[:, None]), gradient),
-            along[:, 0] * count,
-            mean[:, 0] * count,
-        )
+        return _image(inner, gradient), along[:, 0] * count, mean[:, 0] * count, None
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -80,42 +85,45 @@ def _image(pixels: Tensor, like: Tensor) -> Tensor:
     return pixels.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
 
 
-def normalise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def normalise(x: Tensor, scale: Tensor, shift: Tensor, slope: float = 1.0) -> Tensor:
     """Instance norm of x (B, K, H, W) with scale and shift (B, K), in float32 or wider.
 
-    The output has the memory format of x and can be differentiated once.
+    Values below 0 are then multiplied by `slope`. The output has the memory format of x and can be
+    differentiated once.
     """
     if x.dtype == torch.bfloat16:  # statistics need more precision
         x, scale, shift = x.float(), scale.float(), shift.float()
-    normalised: Tensor = _Normalise.apply(x, scale, shift)
+    normalised: Tensor = _Normalise.apply(x, scale, shift, slope)
     return normalised
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """`torch.nn.InstanceNorm2d` with weights, by `normalise`."""
+    """`torch.nn.InstanceNorm2d` with weights, then a leaky ReLU of this slope, by `normalise`."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, slope: float = 1.0) -> None:
         super().__init__(channels, EPSILON, affine=True)
+        self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        return normalise(x, *(p.expand(len(x), -1) for p in (self.weight, self.bias)))
+        return normalise(x, *(p.expand(len(x), -1) for p in (self.weight, self.bias)), self.slope)
 
 
 class AdaptiveInstanceNorm(nn.Module):
-    """Instance norm whose scale and shift come from a style vector (AdaIN).
+    """Instance norm whose scale and shift come from a style vector (AdaIN), then a leaky ReLU.
 
     One linear layer serves all branches: its rows belong to single channels, so no branch sees
     another's weights.
     """
 
-    def __init__(self, style_dim: int, channels: int) -> None:
+    def __init__(self, style_dim: int, channels: int, slope: float = 1.0) -> None:
         super().__init__()
         self.affine = nn.Linear(style_dim, 2 * channels)
+        self.slope = slope
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """Normalise x (B, K, H, W) with style (B, style_dim)."""
         scale, shift = self.affine(style).chunk(2, dim=1)
-        return normalise(x, 1 + scale, shift)
+        return normalise(x, 1 + scale, shift, self.slope)
 
 
 class ReflectionPadding(nn.Module):
@@ -150,11 +158,43 @@ class ReflectionPadding(nn.Module):
         return x[..., kept, kept]
 
 
+class _Replicate(torch.autograd.Function):
+    """Copy the border pixels of (B, K, H, W) outwards once: (B, K, H + 2, W + 2).
+
+    The backward pass of `F.pad` has no deterministic algorithm on a GPU, and that of slices and
+    concatenations goes through the whole image once for each of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.memory_format = torch.channels_last if last else torch.contiguous_format
+        shape = *x.shape[:2], x.shape[2] + 2, x.shape[3] + 2
+        padded = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=ctx.memory_format)
+        padded[:, :, 1:-1, 1:-1] = x
+        for inner, outer in ((1, 0), (-2, -1)):
+            padded[:, :, outer, 1:-1] = padded[:, :, inner, 1:-1]
+        for inner, outer in ((1, 0), (-2, -1)):
+            padded[..., outer] = padded[..., inner]
+        return padded
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        inside = gradient[:, :, 1:-1, 1:-1].contiguous(memory_format=ctx.memory_format)
+        for edge in (0, -1):
+            inside[:, :, edge] += gradient[:, :, edge, 1:-1]
+            inside[..., edge] += gradient[:, :, 1:-1, edge]
+            for end in (0, -1):
+                inside[:, :, edge, end] += gradient[:, :, edge, end]
+        return inside
+
+
 class Convolution(nn.Conv2d):
     """3x3 convolution that keeps the size of its input.
 
-    Outside the image are zeros, or, by `replicate`, copies of the border pixels: slices and
-    concatenations, because the backward pass of `F.pad` has no deterministic algorithm on a GPU.
+    Outside the image are zeros, or, by `replicate`, copies of the border pixels; then it can be
+    differentiated once.
     """
 
     def __init__(
@@ -167,8 +207,7 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H, W)."""
         if self.replicate:
-            x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
-            x = torch.cat([x[..., :1], x, x[..., -1:]], 3)
+            x = _Replicate.apply(x)
         return super().forward(x)
 
 
@@ -183,20 +222,20 @@ class EncoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.down = down
-        self.norm1 = InstanceNorm(inputs)
+        self.norm1 = InstanceNorm(inputs, SLOPE)
         self.conv1 = Convolution(inputs, inputs, groups, replicate, bias=False)
-        self.norm2 = InstanceNorm(inputs)
+        self.norm2 = InstanceNorm(inputs, SLOPE)
         self.conv2 = Convolution(inputs, outputs, groups, replicate)
         self.shortcut = _shortcut(inputs, outputs, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H or H/2, W or W/2)."""
-        residual = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
-        skip = self.shortcut(x)
+        residual, skip = self.conv1(self.norm1(x)), x
         if self.down:
             residual, skip = F.avg_pool2d(residual, 2), F.avg_pool2d(skip, 2)
-        residual = self.conv2(F.leaky_relu(self.norm2(residual), SLOPE))
-        return (skip + residual) / math.sqrt(2)
+        skip = self.shortcut(skip)  # it commutes with the mean, and is cheaper after it
+        residual = self.conv2(self.norm2(residual))
+        return (skip + residual).div_(math.sqrt(2))
 
 
 class DecoderBlock(nn.Module):
@@ -214,22 +253,21 @@ class DecoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.up, self.upsampling = up, upsampling
-        self.norm1 = AdaptiveInstanceNorm(style_dim, inputs)
+        self.norm1 = AdaptiveInstanceNorm(style_dim, inputs, SLOPE)
         self.conv1 = Convolution(inputs, outputs, groups, replicate, bias=False)
-        self.norm2 = AdaptiveInstanceNorm(style_dim, outputs)
+        self.norm2 = AdaptiveInstanceNorm(style_dim, outputs, SLOPE)
         self.conv2 = Convolution(outputs, outputs, groups, replicate)
         self.shortcut = _shortcut(inputs, outputs, groups)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(B, inputs, H, W) and (B, style_dim) to (B, outputs, H or 2H, W or 2W)."""
-        residual = F.leaky_relu(self.norm1(x, style), SLOPE)
-        # The 1x1 shortcut commutes with the enlargement and is cheaper before it.
-        skip = self.shortcut(x)
+        residual = self.norm1(x, style)
+        skip = self.shortcut(x)  # it commutes with the enlargement, and is cheaper before it
         if self.up:
             residual, skip = self._double(residual), self._double(skip)
         residual = self.conv1(residual)
-        residual = self.conv2(F.leaky_relu(self.norm2(residual, style), SLOPE))
-        return (skip + residual) / math.sqrt(2)
+        residual = self.conv2(self.norm2(residual, style))
+        return (skip + residual).div_(math.sqrt(2))
 
     def _double(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode=self.upsampling)
@@ -254,7 +292,8 @@ class DiscriminatorBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H/2, W/2)."""
         residual = self.conv2(self.relu2(self.pool(self.conv1(self.relu1(x)))))
-        return (self.shortcut_pool(self.shortcut(x)) + residual) / math.sqrt(2)
+        # The 1x1 shortcut commutes with the mean and is cheaper after it.
+        return (self.shortcut(self.shortcut_pool(x)) + residual) / math.sqrt(2)
 
 
 def _shortcut(inputs: int, outputs: int, groups: int) -> nn.Module:

@@ -91,6 +91,7 @@ def build_networks(
         "lr": params.lr,
         "betas": (params.beta1, params.beta2),
         "weight_decay": params.weight_decay,
+        "fused": True,
     }
     groups: list[dict[str, Any]] = [
         {"params": decomposer.generator.parameters()},

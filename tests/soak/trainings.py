@@ -258,8 +258,10 @@ class Soak:
             return
         begun = training.events("start")[-1]
         kill.continued = begun["step"]
-        rows = training.events("row")
-        before = max([at, *(row["time"] for row in rows if row["time"] < begun["time"])])
+        first: dict[int, float] = {}  # a training that continues reports its last steps again
+        for row in training.events("row"):
+            first.setdefault(row["step"], row["time"])
+        before = max([at, *(seconds for seconds in first.values() if seconds < begun["time"])])
         self._steps(training, begun["time"])
         after = [r["time"] for r in training.events("row") if r["time"] > begun["time"]]
         kill.seconds = after[0] - before if after else 0.0

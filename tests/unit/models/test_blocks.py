@@ -15,12 +15,14 @@ def tensors(memory_format=torch.contiguous_format):
     return [value.detach().requires_grad_() for value in (x, scale, shift)]
 
 
+@pytest.mark.parametrize("slope", [1.0, 0.2])
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_normalise_is_torchs_instance_norm_and_keeps_the_memory_format(memory_format):
+def test_normalise_is_torchs_instance_norm_and_keeps_the_memory_format(memory_format, slope):
     ours, theirs = tensors(memory_format), tensors()
-    found = normalise(*ours)
+    found = normalise(*ours, slope)
     x, scale, shift = theirs
-    expected = scale[:, :, None, None] * F.instance_norm(x) + shift[:, :, None, None]
+    normal = scale[:, :, None, None] * F.instance_norm(x) + shift[:, :, None, None]
+    expected = F.leaky_relu(normal, slope)
     torch.testing.assert_close(found, expected)
     assert found.is_contiguous(memory_format=memory_format)
     weights = torch.randn(2, 3, 4, 5, dtype=torch.float64)
@@ -31,8 +33,9 @@ def test_normalise_is_torchs_instance_norm_and_keeps_the_memory_format(memory_fo
     assert ours[0].grad.is_contiguous(memory_format=memory_format)
 
 
-def test_gradients_of_normalise_are_finite_differences():
-    assert torch.autograd.gradcheck(normalise, tensors())
+@pytest.mark.parametrize("slope", [1.0, 0.2])
+def test_gradients_of_normalise_are_finite_differences(slope):
+    assert torch.autograd.gradcheck(lambda *inputs: normalise(*inputs, slope), tensors())
 
 
 def test_instance_norm_is_torchs_and_takes_its_weights():

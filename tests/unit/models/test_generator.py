@@ -75,11 +75,21 @@ def test_replicate_padding_keeps_a_flat_image_flat(padding, flat, upsampling):
     assert torch.allclose(psi, psi[..., :1, :1].expand_as(psi), atol=1e-6) is flat
 
 
-def test_replicate_padding_is_pytorchs():
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_replicate_padding_is_pytorchs(memory_format):
     torch.manual_seed(0)
-    layer, x = Convolution(6, 9, groups=3, replicate=True), torch.randn(2, 6, 5, 7)
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    torch.testing.assert_close(layer(x), F.conv2d(padded, layer.weight, layer.bias, groups=3))
+    layer = Convolution(6, 9, groups=3, replicate=True).double()
+    images = torch.randn(2, 6, 5, 7, dtype=torch.float64).contiguous(memory_format=memory_format)
+    ours, theirs = images.clone().requires_grad_(), images.clone().requires_grad_()
+    padded = F.pad(theirs, (1, 1, 1, 1), mode="replicate")
+    expected = F.conv2d(padded, layer.weight, layer.bias, groups=3)
+    found = layer(ours)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert ours.grad.is_contiguous(memory_format=memory_format)
 
 
 def test_bilinear_upsampling_keeps_a_ramp_straight():
