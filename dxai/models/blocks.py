@@ -54,10 +54,10 @@ class _Normalise(torch.autograd.Function):
         centred = pixels - pixels.mean(1, keepdim=True)
         inverse = torch.rsqrt(centred.square().mean(1, keepdim=True) + EPSILON)
         result = torch.addcmul(shift[:, None], centred, inverse * scale[:, None])
+        ctx.slope = slope
+        ctx.save_for_backward(centred, inverse, scale, result if slope != 1 else None)
         if slope != 1:
             F.leaky_relu_(result, slope)
-        ctx.slope = slope
-        ctx.save_for_backward(centred, inverse, scale, result)
         return _image(result, x)
 
     @staticmethod
@@ -105,7 +105,8 @@ class InstanceNorm(nn.InstanceNorm2d):
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        return normalise(x, *(p.expand(len(x), -1) for p in (self.weight, self.bias)), self.slope)
+        scale, shift = (p.expand(len(x), -1) for p in (self.weight, self.bias))
+        return normalise(x, scale, shift, self.slope)
 
 
 class AdaptiveInstanceNorm(nn.Module):
