@@ -182,7 +182,7 @@ class _Replicate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        inside = gradient[:, :, 1:-1, 1:-1].contiguous(memory_format=ctx.memory_format)
+        inside = gradient[:, :, 1:-1, 1:-1].clone(memory_format=ctx.memory_format)
         for edge in (0, -1):
             inside[:, :, edge] += gradient[:, :, edge, 1:-1]
             inside[..., edge] += gradient[:, :, 1:-1, edge]
