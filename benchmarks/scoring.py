@@ -138,7 +138,7 @@ def compare(method: str, patches: int) -> None:
 
 
 def rate(method: str, workers: int) -> float:
-    """Return the images a second of actors on Ray, after the first piece of each.
+    """Return the images a second of actors on Ray, from as many pieces on as there are actors.
 
     The last pieces of two actors end together where their number is even; else one waits.
     """
@@ -152,7 +152,8 @@ def rate(method: str, workers: int) -> float:
                 seen.append((time.monotonic(), pieces))
             time.sleep(0.02)
     if process.returncode:
-        raise SystemExit(f"{method} ended with {process.returncode}")
+        said = "".join(printed.read_text().splitlines(keepends=True)[-5:])
+        raise SystemExit(f"{said}{method} ended with {process.returncode}")
     if ON_RAY not in printed.read_text():
         raise SystemExit(f"{method}: too little work for Ray to start; take more --patches")
     began, first = next(each for each in seen if each[1] >= workers)

@@ -34,6 +34,7 @@ from dxai.training.decomposition import train
 from dxai.training.events import EventSink
 from dxai.training.run import TrainingRun
 from dxai.training.step import build_networks
+from dxai.types import GENERATED
 
 SHOWN = ("auc", "auc_low", "auc_high", "auc_energy", "auc_blur", "neutrality", "psnr_db")
 
@@ -120,7 +121,7 @@ def results(
     for explainer in explainers:
         for batch in validation.batches(evaluate.batch_size):
             if explainer is ours:
-                parts = ours.explain(batch.images, batch.labels, batch.index)
+                parts = ours.explain(batch.images, batch.labels, batch.index, GENERATED)
                 scorer.add(ours.name, "part", batch, parts.distinct, parts.reconstruction)
                 continue
             found = explainer.attribute(batch.images, batch.labels, batch.index).detach()

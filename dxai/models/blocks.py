@@ -168,7 +168,8 @@ class _Replicate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        last = x.is_contiguous(memory_format=torch.channels_last)
+        # With one channel both formats are contiguous: the stride tells which is meant.
+        last = x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
         ctx.memory_format = torch.channels_last if last else torch.contiguous_format
         shape = *x.shape[:2], x.shape[2] + 2, x.shape[3] + 2
         padded = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=ctx.memory_format)

@@ -2,8 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.experiments.tuning import results
 from benchmarks.scaling import Link, saved_bytes
 from benchmarks.step import Case, Convolutions, convolutions
+from dxai.config.params_file import load_params
+from dxai.explain.decomposition import DXAI
+from dxai.types import GENERATED, NEUTRAL
+from tests.prepared import PROJECT, prepared_textures
 
 
 def penalised(network, x):
@@ -52,3 +57,21 @@ def test_a_ring_of_two_sends_everything_once_and_a_long_one_twice():
 def test_a_case_is_a_profile_a_size_and_perhaps_a_batch():
     assert str(Case.of("quick:32")) == "quick 32 px, 8 images"
     assert Case.of("paper:64:2").params.batch_size == 2
+
+
+def test_tuning_scores_the_part_that_the_tables_score(tmp_path, monkeypatch):
+    """Settings that were chosen by the scores of `neutral` would be chosen by another thing."""
+    explain, kinds = DXAI.explain, []
+
+    def watched(self, images, target=None, index=None, kind=NEUTRAL):
+        kinds.append(kind)
+        return explain(self, images, target, index, kind)
+
+    monkeypatch.setattr(DXAI, "explain", watched)
+    (tmp_path / "data").symlink_to(prepared_textures(tmp_path / "made"))
+    params = load_params(PROJECT / "params.yaml")
+    params = params.replace(classifier=params.classifier.replace(epochs=1))
+    wanted = params.decompose_for("textures", "simple").replace(steps=1)
+    (row,) = results(params, "textures", "simple", wanted, 0, tmp_path, [])
+    assert row["method"] == "dxai" and 0 <= row["neutrality"] <= 1
+    assert kinds and set(kinds) == {GENERATED}

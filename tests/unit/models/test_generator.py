@@ -76,15 +76,19 @@ def test_replicate_padding_keeps_a_flat_image_flat(padding, flat, upsampling):
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-def test_replicate_padding_is_pytorchs(memory_format):
+@pytest.mark.parametrize(("channels", "groups"), [(6, 3), (1, 1)])
+def test_replicate_padding_is_pytorchs(channels, groups, memory_format):
     torch.manual_seed(0)
-    layer = Convolution(6, 9, groups=3, replicate=True).double()
-    images = torch.randn(2, 6, 5, 7, dtype=torch.float64).contiguous(memory_format=memory_format)
+    layer = Convolution(channels, 9, groups, replicate=True).double()
+    images = torch.randn(2, channels, 5, 7, dtype=torch.float64)
+    images = images.to(memory_format=memory_format)
     ours, theirs = images.clone().requires_grad_(), images.clone().requires_grad_()
     padded = F.pad(theirs, (1, 1, 1, 1), mode="replicate")
-    expected = F.conv2d(padded, layer.weight, layer.bias, groups=3)
+    expected = F.conv2d(padded, layer.weight, layer.bias, groups=groups)
     found = layer(ours)
     torch.testing.assert_close(found, expected)
+    if channels > 1 or memory_format == torch.contiguous_format:  # one channel has both formats
+        assert found.is_contiguous(memory_format=memory_format)
     weights = torch.randn_like(found)
     (found * weights).sum().backward()
     (expected * weights).sum().backward()

@@ -262,6 +262,25 @@ def test_savings_leave_losses_and_weights_as_they_are(switched):
     assert apart.quantile(0.99) < 1e-6
 
 
+def layout(tensor):
+    """Return the strides that say where values lie: those of more than one."""
+    return tuple(s for s, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1)
+
+
+def test_gradients_and_adams_memory_lie_as_their_weights_do():
+    """Fused Adam on a CPU goes through memory without looking at strides."""
+    nets, _ = run(SMALL, 2)  # the first step has R1
+    resumed = networks()
+    resumed.load_state_dict(nets.state_dict())
+    for each in (nets, resumed):
+        for optimiser in (each.optimiser, each.optimiser_d):
+            for weight, state in optimiser.state.items():
+                memory = (state["exp_avg"], state["exp_avg_sq"])
+                grown = memory if weight.grad is None else (*memory, weight.grad)
+                assert {layout(tensor) for tensor in grown} == {layout(weight)}
+    assert all(p.grad is not None for p in nets.decomposer.parameters())
+
+
 def test_bf16_changes_the_digits_and_leaves_r1_alone():
     half = SMALL.replace(precision="bf16")
     exact, rounded = run(SMALL, 1)[1], run(half, 1)[1]
