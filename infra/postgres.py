@@ -7,8 +7,11 @@ import os
 import pwd
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from infra import credentials, supervisor
 from infra.ports import HOST
@@ -56,7 +59,7 @@ def folder(stack: Stack) -> Path:
 
 
 def prepare(stack: Stack) -> None:
-    """Create the databases unless they exist.
+    """Create the databases unless they exist; let a killed server have a successor.
 
     Raises `ServiceError` if PostgreSQL is not installed, cannot enter the folder, or is not of the
     version that wrote it.
@@ -65,6 +68,7 @@ def prepare(stack: Stack) -> None:
     data, unfinished, password = home / "data", home / "unfinished", home / "password"
     if data.exists():
         _check_version(data)
+        _forget_zombie(data / "postmaster.pid")
         return
     logger.info("postgres: creating its databases")
     initdb, server, owner = program("initdb"), program("postgres"), user()
@@ -104,6 +108,18 @@ def _check_version(data: Path) -> None:
             f"{data} was written by PostgreSQL {wrote}, but this is {installed}; "
             f"`apt-get install postgresql-{wrote}`, or move {data.parent} away to start afresh"
         )
+
+
+def _forget_zombie(lock: Path) -> None:
+    """Remove a killed server's lock file if its process is a zombie.
+
+    PostgreSQL takes it for a running server, and would not start until the zombie's parent, often
+    the first process of a container, collects it. What its children may still use it finds itself.
+    """
+    with suppress(FileNotFoundError, psutil.NoSuchProcess):
+        killed = psutil.Process(int(lock.read_text().split()[0]))
+        if killed.status() == psutil.STATUS_ZOMBIE:
+            lock.unlink()
 
 
 def _written_by(data: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from infra import credentials, postgres, service_definitions, supervisor
 from infra.ports import PORTS
 from infra.supervisor import ServiceError, Stack
-from tests.conftest import require_program
 
 
 @pytest.fixture
@@ -95,26 +93,6 @@ def test_a_missing_program_is_named(stack: Stack, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(service_definitions.sys, "executable", "/nowhere/python")
     with pytest.raises(ServiceError, match=r"rclone.*pip install"):
         service_definitions.store_command(stack)
-
-
-def test_databases_of_another_version_of_postgresql_are_named(tmp_path: Path) -> None:
-    require_program("pg_lsclusters")  # of postgresql-common: a server is installed
-    data = tmp_path / ".work/postgres/data"
-    data.mkdir(parents=True)
-    (data / "PG_VERSION").write_text("9\n")
-    with pytest.raises(ServiceError, match=r"written by PostgreSQL 9, but.* postgresql-9"):
-        postgres.prepare(Stack(tmp_path, cluster=True))
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to run it as somebody else")
-def test_a_folder_that_postgresql_may_not_enter_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres, "program", lambda name: name)
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    with pytest.raises(ServiceError, match=r"may not enter .*chmod o\+x"):
-        postgres.prepare(Stack(closed, cluster=True))
 
 
 def test_a_cluster_is_not_started_beside_the_few_services_of_one_user(tmp_path: Path) -> None:
