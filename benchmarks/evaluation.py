@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.experiments.samples import params_of
 from benchmarks.speed import in_turns, small_decomposition
@@ -67,8 +67,8 @@ class Case:
         for first in range(0, len(self.batch.ids), evaluate.batch_size):
             batch = self.images(slice(first, first + evaluate.batch_size))
             found = explainer.attribute(batch.images, batch.labels, batch.index)
-            heat, part = self.heat_and_part(explainer, found, batch.images)
-            scorer.add(method, explainer.signs[0], batch, part, heat=heat)
+            sign, heat, part = next(explainer.by_sign(found, batch.images))
+            scorer.add(method, sign, batch, part, heat=heat)
         outcomes = scorer.outcomes()
         outcomes = outcomes[(outcomes["curve"] == "beta") | (outcomes["level"] > 0)]
         outcomes = outcomes.sort_values(["index", "curve", "level"])
@@ -85,11 +85,11 @@ class Case:
             one, levels = self.images(slice(i, i + 1)), []
             for beta in betas:
                 found = explainer.attribute(one.images, one.labels, one.index)
-                _, part = self.heat_and_part(explainer, found, one.images)
+                _, _, part = next(explainer.by_sign(found, one.images))
                 levels.append(one.images - beta * part)
             for share in removal.DELETED[1:]:
                 found = explainer.attribute(one.images, one.labels, one.index)
-                heat, _ = self.heat_and_part(explainer, found, one.images)
+                _, heat, _ = next(explainer.by_sign(found, one.images))
                 fill, seed = evaluate.deletion_fill, evaluate.seed
                 without = removal.delete(one.images, heat, [share], fill, one.index, seed)
                 levels.append(without[0])
@@ -102,14 +102,6 @@ class Case:
         return Batch(
             b.images[which], b.labels[which], b.index[which], b.ids[which], b.groups[which]
         )
-
-    @staticmethod
-    def heat_and_part(explainer: Explainer, found: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the map that ranks pixels, and psi_distinct, under the table's rule for signs."""
-        if explainer.kind == "distinct":
-            return found, found
-        sign = explainer.signs[0]
-        return removal.with_sign(found, sign), removal.distinct_from_heatmap(found, images, sign)
 
 
 def main() -> None:

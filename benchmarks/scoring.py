@@ -23,7 +23,7 @@ from dxai.config.params_file import format_params
 from dxai.config.profiles import load_profile, select_profile
 from dxai.datasets.samples import dota
 from dxai.paths import HERE, SUMMARY, ours_name
-from dxai.stages import classifier, decompose, prepare
+from dxai.stages import actors, classifier, decompose, prepare
 from dxai.utils.files import read_json
 
 SIZE, NAME = 256, "resnet18"
@@ -47,8 +47,6 @@ ITEMS = {
     "ours": ("score_decomposition", "0", ours_name("0")),
 }
 """Stage, its last argument and the folder of its outcome."""
-ON_RAY = "scoring on Ray"
-"""What a stage prints whose work takes longer than the start of Ray."""
 BATCH, ROUNDS = 4, 3
 """Images of a piece, and rounds in turns, where actors are compared."""
 
@@ -154,7 +152,7 @@ def rate(method: str, workers: int) -> float:
     if process.returncode:
         said = "".join(printed.read_text().splitlines(keepends=True)[-5:])
         raise SystemExit(f"{said}{method} ended with {process.returncode}")
-    if ON_RAY not in printed.read_text():
+    if actors.ON_RAY not in printed.read_text():
         raise SystemExit(f"{method}: too little work for Ray to start; take more --patches")
     began, first = next(each for each in seen if each[1] >= workers)
     ended, last = seen[-1]

@@ -25,7 +25,6 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
-from dxai.metrics.removal import distinct_from_heatmap
 from dxai.metrics.scorer import Scorer
 from dxai.models.serialization import freeze, load_classifier, save_classifier
 from dxai.training.checkpoints import Checkpoint
@@ -125,11 +124,8 @@ def results(
                 scorer.add(ours.name, "part", batch, parts.distinct, parts.reconstruction)
                 continue
             found = explainer.attribute(batch.images, batch.labels, batch.index).detach()
-            for sign in explainer.signs:
-                part = found
-                if explainer.kind == "heatmap":
-                    part = distinct_from_heatmap(found, batch.images, sign)
-                scorer.add(explainer.name, sign, batch, part)
+            for sign, heat, part in explainer.by_sign(found, batch.images):
+                scorer.add(explainer.name, sign, batch, part, heat=heat)
         for sign in explainer.signs:
             row = scorer.row(explainer.name, sign, None)
             numbers = {key: round(row[key], 3) for key in SHOWN if row[key] is not None}

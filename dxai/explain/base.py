@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from dxai.config.settings import Settings, parse
 from dxai.explain.model_surgery import frozen_copy
-from dxai.metrics.removal import with_sign
+from dxai.metrics.removal import distinct_from_heatmap, with_sign
 from dxai.models.devices import device_of, exact_float32
 from dxai.types import Unsupported
 
@@ -81,6 +82,28 @@ class Explainer(ABC):
     def under(self, heatmap: Tensor, sign: str) -> Tensor:
         """Return a heatmap of `attribute`, (B, 1 or C, H, W), under one of its `signs`."""
         return with_sign(heatmap, sign)
+
+    def by_sign(self, found: Tensor, images: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield what `attribute` found under each of the `signs`, the table's first.
+
+        Parameters
+        ----------
+        found : Tensor
+            (B, 1 or C, H, W), of these images.
+        images : Tensor
+            (B, C, H, W) in [-1, 1].
+
+        Yields
+        ------
+        str, Tensor, Tensor
+            The sign; the map that ranks pixels, shaped like `found`; psi_distinct (B, C, H, W).
+        """
+        for sign in self.signs:
+            if self.kind == "distinct":
+                yield sign, found, found
+            else:
+                heat = self.under(found, sign)
+                yield sign, heat, distinct_from_heatmap(heat, images, sign)
 
 
 class BatchExplainer(Explainer):

@@ -24,7 +24,6 @@ from dxai.explain.base import Explainer
 from dxai.explain.registry import build_explainer
 from dxai.library.explainer import DXAI
 from dxai.metrics import smoothing
-from dxai.metrics.removal import distinct_from_heatmap
 from dxai.metrics.scorer import Scorer
 from dxai.paths import IMAGES, OUTCOMES, SUMMARY
 from dxai.results.methods import NEUTRAL, OURS
@@ -220,11 +219,7 @@ class _Other(_Scored):
             self.reason = str(error)
             return
         self.seconds += time.perf_counter() - began
-        for sign in explainer.signs:
-            heat = distinct = found
-            if explainer.kind == "heatmap":
-                heat = explainer.under(found, sign)
-                distinct = distinct_from_heatmap(heat, batch.images, sign)
+        for sign, heat, distinct in explainer.by_sign(found, batch.images):
             self.scorer.add(explainer.name, sign, batch, distinct, heat=heat)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ from dxai.utils import processes
 from dxai.utils.files import read_json
 from dxai.utils.own_folder import python_without_space
 
+ON_RAY = "scoring on Ray"
+"""Printed by a stage whose work takes longer than the start of Ray."""
 WAIT = 0.5
 """Seconds between two looks at the pieces."""
 LOG, ANSWER = "ray.log", "answer.json"
@@ -56,7 +58,7 @@ def score(
     Raises what explaining raised: `Unsupported`, `ValueError` or `RuntimeError`. Raises
     `ChildProcessError` if Ray was lost more often than allowed.
     """
-    print("scoring on Ray", flush=True)
+    print(ON_RAY, flush=True)
     for again in range(params.failures, -1, -1):
         waiting = left()
         if not waiting:

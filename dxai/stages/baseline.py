@@ -12,7 +12,6 @@ from torch import Tensor
 from dxai.config.params_file import load_params
 from dxai.config.settings import choose
 from dxai.explain.registry import build_explainer
-from dxai.metrics.removal import distinct_from_heatmap
 from dxai.paths import HERE
 from dxai.stages import run_stage, scoring
 from dxai.stages.pieces import Pieces
@@ -64,11 +63,7 @@ def _item(subject: scoring.Subject, method: str) -> scoring.Item:
         found = explainer.attribute(batch.images, batch.labels, batch.index).detach()
         spent = time.perf_counter() - began
         truth = subject.truth(batch)
-        for sign in explainer.signs:
-            heat = distinct = found
-            if explainer.kind == "heatmap":
-                heat = explainer.under(found, sign)
-                distinct = distinct_from_heatmap(heat, batch.images, sign)
+        for sign, heat, distinct in explainer.by_sign(found, batch.images):
             scorer.add(explainer.name, sign, batch, distinct, heat=heat, truth=truth)
         return {explainer.name: found}, spent
 

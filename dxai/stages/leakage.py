@@ -22,7 +22,6 @@ from dxai.config.params_file import load_params
 from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
-from dxai.metrics.removal import distinct_from_heatmap
 from dxai.paths import HERE, LEAKAGE, MODEL
 from dxai.stages import run_stage, scoring
 from dxai.stages.pieces import Pieces
@@ -180,15 +179,13 @@ def _baseline(subject: scoring.Subject, method: str) -> Iterator[tuple[str, str,
     except Unsupported as reason:
         print(f"leakage {subject.dataset} {subject.name} {method}: left out: {reason}", flush=True)
         return
-    sign = explainer.signs[0]
 
     def agnostic(batch: Batch, target: Tensor) -> Tensor:
         found = explainer.attribute(batch.images, target, batch.index).detach()
-        if explainer.kind == "heatmap":
-            found = distinct_from_heatmap(found, batch.images, sign)
-        return batch.images - found
+        _, _, distinct = next(explainer.by_sign(found, batch.images))
+        return batch.images - distinct
 
-    yield method, sign, agnostic
+    yield method, explainer.signs[0], agnostic
 
 
 def _probed(work: Work, pieces: Pieces, own: list[int]) -> np.ndarray:

@@ -52,6 +52,22 @@ def test_contract(method: str, classifier: nn.Module, images: Tensor, target: Te
 
 
 @pytest.mark.parametrize("method", EXPLAINERS)
+def test_parts_by_sign(method: str, classifier: nn.Module, images: Tensor, target: Tensor) -> None:
+    explainer = make(method, classifier)
+    found = explainer.attribute(images, target)
+    by_sign = {sign: (heat, part) for sign, heat, part in explainer.by_sign(found, images)}
+    assert tuple(by_sign) == explainer.signs
+    for sign, (heat, part) in by_sign.items():
+        if sign == "part":
+            assert heat is found and part is found
+            continue
+        weights, peaks = part / images, heat.abs().amax((1, 2, 3), keepdim=True)
+        torch.testing.assert_close(weights.abs().amax((1, 2, 3)), (peaks > 0).float().flatten())
+        assert (weights.min() < 0) == (sign == "signed")  # Random, too: its draws are centred
+        torch.testing.assert_close(weights * peaks, heat)
+
+
+@pytest.mark.parametrize("method", EXPLAINERS)
 def test_image_by_image_gives_the_same(
     method: str, classifier: nn.Module, images: Tensor, target: Tensor
 ) -> None:
