@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -32,6 +34,21 @@ CASES = ("paper:64", "quick:64", "quick:32")
 NONE = Savings(one_pass=False, real_once=False, frozen=False)
 CONVOLUTIONS = ("aten.convolution.default", "aten.convolution_backward.default")
 """The operators that compute every convolution of a step; gradients of gradients use both."""
+CYCLES = """
+import sys, time
+import torch
+from benchmarks.step import ALL, Case, cycle
+from dxai.utils.memory import keep_freed
+torch.set_num_threads(1)
+keep_freed()
+run = cycle(Case.of(sys.argv[1]), ALL, False)
+run()
+for _ in sys.stdin:
+    began = time.process_time()
+    losses = run()[-1]
+    print(time.process_time() - began, float(losses["total"]), flush=True)
+"""
+"""Program of a checkout: for each line of its input, the seconds of a cycle and its last loss."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +89,9 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=CASES, metavar="PROFILE:SIZE[:BATCH]")
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
     parser.add_argument("--switches", action="store_true", help="also switch off each saving alone")
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="only compare with this other checkout"
+    )
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,6 +99,8 @@ def main() -> None:
     for case in map(Case.of, args.cases):
         if args.peak:
             print(peak_bytes(case, args.peak == "plain"))
+        elif args.before:
+            compare(case, args.before, args.rounds)
         else:
             report(case, args.rounds, args.switches)
 
@@ -117,6 +139,38 @@ def report(case: Case, rounds: int, switches: bool) -> None:
     )
 
 
+def compare(case: Case, before: Path, rounds: int) -> None:
+    """Print the time of a cycle of steps relative to that of another checkout, in turns."""
+    seconds: dict[Path, list[float]] = {before.absolute(): [], Path.cwd(): []}
+    losses: dict[Path, float] = {}
+    programs = {
+        folder: subprocess.Popen(
+            [sys.executable, "-c", CYCLES, f"{case.profile}:{case.size}:{case.batch}"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for folder in seconds
+    }
+    for _ in range(rounds):
+        for folder, program in programs.items():
+            assert program.stdin and program.stdout
+            print(file=program.stdin, flush=True)
+            spent, losses[folder] = map(float, program.stdout.readline().split())
+            seconds[folder].append(spent)
+    for program in programs.values():
+        program.communicate()
+    then, now = (statistics.median(found) for found in seconds.values())
+    first, last = losses.values()
+    print(
+        f"{case}: {now / then:.3f} times the time of {before}; "
+        f"loss after {(rounds + 1) * case.params.r1_every} steps {first:.6g} there, {last:.6g} now",
+        flush=True,
+    )
+
+
 def contiguous(networks: Networks) -> Networks:
     """Convert every network to the usual memory format, NCHW."""
     parts = (
@@ -147,7 +201,7 @@ def stepper(case: Case, savings: Savings, nchw: bool) -> Callable[[int], dict[st
     return lambda step: train_step(networks, params, x, y, drawn, step, savings=savings)
 
 
-def cycle(case: Case, savings: Savings, nchw: bool) -> Callable[[], object]:
+def cycle(case: Case, savings: Savings, nchw: bool) -> Callable[[], list[dict[str, Tensor]]]:
     """Return a function that runs one cycle of steps: one with R1, the others without."""
     step = stepper(case, savings, nchw)
     return lambda: [step(number) for number in range(case.params.r1_every)]
