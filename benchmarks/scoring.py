@@ -41,6 +41,15 @@ SETTINGS = {
     "evaluate.batch_size": "16",
     "datasets.dota.options.test": str(TEST),
 }
+SMALL = {
+    f"classifiers.{NAME}.options.width": "4",
+    "decompose.branch_width": "2",
+    "decompose.branch_max_width": "8",
+    "decompose.mapping_width": "32",
+    "decompose.discriminator_width": "4",
+    "evaluate.maps": "none",
+}
+"""Networks that let a CPU score thousands of patches."""
 ITEMS = {
     "random": ("baseline", "random", "random"),
     "gradcam": ("baseline", "gradcam", "gradcam"),
@@ -54,10 +63,13 @@ BATCH, ROUNDS = 4, 3
 def main() -> None:
     """Print peak memory and speed of each method, and whether a killed run ends the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--patches", type=int, default=600, help="at most 640 (%(default)s)")
+    parser.add_argument("--patches", type=int, default=600, help="to score (%(default)s)")
     parser.add_argument("--methods", nargs="+", choices=ITEMS, default=[*ITEMS])
     parser.add_argument("--actors", action="store_true", help="one actor on Ray beside two")
+    parser.add_argument("--small", action="store_true", help="narrow networks; keep no maps")
     args = parser.parse_args()
+    if args.small:
+        SETTINGS.update(SMALL)
     with tempfile.TemporaryDirectory(prefix="scoring-") as folder:
         os.chdir(folder)
         make(args.patches)
@@ -67,12 +79,12 @@ def main() -> None:
             return
         for method in args.methods:
             report(method, args.patches, *scored(method))
-        killed("random")
+        killed("random", args.patches)
 
 
 def make(patches: int) -> None:
     """Draw and prepare the images, and train both classifiers and a decomposition."""
-    dota.IMAGES = min(dota.IMAGES, math.ceil(patches / TEST / (dota.SIDE // dota.PATCH) ** 2) + 4)
+    dota.IMAGES = math.ceil(patches / TEST / (dota.SIDE // dota.PATCH) ** 2) + 4
     Path("params.yaml").write_text(format_params(load_profile("quick")))
     select(patches)
     prepare.main("dota")
@@ -159,11 +171,12 @@ def rate(method: str, workers: int) -> float:
     return (last - first) * BATCH / (ended - began)
 
 
-def killed(method: str) -> None:
-    """Kill a run after its first piece; what the next one writes must be the same."""
+def killed(method: str, patches: int) -> None:
+    """Kill a run half way; what the next one writes must be the same."""
     whole = content(method)
+    half = max(1, patches // int(SETTINGS["evaluate.batch_size"]) // 2)
     process = start(method)
-    while not list(HERE.unfinished_scores.rglob("0*.npz")):
+    while len(list(HERE.unfinished_scores.rglob("0*.npz"))) < half:
         if process.poll() is not None:
             raise SystemExit("it ended before it was killed")
         time.sleep(0.05)

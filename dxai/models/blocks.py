@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 
 SLOPE = 0.2
 """Negative slope of every leaky ReLU."""
+VECTOR = 16
+"""Float32 values in the longest vector of a CPU, AVX-512's."""
 EPSILON = 1e-5
 """Added to every variance, as `torch.nn.InstanceNorm2d` does."""
 
@@ -19,10 +21,12 @@ EPSILON = 1e-5
 def channels_last(network: nn.Module) -> nn.Module:
     """Put weights into the memory format in which grouped convolutions are several times faster.
 
-    A network marked by `default_format` is left unchanged.
+    A network marked by `default_format` is left unchanged, and one that would crash is marked.
     """
     if getattr(network, "keeps_format", False):
         return network
+    if any(_overruns(module) for module in network.modules()):
+        return default_format(network)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -34,6 +38,20 @@ def default_format(network: nn.Module) -> nn.Module:
     network.keeps_format = True  # type: ignore[assignment]
     network.register_forward_pre_hook(_contiguous)
     return network
+
+
+def _overruns(module: nn.Module) -> bool:
+    """Whether the gradient of its weights, in channels_last on a CPU, may overwrite other memory.
+
+    oneDNN does so where fewer channels than fit into a vector are strided over (issue 6035 of
+    uxlfoundation/oneDNN): heap corruption, a crash or wrong values, depending on the sizes.
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels // module.groups < VECTOR
+    )
 
 
 def _contiguous(network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
