@@ -1,8 +1,8 @@
 """Measure scoring at 256 px: memory, speed, and a kill in the middle.
 
 Run as `python -m benchmarks.scoring --patches 600`; see benchmarks/README.md. The images are drawn
-DOTA patches, the networks those of `quick`, trained for an instant: what they have learnt changes
-neither speed nor memory. The stages are the real ones, each in a process of its own.
+DOTA patches, the networks those of `quick` or narrower ones, trained for an instant: what they have
+learnt changes neither speed nor memory. The stages are the real ones, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Any
 from dxai.config.params_file import format_params
 from dxai.config.profiles import load_profile, select_profile
 from dxai.datasets.samples import dota
-from dxai.paths import HERE, SUMMARY, ours_name
+from dxai.paths import HERE, MANIFEST, SUMMARY, ours_name
 from dxai.stages import actors, classifier, decompose, prepare
 from dxai.utils.files import read_json
 
@@ -31,6 +31,8 @@ ALL = 20_696
 """Patches of the test set of the paper's DOTA."""
 TEST = 0.6
 """Share of the drawn images that is scored."""
+KEPT = 8.0
+"""Patches of a drawn image, at least on average; those with a part of a car are left out."""
 SETTINGS = {
     "prepare.image_size": str(SIZE),
     "classifier.epochs": "1",
@@ -84,10 +86,13 @@ def main() -> None:
 
 def make(patches: int) -> None:
     """Draw and prepare the images, and train both classifiers and a decomposition."""
-    dota.IMAGES = math.ceil(patches / TEST / (dota.SIDE // dota.PATCH) ** 2) + 4
+    dota.IMAGES = math.ceil(patches / TEST / KEPT) + 4
     Path("params.yaml").write_text(format_params(load_profile("quick")))
     select(patches)
     prepare.main("dota")
+    counts = read_json(HERE.dataset("dota") / MANIFEST)["counts"]["test"]
+    if (found := sum(counts.values())) < patches:
+        raise SystemExit(f"only {found} patches were drawn, not {patches}")
     for role in classifier.ROLES:
         classifier.main("dota", NAME, role)
     decompose.main("dota", NAME, "0")

@@ -41,14 +41,18 @@ from benchmarks.step import ALL, Case, cycle
 from dxai.utils.memory import keep_freed
 torch.set_num_threads(1)
 keep_freed()
-run = cycle(Case.of(sys.argv[1]), ALL, False)
+case = Case.of(sys.argv[1])
+run = cycle(case, ALL, False)
 run()
+print(case.params.batch_size, case.params.r1_every, flush=True)
 for _ in sys.stdin:
     began = time.process_time()
     losses = run()[-1]
     print(time.process_time() - began, float(losses["total"]), flush=True)
 """
-"""Program of a checkout: for each line of its input, the seconds of a cycle and its last loss."""
+"""Program of a checkout: batch and steps of a cycle; then, for each line of its input, the seconds
+of a cycle and its last loss."""
+HERE = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,8 @@ def main() -> None:
     )
     parser.add_argument("--peak", choices=("ours", "plain"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.before and not (args.before / "benchmarks/step.py").is_file():
+        parser.error(f"--before: {args.before} is no checkout of this project")
     torch.set_num_threads(1)
     keep_freed()  # as every stage does
     for case in map(Case.of, args.cases):
@@ -140,35 +146,47 @@ def report(case: Case, rounds: int, switches: bool) -> None:
 
 
 def compare(case: Case, before: Path, rounds: int) -> None:
-    """Print the time of a cycle of steps relative to that of another checkout, in turns."""
-    seconds: dict[Path, list[float]] = {before.absolute(): [], Path.cwd(): []}
-    losses: dict[Path, float] = {}
-    programs = {
-        folder: subprocess.Popen(
-            [sys.executable, "-c", CYCLES, f"{case.profile}:{case.size}:{case.batch}"],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(folder)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for folder in seconds
-    }
+    """Print the time of a step relative to that of another checkout, in turns."""
+    checkouts = (before.absolute(), HERE)
+    programs = [cycles(case, folder) for folder in checkouts]
+    (batch, steps), now = (answer(program) for program in programs)
+    if now != [batch, steps]:
+        raise SystemExit(f"{case}: {before} has other settings, batches of {batch:.0f}")
+    seconds: list[list[float]] = [[], []]
+    losses = [0.0, 0.0]
     for _ in range(rounds):
-        for folder, program in programs.items():
-            assert program.stdin and program.stdout
+        for k, program in enumerate(programs):
             print(file=program.stdin, flush=True)
-            spent, losses[folder] = map(float, program.stdout.readline().split())
-            seconds[folder].append(spent)
-    for program in programs.values():
+            spent, losses[k] = answer(program)
+            seconds[k].append(spent)
+    for program in programs:
         program.communicate()
-    then, now = (statistics.median(found) for found in seconds.values())
-    first, last = losses.values()
+    medians = [statistics.median(found) for found in seconds]
     print(
-        f"{case}: {now / then:.3f} times the time of {before}; "
-        f"loss after {(rounds + 1) * case.params.r1_every} steps {first:.6g} there, {last:.6g} now",
+        f"{case}: {medians[1] / medians[0]:.3f} times the time of {before}; loss after "
+        f"{(rounds + 1) * steps:.0f} steps {losses[0]:.6g} there, {losses[1]:.6g} here",
         flush=True,
     )
+
+
+def cycles(case: Case, checkout: Path) -> subprocess.Popen[str]:
+    """Start the program `CYCLES` of a checkout."""
+    return subprocess.Popen(
+        [sys.executable, "-c", CYCLES, f"{case.profile}:{case.size}:{case.batch}"],
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answer(program: subprocess.Popen[str]) -> list[float]:
+    """Return the numbers of a program's next line."""
+    assert program.stdout
+    if not (line := program.stdout.readline()):
+        raise SystemExit(program.wait() or 1)  # it has said why
+    return [float(number) for number in line.split()]
 
 
 def contiguous(networks: Networks) -> Networks:

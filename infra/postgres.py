@@ -68,7 +68,7 @@ def prepare(stack: Stack) -> None:
     data, unfinished, password = home / "data", home / "unfinished", home / "password"
     if data.exists():
         _check_version(data)
-        _forget_zombie(data / "postmaster.pid")
+        forget_zombie(data / "postmaster.pid")
         return
     logger.info("postgres: creating its databases")
     initdb, server, owner = program("initdb"), program("postgres"), user()
@@ -110,15 +110,18 @@ def _check_version(data: Path) -> None:
         )
 
 
-def _forget_zombie(lock: Path) -> None:
+def forget_zombie(lock: Path) -> None:
     """Remove a killed server's lock file if its process is a zombie.
 
     PostgreSQL takes it for a running server, and would not start until the zombie's parent, often
     the first process of a container, collects it. What its children may still use it finds itself.
     """
-    with suppress(FileNotFoundError, psutil.NoSuchProcess):
-        killed = psutil.Process(int(lock.read_text().split()[0]))
-        if killed.status() == psutil.STATUS_ZOMBIE:
+    # Of a lock file that is empty or damaged PostgreSQL says so itself.
+    with suppress(FileNotFoundError, ValueError, IndexError, psutil.Error):
+        written = lock.read_text()
+        zombie = psutil.Process(int(written.split()[0])).status() == psutil.STATUS_ZOMBIE
+        if zombie and lock.read_text() == written:  # not a server's that has just been started
+            logger.info("postgres: the last server was killed")
             lock.unlink()
 
 

@@ -55,10 +55,11 @@ def _explanations(
     for batch in data.batches(max(1, min(MOST_ROWS, MOST_PIXELS // pixels)), indices):
         predicted = explainer.logits(batch.images).argmax(1)
         removals = find_removals(explainer, batch.images, index=batch.index * 0, choices=CLASSES)
-        maps = {
-            label(m.name): m.under(m.attribute(batch.images, predicted), m.signs[0]).numpy()
-            for m in methods
-        }
+        maps = {}
+        for method in methods:
+            map_ = method.attribute(batch.images, predicted)
+            _, heat, _ = next(method.by_sign(map_, batch.images))
+            maps[label(method.name)] = heat.numpy()
         for i, found in enumerate(removals):
             yield Explanation(
                 batch.ids[i],

@@ -21,7 +21,8 @@ EPSILON = 1e-5
 def channels_last(network: nn.Module) -> nn.Module:
     """Put weights into the memory format in which grouped convolutions are several times faster.
 
-    A network marked by `default_format` is left unchanged, and one that would crash is marked.
+    A network marked by `default_format` keeps that, and one that could not be trained in this
+    format is marked.
     """
     if getattr(network, "keeps_format", False):
         return network
@@ -31,23 +32,25 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 
 def default_format(network: nn.Module) -> nn.Module:
-    """Keep a user's network and its inputs in PyTorch's default memory format.
+    """Keep a network and its inputs in PyTorch's default memory format, NCHW.
 
-    Code like ``x.view(len(x), -1)`` fails in any other.
+    A user's code like ``x.view(len(x), -1)`` fails in any other.
     """
     network.keeps_format = True  # type: ignore[assignment]
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     network.register_forward_pre_hook(_contiguous)
     return network
 
 
 def _overruns(module: nn.Module) -> bool:
-    """Whether the gradient of its weights, in channels_last on a CPU, may overwrite other memory.
+    """Whether a step of its weights, in channels_last on a CPU, may overwrite other memory.
 
     oneDNN does so where fewer channels than fit into a vector are strided over (issue 6035 of
-    uxlfoundation/oneDNN): heap corruption, a crash or wrong values, depending on the sizes.
+    uxlfoundation/oneDNN): heap corruption, a crash or wrong gradients, depending on the sizes.
     """
     return (
         isinstance(module, nn.Conv2d)
+        and module.weight.requires_grad
         and module.kernel_size == (1, 1)
         and module.stride != (1, 1)
         and module.in_channels // module.groups < VECTOR
@@ -55,7 +58,9 @@ def _overruns(module: nn.Module) -> bool:
 
 
 def _contiguous(network: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(a.contiguous() if isinstance(a, Tensor) else a for a in arguments)
+    # `contiguous()` would leave images of one channel, whose strides fit either format.
+    plain = torch.contiguous_format
+    return tuple(a.to(memory_format=plain) if isinstance(a, Tensor) else a for a in arguments)
 
 
 class _Normalise(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dxai.metrics.scorer import chosen_images
-from dxai.models.blocks import channels_last
+from dxai.models.blocks import default_format
 from dxai.models.classifiers import ResNet18
 from dxai.models.devices import device_of, exact_float32
 from dxai.training import augment
@@ -59,8 +59,8 @@ def train_probe(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_random.torch_seed(seed, "probe weights"))
-        network = channels_last(ResNet18(images.shape[1], classes, images.shape[2], WIDTH))
-    network.to(device)
+        network = ResNet18(images.shape[1], classes, images.shape[2], WIDTH)
+    default_format(network).to(device)  # `channels_last` refuses one as narrow as this
     optimiser = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     size = min(BATCH_SIZE, len(images))
     steps = epochs * len(images) // size

@@ -35,6 +35,13 @@ def test_a_folder_that_postgresql_may_not_enter_is_named(
         postgres.prepare(Stack(closed, cluster=True))
 
 
+@pytest.mark.parametrize("written", ["", "\n", "no number", "-5\n", str(os.getpid())])
+def test_a_lock_file_of_anything_else_is_left_to_the_server(written: str, tmp_path: Path) -> None:
+    (tmp_path / "postmaster.pid").write_text(written)
+    postgres.forget_zombie(tmp_path / "postmaster.pid")
+    assert (tmp_path / "postmaster.pid").read_text() == written
+
+
 def test_a_killed_server_has_a_successor_before_its_parent_collects_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

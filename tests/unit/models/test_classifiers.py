@@ -136,29 +136,32 @@ def test_a_users_network_keeps_its_memory_format(tmp_path, monkeypatch):
 
 TRAINED = """
 import copy, sys, torch
-from dxai.models.blocks import channels_last
+from dxai.models.blocks import channels_last, default_format
 from dxai.models.classifiers import ResNet18
+width, channels, brought = map(int, sys.argv[1:])
 torch.manual_seed(0)
-network = ResNet18(3, 2, 64, width=int(sys.argv[1]))
-exact, network = copy.deepcopy(network).double(), channels_last(network)
-x = torch.randn(16, 3, 64, 64)
+network = ResNet18(channels, 2, 64, width)
+exact = copy.deepcopy(network).double()
+if brought:
+    network = default_format(network.to(memory_format=torch.channels_last))
+network = copy.deepcopy(channels_last(channels_last(network)))
+x = torch.empty(4, channels, 64, 64, memory_format=torch.channels_last).normal_()
 for _ in range(3):  # what is overwritten need not be used at once
     network.zero_grad()
-    network(x.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+    network(x).square().sum().backward()
 exact(x.double()).square().sum().backward()
 for (name, found), wanted in zip(network.named_parameters(), exact.parameters()):
     near = torch.cosine_similarity(found.grad.double().flatten(), wanted.grad.flatten(), 0)
     assert near > 0.99, (name, near)  # rounding moves some values across the kinks of ReLU
-print(network.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last))
 """
 
 
-@pytest.mark.parametrize(("width", "channels_last"), [(4, False), (8, False), (16, True)])
-def test_gradients_of_narrow_networks(width, channels_last):
-    """oneDNN overwrites other memory for those of them that are in channels_last."""
-    command = [sys.executable, "-c", TRAINED, str(width)]
+@pytest.mark.parametrize("case", ["4 3 0", "8 1 0", "8 3 1"])
+def test_gradients_of_narrow_networks(case):
+    """oneDNN overwrites other memory for some of their convolutions, in channels_last."""
+    command = [sys.executable, "-c", TRAINED, *case.split()]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"{channels_last}\n"), done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_network_that_does_not_fit_the_dataset_is_refused(user_module):
