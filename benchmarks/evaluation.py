@@ -91,8 +91,7 @@ class Case:
                 found = explainer.attribute(one.images, one.labels, one.index)
                 _, heat, _ = next(explainer.by_sign(found, one.images))
                 fill, seed = evaluate.deletion_fill, evaluate.seed
-                without = removal.delete(one.images, heat, [share], fill, one.index, seed)
-                levels.append(without[0])
+                levels += removal.delete(one.images, heat, [share], fill, one.index, seed)
             rows.append([self.classifier(x).softmax(1)[0].numpy() for x in levels])
         return np.array(rows)
 

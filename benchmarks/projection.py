@@ -23,7 +23,7 @@ from dxai.models.serialization import load_classifier
 from dxai.paths import Paths
 from dxai.types import GENERATED, Batch, Decomposition
 
-BETAS = torch.linspace(0, 1, 21)
+BETAS = torch.linspace(0, 1, 21).tolist()
 """Points of the ray x - beta psi_1, of which the most undecided is taken."""
 BATCH = 32
 COLUMNS = ("neutrality", "≥ .9", "twin: neutrality", "p_y", "PSNR to x, dB", "mean abs", "s/image")
@@ -79,7 +79,9 @@ def generated(explainer: DXAI, batch: Batch) -> Decomposition:
 @torch.no_grad()
 def most_undecided(explainer: DXAI, batch: Batch) -> Tensor:
     """Return the point of x - beta psi_1 at which the classifier is least decided."""
-    points = removal.remove(batch.images, generated(explainer, batch).distinct, BETAS)
+    points = torch.stack(
+        [*removal.remove(batch.images, generated(explainer, batch).distinct, BETAS)]
+    )
     entropies = [removal.neutrality(explainer.classifier(x).softmax(1)) for x in points]
     return points[torch.stack(entropies).argmax(0), torch.arange(len(batch.ids))]
 

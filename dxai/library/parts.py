@@ -152,7 +152,7 @@ class Parts:
     @torch.no_grad()
     def _save_page(self, path: Path) -> None:
         size = int(self.explainer.info["image_size"])
-        (steps,) = remove(self.image[None], self.distinct[None], torch.tensor(BETAS)).unbind(1)
+        steps = remove(self.image, self.distinct, BETAS)
         seen = torch.cat([shown_to_network(step, size) for step in steps])
         answers = self.explainer.logits(seen).softmax(1).numpy()
         removal = Removal(self.explained, self.kind, self.distinct.numpy(), answers)

@@ -6,6 +6,7 @@ twin: a user's network has none.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -106,7 +107,8 @@ def settings() -> Params:
 def tolerated_noise(explainer: DXAI, data: InMemoryImages, params: Params) -> float:
     """Return the deviation of the noise that the classifier stands on some images."""
     per_class = max(1, smoothing.IMAGES // len(data.class_names))
-    batches = data.batches(params.evaluate.batch_size, data.spread(per_class))
+    indices = data.spread(per_class)
+    batches = functools.partial(data.batches, params.evaluate.batch_size, indices)
     return smoothing.tolerated(explainer.classifier, batches, params.evaluate.seed)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,18 +64,19 @@ def random_aucs(
         Sign of Random to its area: 1 if no accuracy is lost; about 0.5 if any grain brings two
         classes down to chance; NaN if no image is classified correctly.
     """
-    betas = torch.linspace(0, 1, STEPS + 1)
+    betas = torch.linspace(0, 1, STEPS + 1).tolist()
     hits = {sign: torch.zeros(len(betas), dtype=torch.float64) for sign in KINDS}
     for rows in torch.arange(len(images)).split(BATCH):
         x = images[rows]
         maps = random_maps(seed, index[rows].tolist(), tuple(x.shape[2:]))
         for sign, hit in hits.items():
             distinct = distinct_from_heatmap(grain_of(maps, sign), x, sign)
-            for k, beta in enumerate(betas):
-                (grained,) = remove(x, distinct, beta[None])
+            for k, grained in enumerate(remove(x, distinct, betas)):
                 hit[k] += int((network(grained).argmax(1) == labels[rows]).sum())
-    levels = betas.numpy()
-    return {sign: float(area(levels, (hit / len(images)).numpy())) for sign, hit in hits.items()}
+    return {
+        sign: float(area(np.array(betas), (hit / len(images)).numpy()))
+        for sign, hit in hits.items()
+    }
 
 
 def describe_grain(aucs: Mapping[str, float], images: int, least: float) -> str:

@@ -1,12 +1,13 @@
 """Remove the class-distinct part from an image, fully or gradually (Eq. 9 and the guards).
 
+Levels are yielded one by one: all of them at once would take eleven times the memory.
 Shapes: B images, C channels, H x W pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -52,25 +53,27 @@ def with_sign(heatmap: Tensor, sign: str) -> Tensor:
     return heatmap.clamp(min=0) if sign == "relu" else heatmap
 
 
-def remove(images: Tensor, distinct: Tensor, betas: Tensor) -> Tensor:
-    """x_beta = x - beta psi_distinct for every beta (Eq. 9), not clipped: (L, B, C, H, W)."""
-    return images - betas.to(images.device)[:, None, None, None, None] * distinct
+def remove(images: Tensor, distinct: Tensor, betas: Sequence[float]) -> Iterator[Tensor]:
+    """Yield x_beta = x - beta psi_distinct for every beta (Eq. 9), not clipped: (B, C, H, W)."""
+    for beta in betas:
+        yield images - beta * distinct
 
 
-def remove_energy(images: Tensor, distinct: Tensor, energies: Tensor) -> Tensor:
+def remove_energy(images: Tensor, distinct: Tensor, energies: Sequence[float]) -> Iterator[Tensor]:
     """Subtract gamma psi with gamma >= 0 such that ||gamma psi||^2 / ||x||^2 is each energy.
 
-    Every method thus changes an image by the same amount: (L, B, C, H, W). Zeros remove nothing.
+    Every method thus changes an image by the same amount. Zeros remove nothing. Yields (B, C, H, W)
+    for every energy.
     """
     ratio = _energy(images) / _energy(distinct).clamp(min=1e-12)
-    gamma = (energies.to(images.device)[:, None] * ratio).sqrt()
-    return images - gamma[:, :, None, None, None] * distinct
+    for energy in energies:
+        yield images - (energy * ratio).sqrt()[:, None, None, None] * distinct
 
 
 def delete(
     images: Tensor, heat: Tensor, shares: Sequence[float], fill: float, index: Tensor, seed: int
-) -> Tensor:
-    """Delete the pixels that a map ranks highest (Table 2): (L, B, C, H, W).
+) -> Iterator[Tensor]:
+    """Yield images without the pixels that a map ranks highest (Table 2), for every share.
 
     Parameters
     ----------
@@ -80,7 +83,7 @@ def delete(
         (B, 1 or C, H, W), a heatmap (not w x) or psi_distinct; pixels are ranked by its mean
         absolute value over channels.
     shares : sequence of float
-        L shares of the pixels, each rounded to a whole number of them.
+        Shares of the pixels, each rounded to a whole number of them.
     fill : float
         Replaces the values of deleted pixels in all channels.
     index : Tensor
@@ -97,8 +100,8 @@ def delete(
         order[np.lexsort((ties, -values))] = np.arange(pixels)
         rows.append(order.reshape(heat.shape[2:]))
     rank = torch.from_numpy(np.stack(rows))[:, None].to(images.device)
-    counts = [round(share * pixels) for share in shares]
-    return torch.stack([torch.where(rank < k, fill, images) for k in counts])
+    for share in shares:
+        yield torch.where(rank < round(share * pixels), fill, images)
 
 
 def blur(distinct: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ tables, intervals and other normalisations need no recomputation.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from dxai.types import Batch
 CURVES = ("beta", "energy", "transfer", "transfer_energy", "blur", "smooth", "deletion")
 """Accuracy against beta; against removed energy; both by the twin; against beta, with psi blurred,
 and by the classifier averaged over noise; against the share of deleted pixels."""
+Images = Callable[[Sequence[float]], Iterator[Tensor]]
+"""Yields the images (B, C, H, W) of each level."""
 BY_TWIN = ("transfer", "transfer_energy")
 NO_NOISE = (
     f"no auc_smooth: under noise of {smoothing.DEVIATIONS[0]} the classifier keeps less than "
@@ -67,7 +70,7 @@ class Scorer:
         self.deviation = deviation
         self.classifier, self.twin = classifier, twin
         self.class_names, self.params, self.seed = class_names, params, seed
-        self.betas = torch.linspace(0, 1, params.beta_steps + 1)
+        self.betas = torch.linspace(0, 1, params.beta_steps + 1).tolist()
         self._frames: list[pd.DataFrame] = []
         self._images: list[pd.DataFrame] = []
 
@@ -104,43 +107,39 @@ class Scorer:
         x, distinct = batch.images.to(device), distinct.to(device)
         heat = distinct if heat is None else heat.to(device)
         own = self.classifier
-        makers: dict[str, Callable[[], tuple[nn.Module | None, Any, Tensor]]] = {
-            "beta": lambda: (own, self.betas, without),
-            "energy": lambda: (own, removal.ENERGIES, without_energy()),
-            "transfer": lambda: (self.twin, self.betas, without),
-            "transfer_energy": lambda: (self.twin, removal.ENERGIES, without_energy()),
-            "blur": lambda: (
-                own,
-                self.betas,
-                removal.remove(x, removal.blur(distinct), self.betas),
-            ),
-            "smooth": lambda: (
-                own,
-                smoothing.BETAS,
-                removal.remove(x, distinct, torch.tensor(smoothing.BETAS)),
-            ),
-            "deletion": lambda: (
-                own,
-                removal.DELETED,
-                removal.delete(
-                    x, heat, removal.DELETED, self.params.deletion_fill, batch.index, self.seed
-                ),
-            ),
+        fill = self.params.deletion_fill
+
+        def without(levels: Sequence[float]) -> Iterator[Tensor]:
+            return removal.remove(x, distinct, levels)
+
+        def without_blurred(levels: Sequence[float]) -> Iterator[Tensor]:
+            return removal.remove(x, removal.blur(distinct), levels)
+
+        def without_energy(levels: Sequence[float]) -> Iterator[Tensor]:
+            return removal.remove_energy(x, distinct, levels)
+
+        def without_pixels(levels: Sequence[float]) -> Iterator[Tensor]:
+            return removal.delete(x, heat, levels, fill, batch.index, self.seed)
+
+        makers: dict[str, tuple[nn.Module | None, Sequence[float], Images]] = {
+            "beta": (own, self.betas, without),
+            "energy": (own, removal.ENERGIES, without_energy),
+            "transfer": (self.twin, self.betas, without),
+            "transfer_energy": (self.twin, removal.ENERGIES, without_energy),
+            "blur": (own, self.betas, without_blurred),
+            "smooth": (own, smoothing.BETAS, without),
+            "deletion": (own, removal.DELETED, without_pixels),
         }
-        without = removal.remove(x, distinct, self.betas)
-
-        def without_energy() -> Tensor:
-            return removal.remove_energy(x, distinct, torch.tensor(removal.ENERGIES))
-
         answers = {}
         for name in [name for name in CURVES if name in self.wanted.intersection(curves)]:
-            network, levels, images = makers[name]()
+            network, levels, images = makers[name]
             assert network is not None
             if name == "smooth":
-                answers[name] = self._smoothed(network, images, batch.index)
+                answers[name] = self._smoothed(
+                    network, x, batch.index, functools.partial(images, levels)
+                )
             else:
-                answers[name] = self._probabilities(network, images)
-            levels = torch.as_tensor(levels)
+                answers[name] = self._probabilities(network, images(levels))
             self._frames.append(self._frame(method, sign, batch, name, levels, answers[name]))
         last = answers["beta"][-1]
         columns = {
@@ -231,24 +230,29 @@ class Scorer:
         found = (curve.auc, *auc_interval(curve, self.params.bootstrap, self.seed))
         return {n: v * removal.DELETED[-1] for n, v in zip(names, found, strict=True)}
 
-    def _probabilities(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Softmax output (L, B, c) for images (L, B, C, H, W), in bounded batches."""
-        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with exact_float32():
-            probabilities = [network(x).softmax(1) for x in flat.split(self.params.batch_size)]
-        return torch.cat(probabilities).unflatten(0, images.shape[:2])
+    def _probabilities(self, network: nn.Module, levels: Iterable[Tensor]) -> Tensor:
+        """Softmax output (L, B, c) for L times (B, C, H, W), in bounded batches."""
 
-    def _smoothed(self, network: nn.Module, images: Tensor, index: Tensor) -> Tensor:
+        def answers(images: Tensor) -> Tensor:
+            images = images.contiguous(memory_format=torch.channels_last)
+            return torch.cat([network(x).softmax(1) for x in images.split(self.params.batch_size)])
+
+        with exact_float32():
+            return torch.stack([answers(images) for images in levels])
+
+    def _smoothed(
+        self, network: nn.Module, x: Tensor, index: Tensor, levels: Callable[[], Iterator[Tensor]]
+    ) -> Tensor:
         """Like `_probabilities`: the mean over noises, which all methods and levels share."""
         assert self.deviation is not None
         total = torch.zeros(())
         for draw in range(self.params.smooth):
-            noise = smoothing.noise(images[0], index, self.seed, draw)
-            total = total + self._probabilities(network, images + self.deviation * noise)
+            noise = self.deviation * smoothing.noise(x, index, self.seed, draw)
+            total = total + self._probabilities(network, (images + noise for images in levels()))
         return total / self.params.smooth
 
     def _frame(
-        self, method: str, sign: str, batch: Batch, curve: str, levels: Tensor, p: Tensor
+        self, method: str, sign: str, batch: Batch, curve: str, levels: Sequence[float], p: Tensor
     ) -> pd.DataFrame:
         count, size = p.shape[:2]
         flat = p.flatten(0, 1).cpu().numpy()
@@ -262,7 +266,7 @@ class Scorer:
                 "sign": sign,
                 "curve": curve,
                 # Rounded so that filtering by 0.3 finds 0.3.
-                "level": np.repeat(levels.double().numpy().round(6), size),
+                "level": np.repeat(np.round(levels, 6), size),
                 "prediction": flat.argmax(1),
             }
         )

@@ -7,7 +7,7 @@ with soft answers.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def noise(images: Tensor, index: Tensor, seed: int, draw: int) -> Tensor:
 
 
 @torch.no_grad()
-def tolerated(classifier: nn.Module, batches: Iterable[Batch], seed: int) -> float:
+def tolerated(classifier: nn.Module, batches: Callable[[], Iterable[Batch]], seed: int) -> float:
     """Return the largest of `DEVIATIONS` under which the classifier keeps `KEPT` of its accuracy.
 
     It is found by bisection: more noise does not make a classifier better.
@@ -43,8 +43,9 @@ def tolerated(classifier: nn.Module, batches: Iterable[Batch], seed: int) -> flo
     ----------
     classifier : nn.Module
         Images (B, C, H, W) to logits (B, c).
-    batches : iterable of Batch
-        Images that nothing else is scored on (validation images).
+    batches : callable
+        Yields images that nothing else is scored on (validation images); called for every deviation
+        that is tried, so that they need not stay in memory.
     seed : int
         Key of the noise.
 
@@ -53,21 +54,23 @@ def tolerated(classifier: nn.Module, batches: Iterable[Batch], seed: int) -> flo
     float
         0 if it does not even stand the smallest.
     """
-    kept, device = list(batches), device_of(classifier)
-    drawn = [[noise(b.images, b.index, seed, draw) for draw in range(DRAWS)] for b in kept]
+    device = device_of(classifier)
 
-    def right(images: Tensor, batch: Batch) -> int:
-        with exact_float32():
-            return int((classifier(images.to(device)).argmax(1).cpu() == batch.labels).sum())
+    def right(deviation: float) -> int:
+        found = 0
+        for batch in batches():
+            for draw in range(DRAWS if deviation else 1):
+                images = batch.images
+                if deviation:
+                    images = images + deviation * noise(images, batch.index, seed, draw)
+                with exact_float32():
+                    answers = classifier(images.to(device)).argmax(1).cpu()
+                found += int((answers == batch.labels).sum())
+        return found
 
     def fails(deviation: float) -> bool:
-        found = [
-            right(b.images + deviation * n, b)
-            for b, noises in zip(kept, drawn, strict=True)
-            for n in noises
-        ]
-        return sum(found) < least
+        return right(deviation) < least
 
-    least = KEPT * DRAWS * sum(right(b.images, b) for b in kept)
+    least = KEPT * DRAWS * right(0)
     first = bisect.bisect_left(DEVIATIONS, True, key=fails)
     return DEVIATIONS[first - 1] if first else 0.0

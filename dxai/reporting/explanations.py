@@ -213,7 +213,7 @@ def find_removals(
         for name in sorted(both, key=lambda name: name != kind):
             for i in range(len(images)):
                 one = slice(i, i + 1)
-                levels = remove(images[one], both[name][one], torch.tensor(BETAS))[:, 0]
+                levels = torch.cat([*remove(images[one], both[name][one], BETAS)])
                 class_name = explainer.info["class_names"][int(classes[i, k])]
                 probabilities = explainer.logits(levels).softmax(1).cpu().numpy()
                 part = both[name][i].cpu().numpy()

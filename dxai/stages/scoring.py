@@ -90,7 +90,8 @@ class Subject:
         """Return the deviation of the noise that the classifier stands on validation images."""
         data = ShardedDataset(HERE.dataset(self.dataset), "validation")
         indices = chosen_images(len(data), smoothing.IMAGES)
-        batches = data.batches(self.params.evaluate.batch_size, indices)
+        size = self.params.evaluate.batch_size
+        batches = functools.partial(data.batches, size, indices)
         return smoothing.tolerated(self.classifier, batches, self.seed)
 
     def truth(self, batch: Batch) -> GroundTruth:

@@ -88,7 +88,7 @@ def decomposition(classifier: nn.Module, device: torch.device) -> DXAI:
 def scored(batch: Batch, device: torch.device) -> Found:
     """Score a part of the images, its controls, and what the stages ask of a network."""
     there, twin = (network("simple", seed).to(device) for seed in (5, 6))
-    deviation = smoothing.tolerated(there, [batch], 3)
+    deviation = smoothing.tolerated(there, lambda: [batch], 3)
     params = EvaluateParams(batch_size=16, smooth=2, bootstrap=10)
     scorer = Scorer(there, twin, NAMES, params, 3, deviation=max(deviation, 0.01))
     part = batch.images * 0.3

@@ -98,6 +98,19 @@ def test_batches_do_not_matter():
     assert whole.row("m", "part", None) == halves.row("m", "part", None)
 
 
+def test_one_level_at_a_time_is_in_memory():
+    """What the networks see is no part of a tensor of all levels."""
+    found, sizes = scorer(batch_size=4, smooth=2), []
+    for network in (found.classifier, found.twin):
+        network.register_forward_pre_hook(
+            lambda _, seen: sizes.append((seen[0].nbytes, seen[0].untyped_storage().nbytes()))
+        )
+    images = batch([0.5] * 4)
+    found.add("m", "part", images, images.images)
+    assert len(sizes) == 11 + 6 + 11 + 6 + 11 + 2 * 5 + 5
+    assert set(sizes) == {(images.images.nbytes, images.images.nbytes)}
+
+
 def test_outcomes_hold_what_the_curves_are_made_of():
     found = scorer()
     images = batch([0.5, -0.25])

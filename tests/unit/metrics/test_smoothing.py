@@ -24,13 +24,13 @@ def pieces(brightness: float, count: int = 500) -> Iterator[Batch]:
 def test_the_deviation_that_keeps_95_percent(limit: float, expected: float) -> None:
     """The mean of 16 pixels has a quarter of their deviation d: Phi(4 v / d) stay right."""
     brightness = limit * 1.645 / 4
-    assert smoothing.tolerated(Brightness(), pieces(brightness), seed=0) == expected
+    assert smoothing.tolerated(Brightness(), lambda: pieces(brightness), seed=0) == expected
 
 
 def test_accuracy_counts_only_what_was_right_before() -> None:
     """A network that is right on half of the images keeps that half."""
     images = batch([0.9, 0.9], labels=[1, 0])
-    assert smoothing.tolerated(Brightness(), [images], seed=0) == 1.0
+    assert smoothing.tolerated(Brightness(), lambda: [images], seed=0) == 1.0
 
 
 def test_noise_belongs_to_an_image_not_to_its_batch() -> None:
