@@ -26,7 +26,7 @@ Network = Callable[[Tensor], Tensor]
 
 SMOOTH_DISTANCE, DISTANCE = 2.0, 0.5
 """Weights of the distance to x against the divergence from uniform, with and without noise."""
-SMOOTH_STEPS, STEPS = 6, 4
+SMOOTH_STEPS, STEPS = 6, 8
 """Steps of the optimisation with and without noise."""
 SMALLEST = 0.01
 """Mean square below which a direction of the basis counts less: noise is not to be amplified."""
