@@ -52,7 +52,7 @@ for _ in sys.stdin:
 """
 """Program of a checkout: batch and steps of a cycle; then, for each line of its input, the seconds
 of a cycle and its last loss."""
-HERE = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def report(case: Case, rounds: int, switches: bool) -> None:
 
 def compare(case: Case, before: Path, rounds: int) -> None:
     """Print the time of a step relative to that of another checkout, in turns."""
-    checkouts = (before.absolute(), HERE)
+    checkouts = (before.absolute(), CHECKOUT)
     programs = [cycles(case, folder) for folder in checkouts]
     (batch, steps), now = (answer(program) for program in programs)
     if now != [batch, steps]:

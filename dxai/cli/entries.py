@@ -287,7 +287,8 @@ def _check_on(dataset: str, params: Params, spec: ClassifierSpec) -> Iterator[st
         hits = confusion_of(network, images, labels, len(class_names)).trace()
         yield f"{dataset}: accuracy {hits / len(labels):.2f} on {len(labels)} images"
         aucs = random_aucs(network, images, labels, torch.arange(len(images)), settings.seed)
-        yield f"{dataset}: {describe_grain(aucs, len(images), params.evaluate.valid_auc)}"
+        said = describe_grain(aucs, f"{len(images)} images", params.evaluate.valid_auc)
+        yield f"{dataset}: {said}"
     twin = twin_of(spec)
     if twin is None or (twin.weights is None and twin.arch in CLASSIFIERS):
         return

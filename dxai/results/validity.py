@@ -71,10 +71,14 @@ def meaning(rows: Sequence[Row]) -> list[str]:
     aucs = " and ".join(f"{auc:.3f} ({sign})" for sign, auc in random_aucs(rows).items())
     if found == BRITTLE:
         said = [
-            f"Brittle: Random has {aucs}, the lower less than evaluate.valid_auc. {NOTHING_CLAIMED}"
+            f"Brittle: Random has {aucs} on the scored images, the lower less than "
+            f"evaluate.valid_auc. {NOTHING_CLAIMED}"
         ]
     elif found == VALID:
-        said = [f"Valid: Random has {aucs}, so removing what has no meaning costs little."]
+        said = [
+            f"Valid: Random has {aucs} on the scored images, so removing what has no meaning costs "
+            "little."
+        ]
     else:
         said = [
             "Validity not known: Random was not scored, so the numbers may show how the network "

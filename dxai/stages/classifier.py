@@ -93,7 +93,9 @@ def main(dataset: str, classifier: str, role: str) -> None:
         aucs = random_aucs(network, grained.images, grained.labels, grained.index, seed)
         grain = {sign: None if math.isnan(auc) else auc for sign, auc in aucs.items()}
         # A printed line alone depends on the threshold, so DVC does not have to watch it.
-        said = describe_grain(aucs, len(grained.ids), params.evaluate.valid_auc)
+        said = describe_grain(
+            aucs, f"{len(grained.ids)} validation images", params.evaluate.valid_auc
+        )
         print(f"{title}: {said}", flush=True)
         info = built | {"class_names": data.class_names, "profile": params.profile, "seed": seed}
         metrics = {

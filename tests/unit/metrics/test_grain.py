@@ -97,7 +97,7 @@ def test_a_network_of_contrast_is_broken_by_one_kind_of_grain(
     ((_, kept),) = ((sign, auc) for sign, auc in aucs.items() if sign != broken)
     assert kept == 1.0
     does = {"relu": "only takes contrast away", "signed": "also adds contrast"}[broken]
-    said = describe_grain(aucs, 4, 0.85)
+    said = describe_grain(aucs, "4 images", 0.85)
     assert (
         f"warning: random grain that {does} leaves 0.78 of its accuracy on 4 images (1.00" in said
     )
@@ -129,17 +129,17 @@ def test_no_hit_gives_no_area() -> None:
 
 
 def test_a_line_says_what_the_lower_area_means() -> None:
-    said = describe_grain({"relu": 0.9, "signed": 0.96}, 200, 0.85)
+    said = describe_grain({"relu": 0.9, "signed": 0.96}, "200 images", 0.85)
     assert said == (
         "random grain that only takes contrast away leaves 0.90 of its accuracy on 200 images "
         "(0.96 if it also adds some): Table 1 is valid for it"
     )
     weak = {"relu": 0.89, "signed": 0.512}
-    said = describe_grain(weak, 200, 0.85)
+    said = describe_grain(weak, "200 images", 0.85)
     assert said.startswith(
         "warning: random grain that also adds contrast leaves 0.51 of its accuracy on 200 images "
         "(0.89 if it only takes some away) (evaluate.valid_auc: 0.85): brittle"
     )
     assert "`noise` of `classifier`" in said
-    assert "valid" in describe_grain(weak, 200, 0.0), "0 switches it off"
-    assert "not known" in describe_grain({"relu": math.nan, "signed": math.nan}, 200, 0.85)
+    assert "valid" in describe_grain(weak, "200 images", 0.0), "0 switches it off"
+    assert "not known" in describe_grain({"relu": math.nan, "signed": math.nan}, "200 images", 0.85)

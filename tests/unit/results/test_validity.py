@@ -134,12 +134,12 @@ def test_numbers_are_put_in_words() -> None:
     best = row("ig", auc=0.416, auc_transfer=0.79, auc_blur=0.752, validity=BRITTLE)
     signed = random | {"sign": "signed", "auc": 0.4}
     first, second = meaning([best, random, signed])
-    assert first.startswith("Brittle: Random has 0.509 (relu) and 0.400 (signed), the lower less")
+    assert first.startswith("Brittle: Random has 0.509 (relu) and 0.400 (signed) on the scored")
     assert "nothing is claimed" in first and "noise of classifier" in first
     assert second.startswith("It follows patterns too faint to see: ")
     assert "Integrated Gradients finds gives an AUC of 0.416, but 0.790 by the twin" in second
     (only,) = meaning([row(auc=0.9, auc_transfer=0.9, auc_blur=0.9, validity=VALID)])
-    assert only.startswith("Valid: Random has 0.900 (relu), so removing")
+    assert only.startswith("Valid: Random has 0.900 (relu) on the scored images, so removing")
     (only,) = meaning([row("lime", auc=0.9, auc_transfer=0.9, auc_blur=0.9, validity=NOT_KNOWN)])
     assert only.startswith("Validity not known: Random was not scored")
     assert meaning([]) == []
