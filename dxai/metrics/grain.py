@@ -79,15 +79,15 @@ def random_aucs(
     }
 
 
-def describe_grain(aucs: Mapping[str, float], images: str, least: float) -> str:
-    """Say in one line what `random_aucs` of images, such as "24 images", means for Table 1.
+def describe_grain(aucs: Mapping[str, float], which: str, least: float) -> str:
+    """Say in one line what `random_aucs` means for Table 1.
 
-    The lower area decides. `least` is the setting `evaluate.valid_auc`. A brittle network's line
-    starts with "warning".
+    The lower area decides. `which` names the images, such as "24 validation images"; `least` is the
+    setting `evaluate.valid_auc`. A brittle network's line starts with "warning".
     """
     (worst, auc), (other, beside) = sorted(aucs.items(), key=lambda item: item[1])
     left = (
-        f"random grain that {KINDS[worst][0]} leaves {auc:.2f} of its accuracy on {images} "
+        f"random grain that {KINDS[worst][0]} leaves {auc:.2f} of its accuracy on {which} "
         f"({beside:.2f} if it {KINDS[other][1]})"
     )
     if auc >= least:
@@ -99,4 +99,4 @@ def describe_grain(aucs: Mapping[str, float], images: str, least: float) -> str:
             "to see. Train it with random crops, colour jitter, blur and a little noise "
             "(`crop`, `jitter`, `blur` and `noise` of `classifier`)"
         )
-    return f"none of {images} is classified correctly, so it is not known what grain does to it"
+    return f"none of {which} is classified correctly, so it is not known what grain does to it"

@@ -54,16 +54,15 @@ def with_sign(heatmap: Tensor, sign: str) -> Tensor:
 
 
 def remove(images: Tensor, distinct: Tensor, betas: Sequence[float]) -> Iterator[Tensor]:
-    """Yield x_beta = x - beta psi_distinct for every beta (Eq. 9), not clipped: (B, C, H, W)."""
+    """Yield x_beta = x - beta psi_distinct for every beta (Eq. 9), shaped like x, not clipped."""
     for beta in betas:
         yield images - beta * distinct
 
 
 def remove_energy(images: Tensor, distinct: Tensor, energies: Sequence[float]) -> Iterator[Tensor]:
-    """Subtract gamma psi with gamma >= 0 such that ||gamma psi||^2 / ||x||^2 is each energy.
+    """Yield x - gamma psi with gamma >= 0 such that ||gamma psi||^2 / ||x||^2 is each energy.
 
-    Every method thus changes an image by the same amount. Zeros remove nothing. Yields (B, C, H, W)
-    for every energy.
+    Every method thus changes an image by the same amount: (B, C, H, W). Zeros remove nothing.
     """
     ratio = _energy(images) / _energy(distinct).clamp(min=1e-12)
     for energy in energies:
@@ -73,7 +72,7 @@ def remove_energy(images: Tensor, distinct: Tensor, energies: Sequence[float]) -
 def delete(
     images: Tensor, heat: Tensor, shares: Sequence[float], fill: float, index: Tensor, seed: int
 ) -> Iterator[Tensor]:
-    """Yield images without the pixels that a map ranks highest (Table 2), for every share.
+    """Yield (B, C, H, W) without the pixels that a map ranks highest (Table 2), for every share.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ from dxai.types import Batch
 CURVES = ("beta", "energy", "transfer", "transfer_energy", "blur", "smooth", "deletion")
 """Accuracy against beta; against removed energy; both by the twin; against beta, with psi blurred,
 and by the classifier averaged over noise; against the share of deleted pixels."""
-Images = Callable[[Sequence[float]], Iterator[Tensor]]
+Remove = Callable[[Sequence[float]], Iterator[Tensor]]
 """Yields the images (B, C, H, W) of each level."""
 BY_TWIN = ("transfer", "transfer_energy")
 NO_NOISE = (
@@ -121,7 +121,7 @@ class Scorer:
         def without_pixels(levels: Sequence[float]) -> Iterator[Tensor]:
             return removal.delete(x, heat, levels, fill, batch.index, self.seed)
 
-        makers: dict[str, tuple[nn.Module | None, Sequence[float], Images]] = {
+        ways: dict[str, tuple[nn.Module | None, Sequence[float], Remove]] = {
             "beta": (own, self.betas, without),
             "energy": (own, removal.ENERGIES, without_energy),
             "transfer": (self.twin, self.betas, without),
@@ -132,7 +132,7 @@ class Scorer:
         }
         answers = {}
         for name in [name for name in CURVES if name in self.wanted.intersection(curves)]:
-            network, levels, images = makers[name]
+            network, levels, images = ways[name]
             assert network is not None
             if name == "smooth":
                 answers[name] = self._smoothed(
@@ -231,14 +231,25 @@ class Scorer:
         return {n: v * removal.DELETED[-1] for n, v in zip(names, found, strict=True)}
 
     def _probabilities(self, network: nn.Module, levels: Iterable[Tensor]) -> Tensor:
-        """Softmax output (L, B, c) for L times (B, C, H, W), in bounded batches."""
+        """Softmax output (L, B, c) for L times (B, C, H, W), in passes of at most `batch_size`.
 
-        def answers(images: Tensor) -> Tensor:
-            images = images.contiguous(memory_format=torch.channels_last)
-            return torch.cat([network(x).softmax(1) for x in images.split(self.params.batch_size)])
+        As many levels as fill a pass are in memory at once, or one.
+        """
+        answers: list[Tensor] = []
+        waiting: list[Tensor] = []
+
+        def answer() -> None:
+            images = torch.cat(waiting).contiguous(memory_format=torch.channels_last)
+            answers.extend(network(x).softmax(1) for x in images.split(self.params.batch_size))
+            waiting.clear()
 
         with exact_float32():
-            return torch.stack([answers(images) for images in levels])
+            for images in levels:
+                if waiting and (len(waiting) + 1) * len(images) > self.params.batch_size:
+                    answer()
+                waiting.append(images)
+            answer()
+        return torch.cat(answers).unflatten(0, (-1, len(images)))
 
     def _smoothed(
         self, network: nn.Module, x: Tensor, index: Tensor, levels: Callable[[], Iterator[Tensor]]

@@ -44,8 +44,8 @@ def tolerated(classifier: nn.Module, batches: Callable[[], Iterable[Batch]], see
     classifier : nn.Module
         Images (B, C, H, W) to logits (B, c).
     batches : callable
-        Yields images that nothing else is scored on (validation images); called for every deviation
-        that is tried, so that they need not stay in memory.
+        Returns batches of images that nothing else is scored on (validation images). It is called
+        without noise and for each of about four deviations, so that no image stays in memory.
     seed : int
         Key of the noise.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -107,14 +108,14 @@ def test_it_is_the_auc_of_the_method_random_in_table_1() -> None:
     x, network = images(0.004 * CHESS, 0.3), Parity()
     maps = RandomMap(network, {}, SEED).attribute(x, LABELS, INDEX)
     assert torch.equal(maps, random_maps(SEED, INDEX.tolist(), (SIZE, SIZE)))
-    betas = torch.linspace(0, 1, 11)
+    betas = torch.linspace(0, 1, 11).tolist()
     aucs = {}
     for sign, low in (("relu", 0.0), ("signed", -1.0)):
         weights = maps * (1 - low) + low
         assert torch.equal(grain_of(maps, sign), weights)
         steps = remove(x, distinct_from_heatmap(weights, x, sign), betas)
         hits = torch.stack([network(step).argmax(1) == LABELS for step in steps], 1)
-        aucs[sign] = Curve(betas.numpy(), hits.numpy(), ["a"] * COUNT).auc
+        aucs[sign] = Curve(np.array(betas), hits.numpy(), ["a"] * COUNT).auc
         assert 0.55 < aucs[sign] < 0.95, "neither end"
     assert random_aucs(network, x, LABELS, INDEX, SEED) == pytest.approx(aucs)
     # A map belongs to its image, in whatever order and company that comes.

@@ -98,17 +98,19 @@ def test_batches_do_not_matter():
     assert whole.row("m", "part", None) == halves.row("m", "part", None)
 
 
-def test_one_level_at_a_time_is_in_memory():
-    """What the networks see is no part of a tensor of all levels."""
-    found, sizes = scorer(batch_size=4, smooth=2), []
+@pytest.mark.parametrize(("count", "levels"), [(1, 5), (2, 2), (4, 1), (5, 1)])
+def test_a_pass_is_filled_by_whole_levels_and_no_part_of_more(count, levels):
+    found, passes = scorer(batch_size=5, smooth=2), []
     for network in (found.classifier, found.twin):
         network.register_forward_pre_hook(
-            lambda _, seen: sizes.append((seen[0].nbytes, seen[0].untyped_storage().nbytes()))
+            lambda _, seen: passes.append((len(seen[0]), seen[0].untyped_storage().nbytes()))
         )
-    images = batch([0.5] * 4)
+    images = batch([0.5] * count)
     found.add("m", "part", images, images.images)
-    assert len(sizes) == 11 + 6 + 11 + 6 + 11 + 2 * 5 + 5
-    assert set(sizes) == {(images.images.nbytes, images.images.nbytes)}
+    curves = (11, 6, 11, 6, 11, 5, 5, 5)
+    assert len(passes) == sum(math.ceil(curve / levels) for curve in curves)
+    assert sum(size for size, _ in passes) == count * sum(curves)
+    assert {stored // size for size, stored in passes} == {images.images[0].nbytes}
 
 
 def test_outcomes_hold_what_the_curves_are_made_of():
