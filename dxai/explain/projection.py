@@ -4,7 +4,9 @@ The class-agnostic image is x - sum_m a_m b_m, where the b_m are the parts that 
 for several classes, so that only the coefficients are free and no adversarial pattern can enter.
 They minimise the divergence of the classifier's answer from uniform plus the distance to x. The
 first steps also ask for an undecided answer under as much noise as the classifier stands, which
-makes other networks agree (docs/method.md).
+makes other networks agree. Coarse and fine structures of each part have coefficients of their own,
+and fine ones cost more where the image is even, where they would be seen as ripples that the image
+never had (docs/method.md).
 
 Shapes: B images, C channels, H x W pixels, c classes, K basis images.
 """
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dxai.explain.naive import divergence_from_uniform
@@ -26,7 +29,14 @@ Network = Callable[[Tensor], Tensor]
 
 SMOOTH_DISTANCE, DISTANCE = 2.0, 0.5
 """Weights of the distance to x against the divergence from uniform, with and without noise."""
-SMOOTH_STEPS, STEPS = 6, 8
+FINE = 24.0
+"""Weight of the mean absolute fine change against the distance, where the image is even."""
+EVEN = 0.02
+"""Mean absolute fine structure of the image, in its units, where that weight is halved."""
+COARSE, FINEST = 1 / 32, 1 / 64
+"""Deviations of the Gaussians, in image heights, that take fine structures from the basis, and out
+of a change to find what is fine in it."""
+SMOOTH_STEPS, STEPS = 6, 10
 """Steps of the optimisation with and without noise."""
 SMALLEST = 0.01
 """Mean square below which a direction of the basis counts less: noise is not to be amplified."""
@@ -75,18 +85,24 @@ def project(
     basis, first = _orthogonal(basis)
     deviation = _tolerated(classifier, images, target, samples, seed)
     noise = _noise(images, samples, seed, 1) * deviation[:, None, None, None] / 2
+    structure = blurred(_fine(images).abs().mean(1, keepdim=True), COARSE)
+    even = EVEN / (EVEN + structure)
 
     def agnostic(a: Tensor) -> Tensor:
         return images - torch.einsum("bk,bkchw->bchw", a, basis)
 
+    def away(image: Tensor) -> Tensor:
+        ripples = (_fine(images - image).abs() * even).mean((1, 2, 3))
+        return distance(images, image) + FINE * ripples
+
     def clean(a: Tensor) -> Tensor:
         image = agnostic(a)
-        return divergence_from_uniform(classifier(image)) + DISTANCE * distance(images, image)
+        return divergence_from_uniform(classifier(image)) + DISTANCE * away(image)
 
     def smooth(a: Tensor) -> Tensor:
         image = agnostic(a)
         both = divergence_from_uniform(classifier(torch.cat([image, image + noise])))
-        return sum(both.chunk(2)) + SMOOTH_DISTANCE * distance(images, image)
+        return sum(both.chunk(2)) + SMOOTH_DISTANCE * away(image)
 
     a = minimise(smooth, start[:, None] * first, SMOOTH_STEPS)
     a = minimise(clean, a, STEPS)
@@ -149,30 +165,50 @@ def distance(u: Tensor, v: Tensor) -> Tensor:
     return ((u - v).abs() + (u - v).square()).mean((1, 2, 3))
 
 
+def blurred(images: Tensor, deviation: float) -> Tensor:
+    """Convolve images (..., H, W) with a Gaussian; its deviation is a share of H.
+
+    Borders are reflected. Below a sixth of a pixel nothing is changed.
+    """
+    pixels = deviation * images.shape[-2]
+    reach = int(3 * pixels + 0.5)
+    offsets = torch.arange(-reach, reach + 1, device=images.device)
+    taps = torch.exp(-0.5 * (offsets / pixels) ** 2)
+    taps = (taps / taps.sum()).to(images.dtype)[None, None]
+    flat = F.pad(images.reshape(-1, 1, *images.shape[-2:]), [reach] * 4, mode="reflect")
+    return F.conv2d(F.conv2d(flat, taps[..., None]), taps[:, :, None]).view_as(images)
+
+
+def _fine(images: Tensor) -> Tensor:
+    return images - blurred(images, FINEST)
+
+
 def _orthogonal(basis: Tensor) -> tuple[Tensor, Tensor]:
     """Principal components of the basis, so that a step is as long as the change of the image.
 
     The parts of several classes are much alike; in their own coordinates their differences, which
-    tell the classes apart, are reached only slowly. Components below `SMALLEST` stay small.
+    tell the classes apart, are reached only slowly. Components below `SMALLEST` stay small. Coarse
+    and fine structures are apart, in proportion to what a part has of them.
 
     Returns
     -------
     components : Tensor
-        (B, K, C, H, W), orthogonal, of root mean square 1 at most.
+        (B, 2 K, C, H, W), orthogonal, of root mean square 1 at most.
     first : Tensor
-        (B, K), the coefficients of the first basis image.
+        (B, 2 K), the coefficients of the first basis image.
     """
-    flat = basis.flatten(2)
-    size = flat.square().mean(2, keepdim=True).sqrt().clamp_min(1e-6)
-    flat = flat / size
+    size = basis.square().mean((2, 3, 4), keepdim=True).sqrt().clamp_min(1e-6)
+    coarse = blurred(basis, COARSE)
+    flat = (torch.cat([coarse, basis - coarse], 1) / torch.cat([size, size], 1)).flatten(2)
     components, first = [], []
     for one in flat:  # alone: a product of many matrices rounds by where each lies in memory
         own = one.clone()
         squares, vectors = torch.linalg.eigh(own @ own.mT / own.shape[1])
         scale = (squares.clamp_min(0) + SMALLEST).sqrt()
         components.append(vectors.mT @ own / scale[:, None])
-        first.append(vectors[0] * scale)
-    return torch.stack(components).view_as(basis), size[:, 0] * torch.stack(first)
+        first.append((vectors[0] + vectors[basis.shape[1]]) * scale)
+    found = torch.stack(components).unflatten(2, basis.shape[2:])
+    return found, size[:, 0, :, 0, 0] * torch.stack(first)
 
 
 @torch.no_grad()
