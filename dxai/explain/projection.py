@@ -86,23 +86,26 @@ def project(
     deviation = _tolerated(classifier, images, target, samples, seed)
     noise = _noise(images, samples, seed, 1) * deviation[:, None, None, None] / 2
     structure = blurred(_fine(images).abs().mean(1, keepdim=True), COARSE)
-    even = EVEN / (EVEN + structure)
+    even, fine = EVEN / (EVEN + structure), _fine(basis)
+
+    def combined(a: Tensor, parts: Tensor) -> Tensor:
+        return torch.einsum("bk,bkchw->bchw", a, parts)
 
     def agnostic(a: Tensor) -> Tensor:
-        return images - torch.einsum("bk,bkchw->bchw", a, basis)
+        return images - combined(a, basis)
 
-    def away(image: Tensor) -> Tensor:
-        ripples = (_fine(images - image).abs() * even).mean((1, 2, 3))
+    def away(a: Tensor, image: Tensor) -> Tensor:
+        ripples = (combined(a, fine).abs() * even).mean((1, 2, 3))
         return distance(images, image) + FINE * ripples
 
     def clean(a: Tensor) -> Tensor:
         image = agnostic(a)
-        return divergence_from_uniform(classifier(image)) + DISTANCE * away(image)
+        return divergence_from_uniform(classifier(image)) + DISTANCE * away(a, image)
 
     def smooth(a: Tensor) -> Tensor:
         image = agnostic(a)
         both = divergence_from_uniform(classifier(torch.cat([image, image + noise])))
-        return sum(both.chunk(2)) + SMOOTH_DISTANCE * away(image)
+        return sum(both.chunk(2)) + SMOOTH_DISTANCE * away(a, image)
 
     a = minimise(smooth, start[:, None] * first, SMOOTH_STEPS)
     a = minimise(clean, a, STEPS)
