@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dxai.explain.naive import divergence_from_uniform
-from dxai.metrics.removal import neutrality
+from dxai.metrics.removal import UNDECIDED, neutrality
 from dxai.utils import keyed_random
 
 Network = Callable[[Tensor], Tensor]
@@ -29,15 +29,15 @@ Network = Callable[[Tensor], Tensor]
 
 SMOOTH_DISTANCE, DISTANCE = 2.0, 0.5
 """Weights of the distance to x against the divergence from uniform, with and without noise."""
-FINE = 24.0
+RIPPLES = 24.0
 """Weight of the mean absolute fine change against the distance, where the image is even."""
 EVEN = 0.02
 """Mean absolute fine structure of the image, in its units, where that weight is halved."""
-COARSE, FINEST = 1 / 32, 1 / 64
-"""Deviations of the Gaussians, in image heights, that take fine structures from the basis, and out
-of a change to find what is fine in it."""
-SMOOTH_STEPS, STEPS = 6, 10
-"""Steps of the optimisation with and without noise."""
+SPLIT, FINE = 1 / 32, 1 / 64
+"""Deviations, in image heights, of the Gaussian that splits the basis into coarse and fine, and of
+the one that leaves what counts as a fine change."""
+SMOOTH_STEPS, STEPS, LAST_STEPS = 6, 10, 4
+"""Steps with noise and without, and more where the classifier still decides, without `RIPPLES`."""
 SMALLEST = 0.01
 """Mean square below which a direction of the basis counts less: noise is not to be amplified."""
 LONGEST = 0.05
@@ -82,36 +82,42 @@ def project(
         The run's seed.
     """
     start = _most_undecided(classifier, images, basis[:, 0])
-    basis, first = _orthogonal(basis)
+    components, first = _orthogonal(basis)
     deviation = _tolerated(classifier, images, target, samples, seed)
     noise = _noise(images, samples, seed, 1) * deviation[:, None, None, None] / 2
-    structure = blurred(_fine(images).abs().mean(1, keepdim=True), COARSE)
-    even, fine = EVEN / (EVEN + structure), _fine(basis)
-
-    def combined(a: Tensor, parts: Tensor) -> Tensor:
-        return torch.einsum("bk,bkchw->bchw", a, parts)
+    structure = blurred(_fine(images).abs().mean(1, keepdim=True), SPLIT)
+    even, fine = EVEN / (EVEN + structure), _fine(components)
 
     def agnostic(a: Tensor) -> Tensor:
-        return images - combined(a, basis)
+        return images - _combined(a, components)
 
     def away(a: Tensor, image: Tensor) -> Tensor:
-        ripples = (combined(a, fine).abs() * even).mean((1, 2, 3))
-        return distance(images, image) + FINE * ripples
-
-    def clean(a: Tensor) -> Tensor:
-        image = agnostic(a)
-        return divergence_from_uniform(classifier(image)) + DISTANCE * away(a, image)
+        ripples = (_combined(a, fine).abs() * even).mean((1, 2, 3))
+        return distance(images, image) + RIPPLES * ripples
 
     def smooth(a: Tensor) -> Tensor:
         image = agnostic(a)
         both = divergence_from_uniform(classifier(torch.cat([image, image + noise])))
         return sum(both.chunk(2)) + SMOOTH_DISTANCE * away(a, image)
 
+    def clean(a: Tensor) -> Tensor:
+        image = agnostic(a)
+        return divergence_from_uniform(classifier(image)) + DISTANCE * away(a, image)
+
+    def plain(a: Tensor) -> Tensor:
+        image = agnostic(a)
+        return divergence_from_uniform(classifier(image)) + DISTANCE * distance(images, image)
+
+    @torch.no_grad()
+    def reached(a: Tensor) -> Tensor:
+        return neutrality(classifier(agnostic(a)).softmax(1))
+
     a = minimise(smooth, start[:, None] * first, SMOOTH_STEPS)
     a = minimise(clean, a, STEPS)
-    with torch.no_grad():
-        image = agnostic(a)
-        return Projection(images - image, neutrality(classifier(image).softmax(1)))
+    decided = reached(a) < UNDECIDED
+    if decided.any():
+        a = torch.where(decided[:, None], minimise(plain, a, LAST_STEPS), a)
+    return Projection(_combined(a, components), reached(a))
 
 
 def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
@@ -120,16 +126,16 @@ def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
     Parameters
     ----------
     loss : callable
-        (B, K) to (B,), each row's loss depending on that row only.
+        (B, n) to (B,), each row's loss depending on that row only.
     a : Tensor
-        (B, K), the start.
+        (B, n), the start.
     steps : int
         Evaluations after the first.
 
     Returns
     -------
     Tensor
-        (B, K), nowhere worse than the start.
+        (B, n), nowhere worse than the start.
     """
 
     def evaluated(a: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,27 +177,37 @@ def distance(u: Tensor, v: Tensor) -> Tensor:
 def blurred(images: Tensor, deviation: float) -> Tensor:
     """Convolve images (..., H, W) with a Gaussian; its deviation is a share of H.
 
-    Borders are reflected. Below a sixth of a pixel nothing is changed.
+    Borders are reflected, so W must exceed three deviations. Below a sixth of a pixel nothing is
+    changed.
     """
     pixels = deviation * images.shape[-2]
     reach = int(3 * pixels + 0.5)
     offsets = torch.arange(-reach, reach + 1, device=images.device)
     taps = torch.exp(-0.5 * (offsets / pixels) ** 2)
-    taps = (taps / taps.sum()).to(images.dtype)[None, None]
-    flat = F.pad(images.reshape(-1, 1, *images.shape[-2:]), [reach] * 4, mode="reflect")
-    return F.conv2d(F.conv2d(flat, taps[..., None]), taps[:, :, None]).view_as(images)
+    # Planes are channels of one image: as a batch of one channel they take much more memory.
+    flat = F.pad(images.reshape(1, -1, *images.shape[-2:]), [reach] * 4, mode="reflect")
+    planes = flat.shape[1]
+    taps = (taps / taps.sum()).to(images.dtype).expand(planes, 1, -1)
+    for kernel in (taps[..., None], taps[:, :, None]):
+        flat = F.conv2d(flat, kernel, groups=planes)
+    return flat.view_as(images)
 
 
 def _fine(images: Tensor) -> Tensor:
-    return images - blurred(images, FINEST)
+    return images - blurred(images, FINE)
+
+
+def _combined(a: Tensor, parts: Tensor) -> Tensor:
+    return torch.einsum("bk,bkchw->bchw", a, parts)
 
 
 def _orthogonal(basis: Tensor) -> tuple[Tensor, Tensor]:
     """Principal components of the basis, so that a step is as long as the change of the image.
 
     The parts of several classes are much alike; in their own coordinates their differences, which
-    tell the classes apart, are reached only slowly. Components below `SMALLEST` stay small. Coarse
-    and fine structures are apart, in proportion to what a part has of them.
+    tell the classes apart, are reached only slowly. Components below `SMALLEST` stay small. Each
+    part enters twice, coarse and fine, both divided by the size of the whole, so that what is
+    faint in it is not amplified.
 
     Returns
     -------
@@ -201,7 +217,7 @@ def _orthogonal(basis: Tensor) -> tuple[Tensor, Tensor]:
         (B, 2 K), the coefficients of the first basis image.
     """
     size = basis.square().mean((2, 3, 4), keepdim=True).sqrt().clamp_min(1e-6)
-    coarse = blurred(basis, COARSE)
+    coarse = blurred(basis, SPLIT)
     flat = (torch.cat([coarse, basis - coarse], 1) / torch.cat([size, size], 1)).flatten(2)
     components, first = [], []
     for one in flat:  # alone: a product of many matrices rounds by where each lies in memory

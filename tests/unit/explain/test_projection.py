@@ -69,7 +69,7 @@ def test_the_only_direction_is_followed_to_where_a_linear_classifier_is_undecide
 
 def test_components_are_orthogonal_span_the_basis_and_amplify_no_noise() -> None:
     draw = torch.Generator().manual_seed(4)
-    basis = torch.randn(2, 4, 1, 8, 8, generator=draw)
+    basis = torch.randn(2, 4, 1, 8, 8, generator=draw)  # so small that the split is nearly nothing
     basis[:, 3] = basis[:, 2] + 1e-4 * basis[:, 3]  # but for noise, the same direction twice
     components, first = projection._orthogonal(basis)
     torch.testing.assert_close(torch.einsum("bk,bkchw->bchw", first, components), basis[:, 0])
@@ -94,7 +94,7 @@ def test_fine_structures_are_taken_from_where_the_image_has_some() -> None:
     draw = torch.Generator().manual_seed(6)
     wave = torch.linspace(0, 4 * torch.pi, 64).sin().expand(1, 1, 64, 64)
     grain = torch.randn(1, 1, 64, 64, generator=draw)
-    grain = grain - projection.blurred(grain, projection.COARSE)
+    grain = grain - projection.blurred(grain, projection.SPLIT)
     wave, grain = (u / u.square().mean().sqrt() for u in (wave, grain))
 
     def classifier(x: Tensor) -> Tensor:
@@ -109,8 +109,25 @@ def test_fine_structures_are_taken_from_where_the_image_has_some() -> None:
     found = projection.project(classifier, images, torch.zeros(2, dtype=torch.long), basis, [0, 1])
     taken = [(found.distinct * u).mean((1, 2, 3)) for u in (wave, grain)]
     even, rough = (taken[1] / taken[0]).tolist()
-    assert 5 * even < rough < 1, "without the weight of fine changes both are above 1"
+    assert 5 * even < rough < 1, "without the weight of ripples both are above 1"
     assert (found.neutrality > UNDECIDED).all()
+
+
+@pytest.mark.parametrize("deviation", [0.1, 0.2, 0.3])
+def test_grain_that_makes_the_class_is_drawn_onto_an_even_image(deviation: float) -> None:
+    """An undecided image comes first, ripples second: the other class is one with white grain."""
+    draw = torch.Generator().manual_seed(7)
+    grain = torch.randn(1, 1, 64, 64, generator=draw)
+    grain /= grain.square().mean().sqrt()
+
+    def classifier(x: Tensor) -> Tensor:
+        z = 3 - 6 * (grain * x).mean((1, 2, 3)) / deviation
+        return torch.stack([z / 2, -z / 2], 1)
+
+    images = torch.full((1, 1, 64, 64), 0.1)
+    basis = (-deviation * grain)[None]
+    found = projection.project(classifier, images, torch.zeros(1, dtype=torch.long), basis, [0])
+    assert found.neutrality > UNDECIDED
 
 
 def test_where_nothing_helps_it_says_so() -> None:
