@@ -81,7 +81,7 @@ def main() -> None:
             return
         for method in args.methods:
             report(method, args.patches, *scored(method))
-        killed("random", args.patches)
+        killed(args.methods[0], args.patches)
 
 
 def make(patches: int) -> None:
