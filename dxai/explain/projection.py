@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dxai.explain.naive import divergence_from_uniform
-from dxai.metrics.removal import UNDECIDED, neutrality
+from dxai.metrics.removal import UNDECIDED, neutrality, remove
 from dxai.utils import keyed_random
 
 Network = Callable[[Tensor], Tensor]
@@ -91,22 +91,18 @@ def project(
     def agnostic(a: Tensor) -> Tensor:
         return images - _combined(a, components)
 
-    def away(a: Tensor, image: Tensor) -> Tensor:
+    def away(a: Tensor, image: Tensor, weight: float = RIPPLES) -> Tensor:
         ripples = (_combined(a, fine).abs() * even).mean((1, 2, 3))
-        return distance(images, image) + RIPPLES * ripples
+        return distance(images, image) + weight * ripples
 
     def smooth(a: Tensor) -> Tensor:
         image = agnostic(a)
         both = divergence_from_uniform(classifier(torch.cat([image, image + noise])))
         return sum(both.chunk(2)) + SMOOTH_DISTANCE * away(a, image)
 
-    def clean(a: Tensor) -> Tensor:
+    def clean(a: Tensor, weight: float = RIPPLES) -> Tensor:
         image = agnostic(a)
-        return divergence_from_uniform(classifier(image)) + DISTANCE * away(a, image)
-
-    def plain(a: Tensor) -> Tensor:
-        image = agnostic(a)
-        return divergence_from_uniform(classifier(image)) + DISTANCE * distance(images, image)
+        return divergence_from_uniform(classifier(image)) + DISTANCE * away(a, image, weight)
 
     @torch.no_grad()
     def reached(a: Tensor) -> Tensor:
@@ -114,10 +110,12 @@ def project(
 
     a = minimise(smooth, start[:, None] * first, SMOOTH_STEPS)
     a = minimise(clean, a, STEPS)
-    decided = reached(a) < UNDECIDED
-    if decided.any():
-        a = torch.where(decided[:, None], minimise(plain, a, LAST_STEPS), a)
-    return Projection(_combined(a, components), reached(a))
+    found = reached(a)
+    if (decided := found < UNDECIDED).any():
+        further = minimise(lambda a: clean(a, weight=0), a, LAST_STEPS)
+        a = torch.where(decided[:, None], further, a)
+        found = reached(a)
+    return Projection(_combined(a, components), found)
 
 
 def minimise(loss: Callable[[Tensor], Tensor], a: Tensor, steps: int) -> Tensor:
@@ -234,7 +232,7 @@ def _orthogonal(basis: Tensor) -> tuple[Tensor, Tensor]:
 def _most_undecided(classifier: Network, images: Tensor, part: Tensor) -> Tensor:
     """Beta (B,) of the best point of the ray."""
     betas = torch.linspace(0, 1, LEVELS + 1, device=images.device)[1:]
-    points = [images - beta * part for beta in betas]
+    points = remove(images, part, betas.tolist())
     entropies = [neutrality(classifier(point).softmax(1)) for point in points]
     return betas[torch.stack(entropies).argmax(0)]
 

@@ -107,28 +107,21 @@ class Scorer:
         x, distinct = batch.images.to(device), distinct.to(device)
         heat = distinct if heat is None else heat.to(device)
         own = self.classifier
-        fill = self.params.deletion_fill
-
-        def without(levels: Sequence[float]) -> Iterator[Tensor]:
-            return removal.remove(x, distinct, levels)
-
-        def without_blurred(levels: Sequence[float]) -> Iterator[Tensor]:
-            return removal.remove(x, removal.blur(distinct), levels)
-
-        def without_energy(levels: Sequence[float]) -> Iterator[Tensor]:
-            return removal.remove_energy(x, distinct, levels)
-
-        def without_pixels(levels: Sequence[float]) -> Iterator[Tensor]:
-            return removal.delete(x, heat, levels, fill, batch.index, self.seed)
-
+        without = functools.partial(removal.remove, x, distinct)
+        without_energy = functools.partial(removal.remove_energy, x, distinct)
+        fill, index = self.params.deletion_fill, batch.index
         ways: dict[str, tuple[nn.Module | None, Sequence[float], Remove]] = {
             "beta": (own, self.betas, without),
             "energy": (own, removal.ENERGIES, without_energy),
             "transfer": (self.twin, self.betas, without),
             "transfer_energy": (self.twin, removal.ENERGIES, without_energy),
-            "blur": (own, self.betas, without_blurred),
+            "blur": (own, self.betas, lambda b: removal.remove(x, removal.blur(distinct), b)),
             "smooth": (own, smoothing.BETAS, without),
-            "deletion": (own, removal.DELETED, without_pixels),
+            "deletion": (
+                own,
+                removal.DELETED,
+                functools.partial(removal.delete, x, heat, fill=fill, index=index, seed=self.seed),
+            ),
         }
         answers = {}
         for name in [name for name in CURVES if name in self.wanted.intersection(curves)]:

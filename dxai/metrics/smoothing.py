@@ -56,21 +56,18 @@ def tolerated(classifier: nn.Module, batches: Callable[[], Iterable[Batch]], see
     """
     device = device_of(classifier)
 
-    def right(deviation: float) -> int:
-        found = 0
-        for batch in batches():
-            for draw in range(DRAWS if deviation else 1):
-                images = batch.images
-                if deviation:
-                    images = images + deviation * noise(images, batch.index, seed, draw)
-                with exact_float32():
-                    answers = classifier(images.to(device)).argmax(1).cpu()
-                found += int((answers == batch.labels).sum())
-        return found
+    def right(images: Tensor, batch: Batch) -> int:
+        with exact_float32():
+            return int((classifier(images.to(device)).argmax(1).cpu() == batch.labels).sum())
 
     def fails(deviation: float) -> bool:
-        return right(deviation) < least
+        found = [
+            right(b.images + deviation * noise(b.images, b.index, seed, draw), b)
+            for b in batches()
+            for draw in range(DRAWS)
+        ]
+        return sum(found) < least
 
-    least = KEPT * DRAWS * right(0)
+    least = KEPT * DRAWS * sum(right(b.images, b) for b in batches())
     first = bisect.bisect_left(DEVIATIONS, True, key=fails)
     return DEVIATIONS[first - 1] if first else 0.0

@@ -63,7 +63,7 @@ def test_the_only_direction_is_followed_to_where_a_linear_classifier_is_undecide
     coefficient = (found.distinct * part).mean((1, 2, 3))
     np.testing.assert_allclose(coefficient, 0.5, atol=0.05)
     expected = coefficient[:, None, None, None] * part
-    torch.testing.assert_close(found.distinct, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.distinct, expected, atol=5e-5, rtol=0)
     assert (found.neutrality > UNDECIDED).all()
 
 

@@ -134,7 +134,9 @@ def test_numbers_are_put_in_words() -> None:
     best = row("ig", auc=0.416, auc_transfer=0.79, auc_blur=0.752, validity=BRITTLE)
     signed = random | {"sign": "signed", "auc": 0.4}
     first, second = meaning([best, random, signed])
-    assert first.startswith("Brittle: Random has 0.509 (relu) and 0.400 (signed) on the scored")
+    assert first.startswith(
+        "Brittle: Random has 0.509 (relu) and 0.400 (signed) on the scored images, the lower less"
+    )
     assert "nothing is claimed" in first and "noise of classifier" in first
     assert second.startswith("It follows patterns too faint to see: ")
     assert "Integrated Gradients finds gives an AUC of 0.416, but 0.790 by the twin" in second
