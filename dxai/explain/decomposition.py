@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -154,7 +155,8 @@ class DXAI(Explainer):
             if kind == GENERATED:
                 if target is None:
                     target = self.classifier(own).argmax(1)
-                return Decomposition(images, self._branches(own, target, samples).to(home))
+                (psi,) = self._branches(own, [target], samples)
+                return Decomposition(images, psi.to(home))
             rows = max(1, min(MOST_ROWS, MOST_PIXELS // images[0, 0].numel()))
             found = [
                 self._projected(
@@ -180,13 +182,17 @@ class DXAI(Explainer):
         found = projection.project(self.classifier, images, target, basis, samples, self.seed)
         return psi[:count], found.distinct[:count], found.neutrality[:count]
 
-    def _branches(self, images: Tensor, target: Tensor, samples: Sequence[int]) -> Tensor:
-        """psi (B, n, C, H, W), the mean over `latents` styles."""
-        psi = torch.zeros(())
-        for k in range(self.latents):
-            latent = self.latent(samples, k).to(images.device)
-            psi = psi + self.decomposer(images, target, latent).psi / self.latents
-        return psi
+    def _branches(
+        self, images: Tensor, targets: Sequence[Tensor], samples: Sequence[int]
+    ) -> list[Tensor]:
+        """psi (B, n, C, H, W) for each of several targets (B,), the mean over `latents` styles."""
+        latents = [self.latent(samples, k).to(images.device) for k in range(self.latents)]
+        styles = [(target, latent) for target in targets for latent in latents]
+        found = self.decomposer.branches(images, styles)
+        return [
+            functools.reduce(torch.add, (next(found) / self.latents for _ in latents))
+            for _ in targets
+        ]
 
     def _basis(
         self, images: Tensor, target: Tensor, samples: Sequence[int]
@@ -197,8 +203,7 @@ class DXAI(Explainer):
         branches less its mean over those classes; and the image less that mean.
         """
         order = self.classifier(images).scatter(1, target[:, None], torch.inf).argsort(1).flip(1)
-        classes = order[:, :BASIS_CLASSES].unbind(1)
-        psis = [self._branches(images, chosen, samples) for chosen in classes]
+        psis = self._branches(images, order[:, :BASIS_CLASSES].unbind(1), samples)
         distinct = torch.stack([found[:, 0] for found in psis], 1)
         agnostic = torch.stack([found[:, 1:].sum(1) for found in psis], 1)
         mean = agnostic.mean(1, keepdim=True)
@@ -212,9 +217,9 @@ class DXAI(Explainer):
         own, target = images.to(self.device), target.to(self.device)
         total, squares = torch.zeros(()), torch.zeros(())
         with exact_float32():
-            for k in range(draws):
-                latent = self.latent(index.tolist(), k).to(self.device)
-                distinct = self.decomposer(own, target, latent).distinct.double()
+            latents = (self.latent(index.tolist(), k).to(self.device) for k in range(draws))
+            for psi in self.decomposer.branches(own, ((target, latent) for latent in latents)):
+                distinct = psi[:, 0].double()
                 total, squares = total + distinct, squares + distinct.square()
         variance = (squares / draws - (total / draws).square()).clamp_min(0)
         return variance.sqrt().mean(1, keepdim=True).float().to(images.device)

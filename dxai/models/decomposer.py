@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,7 +44,14 @@ class Decomposer(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, latent: Tensor) -> Decomposition:
         """Decompose images (B, C, H, W) as classes (B,) with latents (B, latent_dim)."""
-        return Decomposition(images, self.generator(images, self.mapping(latent, labels)))
+        (psi,) = self.branches(images, [(labels, latent)])
+        return Decomposition(images, psi)
+
+    def branches(self, images: Tensor, styles: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Yield psi (B, n, C, H, W) for each pair of labels and latents, from one encoder pass."""
+        features = self.generator.encode(images)
+        for labels, latent in styles:
+            yield self.generator.decode(images, features, self.mapping(latent, labels))
 
 
 OPTIONS = (*list(inspect.signature(Generator).parameters)[2:], "latent_dim", "mapping_width")

@@ -10,7 +10,6 @@ from dxai.metrics.removal import UNDECIDED
 from dxai.models.classifiers import build_network
 from dxai.models.decomposer import Decomposer
 from dxai.models.serialization import ModelError, freeze, save_decomposer
-from dxai.types import Decomposition
 
 SETTINGS = {
     "channels": 1, "classes": 3, "image_size": 16, "branches": 3, "branch_width": 3,
@@ -217,10 +216,11 @@ class Parts(nn.Module):
         super().__init__()
         self.patterns = patterns
 
-    def forward(self, images, labels, latent):
-        wanted = self.patterns[labels]
-        part = (images * wanted).sum((1, 2, 3), keepdim=True) * wanted
-        return Decomposition(images, torch.stack([part, images - part], 1))
+    def branches(self, images, styles):
+        for labels, _ in styles:
+            wanted = self.patterns[labels]
+            part = (images * wanted).sum((1, 2, 3), keepdim=True) * wanted
+            yield torch.stack([part, images - part], 1)
 
 
 class Patterns(nn.Module):

@@ -163,6 +163,19 @@ def test_parts_sum_to_the_image():
     torch.testing.assert_close(found.distinct + found.agnostic, x, rtol=0, atol=1e-6)
 
 
+def test_branches_of_several_styles_are_those_of_each_alone():
+    torch.manual_seed(0)
+    decomposer = Decomposer(1, 3, 16, branches=4, branch_width=3, coarsest=8, mapping_width=8)
+    x, seen = torch.rand(2, 1, 16, 16) * 2 - 1, []
+    decomposer.generator.stem.register_forward_hook(lambda *_: seen.append(1))
+    styles = [(torch.tensor(labels), torch.randn(2, 16)) for labels in ([0, 1], [2, 0], [1, 1])]
+    found = list(decomposer.branches(x, styles))
+    assert len(seen) == 1, "the encoder runs once"
+    for psi, style in zip(found, styles, strict=True):
+        assert torch.equal(psi, decomposer(x, *style).psi)
+    assert not torch.equal(found[0], found[2])
+
+
 def test_paper_preset_has_the_widths_of_the_paper():
     generator = Generator(channels=3, image_size=256, branches=5, branch_width=7, coarsest=16)
     outputs = [block.conv2.out_channels // 5 for block in generator.encoder]
