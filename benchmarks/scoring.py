@@ -1,4 +1,4 @@
-"""Measure scoring at 256 px: memory, speed, and a kill in the middle.
+"""Measure scoring at 256 px or another size: memory, speed, and a kill in the middle.
 
 Run as `python -m benchmarks.scoring --patches 600`; see benchmarks/README.md. The images are drawn
 DOTA patches, the networks those of `quick` or narrower ones, trained for an instant: what they have
@@ -26,7 +26,7 @@ from dxai.paths import HERE, MANIFEST, SUMMARY, ours_name
 from dxai.stages import actors, classifier, decompose, prepare
 from dxai.utils.files import read_json
 
-SIZE, NAME = 256, "resnet18"
+NAME = "resnet18"
 ALL = 20_696
 """Patches of the test set of the paper's DOTA."""
 TEST = 0.6
@@ -34,7 +34,6 @@ TEST = 0.6
 KEPT = 8.0
 """Patches of a drawn image, at least on average; those with a part of a car are left out."""
 SETTINGS = {
-    "prepare.image_size": str(SIZE),
     "classifier.epochs": "1",
     "decompose.steps": "1",
     "decompose.batch_size": "2",
@@ -66,10 +65,12 @@ def main() -> None:
     """Print peak memory and speed of each method, and whether a killed run ends the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patches", type=int, default=600, help="to score (%(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="of the images (%(default)s)")
     parser.add_argument("--methods", nargs="+", choices=ITEMS, default=[*ITEMS])
     parser.add_argument("--actors", action="store_true", help="one actor on Ray beside two")
     parser.add_argument("--small", action="store_true", help="narrow networks; keep no maps")
     args = parser.parse_args()
+    SETTINGS["prepare.image_size"] = str(args.size)
     if args.small:
         SETTINGS.update(SMALL)
     with tempfile.TemporaryDirectory(prefix="scoring-") as folder:
@@ -127,11 +128,15 @@ def report(method: str, patches: int, seconds: float, processor: float, peak: fl
     if found != patches:
         raise SystemExit(f"{found} patches were scored, not {patches}")
     print(
-        f"scoring {SIZE} px: {method:<8} {found} images, {peak:5.0f} MiB at most, "
+        f"{title(method)} {found} images, {peak:5.0f} MiB at most, "
         f"{found / seconds:6.3f} images/s, {processor / found:6.3f} processor s an image; "
         f"{ALL} images: {processor / found * ALL / 3600:5.1f} core hours",
         flush=True,
     )
+
+
+def title(method: str) -> str:
+    return f"scoring {SETTINGS['prepare.image_size']} px: {method:<8}"
 
 
 def compare(method: str, patches: int) -> None:
@@ -146,7 +151,7 @@ def compare(method: str, patches: int) -> None:
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     shown = {n: ", ".join(f"{each:.3f}" for each in found) for n, found in rates.items()}
     print(
-        f"scoring {SIZE} px: {method:<8} one actor {shown[1]} images/s, two {shown[2]}: "
+        f"{title(method)} one actor {shown[1]} images/s, two {shown[2]}: "
         f"{statistics.median(ratios):.2f} times; equal files: {all(f == files[0] for f in files)}",
         flush=True,
     )
