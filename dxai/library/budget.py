@@ -21,7 +21,7 @@ more."""
 SHORT = 500
 """Steps of the profile's batches below which batches of half the size at twice the rate are better:
 at equal times an AUC of .49 instead of .63 (230 steps, 64 px), of .73 instead of .87 (217, 32 px).
-Of 1,300 steps they cost 3 dB of fidelity for .05. See docs/results.md."""
+Of 1,300 steps they cost 3 dB of fidelity for .05. See docs/trials.md."""
 
 
 def settings(short: bool = False) -> DecomposeParams:
