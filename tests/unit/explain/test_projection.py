@@ -67,18 +67,27 @@ def test_the_only_direction_is_followed_to_where_a_linear_classifier_is_undecide
     assert (found.neutrality > UNDECIDED).all()
 
 
-def test_components_are_orthogonal_span_the_basis_and_amplify_no_noise() -> None:
+@pytest.mark.parametrize(
+    ("channels", "side", "directions"),
+    [(1, 8, 3), (3, 64, 6)],
+    ids=["too small to be split", "coarse and fine apart"],
+)
+def test_components_are_orthogonal_span_the_basis_and_amplify_no_noise(
+    channels: int, side: int, directions: int
+) -> None:
     draw = torch.Generator().manual_seed(4)
-    basis = torch.randn(2, 4, 1, 8, 8, generator=draw)  # so small that the split is nearly nothing
+    noise = torch.randn(2, 2, 4, channels, side, side, generator=draw)
+    coarse = projection.blurred(noise[0], 2 * projection.SPLIT)
+    basis = coarse / coarse.square().mean().sqrt() + noise[1]
     basis[:, 3] = basis[:, 2] + 1e-4 * basis[:, 3]  # but for noise, the same direction twice
     components, first = projection._orthogonal(basis)
     torch.testing.assert_close(torch.einsum("bk,bkchw->bchw", first, components), basis[:, 0])
     flat = components.flatten(2)
-    gram = flat @ flat.mT / 64
+    gram = flat @ flat.mT / flat.shape[2]
     squares = gram.diagonal(dim1=1, dim2=2)
     torch.testing.assert_close(gram, squares.diag_embed(), atol=1e-4, rtol=0)
     assert (squares.amin(1) < 1e-4).all()
-    assert ((squares > 0.9) & (squares <= 1)).sum(1).tolist() == [3, 3]
+    assert ((squares > 0.9) & (squares <= 1)).sum(1).tolist() == [directions, directions]
 
 
 @pytest.mark.parametrize(("deviation", "side"), [(1 / 32, 64), (1 / 64, 96), (1 / 64, 8)])
