@@ -30,7 +30,7 @@ COLUMNS = ("neutrality", "≥ .9", "twin: neutrality", "p_y", "PSNR to x, dB", "
 
 
 def main() -> None:
-    """Print the table of docs/method.md; no test image is used."""
+    """Print the table of docs/results.md; no test image is used."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("folder", type=Path, help="of a finished run: params.yaml, artifacts, data")
     parser.add_argument("--dataset", help="default: the first of params.yaml")

@@ -130,7 +130,7 @@ def report(method: str, patches: int, seconds: float, processor: float, peak: fl
     print(
         f"{title(method)} {found} images, {peak:5.0f} MiB at most, "
         f"{found / seconds:6.3f} images/s, {processor / found:6.3f} processor s an image; "
-        f"{ALL} images: {processor / found * ALL / 3600:5.1f} core hours",
+        f"{ALL} such images: {processor / found * ALL / 3600:5.1f} core hours",
         flush=True,
     )
 

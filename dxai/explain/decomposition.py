@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -189,10 +188,14 @@ class DXAI(Explainer):
         latents = [self.latent(samples, k).to(images.device) for k in range(self.latents)]
         styles = [(target, latent) for target in targets for latent in latents]
         found = self.decomposer.branches(images, styles)
-        return [
-            functools.reduce(torch.add, (next(found) / self.latents for _ in latents))
-            for _ in targets
-        ]
+
+        def mean() -> Tensor:
+            psi = torch.zeros(())
+            for _ in latents:
+                psi = psi + next(found) / self.latents
+            return psi
+
+        return [mean() for _ in targets]
 
     def _basis(
         self, images: Tensor, target: Tensor, samples: Sequence[int]
@@ -220,6 +223,7 @@ class DXAI(Explainer):
             latents = (self.latent(index.tolist(), k).to(self.device) for k in range(draws))
             for psi in self.decomposer.branches(own, ((target, latent) for latent in latents)):
                 distinct = psi[:, 0].double()
+                del psi  # the next is made beside it
                 total, squares = total + distinct, squares + distinct.square()
         variance = (squares / draws - (total / draws).square()).clamp_min(0)
         return variance.sqrt().mean(1, keepdim=True).float().to(images.device)

@@ -70,7 +70,7 @@ def test_the_only_direction_is_followed_to_where_a_linear_classifier_is_undecide
 @pytest.mark.parametrize(
     ("channels", "side", "directions"),
     [(1, 8, 3), (3, 64, 6)],
-    ids=["too small to be split", "coarse and fine apart"],
+    ids=["hardly split", "coarse and fine apart"],
 )
 def test_components_are_orthogonal_span_the_basis_and_amplify_no_noise(
     channels: int, side: int, directions: int

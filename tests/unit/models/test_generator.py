@@ -2,8 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dxai.config.profiles import load_profile
 from dxai.models.blocks import Convolution, DecoderBlock
-from dxai.models.decomposer import Decomposer
+from dxai.models.decomposer import OPTIONS, Decomposer
 from dxai.models.generator import Generator, MappingNetwork
 
 
@@ -163,9 +164,12 @@ def test_parts_sum_to_the_image():
     torch.testing.assert_close(found.distinct + found.agnostic, x, rtol=0, atol=1e-6)
 
 
-def test_branches_of_several_styles_are_those_of_each_alone():
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+@torch.no_grad()
+def test_branches_of_several_styles_are_those_of_each_alone(profile):
     torch.manual_seed(0)
-    decomposer = Decomposer(1, 3, 16, branches=4, branch_width=3, coarsest=8, mapping_width=8)
+    settings = load_profile(profile)["decompose"] | {"coarsest": 8}
+    decomposer = Decomposer(1, 3, 16, **{name: settings[name] for name in OPTIONS})
     x, seen = torch.rand(2, 1, 16, 16) * 2 - 1, []
     decomposer.generator.stem.register_forward_hook(lambda *_: seen.append(1))
     styles = [(torch.tensor(labels), torch.randn(2, 16)) for labels in ([0, 1], [2, 0], [1, 1])]
