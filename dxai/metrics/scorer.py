@@ -123,6 +123,8 @@ class Scorer:
                 functools.partial(removal.delete, x, heat, fill=fill, index=index, seed=self.seed),
             ),
         }
+        # All curves begin with the image itself.
+        unchanged = functools.cache(lambda network: self._probabilities(network, [x]))
         answers = {}
         for name in [name for name in CURVES if name in self.wanted.intersection(curves)]:
             network, levels, images = ways[name]
@@ -132,7 +134,8 @@ class Scorer:
                     network, x, batch.index, functools.partial(images, levels)
                 )
             else:
-                answers[name] = self._probabilities(network, images(levels))
+                rest = self._probabilities(network, images(levels[1:]))
+                answers[name] = torch.cat([unchanged(network), rest])
             self._frames.append(self._frame(method, sign, batch, name, levels, answers[name]))
         last = answers["beta"][-1]
         columns = {
