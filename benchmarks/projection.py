@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ from dxai.types import GENERATED, Batch, Decomposition
 
 BETAS = torch.linspace(0, 1, 21).tolist()
 """Points of the ray x - beta psi_1, of which the most undecided is taken."""
+MIXTURES = 300
+"""Mixtures of an image with one of each other class, of which the most undecided is taken."""
 BATCH = 32
 COLUMNS = ("neutrality", "≥ .9", "twin: neutrality", "p_y", "PSNR to x, dB", "mean abs", "s/image")
 
@@ -56,6 +59,7 @@ def main() -> None:
         "x - ψ₁": lambda batch: generated(explainer, batch).agnostic,
         "sum of the agnostic branches": lambda batch: generated(explainer, batch).psi[:, 1:].sum(1),
         "most undecided point of x - βψ₁": lambda batch: most_undecided(explainer, batch),
+        "mixture with an image of each other class": lambda batch: mixed(explainer, data, batch),
         "`neutral`": lambda batch: (
             explainer.explain(batch.images, batch.labels, batch.index).agnostic
         ),
@@ -84,6 +88,24 @@ def most_undecided(explainer: DXAI, batch: Batch) -> Tensor:
     )
     entropies = [removal.neutrality(explainer.classifier(x).softmax(1)) for x in points]
     return points[torch.stack(entropies).argmax(0), torch.arange(len(batch.ids))]
+
+
+@torch.no_grad()
+def mixed(explainer: DXAI, data: ShardedDataset, batch: Batch) -> Tensor:
+    """Return the mixture with random images of the other classes that is least decided.
+
+    It explains nothing, but shows how undecided two networks ever are of the same image.
+    """
+    draw, found = np.random.default_rng(batch.index.tolist()), []
+    members = [np.flatnonzero(data.labels == k) for k in range(len(data.class_names))]
+    for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+        others = [draw.choice(rows) for k, rows in enumerate(members) if k != label]
+        parts = torch.cat([image[None], data.batch(others).images])
+        weights = torch.from_numpy(draw.dirichlet(np.ones(len(parts)), MIXTURES)).float()
+        mixtures = torch.einsum("mk,kchw->mchw", weights, parts)
+        left = removal.neutrality(explainer.classifier(mixtures).softmax(1))
+        found.append(mixtures[left.argmax()])
+    return torch.stack(found)
 
 
 @torch.no_grad()
