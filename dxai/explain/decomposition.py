@@ -185,7 +185,7 @@ class DXAI(Explainer):
         self, images: Tensor, targets: Sequence[Tensor], samples: Sequence[int]
     ) -> list[Tensor]:
         """psi (B, n, C, H, W) for each of several targets (B,), the mean over `latents` styles."""
-        latents = [self.latent(samples, k).to(images.device) for k in range(self.latents)]
+        latents = self._latents(samples, self.latents)
         styles = [(target, latent) for target in targets for latent in latents]
         found = self.decomposer.branches(images, styles)
 
@@ -220,13 +220,17 @@ class DXAI(Explainer):
         own, target = images.to(self.device), target.to(self.device)
         total, squares = torch.zeros(()), torch.zeros(())
         with exact_float32():
-            latents = (self.latent(index.tolist(), k).to(self.device) for k in range(draws))
-            for psi in self.decomposer.branches(own, ((target, latent) for latent in latents)):
+            styles = [(target, latent) for latent in self._latents(index.tolist(), draws)]
+            for psi in self.decomposer.branches(own, styles):
                 distinct = psi[:, 0].double()
                 del psi  # the next is made beside it
                 total, squares = total + distinct, squares + distinct.square()
         variance = (squares / draws - (total / draws).square()).clamp_min(0)
         return variance.sqrt().mean(1, keepdim=True).float().to(images.device)
+
+    def _latents(self, samples: Sequence[int], draws: int) -> list[Tensor]:
+        """The first latents of these images, each (B, latent_dim), where the networks are."""
+        return [self.latent(samples, draw).to(self.device) for draw in range(draws)]
 
     def latent(self, samples: Any, draw: int = 0) -> Tensor:
         """Latents z ~ N(0, I) of the images with these indices, (B, latent_dim)."""

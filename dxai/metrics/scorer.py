@@ -128,7 +128,7 @@ class Scorer:
         answers = {}
         for name in [name for name in CURVES if name in self.wanted.intersection(curves)]:
             network, levels, images = ways[name]
-            assert network is not None
+            assert network is not None and levels[0] == 0
             if name == "smooth":
                 answers[name] = self._smoothed(
                     network, x, batch.index, functools.partial(images, levels)

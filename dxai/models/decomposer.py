@@ -44,8 +44,7 @@ class Decomposer(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, latent: Tensor) -> Decomposition:
         """Decompose images (B, C, H, W) as classes (B,) with latents (B, latent_dim)."""
-        (psi,) = self.branches(images, [(labels, latent)])
-        return Decomposition(images, psi)
+        return Decomposition(images, self.generator(images, self.mapping(latent, labels)))
 
     def branches(self, images: Tensor, styles: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
         """Yield psi (B, n, C, H, W) for each pair of labels and latents, from one encoder pass."""
