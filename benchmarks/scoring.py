@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import os
 import signal
 import statistics
@@ -75,7 +76,11 @@ def main() -> None:
         SETTINGS.update(SMALL)
     with tempfile.TemporaryDirectory(prefix="scoring-") as folder:
         os.chdir(folder)
-        make(args.patches)
+        made = multiprocessing.get_context("fork").Process(target=make, args=(args.patches,))
+        made.start()  # a stage's peak begins with the memory of the process that starts it
+        made.join()
+        if made.exitcode:
+            raise SystemExit(made.exitcode)
         if args.actors:
             for method in args.methods:
                 compare(method, args.patches)

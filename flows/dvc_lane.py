@@ -2,21 +2,46 @@
 
 Standard input names the targets, a line each. A line that starts with NUL follows what DVC and the
 stage print, with DVC's exit code. DVC takes a second to load, which an item would pay for.
+
+After each item DVC reads and writes all of dvc.lock in a way that keeps comments, of which that
+file has none: 1.4 s of a core with the 48 items of `quick`. `modify_lock` takes a fifth of that.
 """
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+from dvc import dvcfile
 from dvc.cli import main
+from ruamel.yaml import YAML
 
 INTERRUPTED = 252
 """DVC's exit code after Ctrl-C."""
+
+
+@contextmanager
+def modify_lock(path: str, fs: Any = None) -> Iterator[dict[str, Any]]:
+    """Yield the content of a dvc.lock, and write what the block has made of it, in its order."""
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    lock = Path(path)
+    content = yaml.load(lock) or {} if lock.exists() else {}
+    yield content
+    yaml.dump(content, lock)
 
 
 def work() -> None:
     # A stage inherits standard input, and must not read the names of targets.
     names = os.fdopen(os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    of_dvc = dvcfile.modify_yaml
+    dvcfile.modify_yaml = lambda path, fs=None: (
+        modify_lock(path) if Path(path).name == dvcfile.LOCK_FILE else of_dvc(path, fs)
+    )
     for name in iter(names.readline, ""):
         code = main(["--wait-for-lock", "repro", "--single-item", name.strip()])
         sys.stderr.flush()
