@@ -1,9 +1,8 @@
-"""Measure the overhead of Prefect and DVC: a run of the flow against the commands of its stages.
+"""Measure what Prefect and DVC cost beside the work of a run, in processor time.
 
-Run as `python -m benchmarks.orchestration`. Both run in fresh clones of the last commit, one after
-the other; the difference of their times is the flow's overhead (DVC's hashing and locking,
-Prefect's tasks, the tables as artifacts, the run in MLflow). In between, the flow runs once more
-with nothing to do.
+Run as `python -m benchmarks.orchestration`. The flow runs twice in a fresh clone of the last
+commit: with everything to compute, and with nothing to do. Where every core is busy, processor time
+that is not the work's makes a run as much longer. The start of the services is left out.
 """
 
 from __future__ import annotations
@@ -12,51 +11,57 @@ import argparse
 import contextlib
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from dxai.config.profiles import select_profile
 from dxai.paths import Paths
-from dxai.utils import shared_process
-from dxai.utils.files import read_json
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
-ONE_BY_ONE = {"DXAI_LANES": "1"}
-"""As the bare commands run."""
-STAGE, POLL_SECONDS = "dxai.stages.", 1.0
+"""Also marks the processes of the run: all of them inherit it."""
+WORK, STAGES = "stages, Ray, live numbers", "dxai.stages."
+PARTS = {
+    "dvc_lane.py": "DVC in its lanes",
+    "prefect server": "Prefect's server",
+    "prefect worker": "Prefect's worker",
+    "infra.worker": "Prefect's worker",
+    "prefect.flow_engine": "the flow",
+    "mlflow": "MLflow's server",
+    "infra.local": "the launcher",
+}
+"""Words of a command line to the part that is not work; the first that fits counts."""
+SECONDS = 0.5
+"""Between two samples: so much of a process's last time is missed at most."""
 LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
 """Start of a line of the flow's log, which the launcher's own lines do not have."""
 
 
 def main() -> None:
-    """Run both and print the comparison."""
+    """Run the flow twice, and print what took how much processor time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick", help="the settings (%(default)s)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="orchestration-") as folder:
-        with_flow, bare = (clone(Path(folder, name), options.profile) for name in ("flow", "bare"))
-        flow, idle = seconds_of_flow(with_flow)
-        commands = commands_of(with_flow)
-        again, _ = seconds_of_flow(with_flow)
-        work = seconds_of(bare, commands)
-    overhead = flow - work
-    print(f"profile {options.profile}, {len(commands)} items")
-    print(f"commands alone          {work:8.1f} s")
-    print(f"the flow                {flow:8.1f} s")
-    print(
-        f"overhead                {overhead:8.1f} s, {100 * overhead / work:.1f}% of the commands, "
-        f"{overhead / len(commands):.2f} s per item"
-    )
-    print(f"no stage ran for        {idle:8.1f} s of it, {100 * idle / (flow - idle):.1f}%")
-    print(f"the flow, nothing to do {again:8.1f} s, {again / len(commands):.2f} s per item")
+    with tempfile.TemporaryDirectory(prefix="orchestration-") as temporary:
+        folder = clone(Path(temporary, "flow"), options.profile)
+        first, again = Account(), Account()
+        run(folder, first)
+        run(folder, again)
+    work = first.spent[WORK]
+    print(f"profile {options.profile}: {first.seconds:.1f} s, nothing to do {again.seconds:.1f} s")
+    print(f"no stage ran for {first.idle:.1f} s")
+    print(f"{WORK:<28} {work:8.1f} s of processors")
+    rest = first.spent - Counter({WORK: work})
+    for part, seconds in rest.most_common():
+        print(f"{part:<28} {seconds:8.1f} s, {100 * seconds / work:4.1f}%")
+    print(f"{'together':<28} {rest.total():8.1f} s, {100 * rest.total() / work:4.1f}%")
 
 
 def clone(folder: Path, profile: str) -> Path:
@@ -66,82 +71,106 @@ def clone(folder: Path, profile: str) -> Path:
     return folder
 
 
-def environment() -> Mapping[str, str]:
-    """Return the environment of both: this Python, and ports of their own."""
+class Account:
+    """Adds up the processor time of a run's processes by what they are for.
+
+    Attributes
+    ----------
+    seconds, idle : float
+        How long the run took, and how long no stage ran in it.
+    spent : Counter
+        Part to processor seconds.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.idle = 0.0
+        self.spent: Counter[str] = Counter()
+        self._parts: dict[tuple[int, float], str | None] = {}
+        self._used: dict[tuple[int, float], float] = {}
+        self._at_start: dict[tuple[int, float], float] = {}
+        self._stages: list[tuple[float, bool]] = []
+        self._began = self._ended = 0.0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Sample the processes of the run during the block."""
+        over = threading.Event()
+
+        def sample() -> None:
+            while not over.wait(SECONDS):
+                self._sample()
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def begin(self) -> None:
+        """Leave out what was used up to now."""
+        self._began, self._at_start = time.monotonic(), dict(self._used)
+
+    def proceed(self) -> None:
+        """Note that the run has logged something, maybe its last line."""
+        self._ended = time.monotonic()
+
+    def close(self) -> None:
+        """Add up."""
+        self.seconds = self._ended - self._began
+        during = [ran for when, ran in self._stages if self._began <= when <= self._ended]
+        self.idle = self.seconds * during.count(False) / max(1, len(during))
+        for process, used in self._used.items():
+            part = self._parts[process]
+            assert part is not None
+            self.spent[part] += used - self._at_start.get(process, 0.0)
+
+    def _sample(self) -> None:
+        ran = False
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                key = process.pid, process.create_time()
+                # A process is another program from a moment after its start on.
+                if self._parts.get(key, WORK) == WORK:
+                    self._parts[key] = part_of(process)
+                if self._parts[key] is not None:
+                    times = process.cpu_times()
+                    self._used[key] = times.user + times.system
+                    ran = ran or STAGES in " ".join(process.cmdline())
+        self._stages.append((time.monotonic(), ran))
+
+
+def part_of(process: psutil.Process) -> str | None:
+    """Say what a process of the run is for; None for others."""
+    if not PORTS.items() <= process.environ().items() or process.pid == os.getpid():
+        return None
+    command = " ".join(process.cmdline())
+    if STAGES in command:
+        return WORK
+    return next((part for words, part in PARTS.items() if words in command), WORK)
+
+
+def run(folder: Path, account: Account) -> None:
+    """Run the flow in a folder, from the first to the last line of its log."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return os.environ | PORTS | ONE_BY_ONE | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def seconds_of_flow(folder: Path) -> tuple[float, float]:
-    """Time a run from the first to the last line of its log, and how long no stage ran in it."""
-    command = [sys.executable, "-m", "infra.local", "benchmark"]
     process = subprocess.Popen(
-        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "infra.local", "benchmark"],
+        cwd=folder,
+        env=os.environ | PORTS | {"PATH": path, "OMP_WAIT_POLICY": "PASSIVE"},
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    began = ended = 0.0
-    with watched(folder) as samples:
+    with account.watching():
         for line in process.stdout or ():
             print(line, end="", flush=True)
             if "Beginning flow run" in line:
-                began = time.monotonic()
+                account.begin()
             if LOGGED.match(line):
-                ended = time.monotonic()
+                account.proceed()
     if process.wait() != 0:
         raise SystemExit(f"error: the flow failed in {folder}")
-    idle = [not runs for when, runs in samples if began <= when <= ended]
-    return ended - began, (ended - began) * sum(idle) / len(idle)
-
-
-@contextlib.contextmanager
-def watched(folder: Path) -> Iterator[list[tuple[float, bool]]]:
-    """Sample during the block whether a stage runs in a folder; yields the times and answers."""
-    samples: list[tuple[float, bool]] = []
-    ended = threading.Event()
-
-    def sample() -> None:
-        while not ended.wait(POLL_SECONDS):
-            runs = any(is_stage(folder, process) for process in psutil.process_iter())
-            samples.append((time.monotonic(), runs))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        ended.set()
-        thread.join()
-
-
-def is_stage(folder: Path, process: psutil.Process) -> bool:
-    """Whether a process is a stage that runs in a folder."""
-    try:
-        runs_stage = any(STAGE in word for word in process.cmdline())
-        return runs_stage and Path(process.cwd()).is_relative_to(folder)
-    except psutil.Error:  # it has just ended
-        return False
-
-
-def commands_of(folder: Path) -> list[str]:
-    """List the commands of the stages that ran, in DVC's order."""
-    from flows.dvc_runner import graph
-
-    ran = read_json(Paths(folder).runs_known)
-    return [ran[target]["cmd"] for target in graph(folder)]
-
-
-def seconds_of(folder: Path, commands: list[str]) -> float:
-    """Time the commands, run one after the other with one shared Ray, as in the flow."""
-    cluster = Paths(folder).ray
-    began = time.monotonic()
-    with shared_process.hold(cluster), watched(folder):  # sampling costs as much as in the flow
-        for command in commands:
-            subprocess.run(
-                shlex.split(command),
-                cwd=folder,
-                env=environment() | {"DXAI_CLUSTER": str(cluster)},
-                check=True,
-            )
-    return time.monotonic() - began
+    account.close()
 
 
 if __name__ == "__main__":
