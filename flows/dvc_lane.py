@@ -9,6 +9,7 @@ file has none: 1.4 s of a core with the 48 items of `quick`. `modify_lock` takes
 
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ def modify_lock(path: str, fs: Any = None) -> Iterator[dict[str, Any]]:
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    # Of these DVC makes its entries; they would become lists with a tag.
+    yaml.representer.add_representer(OrderedDict, type(yaml.representer).represent_dict)
     lock = Path(path)
     content = yaml.load(lock) or {} if lock.exists() else {}
     yield content
