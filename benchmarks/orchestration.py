@@ -1,8 +1,8 @@
 """Measure what Prefect and DVC cost beside the work of a run, in processor time.
 
 Run as `python -m benchmarks.orchestration`. The flow runs twice in a fresh clone of the last
-commit: with everything to compute, and with nothing to do. Where every core is busy, processor time
-that is not the work's makes a run as much longer. The start of the services is left out.
+commit: with everything to compute, and with nothing to do. Where all cores are busy, processor time
+that is not the work's delays it. The start of the services is left out.
 """
 
 from __future__ import annotations
@@ -26,22 +26,23 @@ from dxai.config.profiles import select_profile
 from dxai.paths import Paths
 
 PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
-"""Also marks the processes of the run: all of them inherit it."""
+"""Also the mark of the run's processes, which inherit it."""
 WORK, STAGES = "stages, Ray, live numbers", "dxai.stages."
 PARTS = {
     "dvc_lane.py": "DVC in its lanes",
     "prefect server": "Prefect's server",
     "prefect worker": "Prefect's worker",
     "infra.worker": "Prefect's worker",
-    "prefect.flow_engine": "the flow",
-    "mlflow": "MLflow's server",
+    "prefect.engine": "the flow",
     "infra.local": "the launcher",
 }
 """Words of a command line to the part that is not work; the first that fits counts."""
 SECONDS = 0.5
-"""Between two samples: so much of a process's last time is missed at most."""
+"""Between two samples. What a process does between its last one and its end is not counted."""
 LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
 """Start of a line of the flow's log, which the launcher's own lines do not have."""
+Process = tuple[int, float]
+"""Number and start of a process."""
 
 
 def main() -> None:
@@ -57,10 +58,10 @@ def main() -> None:
     work = first.spent[WORK]
     print(f"profile {options.profile}: {first.seconds:.1f} s, nothing to do {again.seconds:.1f} s")
     print(f"no stage ran for {first.idle:.1f} s")
-    print(f"{WORK:<28} {work:8.1f} s of processors")
+    print(f"{WORK:<28} {work:8.1f} processor seconds")
     rest = first.spent - Counter({WORK: work})
     for part, seconds in rest.most_common():
-        print(f"{part:<28} {seconds:8.1f} s, {100 * seconds / work:4.1f}%")
+        print(f"{part:<28} {seconds:8.1f} s, {100 * seconds / work:4.1f}% of the work")
     print(f"{'together':<28} {rest.total():8.1f} s, {100 * rest.total() / work:4.1f}%")
 
 
@@ -85,9 +86,10 @@ class Account:
     def __init__(self) -> None:
         self.seconds = self.idle = 0.0
         self.spent: Counter[str] = Counter()
-        self._parts: dict[tuple[int, float], str | None] = {}
-        self._used: dict[tuple[int, float], float] = {}
-        self._at_start: dict[tuple[int, float], float] = {}
+        self._parts: dict[Process, str | None] = {}
+        self._used: dict[Process, float] = {}
+        self._at_start: dict[Process, float] | None = None
+        self._at_end: dict[Process, float] = {}
         self._stages: list[tuple[float, bool]] = []
         self._began = self._ended = 0.0
 
@@ -114,14 +116,15 @@ class Account:
 
     def proceed(self) -> None:
         """Note that the run has logged something, maybe its last line."""
-        self._ended = time.monotonic()
+        self._ended, self._at_end = time.monotonic(), dict(self._used)
 
     def close(self) -> None:
         """Add up."""
+        assert self._at_start is not None, "no flow has begun"
         self.seconds = self._ended - self._began
         during = [ran for when, ran in self._stages if self._began <= when <= self._ended]
         self.idle = self.seconds * during.count(False) / max(1, len(during))
-        for process, used in self._used.items():
+        for process, used in self._at_end.items():
             part = self._parts[process]
             assert part is not None
             self.spent[part] += used - self._at_start.get(process, 0.0)
@@ -131,21 +134,33 @@ class Account:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):  # it has just ended
                 key = process.pid, process.create_time()
-                # A process is another program from a moment after its start on.
-                if self._parts.get(key, WORK) == WORK:
-                    self._parts[key] = part_of(process)
-                if self._parts[key] is not None:
-                    times = process.cpu_times()
-                    self._used[key] = times.user + times.system
-                    ran = ran or STAGES in " ".join(process.cmdline())
+                if key not in self._parts:
+                    self._parts[key] = WORK if self._is_of_run(process) else None
+                if self._parts[key] is None:
+                    continue
+                # A child has the command line of its parent until its own program starts.
+                if command := " ".join(process.cmdline()):
+                    self._parts[key] = part_of(command)
+                times = process.cpu_times()
+                self._used[key] = times.user + times.system
+                ran = ran or STAGES in command
         self._stages.append((time.monotonic(), ran))
 
+    def _is_of_run(self, process: psutil.Process) -> bool:
+        """Whether its environment has the mark, or its parent is of the run.
 
-def part_of(process: psutil.Process) -> str | None:
-    """Say what a process of the run is for; None for others."""
-    if not PORTS.items() <= process.environ().items() or process.pid == os.getpid():
-        return None
-    command = " ".join(process.cmdline())
+        Ray's workers overwrite their environment with their title.
+        """
+        if process.pid == os.getpid():
+            return False
+        marked = PORTS.items() <= process.environ().items()
+        parent = None if marked else process.parent()
+        key = parent and (parent.pid, parent.create_time())
+        return marked or (key is not None and self._parts.get(key) is not None)
+
+
+def part_of(command: str) -> str:
+    """Say what a process of the run is for, by its command line."""
     if STAGES in command:
         return WORK
     return next((part for words, part in PARTS.items() if words in command), WORK)

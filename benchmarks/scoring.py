@@ -80,7 +80,7 @@ def main() -> None:
         made.start()  # a stage's peak begins with the memory of the process that starts it
         made.join()
         if made.exitcode:
-            raise SystemExit(made.exitcode)
+            raise SystemExit(f"the images and networks were not made: exit code {made.exitcode}")
         if args.actors:
             for method in args.methods:
                 compare(method, args.patches)

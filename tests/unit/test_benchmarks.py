@@ -1,7 +1,14 @@
+import os
+import subprocess
+import sys
+import time
+
+import psutil
 import pytest
 import torch
 from torch import nn
 
+from benchmarks import orchestration
 from benchmarks.experiments.tuning import results
 from benchmarks.scaling import Link, saved_bytes
 from benchmarks.step import Case, Convolutions, convolutions
@@ -75,3 +82,45 @@ def test_tuning_scores_the_part_that_the_tables_score(tmp_path, monkeypatch):
     (row,) = results(params, "textures", "simple", wanted, 0, tmp_path, [])
     assert row["method"] == "dxai" and 0 <= row["neutrality"] <= 1
     assert kinds and set(kinds) == {GENERATED}
+
+
+BURN = """
+import sys, time
+if sys.argv[1] == "ray":
+    from ray._raylet import setproctitle  # which takes the environment away
+    setproctitle("ray::Worker")
+end = time.process_time() + 0.6
+while time.process_time() < end: pass
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_orchestration_counts_the_run_by_parts_from_its_first_line_to_its_last():
+    """A lane, a worker of Ray, and a process that is not of the run."""
+    account, run = orchestration.Account(), os.environ | orchestration.PORTS
+    started = [("dvc_lane.py", run), ("ray", run), ("other", dict(os.environ))]
+    with account.watching():
+        account.begin()
+        processes = [
+            psutil.Popen([sys.executable, "-c", BURN, word], env=env) for word, env in started
+        ]
+        try:
+            for process in processes:
+                while sum(process.cpu_times()[:2]) < 0.5 or process.status() != "sleeping":
+                    time.sleep(0.05)
+            time.sleep(4 * orchestration.SECONDS)
+            used = [sum(process.cpu_times()[:2]) for process in processes]
+            account.proceed()
+            late = [sys.executable, "-c", BURN.replace("time.sleep(60)", ""), "dvc_lane.py"]
+            subprocess.run(late, env=run, check=True)
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    account.close()
+    lane, worker = account.spent["DVC in its lanes"], account.spent[orchestration.WORK]
+    assert lane == pytest.approx(used[0], abs=0.1)
+    assert worker == pytest.approx(used[1], abs=0.1)
+    assert account.spent.total() == pytest.approx(lane + worker)
+    assert account.idle == account.seconds > 0  # none of them is a stage

@@ -1,5 +1,10 @@
 """What a lane writes to dvc.lock, beside what DVC itself writes there."""
 
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -9,6 +14,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 
 from dxai.utils.dvc_files import stages
 from flows.dvc_lane import modify_lock
+from flows.lanes import Lane
 
 VALUES = {
     "nothing": None,
@@ -20,7 +26,7 @@ VALUES = {
 }
 
 
-def stage(name: str, **values: Any) -> OrderedDict[str, Any]:
+def entry(name: str, **values: Any) -> OrderedDict[str, Any]:
     """Return an entry as DVC makes it; its parts are in no order of the alphabet."""
     deps = [OrderedDict(path="z", hash="md5", md5="0" * 32, size=3), OrderedDict(path="a")]
     params = OrderedDict({"params.yaml": OrderedDict(values)})
@@ -36,10 +42,10 @@ def test_a_lock_is_what_dvc_would_have_written(tmp_path: Path, values: Any) -> N
         path.parent.mkdir()
         with modify_yaml(path) as lock:
             lock["schema"] = "2.0"
-            lock["stages"] = stage("b", value=values) | stage("c")
+            lock["stages"] = entry("b", value=values) | entry("c")
         with modify(path) as lock:
-            lock["stages"].update(stage("a", value=values))
-            lock["stages"].update(stage("c", value=values))
+            lock["stages"].update(entry("a", value=values))
+            lock["stages"].update(entry("c", value=values))
         paths.append(path)
     for read in (load_yaml, stages):  # DVC's reader, and that of the flow
         ours, of_dvc = map(read, paths)
@@ -50,9 +56,47 @@ def test_a_lock_is_what_dvc_would_have_written(tmp_path: Path, values: Any) -> N
     assert entries["a"]["params"]["params.yaml"]["value"] == values
 
 
-def test_a_lock_is_begun(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [None, "", "null\n"], ids=["none", "empty", "null"])
+def test_a_lock_is_begun(tmp_path: Path, before: str | None) -> None:
     path = tmp_path / "dvc.lock"
+    if before is not None:
+        path.write_text(before)
     with modify_lock(path) as lock:
         assert lock == {}
         lock["schema"] = "2.0"
     assert load_yaml(path) == {"schema": "2.0"}
+
+
+def test_a_failed_change_leaves_the_lock_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.lock"
+    path.write_text("schema: '2.0'\n")
+    with pytest.raises(KeyError), modify_lock(path) as lock:
+        lock["schema"] = lock.pop("stages")
+    assert path.read_text() == "schema: '2.0'\n"
+
+
+def test_a_lock_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.lock"
+    change = f"with modify_lock({str(path)!r}) as lock: lock['a'] = chr(0x6728)"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-c", f"from flows.dvc_lane import modify_lock\n{change}"],
+        env=os.environ | plain,
+        check=True,
+    )
+    assert load_yaml(path) == {"a": "木"}
+
+
+def test_the_dvc_of_a_lane_writes_so(tmp_path: Path) -> None:
+    """DVC's own function leaves out the word `null`."""
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    (tmp_path / "params.yaml").write_text("layer:\n")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  a:\n    cmd: echo made\n    params: [layer]\n")
+    lane = Lane(tmp_path, dict(os.environ))
+    try:
+        assert "made" in list(lane.run("a"))
+    finally:
+        lane.end()
+        lane.close()
+    assert "layer: null" in (tmp_path / "dvc.lock").read_text()
