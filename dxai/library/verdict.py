@@ -19,7 +19,13 @@ from dxai.library import scoring
 from dxai.library.explainer import DXAI
 from dxai.metrics.removal import UNDECIDED
 from dxai.results.methods import NEUTRAL, OURS, RANDOM, best_baseline, label, succeeded
-from dxai.results.validity import BRITTLE, is_faint, random_aucs, validity_of
+from dxai.results.validity import (
+    AT_CHANCE,
+    BRITTLE,
+    is_faint,
+    random_aucs,
+    validity_of,
+)
 from dxai.utils import keyed_random
 
 FEWEST, USUAL, MOST = 8, 32, 200
@@ -179,7 +185,13 @@ def _advice(
     valid_auc: float,
 ) -> Iterator[str]:
     """Say what to change, the most important first."""
-    if validity_of(rows, valid_auc) == BRITTLE:
+    found = validity_of(rows, valid_auc)
+    if found == AT_CHANCE:
+        yield (
+            "this network is no better than one with the same answer for every image, so there is "
+            "nothing to explain; train it first"
+        )
+    elif found == BRITTLE:
         lowest = min(random_aucs(rows).values())
         yield (
             "this network follows patterns too faint to see: grain without meaning leaves "

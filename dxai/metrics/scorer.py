@@ -197,6 +197,7 @@ class Scorer:
             "reason": NO_NOISE if self.deviation == 0 else "",
             "images": len(curves["beta"].correct),
             "accuracy": float(curves["beta"].accuracy[0]),
+            **_recall(outcomes),
             "auc": curves["beta"].auc,
             "auc_low": low,
             "auc_high": high,
@@ -313,6 +314,13 @@ def curve(outcomes: pd.DataFrame, name: str) -> Curve:
     levels = np.sort(rows["level"].unique())
     correct = (rows["prediction"] == rows["label"]).to_numpy().reshape(-1, len(levels))
     return Curve(levels, correct, rows["group"].tolist()[:: len(levels)])
+
+
+def _recall(outcomes: pd.DataFrame) -> dict[str, Any]:
+    """The mean over classes of the share of their unchanged images that is recognised."""
+    beta = outcomes[(outcomes["curve"] == "beta") & (outcomes["level"] == 0)]
+    recalls = (beta["prediction"] == beta["label"]).groupby(beta["label"]).mean()
+    return {"balanced_accuracy": float(recalls.mean()), "classes": len(recalls)}
 
 
 def answers_of(outcomes: pd.DataFrame) -> np.ndarray:

@@ -25,7 +25,15 @@ from dxai.results.methods import (
     rank,
 )
 from dxai.results.table_specs import SPECS, TableSpec, short_title
-from dxai.results.validity import BRITTLE, NOT_KNOWN, NOTHING_CLAIMED, judged
+from dxai.results.validity import (
+    AT_CHANCE,
+    BRITTLE,
+    CLAIMLESS,
+    LEARNT_NOTHING,
+    NOT_KNOWN,
+    NOTHING_CLAIMED,
+    judged,
+)
 from dxai.results.verdicts import AGAINST_BASELINES, ALIKE, BEST
 
 WORST = 6
@@ -145,7 +153,7 @@ def difference(claim: Row) -> Number:
 
 
 Validity = Mapping[tuple[str, str], str]
-"""Maps dataset and classifier to `valid`, `brittle` or `not known` (`dxai.results.validity`)."""
+"""Maps dataset and classifier to a word of `dxai.results.validity`, such as `valid`."""
 
 
 # ------------------------------------------------------------------------------------ tables
@@ -525,12 +533,12 @@ def claimed(claims: list[Row]) -> Table:
         cells += [measured(claim, "ours_value"), Number(claim["other_value"]), difference(claim)]
         cells += [Number(claim[key], digits=0) for key in ("seeds", "images", "groups")]
         found = judged(claim)
-        cells += [claim["validity"] or NONE, "no claim" if found == BRITTLE else found]
+        cells += [claim["validity"] or NONE, "no claim" if found in CLAIMLESS else found]
         lines.append(Line(cells, claim["table"], *_case(claim)))
     note = (
         "Every claim is a difference, ours less the other, that should be below 0. It holds if the "
         "whole 95% interval lies below 0, is reversed if it lies above, else these images do not "
-        "decide it. There is none where a classifier is brittle: see Table 1."
+        "decide it. There is none where a classifier is brittle or at chance: see Table 1."
     )
     return _table("claims", "What the paper claims, tested on this run", [note], columns, lines)
 
@@ -625,7 +633,7 @@ def _areas(
     """Put methods in lines, classifiers and datasets in columns, the paper's beside the first.
 
     `claims` maps dataset and classifier to the claim with the mean of ours over seeds. In the
-    column of a brittle classifier nothing is the best.
+    column of a brittle classifier, or one at chance, nothing is the best.
     """
     found: dict[Any, dict[tuple[str, str], tuple[Cell, Number]]] = {}
     own: dict[Any, str] = {}
@@ -643,7 +651,7 @@ def _areas(
     for classifier in _classifiers(classifier for _, classifier in found):
         group = f"{classifier} (C = D)" if classifier == JOINT else classifier
         for case in (case for case in found if case[1] == classifier):
-            mark = " (brittle)" if known.get(case) == BRITTLE else ""
+            mark = f" ({known[case]})" if known.get(case) in CLAIMLESS else ""
             columns.append(Heading(case[0] + mark, group, "value", *case))
             columns.append(Heading("paper", group, "paper", *case))
             cases.append(case)
@@ -654,7 +662,7 @@ def _areas(
             for (method, rule), (area, _) in areas.items()
             if is_contested(method, rule) and isinstance(area, Number) and area.value is not None
         ]
-        lowest[case] = None if known.get(case) == BRITTLE else min(rivals, default=None)
+        lowest[case] = None if known.get(case) in CLAIMLESS else min(rivals, default=None)
     first = {case[0]: case for case in reversed(cases)}
     lines = []
     for method, rule in sorted({k for of in found.values() for k in of}, key=_line_order):
@@ -699,11 +707,13 @@ def known_validity(rows: list[Row]) -> Validity:
 
 
 def _validity(rows: Iterable[Row], known: Validity) -> list[str]:
-    """Name the brittle classifiers behind some rows, and those for which Random was not scored."""
+    """Name the classifiers behind some rows that are not known to be valid."""
     cases: dict[str, list[str]] = {}
     for case in dict.fromkeys(map(_case, rows)):
         cases.setdefault(known.get(case, NOT_KNOWN), []).append(" ".join(case))
     said = []
+    if untaught := cases.get(AT_CHANCE):
+        said.append(f"At chance: {', '.join(untaught)}. {LEARNT_NOTHING}")
     if brittle := cases.get(BRITTLE):
         named = ", ".join(brittle)
         said.append(

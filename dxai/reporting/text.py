@@ -11,7 +11,7 @@ from dxai.reporting.table_layouts import Table, all_tables
 from dxai.results.io import Row, TableError, read_table, read_tables
 from dxai.results.methods import OURS, OUTSIDE, is_contested
 from dxai.results.table_specs import SPECS, Column, short_title
-from dxai.results.validity import BRITTLE, judged, meaning
+from dxai.results.validity import CLAIMLESS, judged, meaning
 from dxai.results.verdicts import HOLDS, verdict
 from dxai.utils.files import atomic
 
@@ -85,7 +85,7 @@ def _claims(rows: list[Row]) -> str:
         named = [short_title(row["table"]), f"{row['dataset']} / {row['classifier']}"]
         numbers = [decimals(row[name], 3) for name in ("ours_value", "other_value")]
         numbers += [decimals(row["delta"], 3, True), _signed_interval(row), str(row["seeds"])]
-        found = "no claim" if judged(row) == BRITTLE else judged(row)
+        found = "no claim" if judged(row) in CLAIMLESS else judged(row)
         lines.append(
             [*named, row["claim"], row["other"], *numbers, row.get("validity") or "-", found]
         )
@@ -94,9 +94,9 @@ def _claims(rows: list[Row]) -> str:
 
 def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
     scored = [row for row in rows if row["auc"] is not None]
-    brittle = rows[0].get("validity") == BRITTLE
+    claimless = rows[0].get("validity") in CLAIMLESS
     rivals = [row["auc"] for row in scored if is_contested(row["method"], row["sign"])]
-    lowest = None if brittle else min(rivals, default=None)
+    lowest = None if claimless else min(rivals, default=None)
     about = [f"{dataset} / {classifier}", f"profile {rows[0]['profile']}"]
     if scored:
         about += [f"{scored[0]['images']} images", f"accuracy {scored[0]['accuracy']:.3f}"]
@@ -114,7 +114,7 @@ def _table1(dataset: str, classifier: str, rows: list[Row]) -> str:
         f"{'' if verdict(row['delta_low'], row['delta_high']) == HOLDS else 'not '}below 0"
         for row in scored
         if row["method"] == OURS and None not in (row["delta_low"], row["delta_high"])
-        if not brittle
+        if not claimless
     ]
     return "\n".join([", ".join(about), aligned(lines), *notes])
 

@@ -32,7 +32,7 @@ from dxai.results.methods import (
     succeeded,
 )
 from dxai.results.table_specs import SPECS
-from dxai.results.validity import BRITTLE, NOT_KNOWN, validity_of, weakest
+from dxai.results.validity import CLAIMLESS, NOT_KNOWN, validity_of, weakest
 from dxai.results.verdicts import BEST, HOLDS, verdict
 from dxai.utils.files import read_json
 
@@ -74,7 +74,7 @@ def all_claims(
     }
     for row in rows:
         row["validity"] = "" if row["table"] in UNASKED else _validity(row, known)
-        row["holds"] = row["holds"] and row["validity"] != BRITTLE
+        row["holds"] = row["holds"] and row["validity"] not in CLAIMLESS
     order = list(SPECS)
     return make_frame("claims", sorted(rows, key=lambda row: order.index(row["table"])))
 

@@ -39,7 +39,7 @@ from dxai.results.claims import by_case, curves, make_frame, read_curve, read_ma
 from dxai.results.definition import best_points
 from dxai.results.io import Row
 from dxai.results.methods import CONTROLS, NEUTRAL, OURS, best_baseline, rank, succeeded
-from dxai.results.validity import BRITTLE, validity_of
+from dxai.results.validity import CLAIMLESS, validity_of
 from dxai.results.verdicts import ALIKE, verdict
 from dxai.utils.files import read_json
 
@@ -433,8 +433,8 @@ def headlines(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     for claim in frames["claims"].to_dict("records"):
         case = claims.setdefault(claim["table"], {})
         found: Row = {k: round(float(claim[k]), 6) for k in ("delta", "delta_low", "delta_high")}
-        if claim["validity"] == BRITTLE:  # then nothing is claimed
-            found["validity"] = BRITTLE
+        if claim["validity"] in CLAIMLESS:
+            found["validity"] = claim["validity"]
         case.setdefault(f"{claim['dataset']}/{claim['classifier']}", {})[
             f"{claim['claim']} ({claim['other']})"
         ] = found

@@ -1,8 +1,9 @@
-"""Whether the tables measure what a classifier uses, or only how it breaks.
+"""Whether the tables measure what a classifier uses, how it breaks, or nothing.
 
 Random removes w x with white noise w, which is grain without meaning: w in [0, 1) takes contrast
 away, w in [-1, 1) also adds some. A classifier that loses its accuracy by either is *brittle*:
-anything breaks it, so its numbers are shown and nothing is claimed.
+anything breaks it, so its numbers are shown and nothing is claimed. Nor is it of one that is no
+better than a network with the same answer for every image, which nothing breaks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from dxai.results.methods import RANDOM, best_baseline, label, succeeded
 from dxai.results.verdicts import verdict
 
 VALID, BRITTLE, NOT_KNOWN = "valid", "brittle", "not known"
+AT_CHANCE = "at chance"
+CLAIMLESS = (AT_CHANCE, BRITTLE)
+"""Classifiers of which nothing is claimed, the worst first."""
 FAINT = 0.15
 """How far the best baseline's AUC must lie below its AUC by the twin, and below that after a blur,
 to say that it follows patterns too faint to see."""
@@ -25,23 +29,39 @@ NOTHING_CLAIMED = (
     "little noise (crop, jitter, blur and noise of classifier)."
 )
 """What brittle means for the numbers of a classifier, and what to do."""
+LEARNT_NOTHING = (
+    "Its balanced accuracy is no better than that of a network with the same answer for every "
+    "image, so there is nothing to explain, and nothing is claimed. Train it for longer, or with "
+    "less noise."
+)
+"""What `AT_CHANCE` means, and what to do."""
 
 
 def validity_of(rows: Iterable[Mapping[str, Any]], least: float) -> str:
-    """Return VALID, BRITTLE or NOT_KNOWN for the rows of Table 1 of one dataset and classifier.
+    """Return AT_CHANCE, VALID, BRITTLE or NOT_KNOWN for a dataset and classifier in Table 1.
 
     Parameters
     ----------
     rows : iterable of mapping
-        With `method`, `sign`, `status` and `auc`.
+        With `method`, `sign`, `status` and `auc`, and, where they are known, `classes` (of the
+        scored images) and `balanced_accuracy`.
     least : float
         The least AUC of either of Random's rows with which a classifier is valid: the setting
         `evaluate.valid_auc`.
     """
+    rows = list(rows)
+    if any(_at_chance(row) for row in rows):
+        return AT_CHANCE
     aucs = random_aucs(rows)
     if not aucs:
         return NOT_KNOWN
     return VALID if min(aucs.values()) >= least else BRITTLE
+
+
+def _at_chance(row: Mapping[str, Any]) -> bool:
+    """Whether the classifier tells the classes apart no better than one that has one answer."""
+    found, classes = row.get("balanced_accuracy"), row.get("classes") or 0
+    return found is not None and classes > 1 and found <= 1 / classes
 
 
 def random_aucs(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -53,13 +73,13 @@ def random_aucs(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 def weakest(found: Iterable[str]) -> str:
     """Return the validity of a number that several classifiers give together."""
     every = set(found)
-    return next((name for name in (BRITTLE, NOT_KNOWN) if name in every), VALID)
+    return next((name for name in (*CLAIMLESS, NOT_KNOWN) if name in every), VALID)
 
 
 def judged(claim: Mapping[Any, Any]) -> str:
-    """Return the verdict of a row of claims.csv; BRITTLE, which is none, if its classifier is."""
-    if claim.get("validity") == BRITTLE:
-        return BRITTLE
+    """Return the verdict of a row of claims.csv; its validity, which is none, if in CLAIMLESS."""
+    if (found := claim.get("validity")) in CLAIMLESS:
+        return str(found)
     return verdict(claim["delta_low"], claim["delta_high"])
 
 
@@ -69,7 +89,9 @@ def meaning(rows: Sequence[Row]) -> list[str]:
         return []
     found = rows[0].get("validity")
     aucs = " and ".join(f"{auc:.3f} ({sign})" for sign, auc in random_aucs(rows).items())
-    if found == BRITTLE:
+    if found == AT_CHANCE:
+        said = [f"At chance: {LEARNT_NOTHING}"]
+    elif found == BRITTLE:
         said = [
             f"Brittle: Random has {aucs} on the scored images, the lower less than "
             f"evaluate.valid_auc. {NOTHING_CLAIMED}"
@@ -85,7 +107,7 @@ def meaning(rows: Sequence[Row]) -> list[str]:
             "breaks, not what it uses (`dxai use --methods random ..` adds it)."
         ]
     best = best_baseline(rows)
-    if best is not None and is_faint(best):
+    if best is not None and found != AT_CHANCE and is_faint(best):
         said.append(
             f"It follows patterns too faint to see: removing what {label(best['method'])} finds "
             f"gives an AUC of {best['auc']:.3f}, but {best['auc_transfer']:.3f} by the twin and "

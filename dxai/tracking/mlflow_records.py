@@ -30,7 +30,7 @@ from dxai.results.io import Row, Tables, read_history, read_table
 from dxai.results.methods import BASELINES, OURS
 from dxai.results.metric_names import metric_values, number, plain
 from dxai.results.table_specs import SPECS
-from dxai.results.validity import BRITTLE
+from dxai.results.validity import CLAIMLESS
 from dxai.results.verdicts import AGAINST_BASELINES
 from dxai.tracking import provenance
 from dxai.utils.files import read_json, sha256
@@ -135,7 +135,7 @@ def _whole(paths: Paths, params: Params, tables: Tables) -> Record:
     data = {f"data.{plain(n)}": sha256(path) for n, path in manifests.items() if path.exists()}
     return Record(
         params.profile,
-        {"kind": "benchmark", "profile": params.profile} | version | data | brittle(tables),
+        {"kind": "benchmark", "profile": params.profile} | version | data | claimless(tables),
         guards(tables["table1"]) | deltas(tables["claims"]),
         list(steps.items()),
         settings(params),
@@ -268,11 +268,14 @@ def guards(rows: list[Row]) -> Numbers:
     return {name: fmean(values) for name, values in found.items()}
 
 
-def brittle(tables: Tables) -> dict[str, str]:
-    """Return the tag `brittle`, which lists the classifiers of which nothing is claimed, if any."""
-    rows = [row for row in tables["table1"] if row["validity"] == BRITTLE]
-    found = dict.fromkeys(f"{row['dataset']}/{row['classifier']}" for row in rows)
-    return {"brittle": ", ".join(found)} if found else {}
+def claimless(tables: Tables) -> dict[str, str]:
+    """Return the tags `brittle` and `at_chance`: the classifiers of which nothing is claimed."""
+    found: dict[str, dict[str, None]] = {}
+    for row in tables["table1"]:
+        if (word := row["validity"]) in CLAIMLESS:
+            named = found.setdefault(str(word).replace(" ", "_"), {})
+            named[f"{row['dataset']}/{row['classifier']}"] = None
+    return {word: ", ".join(named) for word, named in found.items()}
 
 
 def deltas(claims: list[Row]) -> Numbers:

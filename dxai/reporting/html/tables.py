@@ -45,7 +45,7 @@ from dxai.results.methods import (
     rank,
 )
 from dxai.results.table_specs import SPECS, short_title
-from dxai.results.validity import BRITTLE, NOT_KNOWN, judged
+from dxai.results.validity import CLAIMLESS, NOT_KNOWN, judged
 from dxai.results.verdicts import BEST, HOLDS, REVERSED, UNDECIDED, UNKNOWN
 
 View = dict[str, Any]
@@ -73,7 +73,7 @@ def make_claim(case: Case) -> View | None:
     checks = [
         {"name": name, "ours": own, "other": other, "against": rival, "agrees": own < other}
         for name, own, other, rival in _checks(case)
-        if found != BRITTLE
+        if found not in CLAIMLESS
     ]
     return {
         "row": row,
@@ -104,7 +104,7 @@ def make_groups(case: Case, params: Params) -> list[View]:
     """Group the rows that are read together, in the order of the page, without empty groups."""
     rows = sorted(case.rows, key=lambda row: (rank(row["method"]), row["seed"] or 0))
     contested = [row for row in rows if is_contested(row["method"], row["sign"])]
-    contested = [row for row in contested if row["validity"] != BRITTLE]
+    contested = [row for row in contested if row["validity"] not in CLAIMLESS]
     known = {c: [row[c] for row in contested if row[c] is not None] for c in AREAS}
     lowest = {column: min(values) for column, values in known.items() if values}
     groups: list[View] = []
@@ -190,7 +190,7 @@ def mean_intervals(
 # ------------------------------------------------------------------------------------ all cases
 Anchors = Mapping[tuple[str, str], str]
 """Maps dataset and classifier to the id of their section."""
-SYMBOLS = {HOLDS: "✓", REVERSED: "✗", UNDECIDED: "○", UNKNOWN: "–", BRITTLE: "–"}
+SYMBOLS = {HOLDS: "✓", REVERSED: "✗", UNDECIDED: "○", UNKNOWN: "–"} | dict.fromkeys(CLAIMLESS, "–")
 
 
 def make_view(table: Table, path: Path, anchors: Anchors) -> View:

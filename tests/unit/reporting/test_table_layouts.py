@@ -161,30 +161,36 @@ def test_signed_grain_is_shown_and_never_the_best(folder: Path, tmp_path: Path) 
     assert "0.840*" in shown and "0.100" in shown and "0.100*" not in shown
 
 
-def test_nothing_is_the_best_or_claimed_of_a_brittle_classifier(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("validity", "said"),
+    [
+        ("brittle", "Brittle (a row of Random is below evaluate.valid_auc): textures resnet18."),
+        ("at chance", "At chance: textures resnet18."),
+    ],
+)
+def test_nothing_is_the_best_or_claimed_of_a_brittle_classifier_or_one_at_chance(
+    folder: Path, validity: str, said: str
+) -> None:
     rows = read_tables(folder)
     case, other = ("textures", "resnet18"), ("brats", "simple")
     for row in [*rows["table1"], *rows["claims"]]:
         named = row["dataset"], row["classifier"]
-        row["validity"] = {case: "brittle", other: "not known"}.get(named, row["validity"])
+        row["validity"] = {case: validity, other: "not known"}.get(named, row["validity"])
     found = {table.name: table for of in all_tables(rows).values() for table in of}
     for name in ("table1", "table2"):
         table = found[name]
         (index,) = (k for k, c in enumerate(table.columns) if (c.dataset, c.classifier) == case)
-        assert table.columns[index].name == "textures (brittle)"
+        assert table.columns[index].name == f"textures ({validity})"
         best = {k for line in table.lines for k in line.best}
         values = {k for k, c in enumerate(table.columns) if c.kind == "value"}
         assert best == values - {index}
-        assert (
-            "Brittle (a row of Random is below evaluate.valid_auc): textures resnet18."
-            in table.note
-        )
+        assert said in table.note
         assert "Validity not known (Random was not scored): brats simple." in table.note
         for written in (text.markdown(table), text.latex(table)):
-            assert "textures (brittle)" in written and "nothing is claimed" in written
+            assert f"textures ({validity})" in written and "nothing is claimed" in written
     first = [x.cells for x in found["claims"].lines if x.cells[0] == "Table 1"]
     ends = {tuple(map(str, cells[1:3])): cells[-2:] for cells in first}
-    assert ends[case] == ["brittle", "no claim"] and ends[other] == ["not known", "holds"]
+    assert ends[case] == [validity, "no claim"] and ends[other] == ["not known", "holds"]
 
 
 def test_table3_has_a_square_for_each_dataset(tables: dict[str, Table]) -> None:

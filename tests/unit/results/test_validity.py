@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from dxai.metrics.scorer import Scorer
 from dxai.results.claims import all_claims
 from dxai.results.table_builders import headlines, table1, table6
 from dxai.results.validity import (
+    AT_CHANCE,
     BRITTLE,
     FAINT,
     NOT_KNOWN,
@@ -21,6 +25,7 @@ from dxai.results.validity import (
     validity_of,
     weakest,
 )
+from dxai.types import Batch
 from tests.fixtures import small_params
 from tests.outcomes import beta_area, write_cross, write_outcomes, write_stability
 
@@ -66,8 +71,60 @@ def test_the_lower_row_of_random_alone_decides(rows: list[dict[str, Any]], found
     assert validity_of(rows, 0.85) == found
 
 
+@pytest.mark.parametrize(
+    ("recall", "classes", "found"),
+    [(1 / 3, 3, AT_CHANCE), (0.34, 3, VALID), (0.0, 2, AT_CHANCE), (1.0, 1, VALID)],
+)
+def test_a_network_at_chance_is_not_valid(recall: float, classes: int, found: str) -> None:
+    """Of images of one class nothing is known."""
+    about = {"balanced_accuracy": recall, "classes": classes}
+    assert validity_of([row(auc=1.0) | about, row("ig", auc=0.5) | about], 0.85) == found
+
+
+def test_a_network_with_one_answer_is_at_chance_however_frequent_its_class(
+    networks: dict[str, Scorer],
+) -> None:
+    """Nothing breaks it: Random has 1, as with a network that is right on every image."""
+    found = {}
+    for name, scorer in networks.items():
+        rows = [scorer.row("random", sign, None) for sign in ("relu", "signed")]
+        assert [r["auc"] for r in rows] == [1, 1]
+        found[name] = (rows[0]["accuracy"], validity_of(rows, 0.85))
+    assert found == {"constant": (0.75, AT_CHANCE), "right": (1, VALID)}
+
+
+@pytest.fixture
+def networks() -> dict[str, Scorer]:
+    """Score what leaves bright images bright with two networks, on three bright and a dark one."""
+    level = torch.tensor([0.5, 0.5, 0.5, -0.5])[:, None, None, None].expand(-1, 1, 4, 4)
+    labels, index = torch.tensor([1, 1, 1, 0]), torch.arange(4)
+    images = Batch(level.contiguous(), labels, index, list("abcd"), list("abcd"))
+    params = PARAMS.evaluate.replace(bootstrap=20)
+    scorers = {
+        name: Scorer(Bright(bias), None, ["dark", "bright"], params, 0, curves=("beta",))
+        for name, bias in (("constant", 10.0), ("right", 0.0))
+    }
+    for scorer in scorers.values():
+        for sign in ("relu", "signed"):
+            scorer.add("random", sign, images, 0.1 * images.images)
+    return scorers
+
+
+class Bright(nn.Module):
+    """Class 1 where the mean brightness and the bias are above 0."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = x.mean((1, 2, 3)) + self.bias
+        return torch.stack([-found, found], 1)
+
+
 def test_several_classifiers_are_as_valid_as_the_weakest() -> None:
     assert weakest([VALID, BRITTLE, NOT_KNOWN]) == BRITTLE
+    assert weakest([BRITTLE, AT_CHANCE, VALID]) == AT_CHANCE
     assert weakest([NOT_KNOWN, VALID]) == NOT_KNOWN
     assert weakest([VALID, VALID]) == VALID
 
@@ -140,6 +197,8 @@ def test_numbers_are_put_in_words() -> None:
     assert "nothing is claimed" in first and "noise of classifier" in first
     assert second.startswith("It follows patterns too faint to see: ")
     assert "Integrated Gradients finds gives an AUC of 0.416, but 0.790 by the twin" in second
+    (only,) = meaning([row(auc=1.0, auc_transfer=1.0, auc_blur=1.0, validity=AT_CHANCE)])
+    assert only.startswith("At chance: ") and "nothing to explain" in only
     (only,) = meaning([row(auc=0.9, auc_transfer=0.9, auc_blur=0.9, validity=VALID)])
     assert only.startswith("Valid: Random has 0.900 (relu) on the scored images, so removing")
     (only,) = meaning([row("lime", auc=0.9, auc_transfer=0.9, auc_blur=0.9, validity=NOT_KNOWN)])

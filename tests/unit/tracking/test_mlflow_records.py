@@ -11,7 +11,7 @@ import pytest
 from dxai.paths import METRICS
 from dxai.tracking.mlflow_records import (
     GUARDS,
-    brittle,
+    claimless,
     deltas,
     flat,
     guards,
@@ -50,11 +50,13 @@ def test_a_claim_has_a_name_that_does_not_depend_on_results(
     assert deltas([claim | values]) == {f"delta/{name}": -0.2, f"delta_low/{name}": -0.3}
 
 
-def test_a_run_names_its_brittle_classifiers() -> None:
+def test_a_run_names_the_classifiers_of_which_nothing_is_claimed() -> None:
     rows = [row() | {"validity": "valid"}, row(method="ig") | {"validity": "valid"}]
-    assert brittle({"table1": rows}) == {}
+    assert claimless({"table1": rows}) == {}
     rows += [row() | {"classifier": name, "validity": "brittle"} for name in ("e", "e", "f")]
-    assert brittle({"table1": rows}) == {"brittle": "d/e, d/f"}
+    assert claimless({"table1": rows}) == {"brittle": "d/e, d/f"}
+    rows.append(row() | {"classifier": "g", "validity": "at chance"})
+    assert claimless({"table1": rows}) == {"brittle": "d/e, d/f", "at_chance": "d/g"}
 
 
 def test_numbers_are_finite() -> None:

@@ -243,15 +243,21 @@ def test_a_run_without_our_row_claims_nothing(run: Run, tmp_path: Path) -> None:
     assert "so nothing is claimed" in text and "failed: a NaN loss" in text
 
 
-def test_nothing_is_claimed_of_a_brittle_classifier(run: Run, page: str, tmp_path: Path) -> None:
-    def brittle(table: pd.DataFrame) -> None:
-        table["validity"] = "brittle"
+@pytest.mark.parametrize(
+    ("validity", "said"),
+    [("brittle", "Brittle: Random has 0.933"), ("at chance", "At chance: Its balanced accuracy")],
+)
+def test_nothing_is_claimed_of_a_brittle_classifier_or_one_at_chance(
+    run: Run, page: str, tmp_path: Path, validity: str, said: str
+) -> None:
+    def change(table: pd.DataFrame) -> None:
+        table["validity"] = validity
 
-    text = build_report(*changed(run, tmp_path, table1=brittle, claims=brittle))
-    assert "Valid: Random has 0.933" in page and "Brittle: Random has 0.933" in text
-    assert 'class="card claim brittle"' in text
-    assert "The classifier is brittle, so nothing is claimed." in words(text)
-    assert 'class="mark brittle"' in text
+    text = build_report(*changed(run, tmp_path, table1=change, claims=change))
+    assert "Valid: Random has 0.933" in page and said in text
+    assert f'class="card claim {validity}"' in text
+    assert f"The classifier is {validity}, so nothing is claimed." in words(text)
+    assert f'class="mark {validity}"' in text
     cell = text[text.index("Table 1 with what guards") :]
     assert '<strong class="best">0' not in cell[: cell.index("</table>")]
     assert "DXAI (ours)" in cell and "0.840" in cell, "its numbers are shown"
