@@ -29,6 +29,7 @@ PORTS = {"DXAI_PREFECT_PORT": "4261", "DXAI_MLFLOW_PORT": "5061"}
 """Also the mark of the run's processes, which inherit it."""
 WORK, STAGES = "stages, Ray, live numbers", "dxai.stages."
 PARTS = {
+    STAGES: WORK,
     "dvc_lane.py": "DVC in its lanes",
     "prefect server": "Prefect's server",
     "prefect worker": "Prefect's worker",
@@ -36,7 +37,7 @@ PARTS = {
     "prefect.engine": "the flow",
     "infra.local": "the launcher",
 }
-"""Words of a command line to the part that is not work; the first that fits counts."""
+"""Words of a command line to its part; the first that fits counts, and all others are work."""
 SECONDS = 0.5
 """Between two samples. What a process does between its last one and its end is not counted."""
 LOGGED = re.compile(r"\d\d:\d\d:\d\d \| ")
@@ -161,8 +162,6 @@ class Account:
 
 def part_of(command: str) -> str:
     """Say what a process of the run is for, by its command line."""
-    if STAGES in command:
-        return WORK
     return next((part for words, part in PARTS.items() if words in command), WORK)
 
 
