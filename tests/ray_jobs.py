@@ -364,17 +364,27 @@ def add_node(nodes: list[Node], address: str, cpus: int, log: Path) -> None:
     command = [program, "start", "--block", "--disable-usage-stats", *where]
     command += ["--object-store-memory=100000000", f"--num-cpus={cpus}"]
     said = log / f"node-{number}.txt"
-    with said.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, f"--node-ip-address=127.0.0.{number + 1}"],
-            env=outside,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    nodes.append(Node(process, address))
-    wait_for(lambda: "Ray runtime started" in said.read_text(), f"start, see {said}")
+
+    def start() -> Node:
+        with said.open("ab") as output:
+            process = subprocess.Popen(
+                [*command, f"--node-ip-address=127.0.0.{number + 1}"],
+                env=outside,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Node(process, address)
+
+    def started() -> bool:
+        if nodes[number].process.poll() is not None:  # Ray gives up after 30 s of a busy machine
+            nodes[number].kill()
+            nodes[number] = start()
+        return "Ray runtime started" in said.read_text(errors="replace")
+
+    nodes.append(start())
+    wait_for(started, lambda: f"start of node {number}: {said.read_text(errors='replace')}")
 
 
 def digest(value: Any) -> str:
