@@ -229,6 +229,20 @@ def test_the_environment_is_the_project_s_own(
     assert environment["PATH"].startswith(str(Path(sys.executable).parent))
 
 
+def test_the_server_knows_how_often_it_shall_look(stack: Stack) -> None:
+    code = """if True:
+        from prefect.settings import get_current_settings
+        for name, value in get_current_settings().server.services:
+            for key, seconds in value:
+                if key.endswith("loop_seconds"):
+                    print(f"PREFECT_SERVER_SERVICES_{name}_{key}".upper(), seconds)
+    """
+    said = subprocess.check_output([sys.executable, "-c", code], env=stack.environment(), text=True)
+    found = dict(line.split() for line in said.splitlines())
+    chosen = {name: float(seconds) for name, seconds in supervisor.LOOPS.items()}
+    assert {name: float(found[name]) for name in chosen} == chosen
+
+
 def test_the_user_s_mlflow_is_used_by_one_user_s_services_and_not_by_a_cluster(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
