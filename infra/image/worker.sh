@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run the Prefect worker in a clone of the project at the commit DXAI_COMMIT, beside a Ray node without
 # CPUs: a process that starts a training on a cluster has to run on one of its nodes. When either ends,
-# both end, and the container is restarted from outside. Arguments are passed to `ray start`.
+# both end, and the container is restarted from outside, also when Ray gives up after the 30 seconds that
+# it allows a node to start. Arguments are passed to `ray start`.
 set -euo pipefail
 set -m # each in a group of its own; without it bash starts them ignoring SIGINT, too
 
@@ -36,8 +37,13 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 143' INT TERM
-ray start --address="$RAY_ADDRESS" --num-cpus=0 --object-store-memory=200000000 --block "$@" &
+said=$(mktemp)
+ray start --address="$RAY_ADDRESS" --num-cpus=0 --object-store-memory=200000000 --block "$@" > >(tee "$said") 2>&1 &
 ray=$!
+until grep -q "Ray runtime started" "$said"; do # no run may start before its training can
+    kill -0 $ray 2>/dev/null || exit 1
+    sleep 0.5
+done
 python -m infra.worker --name "$HOSTNAME" --with-healthcheck &
 worker=$!
 wait -n

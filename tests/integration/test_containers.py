@@ -357,6 +357,8 @@ def test_the_worker_ends_as_a_whole(stack: Stack, how: str) -> None:
         os.kill(raylet, signal.SIGKILL)
     assert process.wait(45) != 0
     wait_for(lambda: not session(process.pid), 30)
+    if how == "raylet":
+        without_a_node(stack)
     git(stack.folder / "source", "commit", "--quiet", "--allow-empty", "-m", "The next version")
     commit = head(stack.folder / "source")
     assert commit != head(stack.folder / "workspace/dxai")
@@ -364,3 +366,19 @@ def test_the_worker_ends_as_a_whole(stack: Stack, how: str) -> None:
     stack.start("worker")
     stack.wait("worker")
     assert head(stack.folder / "workspace/dxai") == commit
+
+
+def without_a_node(stack: Stack) -> None:
+    """Check that a worker whose Ray node does not start takes no runs, and ends."""
+    service, before, takes_runs = (
+        stack.services["worker"],
+        stack.log("worker"),
+        "Worker 'worker' started",
+    )
+    stack.services["worker"] = service | {"command": [*service["command"], "--no-such-option"]}
+    stack.start("worker")
+    assert stack.running["worker"].wait(PATIENCE) == 1
+    said = stack.log("worker").removeprefix(before)
+    assert "No such option" in said
+    assert takes_runs in before and takes_runs not in said
+    stack.services["worker"] = service
