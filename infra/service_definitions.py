@@ -87,6 +87,7 @@ def ray_node(name: str, arguments: Callable[[Stack], list[str]], **order: Any) -
         lambda stack: has_logged(stack, name, "Ray runtime started"),
         environment=ray_environment,
         grace=3.0,  # it has nothing to save
+        attempts=2,  # Ray gives up if a node takes 30 s to start, as on a busy machine
         **order,
     )
 

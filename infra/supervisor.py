@@ -199,6 +199,8 @@ class Service:
     signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL)
     """Signals that stop it, sent `grace` seconds apart until it ends."""
     grace: float = 15.0
+    attempts: int = 1
+    """How often to start it before it counts as failed."""
 
 
 def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -296,6 +298,7 @@ def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> 
     """
     waiting = {service.name: service for service in services}
     by_name = dict(waiting)
+    attempts = {name: service.attempts for name, service in waiting.items()}
     since: dict[str, float] = {}
     reported = time.monotonic()
     while waiting:
@@ -317,6 +320,10 @@ def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> 
                 if seconds > 1:
                     logger.info(f"{name}: ready after {seconds:.0f} s")
                 continue
+            if not running(stack, name):
+                attempts[name] -= 1
+                if attempts[name] > 0:
+                    start(stack, service)
             check(stack, name)
             if seconds > START_TIMEOUT:
                 lines = last_lines(stack, name)

@@ -44,6 +44,7 @@ until grep -q "Ray runtime started" "$said"; do # no run may start before its tr
     kill -0 $ray 2>/dev/null || exit 1
     sleep 0.5
 done
+rm "$said"
 python -m infra.worker --name "$HOSTNAME" --with-healthcheck &
 worker=$!
 wait -n

@@ -114,6 +114,19 @@ def test_a_service_that_ends_while_starting_is_reported_with_its_words(stack: St
     assert started == ["worker"]
 
 
+def test_a_service_may_be_given_a_second_attempt(stack: Stack) -> None:
+    file = stack.root / "tried"
+    once = f"import pathlib, sys; f = pathlib.Path({str(file)!r}); again = f.exists(); f.touch()\n"
+    once += "if not again: sys.exit('too busy')\n"
+    supervisor.start_all(stack, [python("worker", once + PROGRAM, attempts=2)], started := [])
+    assert started == ["worker"]
+    assert "too busy" in stack.log("worker").read_text()
+    never = python("mlflow", "print('tried'); raise SystemExit(1)", attempts=2)
+    with pytest.raises(ServiceError, match="mlflow has ended"):
+        supervisor.start_all(stack, [never], [])
+    assert stack.log("mlflow").read_text().split() == ["tried", "tried"]
+
+
 def test_each_is_started_when_what_it_needs_is_healthy(stack: Stack) -> None:
     first = python("prefect", "import time; time.sleep(1); print('up', flush=True)" + PROGRAM, "up")
     second = python("worker", needs=("prefect", "postgres"))  # the latter is not among them
