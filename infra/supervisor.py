@@ -47,7 +47,7 @@ LOOPS = {
         ("SCHEDULER_RECENT_DEPLOYMENTS", "60"),
     )
 }
-"""How often the server looks for what is rare here; every 5 seconds would cost a lane 1% to 2%."""
+"""How often the server looks for what is rare here; every 5 seconds costs some 1% of a core."""
 
 
 class ServiceError(RuntimeError):
@@ -323,6 +323,9 @@ def start_all(stack: Stack, services: Iterable[Service], started: list[str]) -> 
             if not running(stack, name):
                 attempts[name] -= 1
                 if attempts[name] > 0:
+                    logger.info(f"{name} has ended; it is started again")
+                    if name not in started:
+                        started.append(name)
                     start(stack, service)
             check(stack, name)
             if seconds > START_TIMEOUT:

@@ -364,9 +364,8 @@ def add_node(nodes: list[Node], address: str, cpus: int, log: Path) -> None:
     command = [program, "start", "--block", "--disable-usage-stats", *where]
     command += ["--object-store-memory=100000000", f"--num-cpus={cpus}"]
     said = log / f"node-{number}.txt"
-
-    def start() -> Node:
-        with said.open("ab") as output:
+    for _ in range(2):  # Ray gives up after 30 s of a busy machine
+        with said.open("wb") as output:
             process = subprocess.Popen(
                 [*command, f"--node-ip-address=127.0.0.{number + 1}"],
                 env=outside,
@@ -375,16 +374,15 @@ def add_node(nodes: list[Node], address: str, cpus: int, log: Path) -> None:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return Node(process, address)
-
-    def started() -> bool:
-        if nodes[number].process.poll() is not None:  # Ray gives up after 30 s of a busy machine
-            nodes[number].kill()
-            nodes[number] = start()
-        return "Ray runtime started" in said.read_text(errors="replace")
-
-    nodes.append(start())
-    wait_for(started, lambda: f"start of node {number}: {said.read_text(errors='replace')}")
+        nodes[number:] = [Node(process, address)]
+        wait_for(
+            lambda ended=process.poll: ended() is not None or "runtime started" in said.read_text(),
+            lambda: f"start of node {number}: {said.read_text()}",
+        )
+        if process.poll() is None:
+            return
+        nodes[number].kill()
+    raise AssertionError(f"node {number} does not start: {said.read_text()}")
 
 
 def digest(value: Any) -> str:

@@ -34,6 +34,8 @@ python -m dxai.tracking.live || true # nor stay open in MLflow, if that is up
 finish() {
     kill -TERM ${ray:-} ${worker:+-"$worker"} 2>/dev/null || true # the worker with its children
     wait
+    rm -f "${said:-}"
+    sleep 0.2 # for the last lines of Ray's, on their way through `tee`
 }
 trap finish EXIT
 trap 'exit 143' INT TERM
@@ -44,7 +46,7 @@ until grep -q "Ray runtime started" "$said"; do # no run may start before its tr
     kill -0 $ray 2>/dev/null || exit 1
     sleep 0.5
 done
-rm "$said"
 python -m infra.worker --name "$HOSTNAME" --with-healthcheck &
 worker=$!
+kill -0 $ray 2>/dev/null || exit 1 # what ended in between `wait -n` may not tell
 wait -n
