@@ -47,7 +47,7 @@ LOOPS = {
         ("SCHEDULER_RECENT_DEPLOYMENTS", "60"),
     )
 }
-"""How often the server looks for what is rare here; every 5 seconds costs some 1% of a core."""
+"""How often the server looks for what is rare here; every 5 seconds costs .3% to .5% of a core."""
 
 
 class ServiceError(RuntimeError):
