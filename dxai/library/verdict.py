@@ -19,13 +19,7 @@ from dxai.library import scoring
 from dxai.library.explainer import DXAI
 from dxai.metrics.removal import UNDECIDED
 from dxai.results.methods import NEUTRAL, OURS, RANDOM, best_baseline, label, succeeded
-from dxai.results.validity import (
-    AT_CHANCE,
-    BRITTLE,
-    is_faint,
-    random_aucs,
-    validity_of,
-)
+from dxai.results.validity import AT_CHANCE, BRITTLE, is_faint, random_aucs, validity_of
 from dxai.utils import keyed_random
 
 FEWEST, USUAL, MOST = 8, 32, 200

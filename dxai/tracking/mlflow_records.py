@@ -270,12 +270,12 @@ def guards(rows: list[Row]) -> Numbers:
 
 def claimless(tables: Tables) -> dict[str, str]:
     """Return the tags `brittle` and `at_chance`: the classifiers of which nothing is claimed."""
-    found: dict[str, dict[str, None]] = {}
-    for row in tables["table1"]:
-        if (word := row["validity"]) in CLAIMLESS:
-            named = found.setdefault(str(word).replace(" ", "_"), {})
-            named[f"{row['dataset']}/{row['classifier']}"] = None
-    return {word: ", ".join(named) for word, named in found.items()}
+    found = {}
+    for word in CLAIMLESS:
+        rows = [row for row in tables["table1"] if row["validity"] == word]
+        if named := dict.fromkeys(f"{row['dataset']}/{row['classifier']}" for row in rows):
+            found[word.replace(" ", "_")] = ", ".join(named)
+    return found
 
 
 def deltas(claims: list[Row]) -> Numbers:
