@@ -108,7 +108,8 @@ def parts(case: Case) -> dict[str, Callable[[], object]]:
     fakes = torch.cat([found.y, found.other]).detach()
 
     def decompose() -> Tensor:
-        return torch.cat(blends(networks, params, x, y, drawn)[1:])
+        found = blends(networks, params, x, y, drawn)
+        return torch.cat([found.y, found.other])
 
     def on_real(penalty: bool) -> None:
         real = x.detach().requires_grad_(penalty)

@@ -425,7 +425,10 @@ class DecomposeParams(Settings):
         0.0,
         ge=0,
         le=1,
-        description="Share of images whose blend of the other class is x - psi_1.",
+        description="Share of images whose blend of the other class is x - beta psi_1.",
+    )
+    exact_beta: float = Field(
+        1.0, gt=0, le=1, description="Smallest beta of these images; the largest is 1."
     )
     lambda_adv: float = Field(2.0, description="Weight of the adversarial loss (Eq. 14).")
     lambda_kld: float = Field(1.0, description="Weight of the KL divergence of C and D (Eq. 14).")
@@ -439,6 +442,9 @@ class DecomposeParams(Settings):
     )
     dis_rec_over: Literal["image", "batch"] = Field(
         "image", description="Over what the mask of Eq. 12 is normalised."
+    )
+    lambda_agnostic_rec: float = Field(
+        0.0, description="Weight of the reconstruction by which psi_1 is not moved."
     )
     lambda_neutral: float = Field(
         0.0, description="Weight of the cross-entropy of C(x - psi_1) to uniform (Def. 1)."

@@ -90,6 +90,15 @@ def distinct_reconstruction(
     return ((error * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
+def agnostic_reconstruction(x: Tensor, distinct: Tensor, agnostic: Tensor) -> Tensor:
+    """d(x - psi_distinct^y, the sum of the agnostic branches), which does not move psi_distinct.
+
+    Not in the paper: Eqs. 8 and 12 let both answer for what x_hat misses, at the cost of what is
+    class-distinct. Arguments are (B, C, H, W).
+    """
+    return distance(x - distinct.detach(), agnostic)
+
+
 def neutrality(logits: Tensor) -> Tensor:
     """Cross-entropy of the uniform distribution and C(x - psi_distinct) above its minimum.
 

@@ -137,7 +137,9 @@ class RandomInputs:
     alpha : Tensor
         (B, n - 1), or (1, n - 1) if shared by the batch.
     exact : Tensor
-        (B,), bool: the images whose blend of the other class is x - psi_distinct.
+        (B,), bool: the images whose blend of the other class is x - beta psi_distinct.
+    beta : Tensor
+        (B,), in [exact_beta, 1].
     """
 
     other: Tensor
@@ -145,6 +147,7 @@ class RandomInputs:
     latent_other: Tensor
     alpha: Tensor
     exact: Tensor
+    beta: Tensor
 
     def to(self, device: torch.device) -> RandomInputs:
         return RandomInputs(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
@@ -166,12 +169,14 @@ def draw_inputs(
     shift = (keyed_random.uniform(seed, "other class", step, samples) * (classes - 1)).long()
     per = samples if params.alpha_per == "image" else [0]
     size = (params.latent_dim,)
+    far = keyed_random.uniform(seed, "beta", step, samples)
     return RandomInputs(
         (y + 1 + shift) % classes,
         keyed_random.normal(seed, "latent", step, samples, size),
         keyed_random.normal(seed, "latent of the other class", step, samples, size),
         keyed_random.uniform(seed, "alpha", step, per, (params.branches - 1,)),
         keyed_random.uniform(seed, "exact", step, samples) < params.exact_agnostic,
+        params.exact_beta + (1 - params.exact_beta) * far,
     )
 
 
@@ -226,9 +231,13 @@ ALL = Savings()
 
 
 class Blended(NamedTuple):
-    """psi_distinct^y and the two blends of Eq. 5, each (B, C, H, W)."""
+    """psi_distinct^y, the sum of the agnostic branches under y, and the two blends of Eq. 5.
+
+    Each is (B, C, H, W).
+    """
 
     distinct: Tensor
+    agnostic: Tensor
     y: Tensor
     other: Tensor
 
@@ -297,8 +306,8 @@ def blends(
 ) -> Blended:
     """Decompose a batch under both classes and blend; in float32.
 
-    The blend of the other class is that of Eq. 5, or, where `drawn.exact`, the class-agnostic part
-    x - psi_distinct of Definition 2.
+    The blend of the other class is that of Eq. 5, or, where `drawn.exact`, x - beta psi_distinct:
+    for a beta of 1, the class-agnostic part of Definition 2.
     """
     mapping, generator = networks.decomposer.mapping, networks.decomposer.generator
     styles = mapping(drawn.latent_y, y), mapping(drawn.latent_other, drawn.other)
@@ -312,8 +321,9 @@ def blends(
     blend_y, blend_other = blend(psi_y, psi_other, drawn.alpha, params.zero_distinction)
     if params.exact_agnostic:
         # What x_hat misses must not keep the class: judge what is left of the image itself, too.
-        blend_other = torch.where(drawn.exact[:, None, None, None], x - distinct, blend_other)
-    return Blended(distinct, blend_y, blend_other)
+        exact, beta = (value[:, None, None, None] for value in (drawn.exact, drawn.beta))
+        blend_other = torch.where(exact, x - beta * distinct, blend_other)
+    return Blended(distinct, psi_y[:, 1:].sum(1), blend_y, blend_other)
 
 
 def _precision(params: DecomposeParams, x: Tensor, exact: bool = False) -> torch.autocast:
@@ -387,7 +397,7 @@ def _update_generator(
     savings: Savings,
 ) -> dict[str, Tensor]:
     x, _, targets = batch
-    distinct, blend_y, blend_other = blended
+    distinct, agnostic, blend_y, blend_other = blended
     both = torch.cat([blend_y, blend_other])
     # Gradients pass through both networks, but their weights need none.
     networks.discriminator.requires_grad_(not savings.frozen)
@@ -409,6 +419,9 @@ def _update_generator(
         + params.lambda_rec * terms["rec"]
         + params.lambda_dis_rec * terms["dis_rec"]
     )
+    if params.lambda_agnostic_rec:
+        terms["agnostic_rec"] = losses.agnostic_reconstruction(x, distinct, agnostic)
+        total = total + params.lambda_agnostic_rec * terms["agnostic_rec"]
     if params.lambda_neutral:
         with _precision(params, x):
             undecided = _exact(classify(x - distinct))

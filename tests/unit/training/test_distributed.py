@@ -48,6 +48,8 @@ SETTINGS: dict[str, tuple[bool, dict[str, Any]]] = {
             "dis_rec_over": "batch",
             "zero_distinction": False,
             "exact_agnostic": 0.5,
+            "exact_beta": 0.7,
+            "lambda_agnostic_rec": 2.0,
         },
     ),
     "frozen, one head": (

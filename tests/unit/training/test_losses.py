@@ -75,6 +75,16 @@ def _halves():
     return slice(0, 3), slice(3, 6)
 
 
+def test_agnostic_reconstruction_is_the_distance_of_x_and_x_hat_without_moving_psi_1():
+    x, distinct, agnostic = torch.randn(3, 2, 1, 4, 4)
+    distinct.requires_grad_()
+    agnostic.requires_grad_()
+    found = losses.agnostic_reconstruction(x, distinct, agnostic)
+    torch.testing.assert_close(found, losses.distance(x, distinct + agnostic))
+    found.backward()
+    assert distinct.grad is None and (agnostic.grad != 0).all()
+
+
 def test_neutrality_is_zero_exactly_where_undecided():
     assert losses.neutrality(torch.full((2, 4), 7.0)) == pytest.approx(0, abs=1e-6)
     assert losses.neutrality(torch.tensor([[3.0, 0.0]])) > 0.5

@@ -89,20 +89,42 @@ def test_zero_distinction_removes_psi_1_of_the_other_class():
     assert other.grad[:, 1:].abs().sum() > 0
 
 
-def test_exact_agnostic_judges_the_image_less_its_class_distinct_part():
+@pytest.mark.parametrize("smallest", [1.0, 0.7])
+def test_exact_agnostic_judges_the_image_less_its_class_distinct_part(smallest):
     x, y = batch()
-    params = SMALL.replace(exact_agnostic=0.5)
+    params = SMALL.replace(exact_agnostic=0.5, exact_beta=smallest)
     drawn = draw_inputs(params, 0, 3, y, 3)
     assert drawn.exact.any() and not drawn.exact.all()
     nets = networks(params)
     mixed, plain = (blends(nets, p, x, y, drawn) for p in (params, SMALL))
     torch.testing.assert_close(mixed.y, plain.y, rtol=0, atol=0)
-    expected = x - plain.distinct  # Definition 2
+    beta = drawn.beta.reshape(-1, 1, 1, 1)
+    expected = x - beta * plain.distinct  # Definition 2, for a beta of 1
     torch.testing.assert_close(mixed.other[drawn.exact], expected[drawn.exact])
     torch.testing.assert_close(mixed.other[~drawn.exact], plain.other[~drawn.exact])
     everywhere = SMALL.replace(exact_agnostic=1.0)
     found = blends(nets, everywhere, x, y, draw_inputs(everywhere, 0, 3, y, 3)).other
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, x - plain.distinct)
+
+
+def test_beta_is_drawn_uniformly_from_the_smallest_to_1():
+    y = torch.zeros(3000, dtype=torch.long)
+    drawn = draw_inputs(SMALL.replace(exact_beta=0.6), 0, 0, y, 3).beta
+    assert 0.6 <= float(drawn.min()) < 0.61 and 0.99 < float(drawn.max()) <= 1
+    assert float(drawn.mean()) == pytest.approx(0.8, abs=0.01)
+    assert (draw_inputs(SMALL, 0, 0, y, 3).beta == 1).all()
+
+
+def test_the_agnostic_reconstruction_moves_the_agnostic_branches_alone():
+    alone = dict.fromkeys(("adv", "kld", "class", "rec", "dis_rec"), 0.0) | {"agnostic_rec": 1.0}
+    params = SMALL.replace(r1=0.0, **{f"lambda_{name}": value for name, value in alone.items()})
+    nets, terms = run(params, 1)
+    assert terms["total"] == terms["agnostic_rec"] > 0
+    last = nets.decomposer.generator.last.weight.grad.unflatten(0, (params.branches, -1))
+    assert (last[0] == 0).all() and (last[1:] != 0).any()
+    for weight in nets.decomposer.generator.encoder[0].parameters():
+        own = weight.grad.unflatten(0, (params.branches, -1))
+        assert (own[0] == 0).all() and (own[1:] != 0).any()
 
 
 def test_the_other_class_is_another_one_and_uniform():
