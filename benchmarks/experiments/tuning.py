@@ -7,6 +7,7 @@ benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
@@ -25,17 +26,21 @@ from dxai.datasets.sharded_dataset import ShardedDataset
 from dxai.explain.base import Explainer
 from dxai.explain.decomposition import DXAI
 from dxai.explain.registry import build_explainer
-from dxai.metrics.scorer import Scorer
+from dxai.metrics import smoothing
+from dxai.metrics.scorer import Scorer, chosen_images
 from dxai.models.serialization import freeze, load_classifier, save_classifier
 from dxai.training.checkpoints import Checkpoint
-from dxai.training.classifier import ClassifierJob, score, train_classifier
+from dxai.training.classifier import ROLES, ClassifierJob, role_seed, score, train_classifier
 from dxai.training.decomposition import train
 from dxai.training.events import EventSink
 from dxai.training.run import TrainingRun
 from dxai.training.step import build_networks
 from dxai.types import GENERATED
 
-SHOWN = ("auc", "auc_low", "auc_high", "auc_energy", "auc_blur", "neutrality", "psnr_db")
+SHOWN = (
+    *("auc", "auc_low", "auc_high", "auc_energy", "auc_transfer", "auc_blur", "auc_smooth"),
+    *("neutrality", "psnr_db", "psnr_removed_db"),
+)
 
 
 def main() -> None:
@@ -99,7 +104,10 @@ def results(
     data, validation = (ShardedDataset(folder / "data", split) for split in ("train", "validation"))
     shape = (data.channels, len(data.class_names), data.image_size)
     joint = params.classifier_spec(classifier).arch == JOINT
-    frozen = None if joint else explained(params, dataset, classifier, data, validation, folder)
+    frozen, twin = (
+        None if joint else trained(params, dataset, classifier, role, data, validation, folder)
+        for role in ROLES
+    )
     networks = build_networks(wanted, *shape, frozen, seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as unfinished:
@@ -116,7 +124,10 @@ def results(
     ours = DXAI(networks.average, info | names, network, evaluate.seed)
     explainers: list[Explainer] = [ours]
     explainers += [build_explainer(b, network, params.methods[b], evaluate.seed) for b in baselines]
-    scorer = Scorer(network, None, data.class_names, evaluate, evaluate.seed)
+    size, some = evaluate.batch_size, chosen_images(len(validation), smoothing.IMAGES)
+    batches = functools.partial(validation.batches, size, some)
+    deviation = smoothing.tolerated(network, batches, evaluate.seed)
+    scorer = Scorer(network, twin, data.class_names, evaluate, evaluate.seed, deviation=deviation)
     for explainer in explainers:
         for batch in validation.batches(evaluate.batch_size):
             if explainer is ours:
@@ -133,28 +144,28 @@ def results(
             yield about | numbers | ({"minutes": minutes} if explainer is ours else {})
 
 
-def explained(
+def trained(
     params: Params,
     dataset: str,
     classifier: str,
+    role: str,
     data: ShardedDataset,
     validation: ShardedDataset,
     folder: Path,
 ) -> nn.Module:
-    """Return the classifier, trained as in the pipeline, once per folder and settings."""
+    """Return the classifier, or its twin: trained as in the pipeline, once per settings."""
     settings = params.classifier_for(dataset)
-    job = ClassifierJob(
-        str(folder / "data"), params.classifier_spec(classifier), settings, settings.seed
-    )
-    network, built = job.network(data)
-    path = folder / f"{classifier}-{settings.noise}-{settings.contrast}-{settings.epochs}.pt"
+    spec, seed = params.classifier_spec(classifier), role_seed(settings.seed, role)
+    network, built = ClassifierJob(str(folder / "data"), spec, settings, seed).network(data)
+    kept = [classifier, role, settings.noise, settings.contrast, settings.epochs]
+    path = folder / ("-".join(map(str, kept)) + ".pt")
     if not path.exists():
         with tempfile.TemporaryDirectory() as unfinished:
             checkpoint = Checkpoint(Path(unfinished))
             train_classifier(
                 network,
                 settings,
-                TrainingRun(data, validation, settings.seed, checkpoint, EventSink()),
+                TrainingRun(data, validation, seed, checkpoint, EventSink()),
             )
             state = checkpoint.load()
         assert state is not None

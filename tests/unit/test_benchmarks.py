@@ -81,6 +81,7 @@ def test_tuning_scores_the_part_that_the_tables_score(tmp_path, monkeypatch):
     wanted = params.decompose_for("textures", "simple").replace(steps=1)
     (row,) = results(params, "textures", "simple", wanted, 0, tmp_path, [])
     assert row["method"] == "dxai" and 0 <= row["neutrality"] <= 1
+    assert {"auc_transfer", "auc_blur", "psnr_removed_db"} <= set(row)
     assert kinds and set(kinds) == {GENERATED}
 
 
