@@ -126,7 +126,7 @@ def results(
     explainers += [build_explainer(b, network, params.methods[b], evaluate.seed) for b in baselines]
     size, some = evaluate.batch_size, chosen_images(len(validation), smoothing.IMAGES)
     batches = functools.partial(validation.batches, size, some)
-    deviation = smoothing.tolerated(network, batches, evaluate.seed)
+    deviation = smoothing.tolerated(network, batches, evaluate.seed) if evaluate.smooth else None
     scorer = Scorer(network, twin, data.class_names, evaluate, evaluate.seed, deviation=deviation)
     for explainer in explainers:
         for batch in validation.batches(evaluate.batch_size):

@@ -444,7 +444,7 @@ class DecomposeParams(Settings):
         "image", description="Over what the mask of Eq. 12 is normalised."
     )
     lambda_agnostic_rec: float = Field(
-        0.0, description="Weight of the reconstruction by which psi_1 is not moved."
+        0.0, description="Weight of the reconstruction loss with psi_1 detached."
     )
     lambda_neutral: float = Field(
         0.0, description="Weight of the cross-entropy of C(x - psi_1) to uniform (Def. 1)."

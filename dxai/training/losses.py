@@ -91,10 +91,11 @@ def distinct_reconstruction(
 
 
 def agnostic_reconstruction(x: Tensor, distinct: Tensor, agnostic: Tensor) -> Tensor:
-    """d(x - psi_distinct^y, the sum of the agnostic branches), which does not move psi_distinct.
+    """d(x - psi_distinct^y, the sum of the agnostic branches), with psi_distinct detached.
 
-    Not in the paper: Eqs. 8 and 12 let both answer for what x_hat misses, at the cost of what is
-    class-distinct. Arguments are (B, C, H, W).
+    Not in the paper: by Eqs. 8 and 12 psi_distinct, too, answers for what x_hat misses, at the cost
+    of what is class-distinct. Here only the mapping network, which styles all branches, passes a
+    gradient on to it. Arguments are (B, C, H, W).
     """
     return distance(x - distinct.detach(), agnostic)
 

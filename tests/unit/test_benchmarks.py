@@ -14,6 +14,7 @@ from benchmarks.scaling import Link, saved_bytes
 from benchmarks.step import Case, Convolutions, convolutions
 from dxai.config.params_file import load_params
 from dxai.explain.decomposition import DXAI
+from dxai.metrics import smoothing
 from dxai.types import GENERATED, NEUTRAL
 from tests.prepared import PROJECT, prepared_textures
 
@@ -75,13 +76,14 @@ def test_tuning_scores_the_part_that_the_tables_score(tmp_path, monkeypatch):
         return explain(self, images, target, index, kind)
 
     monkeypatch.setattr(DXAI, "explain", watched)
+    monkeypatch.setattr(smoothing, "tolerated", lambda *_: 0.05)  # after one epoch it stands none
     (tmp_path / "data").symlink_to(prepared_textures(tmp_path / "made"))
     params = load_params(PROJECT / "params.yaml")
     params = params.replace(classifier=params.classifier.replace(epochs=1))
     wanted = params.decompose_for("textures", "simple").replace(steps=1)
     (row,) = results(params, "textures", "simple", wanted, 0, tmp_path, [])
     assert row["method"] == "dxai" and 0 <= row["neutrality"] <= 1
-    assert {"auc_transfer", "auc_blur", "psnr_removed_db"} <= set(row)
+    assert {"auc_transfer", "auc_blur", "auc_smooth", "psnr_removed_db"} <= set(row)
     assert kinds and set(kinds) == {GENERATED}
 
 

@@ -27,7 +27,7 @@ CURVE_TITLES = {
 LOSSES = {
     "Adversarial losses": ("loss/adv", "loss/adv_real", "loss/adv_fake", "loss/r1"),
     "Class losses": ("loss/class", "loss/kld", "loss/neutral"),
-    "Reconstruction losses": ("loss/rec", "loss/dis_rec"),
+    "Reconstruction losses": ("loss/rec", "loss/dis_rec", "loss/agnostic_rec"),
 }
 NONE = Markup()
 BARS = 5

@@ -56,7 +56,17 @@ SETTINGS: dict[str, tuple[bool, dict[str, Any]]] = {
         False,
         {"discriminator_heads": "single", "lambda_kld": 0.0, "normalise_input": True},
     ),
-    "joint": (True, {"alpha_per": "batch", "dis_rec_over": "batch", "r1_every": 2}),
+    "joint": (
+        True,
+        {
+            "alpha_per": "batch",
+            "dis_rec_over": "batch",
+            "r1_every": 2,
+            "exact_agnostic": 1.0,
+            "exact_beta": 0.7,
+            "lambda_agnostic_rec": 2.0,
+        },
+    ),
     "joint, neutral": (True, {"lambda_neutral": 0.5, "ema_warmup": True, "agnostic_skip": True}),
     "joint, r1 now and then": (True, {"alpha_per": "batch", "r1_every": 2, "flip": False}),
 }
