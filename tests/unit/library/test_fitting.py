@@ -19,6 +19,7 @@ from dxai.training import decomposition
 from dxai.training.events import Console
 from dxai.training.pace import ByTime
 from dxai.training.step import train_step
+from dxai.types import GENERATED, NEUTRAL
 from tests.small_explainer import CLASSES, SIDE, Colour, draw, pixels
 
 Fitted = tuple[dxai.DXAI, Path]
@@ -39,8 +40,10 @@ def test_the_folder_opens_again_without_the_network_s_code(fitted: Fitted) -> No
     images = torch.from_numpy(np.stack([pixels("red", 90), pixels("blue", 91)]))
     images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
     torch.testing.assert_close(again.classifier(images), Colour()(images))
-    ours, theirs = explainer.explain(images), again.explain(images)
-    torch.testing.assert_close(ours.distinct, theirs.distinct, rtol=0, atol=1e-4)
+    # `neutral` is searched for, which amplifies the rounding of another program of the network.
+    for kind, nearly in ((GENERATED, 1e-5), (NEUTRAL, 5e-3)):
+        ours, theirs = (each.explain(images, kind=kind) for each in (explainer, again))
+        torch.testing.assert_close(ours.distinct, theirs.distinct, rtol=0, atol=nearly)
     assert again.info["class_names"] == list(CLASSES)
     assert again.info["image_size"] == SIDE
 
